@@ -1,0 +1,62 @@
+"""What a user is told when something is wrong: which file, which document, which field, and what to do.
+
+Every error that may reach a user is a `PushsimError`; its `exit_code` is part of the contract
+(1 a check failed, 2 bad input, 3 the environment, 4 a defect of ours, 130 interrupted). The command line prints
+`str(error)` and never a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the input, said so that it can be mended without asking anybody.
+
+    message:  what is wrong, in one sentence.
+    where:    file and document ("mesh.yaml, document 3"), "" if it is not about a file.
+    field:    path of the field inside the document ("spec.egress[0].hosts[1]"), "" if it is about the whole.
+    remedy:   what to do about it, "" only if the message says so already.
+    """
+
+    message: str
+    where: str = ""
+    field: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.field) if part)
+        text = f"{place}: {self.message}" if place else self.message
+        return f"{text} ({self.remedy})" if self.remedy else text
+
+
+class PushsimError(Exception):
+    """Base of everything a user is told; a bare one is a defect of ours."""
+
+    exit_code = 4
+
+
+class CheckFailed(PushsimError):
+    """A threshold, gate, parity or conformance check failed."""
+
+    exit_code = 1
+
+
+class InputError(PushsimError):
+    """Bad input: all problems found, not only the first; one line each."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem] | Problem | str) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class EnvironmentProblem(PushsimError):
+    """What surrounds us is missing or broke: no istiod, no cluster, a port taken, istiod died."""
+
+    exit_code = 3

@@ -1,0 +1,154 @@
+"""Istio's nouns: the objects an API server holds, the proxies of a mesh, and changes to both.
+
+Objects stay as their manifests say (`Object.body`); what istiod makes of them is the business of
+`registry`. Everything here is a value: frozen, hashable by identity of content where that is cheap,
+never changed in place. No I/O, no clock, no randomness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+ProxyType = Literal["sidecar", "router", "waypoint", "ztunnel"]
+Mode = Literal["sotw", "delta"]
+Xds = Literal["CDS", "EDS", "LDS", "RDS"]
+
+#: Cluster-scoped kinds: their `Ref.namespace` is "".
+CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
+
+
+class Ref(NamedTuple):
+    """Which object: Kubernetes kind (`Service`, `VirtualService`, …), namespace ("" if cluster-scoped) and name.
+
+    Kinds are unique here: `Gateway` is Istio's, and kinds we do not model never become a Ref.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return "/".join(part for part in self if part)
+
+
+class ConfigKey(NamedTuple):
+    """istiod's ConfigKey: what a PushRequest says has changed.
+
+    `kind` is istiod's kind, not Kubernetes': a Service is `ServiceEntry` with its FQDN as name;
+    `Endpoints` (1.31+), `DNSName`; config kinds carry their own.
+    """
+
+    kind: str
+    name: str
+    namespace: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} ({self.namespace})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Object:
+    """One Kubernetes or Istio object as an API server would hold it.
+
+    `body` is the whole manifest (apiVersion, kind, metadata with name and namespace filled in, spec, …) as plain
+    JSON values; treat it as read-only. `source` says where it was read ("mesh.yaml, document 3"), for messages;
+    it is not part of the object's identity.
+    """
+
+    ref: Ref
+    body: Mapping[str, Any]
+    source: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Object) and self.ref == other.ref and self.body == other.body
+
+    def __hash__(self) -> int:
+        return hash(self.ref)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.body.get("metadata") or {}
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.metadata.get("labels") or {}
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        return self.metadata.get("annotations") or {}
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        return self.body.get("spec") or {}
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        return self.body.get("status") or {}
+
+    @property
+    def creation(self) -> str:
+        """RFC 3339 creation timestamp, "" if the manifest has none (sorts first, as Go's zero time does)."""
+        return str(self.metadata.get("creationTimestamp") or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One Envoy that will connect: `name` and `namespace` are its pod's.
+
+    `labels` are the pod's (istiod prefers the registry's, these are the fallback). `ip` is INSTANCE_IPS[0].
+    """
+
+    name: str
+    namespace: str
+    ip: str
+    type: ProxyType = "sidecar"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    service_account: str = "default"
+
+    @property
+    def id(self) -> str:
+        """`name.namespace`, the key of recordings and of `--explain`."""
+        return f"{self.name}.{self.namespace}"
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.namespace))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Objects written (created or replaced whole, in this order) and deleted together: one step of a case, one dated change."""
+
+    apply: tuple[Object, ...] = ()
+    delete: tuple[Ref, ...] = ()
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """All objects and proxies, with the mesh config and environment istiod runs with.
+
+    objects:     by Ref, in the order they were created.
+    proxies:     every Envoy that connects.
+    mesh_config: Istio's MeshConfig, laid over the profile's.
+    env:         istiod's environment variables, by Istio's own names.
+    """
+
+    objects: Mapping[Ref, Object] = field(default_factory=dict)
+    proxies: tuple[Proxy, ...] = ()
+    mesh_config: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def of_kind(self, *kinds: str) -> Iterable[Object]:
+        """The objects of these Kubernetes kinds, in creation order."""
+        return (o for o in self.objects.values() if o.ref.kind in kinds)
+
+    def after(self, change: Change) -> Mesh:
+        """The mesh with the change applied; proxies stay connected as they are."""
+        objects = dict(self.objects)
+        for written in change.apply:
+            objects[written.ref] = written
+        for ref in change.delete:
+            objects.pop(ref, None)
+        return Mesh(objects, self.proxies, self.mesh_config, self.env)
