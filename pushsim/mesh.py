@@ -152,3 +152,94 @@ class Mesh:
         for ref in change.delete:
             objects.pop(ref, None)
         return Mesh(objects, self.proxies, self.mesh_config, self.env)
+
+
+class Port(NamedTuple):
+    """A port of a service: `protocol` is Istio's (HTTP, HTTP2, GRPC, HTTPS, TLS, TCP, UDP, …; `auto` means sniffed)."""
+
+    name: str
+    number: int
+    protocol: str
+
+    @property
+    def http(self) -> bool:
+        """Istio's IsHTTP: an HTTP listener and an RDS route, no TCP listener."""
+        return self.protocol in HTTP_PROTOCOLS
+
+    @property
+    def auto(self) -> bool:
+        """Protocol unknown: sniffed, a listener with both an HTTP and a TCP chain."""
+        return self.protocol == "auto"
+
+
+#: protocol.Instance.IsHTTP of istio/istio pkg/config/protocol.
+HTTP_PROTOCOLS = frozenset({"HTTP", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-Web"})
+
+Resolution = Literal["EDS", "DNS", "DNS_ROUND_ROBIN", "PASSTHROUGH", "ALIAS"]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """istiod's model.Service: what a Kubernetes Service or one host of a ServiceEntry becomes.
+
+    Equality is istiod's `Service.Equals` (who is pushed for an update hangs on it), so fields that Equals ignores are
+    `compare=False`.
+
+    hostname:     FQDN (`b.ns-b.svc.cluster.local`) or the ServiceEntry's host.
+    export_to:    values of exportTo as written, empty if none.
+    resolution:   EDS (ClientSideLB), DNS, DNS_ROUND_ROBIN, PASSTHROUGH (headless, ServiceEntry NONE), ALIAS (ExternalName).
+    addresses:    cluster IPs or the ServiceEntry's addresses; empty for headless.
+    auto_address: the address istiod allocated in process (240.240.x.y), "" if none.
+    target_ports: targetPort by port name, as written: an int, a name, or absent.
+    accounts:     service accounts named on the object itself (not those of endpoints).
+    """
+
+    hostname: str
+    namespace: str
+    name: str
+    ports: tuple[Port, ...]
+    resolution: Resolution
+    registry: Literal["Kubernetes", "External"] = "Kubernetes"
+    export_to: frozenset[str] = frozenset()
+    addresses: tuple[str, ...] = ()
+    auto_address: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    selector: tuple[tuple[str, str], ...] = ()
+    type: str = "ClusterIP"
+    external: bool = False
+    accounts: tuple[str, ...] = ()
+    extras: tuple[tuple[str, str], ...] = ()
+    created: str = field(default="", compare=False)
+    target_ports: tuple[tuple[str, int | str | None], ...] = field(default=(), compare=False)
+
+    @property
+    def headless(self) -> bool:
+        """A Kubernetes Service with clusterIP None."""
+        return self.registry == "Kubernetes" and self.resolution == "PASSTHROUGH"
+
+    @property
+    def key(self) -> ConfigKey:
+        """The key of a change to this service."""
+        return ConfigKey("ServiceEntry", self.hostname, self.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of one service port: istiod's IstioEndpoint.
+
+    account is a SPIFFE identity ("" if the endpoint has no known pod); locality "region/zone/subzone";
+    tls is the `security.istio.io/tlsMode` label ("" for plaintext).
+    """
+
+    address: str
+    port: int
+    port_name: str
+    labels: tuple[tuple[str, str], ...] = ()
+    account: str = ""
+    locality: str = ""
+    healthy: bool = True
+    tls: str = ""
+    weight: int = 0
+    workload: str = ""
+    network: str = ""
+    host: str = ""

@@ -1,0 +1,110 @@
+"""What the generators make: one value per xDS resource, with a name and all that decides its bytes.
+
+`generators` (who gets which resources) makes them, `sizes` (how many bytes) reads them. They hold references to the
+objects they were made from, so that two proxies with the same resource share one value and `sizes` can price it once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pushsim.mesh import Endpoint, Object, Port, Service
+
+#: How Envoy finds a cluster's hosts.
+Discovery = Literal["EDS", "ORIGINAL_DST", "STRICT_DNS", "LOGICAL_DNS", "STATIC"]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundCluster:
+    """`outbound|PORT|SUBSET|HOST`: one port of one service, or one subset of it.
+
+    rules:     the DestinationRules merged into the one that applies, oldest first; empty if none does.
+    accounts:  SPIFFE identities of its endpoints, sorted (the subject alternative names).
+    endpoints: inline endpoints, for DNS clusters only.
+    """
+
+    name: str
+    service: Service
+    port: Port
+    subset: str
+    discovery: Discovery
+    rules: tuple[Object, ...] = ()
+    accounts: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InboundCluster:
+    """`inbound|TARGETPORT||`: one per distinct target port of the services that select the proxy."""
+
+    name: str
+    target_port: int
+    services: tuple[tuple[Service, Port], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticCluster:
+    """BlackHoleCluster, PassthroughCluster, InboundPassthroughCluster(Ipv4)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadAssignment:
+    """An EDS ClusterLoadAssignment. service is None where the cluster is known no more: an empty assignment.
+
+    endpoints are those of the port (and subset), in the order of the endpoint shards.
+    """
+
+    name: str
+    service: Service | None
+    port: Port | None
+    subset: str
+    rules: tuple[Object, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """An LDS listener.
+
+    kind:      virtualOutbound | virtualInbound | http (0.0.0.0_PORT with an RDS route) | tcp (VIP_PORT) |
+               auto (VIP_PORT, sniffed: HTTP chain with its own RDS route, and TCP) | gateway.
+    route:     the RDS route it names, "" if none.
+    services:  the (service, port) pairs behind it: outbound ones, or for virtualInbound the proxy's own with target_ports.
+    target_ports: for virtualInbound, the target port of each entry of `services`.
+    servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.
+    virtual_services: VirtualServices that shape it (tcp/tls routes).
+    """
+
+    name: str
+    kind: Literal["virtualOutbound", "virtualInbound", "http", "tcp", "auto", "gateway"]
+    bind: str
+    port: int
+    route: str = ""
+    services: tuple[tuple[Service, Port], ...] = ()
+    target_ports: tuple[int, ...] = ()
+    servers: tuple[tuple[Object, int], ...] = ()
+    virtual_services: tuple[Object, ...] = ()
+    rules: tuple[Object, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfiguration:
+    """An RDS route: `PORT`, `HOST:PORT` (sniffed) or `http.PORT` / `https.…` (gateway).
+
+    services:         the (service, port) pairs that have a virtual host here.
+    virtual_services: the VirtualServices whose hosts have one here, in the order istiod applies them.
+    servers:          for a gateway, the (Gateway, server index) pairs of the port.
+    known:            False for a name that nothing generates any more (an empty or catch-all configuration is sent).
+    """
+
+    name: str
+    services: tuple[tuple[Service, Port], ...] = ()
+    virtual_services: tuple[Object, ...] = ()
+    servers: tuple[tuple[Object, int], ...] = ()
+    known: bool = True
+
+
+Resource = OutboundCluster | InboundCluster | StaticCluster | LoadAssignment | Listener | RouteConfiguration
