@@ -118,7 +118,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Objects written (created or replaced whole, in this order) and deleted together: one step of a case, one dated change."""
+    """Objects written (created or replaced whole, in this order) and deleted together: one step of a case."""
 
     apply: tuple[Object, ...] = ()
     delete: tuple[Ref, ...] = ()
@@ -187,7 +187,8 @@ class Service:
 
     hostname:     FQDN (`b.ns-b.svc.cluster.local`) or the ServiceEntry's host.
     export_to:    values of exportTo as written, empty if none.
-    resolution:   EDS (ClientSideLB), DNS, DNS_ROUND_ROBIN, PASSTHROUGH (headless, ServiceEntry NONE), ALIAS (ExternalName).
+    resolution:   EDS (ClientSideLB), DNS, DNS_ROUND_ROBIN, PASSTHROUGH (headless, ServiceEntry NONE) or ALIAS
+                  (ExternalName).
     addresses:    cluster IPs or the ServiceEntry's addresses; empty for headless.
     auto_address: the address istiod allocated in process (240.240.x.y), "" if none.
     target_ports: targetPort by port name, as written: an int, a name, or absent.
