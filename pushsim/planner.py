@@ -1,0 +1,216 @@
+"""What the control plane machine asks of Istio's semantics, and what it is told: few types, all values.
+
+The machine (`control`) knows time; a `Planner` knows Istio. The machine says "this change was written", "push these
+requests", "proxy X of group g, now in state s, takes pushes 4 to 7"; the planner answers with counts of work, responses
+and the proxy's new state. Neither knows the other's business: no seconds here, no hosts or ports there.
+
+Numbers that both sides share, all counted from 0:
+  change   the position of a written change in its variant's order of time;
+  request  the position of a `Request` in the order in which this planner's `handle` returned them;
+  push     the position of a Push() in the order of this planner's `push` calls;
+  group    the position in `Planner.groups`;
+  state    what istiod remembers of a proxy between pushes; meaningful within its group;
+  cell     a part of the xDS cache that is filled and evicted as one (see `View`).
+
+There is one planner per istiod replica: each replica sees all changes and makes its own pushes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsim.mesh import Change, Proxy, Xds
+
+#: Amounts of work by cost driver: a name of `cost.DRIVERS` ("push.services", "cds.inbound", …) to how many.
+Counts = Mapping[str, int]
+
+NO_COUNTS: Counts = {}
+Cells = NDArray[np.int32]
+NO_CELLS: Cells = np.zeros(0, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Proxies that are equal in all that decides: same scope, labels, services, type, mode and locality."""
+
+    proxies: tuple[Proxy, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.proxies)
+
+    @property
+    def gateway(self) -> bool:
+        """Whether its proxies are gateways, reported apart from sidecars."""
+        return self.proxies[0].type == "router"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One PushRequest as a handler submits it; the machine does not look into it and never merges: `push` does.
+
+    endpoints_only: with PILOT_ENABLE_EDS_DEBOUNCE=false it is pushed at once, beside the debouncer.
+    evicts:         cells that its handler evicts from the xDS cache on arrival (services and endpoints only;
+                    config changes evict in Push alone).
+    proxies:        a ProxyUpdate for these proxies only, as (group, position in it): goes into the push queue at
+                    once as a forced push, with no debounce and no Push. Empty for all others.
+    keys:           how many ConfigKeys it names, for reports.
+    """
+
+    endpoints_only: bool = False
+    evicts: Cells = field(default_factory=lambda: NO_CELLS)
+    proxies: tuple[tuple[int, int], ...] = ()
+    keys: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """What istiod's handlers make of a written change: the requests in order, and the handlers' work.
+
+    Typical drivers: handler.events, handler.endpoints.
+    """
+
+    requests: tuple[Request, ...]
+    work: Counts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One Push(): InitContext on the merged requests.
+
+    number: its push number.
+    work:   of InitContext (push.services, push.endpoints, push.virtual_services, …); empty if the context is reused.
+    evicts: cells dropped from the xDS cache; evict_all drops the whole cache (forced, or everything).
+    """
+
+    number: int
+    work: Counts = field(default_factory=dict)
+    evicts: Cells = field(default_factory=lambda: NO_CELLS)
+    evict_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The cached part of a response: which cells it reads, and how much of it is in each.
+
+    A cell is what the cache fills and evicts together: for CDS and EDS the entries of one host under one cache key
+    (so proxies of equal version, locality and type share cells); for RDS one route of one domain. A response's view
+    should be one shared object wherever the same resources are read, so that hits are counted once.
+
+    number:    position of the view among this planner's views (0, 1, 2, …).
+    cells:     int32[n], distinct.
+    resources: int32[n], resources in each cell.
+    units:     int32[n], what the cost of one miss scales with besides resources: endpoints (EDS), virtual hosts plus
+               extra routes (RDS), 0 (CDS).
+    """
+
+    number: int
+    cells: Cells
+    resources: NDArray[np.int32]
+    units: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One xDS response to one proxy.
+
+    resources:  resources in it; removed: names removed by it (delta).
+    size_bytes: as pilot_xds_config_size_bytes counts: the sum of the resources' Any.value.
+    solicited:  an answer to the proxy's own request (it comes after the push, on the connection, without a slot).
+    view:       its cached part, None if nothing of it is cached.
+    work:       everything but the cached part: lds.tcp, lds.http, lds.inbound, cds.inbound, eds.walked, ….
+    shows:      changes that this response is the first to show at this proxy (a resource added, altered or removed
+                by the change). Each change at most once in all that a proxy is ever sent on one connection.
+    """
+
+    xds: Xds
+    resources: int
+    size_bytes: int
+    removed: int = 0
+    solicited: bool = False
+    view: View | None = None
+    work: Counts = field(default_factory=dict)
+    shows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A SidecarScope that is built on first use, inside a proxy's push (reference §1.5).
+
+    key:  one number per (PushContext, scope): built once, then free for all.
+    lock: builders with the same lock take turns (the global mutex of derived scopes, or one lock per Sidecar).
+    work: of building it (scope.hosts, scope.services, …).
+    """
+
+    key: int
+    lock: int
+    work: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What one proxy gets for an interval of pushes, or upon connecting.
+
+    needed:    it passed the needs-push check (then it gives a convergence sample, even with no responses).
+    state:     the proxy's state from here on.
+    responses: in the order they are generated; solicited ones follow the others.
+    work:      the filter and computeProxyState: proxy.filters, proxy.keys, proxy.states, proxy.targets.
+    scope:     the scope its computeProxyState needs, None if it needs none anew.
+    causes:    changes that made it needed, for churn attribution; empty: all changes of the interval.
+    """
+
+    needed: bool
+    state: int
+    responses: tuple[Response, ...] = ()
+    work: Counts = field(default_factory=dict)
+    scope: Scope | None = None
+    causes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a proxy holds in some state: what its Envoy's memory, and istiod's for it, hang on.
+
+    clusters, endpoints, listeners, filter_chains, virtual_hosts: counts in Envoy; tls_clusters of the clusters have a
+    TLS context. names: resource names istiod remembers as watched. size_bytes: the full configuration.
+    """
+
+    clusters: int = 0
+    tls_clusters: int = 0
+    endpoints: int = 0
+    listeners: int = 0
+    filter_chains: int = 0
+    virtual_hosts: int = 0
+    names: int = 0
+    size_bytes: int = 0
+
+
+class Planner(Protocol):
+    """Istio's semantics for one istiod replica; deterministic, and memoised by itself."""
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """All proxies, grouped; fixed for the run."""
+
+    def handle(self, change: int, written: Change) -> Handled:
+        """The handlers: the registry is as after the change from here on."""
+
+    def push(self, requests: Sequence[int]) -> Push:
+        """Begin a Push of these requests merged in this order: a new PushContext of the registry as it is now."""
+
+    def connect(self, group: int, push: int) -> Planned:
+        """First conversation of a proxy of that group; `push` is the published PushContext, -1 before any push."""
+
+    def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
+        """What a proxy in that state gets for the pushes first…last merged. `forced`: a ProxyUpdate is among them."""
+
+    def shape(self, group: int, state: int) -> Shape:
+        """What a proxy of that group holds in that state."""
+
+    def inventory(self) -> Counts:
+        """What istiod holds now: memory.services, memory.endpoints, memory.configs."""
