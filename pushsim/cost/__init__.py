@@ -1,0 +1,29 @@
+"""What work costs: CPU of istiod and Envoy, memory of both; every coefficient with its unit, source and error.
+
+coefficients   the table of defaults
+calibration    a set of coefficients: shipped, or measured on the user's own istiod and proxies
+prices         integer prices of istiod's work, for the machine
+amounts        memory and Envoy's CPU, and bounds from the coefficients' errors
+"""
+
+from pushsim.cost.amounts import Bounds, envoy_cpu, envoy_memory, envoy_work, istiod_cpu, istiod_memory
+from pushsim.cost.calibration import Calibration, load, parse, shipped
+from pushsim.cost.coefficients import DEFAULTS, DRIVERS, Coefficient
+from pushsim.cost.prices import Prices
+
+__all__ = [
+    "DEFAULTS",
+    "DRIVERS",
+    "Bounds",
+    "Calibration",
+    "Coefficient",
+    "Prices",
+    "envoy_cpu",
+    "envoy_memory",
+    "envoy_work",
+    "istiod_cpu",
+    "istiod_memory",
+    "load",
+    "parse",
+    "shipped",
+]

@@ -1,0 +1,127 @@
+"""Totals that are linear in the coefficients: memory of istiod and Envoy, CPU of both; each with its bounds.
+
+Bounds are the worst case: every coefficient at the same end of its interval. They are wide, and they are honest: the
+errors of the coefficients are not known to be independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pushsim.cost.calibration import Calibration
+from pushsim.planner import Counts, Response, Shape
+
+
+class Bounds(NamedTuple):
+    """A total and the interval that its coefficients' errors allow."""
+
+    low: float
+    value: float
+    high: float
+
+    def __add__(self, other: object) -> Bounds:
+        """Both totals together, at the same end of their intervals."""
+        if not isinstance(other, Bounds):
+            return NotImplemented
+        return Bounds(self.low + other.low, self.value + other.value, self.high + other.high)
+
+    def times(self, low: float, value: float, high: float) -> Bounds:
+        """Scaled by a factor with bounds of its own."""
+        return Bounds(self.low * low, self.value * value, self.high * high)
+
+
+def total(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds:
+    """Σ amount · coefficient, in the coefficients' own unit. Names in sorted order, so that sums are reproducible."""
+    low = value = high = 0.0
+    for name in sorted(amounts):
+        coefficient = calibration.coefficients[name]
+        lowest, highest = coefficient.interval
+        low += amounts[name] * lowest
+        value += amounts[name] * coefficient.value
+        high += amounts[name] * highest
+    return Bounds(low, value, high)
+
+
+def _factor(calibration: Calibration, name: str) -> tuple[float, float, float]:
+    low, high = calibration.interval(name)
+    return low, calibration[name], high
+
+
+def istiod_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds:
+    """CPU seconds of istiod for amounts by driver, garbage collection included."""
+    scale = {"us": 1e-6, "ns": 1e-9}
+    seconds = Bounds(0.0, 0.0, 0.0)
+    for unit, per in scale.items():
+        of_unit = {name: amount for name, amount in amounts.items() if calibration.coefficients[name].unit == unit}
+        seconds += total(calibration, of_unit).times(per, per, per)
+    low, value, high = _factor(calibration, "gc")
+    speed = calibration.cpu_speed
+    return seconds.times(low / speed, value / speed, high / speed)
+
+
+def istiod_memory(
+    calibration: Calibration, inventory: Counts, connections: float, names: float, flight: float, cached: float
+) -> Bounds:
+    """Bytes of one istiod replica.
+
+    inventory: what `Planner.inventory` counts; connections: proxies connected to it, and names the resource names they
+    watch in all; flight: bytes of responses being made; cached: bytes in the xDS cache.
+    """
+    amounts: dict[str, float] = {
+        "memory.base": 1,
+        "memory.connections": connections,
+        "memory.names": names,
+        "memory.flight": flight,
+        "memory.cache": cached,
+    }
+    for name, amount in inventory.items():
+        amounts[name] = amounts.get(name, 0) + amount
+    return total(calibration, amounts)
+
+
+def envoy_memory(calibration: Calibration, shape: Shape, workers: int) -> Bounds:
+    """Bytes of one Envoy's heap that holds `shape` with `workers` worker threads."""
+    return total(
+        calibration,
+        {
+            "envoy.memory.cluster": shape.clusters,
+            "envoy.memory.cluster_worker": shape.clusters * workers,
+            "envoy.memory.tls": shape.tls_clusters,
+            "envoy.memory.endpoint": shape.endpoints,
+            "envoy.memory.listener": shape.listeners,
+            "envoy.memory.chain": max(0, shape.filter_chains - shape.listeners),
+            "envoy.memory.host": shape.virtual_hosts,
+        },
+    ).times(*_factor(calibration, "envoy.memory.allocator")) + total(calibration, {"envoy.memory.base": 1})
+
+
+#: xDS type to the coefficient of one of its resources, where it is added or altered.
+_ENVOY_RESOURCE = {
+    "CDS": "envoy.cpu.cluster",
+    "EDS": "envoy.cpu.assignment",
+    "LDS": "envoy.cpu.listener",
+    "RDS": "envoy.cpu.route",
+}
+
+
+def envoy_work(response: Response, *, first: bool) -> dict[str, int]:
+    """Amounts of Envoy's work for a response, by coefficient.
+
+    A push repeats clusters and listeners that Envoy already has; it finds them unchanged by their hash. How many are
+    altered the response does not say, so a push is taken to alter one for each change it shows; the `first`
+    responses of a connection are all new.
+    """
+    altered = response.resources if first else min(response.resources, len(response.shows))
+    work = {"envoy.cpu.byte": response.size_bytes, _ENVOY_RESOURCE[response.xds]: altered}
+    work["envoy.cpu.unchanged"] = response.resources - altered
+    return work
+
+
+def envoy_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds:
+    """CPU seconds of Envoys for amounts from `envoy_work`."""
+    seconds = Bounds(0.0, 0.0, 0.0)
+    for unit, per in {"us": 1e-6, "ns": 1e-9}.items():
+        of_unit = {name: amount for name, amount in amounts.items() if calibration.coefficients[name].unit == unit}
+        seconds += total(calibration, of_unit).times(per, per, per)
+    return seconds

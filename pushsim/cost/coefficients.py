@@ -1,0 +1,164 @@
+"""The coefficients of the cost model and their defaults.
+
+Sources in brackets: [D] documented or measured by somebody, named; [E] estimated by people who read istiod's source
+(reference `push-timing-and-cost.md` §8.3, one modern core, good to about a factor of two). `error` is relative: a value
+of 10 with error 0.5 lies in 5…15. Nothing here was chosen to meet a published figure; `calibrate` replaces what it can
+measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+#: What a coefficient is multiplied with to become a part of which total.
+Part = Literal["istiod cpu", "istiod memory", "envoy cpu", "envoy memory", "delay", "factor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficient:
+    """One number of the cost model.
+
+    value:   in `unit` ("us" of one core, "ns", "bytes", "ms", "1").
+    per:     what one of it is: a service, a byte, ….
+    part:    the total it belongs to.
+    error:   relative half width of the interval it lies in.
+    source:  where the value is from.
+    fitted:  whether it was measured on the system in question.
+    """
+
+    value: float
+    unit: str
+    per: str
+    part: Part
+    error: float
+    source: str
+    fitted: bool = False
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lowest and highest value its error allows; never below zero."""
+        return max(0.0, self.value * (1 - self.error)), self.value * (1 + self.error)
+
+
+def _table(part: Part, unit: str, rows: str) -> dict[str, Coefficient]:
+    """Coefficients from lines "name | value | error | per | source"."""
+    table = {}
+    for row in rows.strip().splitlines():
+        name, value, error, per, source = (cell.strip() for cell in row.split("|"))
+        table[name] = Coefficient(float(value), unit, per, part, float(error), source)
+    return table
+
+
+_ISTIOD_CPU = """
+handler.events | 350 | 0.43 | event at a handler | [E] 0.2-0.5 ms
+handler.endpoints | 1 | 0.5 | endpoint of the event's service | [E]
+push.services | 3 | 0.33 | service in a rebuilt index, times 1 + log2(S)/10 for the sort | [E] 2-4 us
+push.endpoints | 0.2 | 0.5 | endpoint of those services | [E]
+push.virtual_services | 7.5 | 0.33 | VirtualService in a rebuilt index | [E] 5-10 us
+push.destination_rules | 4 | 0.25 | DestinationRule in a rebuilt index | [E] 3-5 us
+push.configs | 2 | 0.6 | other config in a rebuilt index | [E] 1-3 us; [D] istio#25118: 3 us per Gateway
+push.connections | 0.4 | 0.25 | connection enqueued by a Push | [E] 0.3-0.5 us
+scope.sidecars | 20 | 0.5 | Sidecar converted | [E]
+scope.wildcards | 0.1 | 0.5 | visible service tested against a wildcard egress host | [E]
+scope.exact | 5 | 0.5 | exact egress host, searched | [E]
+scope.indexed | 1 | 0.5 | exact egress host, looked up (1.31) | [E] istio#60473
+scope.services | 1 | 0.5 | service selected | [E]; [D] istio#47221: 1.8 us per Sidecar and service
+scope.derived | 1.5 | 0.33 | visible service of a namespace's derived scope | [E] 1-2 us
+proxy.states | 100 | 0.75 | computeProxyState | [E] 50-200 us
+proxy.targets | 50 | 0.75 | service targets recomputed | [E] 20-100 us
+proxy.filters | 2 | 0.5 | needs-push check | [E] 1-3 us
+proxy.keys | 0.1 | 0.5 | changed key in that check | [E]
+cds.hit | 1 | 0.5 | cluster found in the cache | [E]
+cds.miss | 14 | 0.3 | cluster generated | [D] 10.4 us (istio#26514), 17.6 us (commit ec7f94af98d)
+cds.inbound | 30 | 0.5 | inbound cluster | [E]
+cds.static | 4 | 0.5 | cluster without a service | [D] istio#25511: 4.1 us without auto-mTLS
+eds.hit | 0.75 | 0.33 | assignment found in the cache | [E] 0.5-1 us
+eds.miss | 3.6 | 0.3 | assignment generated | [D] commit 3a7931db4c5
+eds.endpoints | 2.45 | 0.3 | endpoint of a generated assignment | [D] commit 3a7931db4c5
+eds.walked | 0.15 | 0.5 | watched cluster name tested by a partial EDS | [E] 0.1-0.2 us
+lds.tcp | 40 | 0.6 | TCP or static listener | [E] 15-60 us
+lds.http | 150 | 0.4 | HTTP or sniffed listener | [E] 100-200 us; [D] commit 0fb12bfcfe5: 227 us
+lds.inbound | 650 | 0.5 | virtualInbound | [E] 0.3-1 ms
+lds.chains | 18 | 0.3 | filter chain of a gateway | [D] commit 0fb12bfcfe5: 18.6 us
+rds.hit | 0 | 0 | route found in the cache (its key costs rds.keys) | [E]
+rds.keys | 0.3 | 0.5 | virtual host hashed into a cached route's key | [E]
+rds.miss | 0 | 0 | route generated (its virtual hosts cost rds.hosts) | [D] istio#25116
+rds.hosts | 8 | 0.3 | virtual host generated | [D] istio#25116
+rds.routes | 3.5 | 0.5 | route of a VirtualService | [E] 2-5 us
+send.responses | 20 | 0.6 | response sent | [E] one stream.Send without its bytes
+send.acks | 15 | 0.4 | ACK received | [E] 10-20 us
+stream.opened | 3500 | 0.43 | connection accepted: TLS, authentication, metadata | [E] 2-5 ms
+"""
+
+_ISTIOD_CPU_BYTES = """
+send.bytes | 2 | 0.5 | byte sent: copy and TLS | [E] half of 3-5 ns
+send.marshalled | 1 | 0.6 | byte marshalled (not from the cache) | [E] half of 3-5 ns, halved by vtprotobuf (1.22)
+"""
+
+_ISTIOD_MEMORY = """
+memory.base | 225e6 | 0.33 | istiod | [E] 150-300 MB
+memory.services | 15e3 | 0.35 | service | [E] 10-20 kB
+memory.endpoints | 1e3 | 0.5 | endpoint | [E]
+memory.configs | 15e3 | 0.35 | config | [E] 10-20 kB
+memory.connections | 1.3e6 | 0.5 | connected proxy | [D] AKS istio-scale with one service: 1.28-1.71 MB
+memory.names | 370 | 0.5 | resource name watched by a proxy | [D] AKS istio-scale: +0.75 MB a proxy with 1,000 services
+memory.flight | 2.5 | 0.25 | byte of responses being made | [E] 2-3 times
+memory.cache | 1 | 0.3 | byte cached | [E]
+"""
+
+_ENVOY_MEMORY = """
+envoy.memory.base | 45e6 | 0.12 | proxy | [D] istio#28652: 40-50 MB
+envoy.memory.cluster | 28e3 | 0.43 | cluster | [D] Envoy stats_integration_test: 16 kB (no stats) to 40.6 kB (all stats)
+envoy.memory.cluster_worker | 1.6e3 | 0.16 | cluster and worker | [D] envoy#4196: 1.35-1.85 kB
+envoy.memory.tls | 21e3 | 0.5 | TLS context of a cluster | [D] envoy#18376: 100 kB a TLS cluster with 32 workers
+envoy.memory.endpoint | 1.4e3 | 0.3 | endpoint | [D] Envoy stats_integration_test: 1.38 kB
+envoy.memory.listener | 50e3 | 0.2 | listener | [D] envoy#4196 18-63 kB; [E] 40-60 kB
+envoy.memory.chain | 15e3 | 0.5 | filter chain beyond a listener's first | [E]
+envoy.memory.host | 1e3 | 0.5 | virtual host | [E]
+"""
+
+_ENVOY_CPU = """
+envoy.cpu.cluster | 600 | 0.5 | cluster added or altered | [D] istio#51160: 0.6 ms
+envoy.cpu.assignment | 20 | 0.7 | load assignment | [E]
+envoy.cpu.listener | 1000 | 0.7 | listener | [E]
+envoy.cpu.route | 50 | 0.7 | route configuration | [E]
+envoy.cpu.unchanged | 15 | 0.7 | cluster sent again as it was | [E] decode and hash
+"""
+
+DEFAULTS: Mapping[str, Coefficient] = {
+    **_table("istiod cpu", "us", _ISTIOD_CPU),
+    **_table("istiod cpu", "ns", _ISTIOD_CPU_BYTES),
+    **_table("istiod memory", "bytes", _ISTIOD_MEMORY),
+    **_table("envoy memory", "bytes", _ENVOY_MEMORY),
+    **_table("envoy cpu", "us", _ENVOY_CPU),
+    **_table("envoy cpu", "ns", "envoy.cpu.byte | 20 | 0.7 | byte received | [E] decode, validate, hash"),
+    **_table(
+        "delay",
+        "ms",
+        "client.reply | 2 | 0.9 | response until the request that follows from it | [E] agent and Envoy\n"
+        "client.latency | 0.2 | 0.9 | response on its way to the proxy | [E] one zone",
+    ),
+    **_table(
+        "factor",
+        "1",
+        "gc | 1.2 | 0.04 | istiod CPU, with garbage collection | [E] 1.15-1.25; [D] istio#18826: 14 % of CPU\n"
+        "envoy.memory.allocator | 1.2 | 0.08 | Envoy memory, with fragmentation | [E] 1.1-1.3",
+    ),
+}
+
+#: Drivers that a planner's `Counts` may name: all istiod CPU, and what `Planner.inventory` counts.
+DRIVERS = frozenset(name for name, c in DEFAULTS.items() if c.part == "istiod cpu") | {
+    "memory.services",
+    "memory.endpoints",
+    "memory.configs",
+}
+
+#: By the first release they hold for: coefficients in which releases differ. The nearest older release's apply.
+BY_RELEASE: Mapping[str, Mapping[str, Coefficient]] = {
+    "1.13": _table(
+        "istiod cpu", "ns", "send.marshalled | 2 | 0.6 | byte marshalled (not from the cache) | [E] half of 3-5 ns"
+    ),
+    "1.22": {},  # vtprotobuf: the defaults
+}

@@ -1,0 +1,104 @@
+"""Integer prices of istiod's CPU work: what both engines multiply, so that both come to the same nanosecond.
+
+Rounding rule: every coefficient, times the GC factor and over cpu_speed, becomes a whole number of picoseconds; amounts
+times prices are summed in integers; a piece of work is that sum rounded to the nearest nanosecond (half up), and at
+least 1 ns. Nothing after that is a float.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushsim.cost.calibration import Calibration
+from pushsim.cost.coefficients import DEFAULTS
+from pushsim.planner import Counts, Response
+
+#: xDS type to the coefficients of its cached part: hit and miss per resource, hit and miss per unit ("" for free).
+CACHED: Mapping[str, tuple[str, str, str, str]] = {
+    "CDS": ("cds.hit", "cds.miss", "", ""),
+    "EDS": ("eds.hit", "eds.miss", "", "eds.endpoints"),
+    "LDS": ("lds.http", "lds.http", "", ""),
+    "RDS": ("rds.hit", "rds.miss", "rds.keys", "rds.hosts"),
+}
+
+
+class Price(NamedTuple):
+    """A response's work in picoseconds: hit_ps if all its cached part hits, and what misses add.
+
+    resource_ps per missing resource, unit_ps per missing unit, and byte_ps per byte that had to be marshalled:
+    size_bytes · (missing resources) // (cached resources).
+    """
+
+    hit_ps: int
+    resource_ps: int
+    unit_ps: int
+    byte_ps: int
+    size_bytes: int
+    cached: int
+
+    def work_ns(self, resources: int, units: int) -> int:
+        """Work in ns of a core with so many resources and units missing in the cache."""
+        marshalled = self.size_bytes * resources // self.cached if self.cached else 0
+        return to_ns(self.hit_ps + resources * self.resource_ps + units * self.unit_ps + marshalled * self.byte_ps)
+
+
+def to_ns(work_ps: int) -> int:
+    """Picoseconds to nanoseconds, half up, at least one."""
+    return max(1, (work_ps + 500) // 1000)
+
+
+class Prices:
+    """Prices of one calibration. `ps[name]` is the price of one of driver `name`."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        factor = calibration["gc"] / calibration.cpu_speed
+        scale = {"us": 1e6, "ns": 1e3}
+        self.ps: dict[str, int] = {
+            name: round(calibration[name] * scale[c.unit] * factor)
+            for name, c in DEFAULTS.items()
+            if c.part == "istiod cpu"
+        }
+        self.reply_ns = max(1, round(calibration["client.reply"] * 1e6))
+        self.latency_ns = round(calibration["client.latency"] * 1e6)
+
+    def total_ps(self, counts: Counts) -> int:
+        """Σ amount · price; push.services carries the n·log n of the registry's sort."""
+        total = 0
+        for name, amount in counts.items():
+            price = self.ps[name]
+            if name == "push.services" and amount > 0:
+                price = round(price * (1 + math.log2(amount) / 10))
+            total += amount * price
+        return total
+
+    def work_ns(self, counts: Counts) -> int:
+        """Work of some amounts, in ns of a core."""
+        return to_ns(self.total_ps(counts))
+
+    def response(self, response: Response) -> Price:
+        """Price of generating, marshalling and sending a response, and of receiving its ACK."""
+        ps = self.ps
+        base = self.total_ps(response.work) + ps["send.responses"] + ps["send.acks"]
+        base += response.size_bytes * ps["send.bytes"]
+        view = response.view
+        if view is None:
+            return Price(base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0)
+        hit, miss, unit_hit, unit_miss = CACHED[response.xds]
+        resources, units = total(view.resources), total(view.units)
+        unit_hit_ps, unit_miss_ps = ps.get(unit_hit, 0), ps.get(unit_miss, 0)
+        base += resources * ps[hit] + units * unit_hit_ps
+        uncached = max(0, response.resources - resources)
+        if uncached and response.resources:  # the uncached resources' share of the bytes is marshalled every time
+            base += response.size_bytes * uncached // response.resources * ps["send.marshalled"]
+        cached_bytes = response.size_bytes * resources // max(1, resources + uncached)
+        return Price(base, ps[miss] - ps[hit], unit_miss_ps, ps["send.marshalled"], cached_bytes, resources)
+
+
+def total(amounts: NDArray[np.int32]) -> int:
+    """Sum of an amount array, exactly."""
+    return int(amounts.sum(dtype=np.int64))
