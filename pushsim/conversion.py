@@ -1,0 +1,199 @@
+"""Kubernetes and ServiceEntry objects to istiod's services and endpoints (istiod's `kube.ConvertService` and the like)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pushsim.mesh import Endpoint, Object, Port, Resolution, Service
+
+EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+TLS_MODE_LABEL = "security.istio.io/tlsMode"
+
+#: protocol.Parse of istio/istio pkg/config/protocol, by lower-case name.
+_PROTOCOLS = {
+    name.lower(): name
+    for name in ("HTTP", "HTTP2", "HTTP_PROXY", "HTTPS", "GRPC", "TCP", "TLS", "UDP", "Mongo", "Redis", "MySQL", "HBONE")
+} | {"grpc-web": "GRPC-Web", "grpc-web-text": "GRPC-Web"}
+_APP_PROTOCOLS = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}
+#: Never sniffed: SMTP, DNS, MySQL, MongoDB.
+_WELL_KNOWN = frozenset({25, 53, 3306, 27017})
+
+
+def pairs(mapping: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    """A mapping as sorted pairs, hashable."""
+    return tuple(sorted((str(k), str(v)) for k, v in (mapping or {}).items()))
+
+
+def selects(selector: Iterable[tuple[str, str]], labels: Mapping[str, str]) -> bool:
+    """Whether every pair of the selector is among the labels."""
+    return all(labels.get(key) == value for key, value in selector)
+
+
+def parse_protocol(name: str) -> str:
+    """Istio's name of a protocol, `auto` (Unsupported) if it is none."""
+    return _PROTOCOLS.get(name.lower(), "auto")
+
+
+def port_protocol(spec: Mapping[str, Any]) -> str:
+    """Protocol of a Kubernetes Service port: UDP, then appProtocol, then the name's prefix, else sniffed."""
+    if spec.get("protocol") == "UDP":
+        return "UDP"
+    name = str(spec.get("appProtocol") or spec.get("name") or "")
+    if spec.get("appProtocol") in _APP_PROTOCOLS:
+        return _APP_PROTOCOLS[name]
+    if name.lower().startswith("grpc-web"):
+        return "GRPC-Web"
+    protocol = parse_protocol(name.partition("-")[0])
+    return "TCP" if protocol == "auto" and spec["port"] in _WELL_KNOWN else protocol
+
+
+def fqdn(name: str, namespace: str) -> str:
+    """Host name of a Kubernetes Service."""
+    return f"{name}.{namespace}.svc.cluster.local"
+
+
+def kubernetes_service(body: Object) -> Service:
+    """A Kubernetes Service as istiod converts it.
+
+    Source: istio/istio pilot/pkg/serviceregistry/kube/conversion.go.
+    """
+    spec, annotations = body.spec, body.annotations
+    external = str(spec.get("externalName") or "") if spec.get("type") == "ExternalName" else ""
+    cluster_ip = str(spec.get("clusterIP") or "")
+    resolution: Resolution = "EDS"
+    addresses: tuple[str, ...] = (cluster_ip,) if cluster_ip else ("0.0.0.0",)
+    if external:
+        resolution, addresses = "ALIAS", ("0.0.0.0",)
+    elif cluster_ip == "None":
+        resolution, addresses = "PASSTHROUGH", ("0.0.0.0",)
+    elif len(spec.get("clusterIPs") or ()) > 1:
+        addresses = tuple(spec["clusterIPs"])
+    ports = spec.get("ports") or ()
+    status = (body.status.get("loadBalancer") or {}).get("ingress") or ()
+    outside = [str(i.get("ip") or i.get("hostname") or "") for i in status] if spec.get("type") == "LoadBalancer" else []
+    extras = {
+        "externalName": external,
+        "externalAddresses": ",".join([*outside, *map(str, spec.get("externalIPs") or ())]),
+        "trafficDistribution": str(
+            spec.get("trafficDistribution") or annotations.get("networking.istio.io/traffic-distribution") or ""
+        ),
+        "internalTrafficPolicy": str(spec.get("internalTrafficPolicy") or ""),
+        "publishNotReadyAddresses": str(bool(spec.get("publishNotReadyAddresses"))),
+    }
+    return Service(
+        hostname=fqdn(body.ref.name, body.ref.namespace),
+        namespace=body.ref.namespace,
+        name=body.ref.name,
+        ports=tuple(Port(str(p.get("name") or ""), int(p["port"]), port_protocol(p)) for p in ports),
+        resolution=resolution,
+        export_to=export_to(annotations.get(EXPORT_TO_ANNOTATION)),
+        addresses=addresses,
+        labels=pairs(body.labels),
+        selector=pairs(spec.get("selector")),
+        type=str(spec.get("type") or "ClusterIP"),
+        external=bool(external),
+        accounts=tuple(
+            account
+            for key in ("alpha.istio.io/canonical-serviceaccounts", "alpha.istio.io/kubernetes-serviceaccounts")
+            for account in str(annotations.get(key) or "").split(",")
+            if account
+        ),
+        extras=pairs(extras),
+        created=body.creation,
+        target_ports=tuple((str(p.get("name") or ""), p.get("targetPort")) for p in ports),
+    )
+
+
+def export_to(annotation: str | None) -> frozenset[str]:
+    """The exportTo annotation's values, trimmed; empty if there is none."""
+    return frozenset(value.strip() for value in annotation.split(",")) if annotation else frozenset()
+
+
+_RESOLUTIONS: Mapping[str, Resolution] = {
+    "STATIC": "EDS",
+    "DNS": "DNS",
+    "DNS_ROUND_ROBIN": "DNS_ROUND_ROBIN",
+    "NONE": "PASSTHROUGH",
+    "DYNAMIC_DNS": "DNS",
+}
+
+
+def service_entry_services(body: Object) -> tuple[Service, ...]:
+    """One service per host of a ServiceEntry (per address too, where it has several, they share one service here).
+
+    Source: istio/istio pilot/pkg/serviceregistry/serviceentry/conversion.go.
+    """
+    spec = body.spec
+    ports = spec.get("ports") or ()
+    addresses = tuple(str(a) for a in spec.get("addresses") or ())
+    return tuple(
+        Service(
+            hostname=str(host),
+            namespace=body.ref.namespace,
+            name=str(host),
+            ports=tuple(Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in ports),
+            resolution=_RESOLUTIONS[str(spec.get("resolution") or "NONE")],
+            registry="External",
+            export_to=frozenset(str(value) for value in spec.get("exportTo") or ()),
+            addresses=addresses or ("0.0.0.0",),
+            labels=pairs(body.labels),
+            selector=pairs((spec.get("workloadSelector") or {}).get("labels")),
+            type="",
+            external=str(spec.get("location") or "MESH_EXTERNAL") == "MESH_EXTERNAL",
+            accounts=tuple(str(a) for a in spec.get("subjectAltNames") or ()),
+            created=body.creation,
+            target_ports=tuple((str(p["name"]), p.get("targetPort")) for p in ports),
+        )
+        for host in spec.get("hosts") or ()
+    )
+
+
+def account(service_account: str, namespace: str, trust_domain: str) -> str:
+    """SPIFFE identity of a service account."""
+    return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"
+
+
+def workload_endpoints(
+    entry: Mapping[str, Any], service: Service, namespace: str, trust_domain: str
+) -> tuple[Endpoint, ...]:
+    """Endpoints of one WorkloadEntry (or inline `endpoints` item) of a ServiceEntry host: one per port."""
+    own_ports = entry.get("ports") or {}
+    targets = dict(service.target_ports)
+    labels = entry.get("labels") or {}
+    address = str(entry.get("address") or service.hostname)
+    return tuple(
+        Endpoint(
+            address=address,
+            port=int(own_ports.get(port.name) or targets.get(port.name) or port.number),
+            port_name=port.name,
+            labels=pairs(labels),
+            account=account(str(entry["serviceAccount"]), namespace, trust_domain) if entry.get("serviceAccount") else "",
+            locality=str(entry.get("locality") or ""),
+            tls=str(labels.get(TLS_MODE_LABEL) or ("istio" if entry.get("serviceAccount") else "")),
+            weight=int(entry.get("weight") or 0),
+            network=str(entry.get("network") or ""),
+        )
+        for port in service.ports
+        if port.protocol != "UDP"
+    )
+
+
+def named_target_port(pod: Object, name: str) -> int | None:
+    """The number of a container port called `name`, None if the pod has none."""
+    for container in [*(pod.spec.get("containers") or ()), *(pod.spec.get("initContainers") or ())]:
+        for port in container.get("ports") or ():
+            if port.get("name") == name:
+                return int(port["containerPort"])
+    return None
+
+
+def is_address(text: str) -> bool:
+    """Whether it is an IP address (not a name or a CIDR)."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

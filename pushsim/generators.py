@@ -1,0 +1,345 @@
+"""What each xDS type holds for a proxy: the resources of CDS, EDS, LDS and RDS (reference `push-semantics` §6, §11.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from pushsim.conversion import parse_protocol
+from pushsim.dependencies import View, attached
+from pushsim.mesh import ConfigKey, Endpoint, Object, Port, Service
+from pushsim.resources import (
+    Discovery,
+    InboundCluster,
+    Listener,
+    LoadAssignment,
+    OutboundCluster,
+    Resource,
+    RouteConfiguration,
+    StaticCluster,
+)
+from pushsim.rules_index import MergedRule, applying
+from pushsim.visibility import Listener as EgressListener
+
+ANY_ADDRESS = "0.0.0.0"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterName:
+    """`direction|port|subset|host`."""
+
+    direction: str
+    port: int
+    subset: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.direction}|{self.port}|{self.subset}|{self.host}"
+
+
+def parse_cluster(name: str) -> ClusterName | None:
+    """The parts of a cluster name, None for the static ones."""
+    parts = name.split("|")
+    if len(parts) != 4:
+        return None
+    return ClusterName(parts[0], int(parts[1]), parts[2], parts[3])
+
+
+class Generators:
+    """The resources of one proxy (or of all proxies that are equal to it) in one push."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.scope, self.context = view.scope, view.scope.context
+        self.rules = self.context.rules
+        self.labels = dict(view.proxy.labels)
+
+    # ---- CDS
+
+    def clusters(self) -> list[Resource]:
+        """Every cluster: the base ones and those of all services."""
+        return [*self.base_clusters(), *(c for s in self.services() for c in self.clusters_of(s))]
+
+    def services(self) -> Iterator[Service]:
+        """Services that get clusters: the scope's, or with FILTER the ones a route of the gateway names."""
+        for service in self.scope.all_services:
+            if self.has_clusters(service):
+                yield service
+
+    def has_clusters(self, service: Service) -> bool:
+        """With FILTER on, a router has clusters only of services its routes name."""
+        if self.view.proxy.type != "router" or not self.context.filter_gateways:
+            return True
+        return attached(self.view, service.key)
+
+    def base_clusters(self) -> list[Resource]:
+        """Clusters that every CDS response holds."""
+        if self.view.proxy.type != "sidecar":
+            return [StaticCluster("BlackHoleCluster")]
+        static = ("BlackHoleCluster", "PassthroughCluster", self.rules.inbound_passthrough)
+        return [*(StaticCluster(name) for name in static), *self.inbound_clusters()]
+
+    def inbound_clusters(self) -> list[InboundCluster]:
+        """One per target port of the proxy's services, or per ingress listener of its Sidecar."""
+        ports: dict[int, list[tuple[Service, Port]]] = {}
+        ingress = self.ingress
+        for target in self.view.targets:
+            if target.port.protocol == "UDP":
+                continue
+            ports.setdefault(target.target_port, []).append((target.service, target.port))
+        if ingress:
+            ports = {int(i["port"]["number"]): ports.get(int(i["port"]["number"]), []) for i in ingress}
+        return [InboundCluster(f"inbound|{port}||", port, tuple(of)) for port, of in ports.items()]
+
+    @property
+    def ingress(self) -> list[dict[str, dict[str, int]]]:
+        """The ingress listeners of the proxy's Sidecar."""
+        sidecar = self.scope.sidecar
+        return list(sidecar.spec.get("ingress") or ()) if sidecar else []
+
+    def rule_for(self, service: Service) -> MergedRule | None:
+        """The DestinationRule this proxy uses for a service."""
+        return applying(self.scope.rules_for(service), self.labels)
+
+    def discovery(self, service: Service) -> Discovery | None:
+        """How Envoy finds the hosts of a service's clusters; None if it has no cluster (an alias)."""
+        match service.resolution:
+            case "EDS":
+                return "EDS"
+            case "DNS":
+                return "STRICT_DNS"
+            case "DNS_ROUND_ROBIN":
+                return "LOGICAL_DNS"
+            case "PASSTHROUGH":
+                return "EDS" if self.view.proxy.type == "router" else "ORIGINAL_DST"
+        return None
+
+    def clusters_of(self, service: Service) -> Iterator[OutboundCluster]:
+        """The clusters of one service: each port, and each subset of the DestinationRule that applies."""
+        discovery = self.discovery(service)
+        if discovery is None:
+            return
+        rule = self.rule_for(service)
+        sources = rule.sources if rule else ()
+        accounts = self.accounts(service)
+        subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
+        inline = discovery in ("STRICT_DNS", "LOGICAL_DNS")
+        directions = ["outbound"]
+        if self.view.gateway.passthrough:
+            directions.append("outbound_")
+        for port in service.ports:
+            if port.protocol == "UDP":
+                continue
+            for subset in subsets:
+                endpoints = self.endpoints(service, port, subset, rule) if inline else ()
+                if inline and not endpoints:
+                    continue
+                for direction in directions:
+                    name = f"{direction}|{port.number}|{subset}|{service.hostname}"
+                    if direction == "outbound_":
+                        name = f"outbound_.{port.number}_.{subset}_.{service.hostname}"
+                    yield OutboundCluster(name, service, port, subset, discovery, sources, accounts, endpoints)
+
+    def accounts(self, service: Service) -> tuple[str, ...]:
+        """SPIFFE identities of a service's endpoints and those named on it, sorted."""
+        known = self.context.accounts.get((service.hostname, service.namespace), frozenset())
+        return tuple(sorted({*known, *service.accounts}))
+
+    def endpoints(
+        self, service: Service, port: Port, subset: str, rule: MergedRule | None
+    ) -> tuple[Endpoint, ...]:
+        """Endpoints of a port, of a subset if one is named."""
+        labels = {}
+        if subset and rule:
+            labels = dict(dict(rule.subsets()).get(subset, {}).get("labels") or {})
+        return tuple(
+            e
+            for e in self.context.endpoints_of(service)
+            if e.port_name == port.name and all(dict(e.labels).get(k) == v for k, v in labels.items())
+        )
+
+    # ---- EDS
+
+    def assignment(self, name: str) -> LoadAssignment:
+        """The ClusterLoadAssignment of a watched cluster; empty if nothing is known of it any more."""
+        cluster = parse_cluster(name)
+        service = self.scope.service(cluster.host) if cluster else None
+        if cluster is None or service is None:
+            return LoadAssignment(name, None, None, "")
+        port = next((p for p in service.ports if p.number == cluster.port), None)
+        if port is None:
+            return LoadAssignment(name, service, None, cluster.subset)
+        rule = self.rule_for(service)
+        endpoints = self.endpoints(service, port, cluster.subset, rule)
+        healthy = tuple(e for e in endpoints if e.healthy)
+        return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), healthy)
+
+    # ---- LDS
+
+    def listeners(self) -> list[Listener]:
+        """Every listener."""
+        return list(self._gateway_listeners() if self.view.proxy.type != "sidecar" else self._sidecar_listeners())
+
+    def _gateway_listeners(self) -> Iterator[Listener]:
+        found: dict[str, Listener] = {}
+        for port in self.view.gateway.ports:
+            routes = self._gateway_tcp_routes(port.servers)
+            if not parse_protocol(port.protocol) == "HTTPS" and not port.route and not routes and not any(
+                _terminates(s) for s in port.servers
+            ):
+                continue  # a TCP or TLS port without a route has no filter chain, so no listener
+            earlier = found.get(port.name)
+            servers = (*(earlier.servers if earlier else ()), *port.servers)
+            found[port.name] = Listener(
+                port.name, "gateway", port.bind or ANY_ADDRESS, port.port, port.route, servers=servers,
+                virtual_services=routes,
+            )
+        yield from found.values()
+
+    def _gateway_tcp_routes(self, servers: Iterable[tuple[Object, int]]) -> tuple[Object, ...]:
+        names = {f"{gateway.ref.namespace}/{gateway.ref.name}" for gateway, _ in servers}
+        return tuple(
+            route.written
+            for name in sorted(names)
+            for route in self.context.routes.visible(name, self.view.proxy.namespace)
+            if route.written.spec.get("tcp") or route.written.spec.get("tls")
+        )
+
+    def _sidecar_listeners(self) -> Iterator[Listener]:
+        found: dict[tuple[str, int], Listener] = {}
+        locked: set[tuple[str, int]] = set()
+        for egress in self.scope.listeners:
+            fixed = egress.spec.get("port") or None
+            bind = str(egress.spec.get("bind") or "")
+            if egress.spec.get("captureMode") == "NONE" and not bind:
+                bind = "127.0.0.1"
+            mine: set[tuple[str, int]] = set()
+            for service in self._egress_services(egress):
+                for port in service.ports:
+                    listen = port
+                    if fixed:
+                        listen = Port(
+                            str(fixed.get("name") or ""),
+                            int(fixed["number"]),
+                            parse_protocol(str(fixed.get("protocol") or "")),
+                        )
+                    for listener in self._outbound_listeners(service, port, listen, bind):
+                        key = (listener.bind, listener.port)
+                        if key in locked:
+                            continue
+                        found[key] = _joined(found.get(key), listener)
+                        mine.add(key)
+                    if fixed:
+                        break
+            if fixed:
+                locked |= mine
+        yield Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001)
+        yield Listener(
+            "virtualInbound",
+            "virtualInbound",
+            ANY_ADDRESS,
+            15006,
+            services=tuple((t.service, t.port) for t in self.view.targets),
+            target_ports=tuple(t.target_port for t in self.view.targets),
+        )
+        yield from found.values()
+
+    def _egress_services(self, egress: EgressListener) -> Iterator[Service]:
+        for host in egress.hosts():
+            yield from egress.services(host)
+
+    def _outbound_listeners(self, service: Service, port: Port, listen: Port, bind: str) -> Iterator[Listener]:
+        if service.resolution == "ALIAS" or listen.protocol == "UDP":
+            return
+        if listen.http:
+            yield Listener(
+                f"{bind or ANY_ADDRESS}_{listen.number}", "http", bind or ANY_ADDRESS, listen.number,
+                str(listen.number), ((service, port),),
+            )
+            return
+        address = bind or service.addresses[0]
+        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind:
+            instances = [e for e in self.context.endpoints_of(service) if e.port_name == port.name]
+            if instances or service.registry == "Kubernetes" or service.selector:
+                own = self.view.proxy.ip
+                for endpoint_address in dict.fromkeys(e.address for e in instances):
+                    if endpoint_address != own:
+                        yield self._tcp(service, port, listen, endpoint_address)
+                return
+        if "/" in address:
+            address = ANY_ADDRESS
+        yield self._tcp(service, port, listen, address)
+
+    def _tcp(self, service: Service, port: Port, listen: Port, address: str) -> Listener:
+        route = ""
+        if listen.auto:
+            route = str(listen.number) if address == ANY_ADDRESS else f"{service.hostname}:{listen.number}"
+        return Listener(
+            f"{address}_{listen.number}", "auto" if listen.auto else "tcp", address, listen.number, route,
+            ((service, port),),
+        )
+
+    # ---- RDS
+
+    def route(self, name: str) -> RouteConfiguration:
+        """One route configuration of a watched name."""
+        if self.view.proxy.type != "sidecar":
+            servers = self.view.gateway.routes.get(name, ())
+            names = sorted({f"{gateway.ref.namespace}/{gateway.ref.name}" for gateway, _ in servers})
+            routes = [
+                r.written for n in names for r in self.context.routes.visible(n, self.view.proxy.namespace)
+            ]
+            return RouteConfiguration(name, (), tuple(dict.fromkeys(routes)), servers, bool(servers))
+        host, _, number = name.rpartition(":")
+        services: list[tuple[Service, Port]] = []
+        routes = []
+        for egress in self._route_listeners(int(number) if number.isdigit() else 0):
+            for service in self._egress_services(egress):
+                for port in service.ports:
+                    shown = port.http or (port.auto and bool(host))
+                    if str(port.number) == number and shown and (not host or service.hostname == host):
+                        services.append((service, port))
+            routes += [r.written for r in egress.routes]
+        return RouteConfiguration(name, tuple(services), tuple(dict.fromkeys(routes)), (), bool(services))
+
+    def _route_listeners(self, number: int) -> Iterator[EgressListener]:
+        """The egress listener that owns a port, else the one without a port."""
+        for egress in self.scope.listeners:
+            if int((egress.spec.get("port") or {}).get("number") or 0) == number:
+                yield egress
+                return
+        yield from (egress for egress in self.scope.listeners if not egress.spec.get("port"))
+
+
+def _joined(earlier: Listener | None, later: Listener) -> Listener:
+    """Two outbound listeners on one address and port: HTTP ones share it, a mix becomes a sniffed one."""
+    if earlier is None:
+        return later
+    kind = earlier.kind if earlier.kind == later.kind else "auto"
+    services = (*earlier.services, *later.services)
+    return Listener(earlier.name, kind, earlier.bind, earlier.port, earlier.route or later.route, services)
+
+
+def _terminates(server: tuple[Object, int]) -> bool:
+    gateway, index = server
+    tls = gateway.spec["servers"][index].get("tls") or {}
+    return bool(tls) and tls.get("mode") not in ("PASSTHROUGH", "AUTO_PASSTHROUGH")
+
+
+def routes_of_listeners(listeners: Iterable[Resource], generators: Generators) -> frozenset[str]:
+    """RDS names that listeners refer to; a TLS port of a gateway has one per HTTPS server."""
+    found: set[str] = set()
+    for listener in listeners:
+        assert isinstance(listener, Listener)
+        if listener.route:
+            found.add(listener.route)
+        elif listener.kind == "gateway":
+            shown = set(listener.servers)
+            routes = generators.view.gateway.routes
+            found |= {name for name, servers in routes.items() if name and shown & set(servers)}
+    return frozenset(found)
+
+
+def key_names(keys: Iterable[ConfigKey], *kinds: str) -> frozenset[str]:
+    """Names of the keys of these kinds."""
+    return frozenset(key.name for key in keys if key.kind in kinds)

@@ -1,0 +1,56 @@
+"""PushRequest: what istiod's handlers ask to be pushed, and how requests merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pushsim.mesh import ConfigKey
+from pushsim.releases import Rules
+
+#: Trigger reasons that decide something (istiod has more; they only count in metrics).
+SERVICE_UPDATE = "service"
+ENDPOINT_UPDATE = "endpoint"
+HEADLESS_ENDPOINT_UPDATE = "headlessendpoint"
+CONFIG_UPDATE = "config"
+PROXY_UPDATE = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """istiod's PushRequest, as far as it decides who gets what.
+
+    keys:    what changed; empty means "everything" until 1.25 (`Rules.empty_is_all`).
+    full:    not endpoint-only (meaningless from 1.31 on).
+    forced:  everything for everybody (1.26+).
+    reasons: the trigger reasons merged into it.
+    proxy:   IP of the only proxy it is for ("" for all): a ProxyUpdate, which bypasses the debounce.
+    """
+
+    keys: frozenset[ConfigKey] = frozenset()
+    full: bool = True
+    forced: bool = False
+    reasons: frozenset[str] = frozenset()
+    proxy: str = ""
+
+    def merge(self, later: PushRequest, rules: Rules) -> PushRequest:
+        """Both requests as one: istiod's Merge and CopyMerge (reference §1.2)."""
+        keys = self.keys | later.keys
+        if rules.empty_is_all and not (self.keys and later.keys):
+            keys = frozenset()
+        return PushRequest(
+            keys, self.full or later.full, self.forced or later.forced, self.reasons | later.reasons, self.proxy
+        )
+
+    def narrowed(self, keys: frozenset[ConfigKey]) -> PushRequest:
+        """The same request about these keys only."""
+        return self if keys == self.keys else replace(self, keys=keys)
+
+    def everything(self, rules: Rules) -> bool:
+        """Whether it stands for a change of everything."""
+        return self.forced or (rules.empty_is_all and not self.keys)
+
+    def endpoints_only(self, rules: Rules) -> bool:
+        """Whether it changes endpoints alone: proxy state is not recomputed for it."""
+        if rules.has_full:
+            return not self.full
+        return bool(self.keys) and all(key.kind == "Endpoints" for key in self.keys)

@@ -1,0 +1,132 @@
+"""DestinationRules: which ones apply to a service as seen from a namespace (reference `push-semantics` §3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pushsim.conversion import pairs, selects
+from pushsim.hosts import is_wildcard, resolve
+from pushsim.mesh import ConfigKey, Object, Service
+from pushsim.releases import Rules
+
+_PRIVATE, _PUBLIC = ".", "*"
+
+
+@dataclass(frozen=True, slots=True)
+class MergedRule:
+    """istiod's ConsolidatedDestRule: DestinationRules of one host and namespace merged into one.
+
+    sources: oldest first; the first one's traffic policy wins, subsets add up.
+    """
+
+    host: str
+    sources: tuple[Object, ...]
+    exported: frozenset[str]
+    selector: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def keys(self) -> tuple[ConfigKey, ...]:
+        """The keys a scope that uses it depends on."""
+        return tuple(ConfigKey("DestinationRule", s.ref.name, s.ref.namespace) for s in self.sources)
+
+    def subsets(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """(name, subset) of all sources; the first of a name wins."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for source in self.sources:
+            for subset in source.spec.get("subsets") or ():
+                found.setdefault(str(subset["name"]), subset)
+        return tuple(found.items())
+
+
+@dataclass(slots=True)
+class _ByHost:
+    exact: dict[str, list[MergedRule]] = field(default_factory=dict)
+    wildcard: dict[str, list[MergedRule]] = field(default_factory=dict)
+
+    def most_specific(self, host: str) -> list[MergedRule]:
+        """Rules of the exact host, else of the longest wildcard that covers it."""
+        if host in self.exact:
+            return self.exact[host]
+        fitting = [pattern for pattern in self.wildcard if host.endswith(pattern[1:])]
+        return self.wildcard[max(fitting, key=len)] if fitting else []
+
+
+class RuleIndex:
+    """All DestinationRules of a PushContext.
+
+    Args:
+        objects: every DestinationRule.
+        default: mesh-wide defaultDestinationRuleExportTo.
+        root: the root namespace.
+        rules: the release.
+    """
+
+    def __init__(self, objects: Iterable[Object], default: frozenset[str], root: str, rules: Rules) -> None:
+        self._rules, self._root = rules, root
+        self._local: dict[str, _ByHost] = {}
+        self._exported: dict[str, _ByHost] = {}
+        self._root_private = _ByHost()
+        self.by_key: dict[ConfigKey, Object] = {}
+        ordered = sorted(objects, key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
+        if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
+            ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
+        for written in ordered:
+            self._add(written, default)
+
+    def _add(self, written: Object, default: frozenset[str]) -> None:
+        namespace, spec = written.ref.namespace, written.spec
+        self.by_key[ConfigKey("DestinationRule", written.ref.name, namespace)] = written
+        selector = pairs((spec.get("workloadSelector") or {}).get("matchLabels"))
+        exported = frozenset(str(value) for value in spec.get("exportTo") or ())
+        if selector:
+            exported = frozenset({_PRIVATE})
+        rule = MergedRule(resolve(str(spec.get("host")), namespace), (written,), exported, selector)
+        if not exported or exported & {_PUBLIC, _PRIVATE, namespace}:
+            self._merge(self._local.setdefault(namespace, _ByHost()), rule)
+        private = _PRIVATE in default if not exported else exported in ({_PRIVATE}, {namespace})
+        if not private:
+            self._merge(self._exported.setdefault(namespace, _ByHost()), rule)
+        elif namespace == self._root:
+            self._merge(self._root_private, rule)
+
+    def _merge(self, into: _ByHost, rule: MergedRule) -> None:
+        known = (into.wildcard if is_wildcard(rule.host) else into.exact).setdefault(rule.host, [])
+        for i, earlier in enumerate(known):
+            if earlier.selector != rule.selector:
+                continue
+            if self._rules.rule_merge == "separate":
+                same = earlier.exported == rule.exported
+                if not same and not (earlier.exported and earlier.exported <= rule.exported):
+                    continue
+                exported = earlier.exported
+            else:
+                exported = earlier.exported or rule.exported
+            sources = (*earlier.sources, *rule.sources)
+            known[i] = MergedRule(rule.host, sources, exported, rule.selector)
+            return
+        known.append(rule)
+
+    def lookup(self, namespace: str, service: Service) -> tuple[MergedRule, ...]:
+        """All rules for a service as seen from a namespace, selectors not yet applied."""
+        local = self._root_private if namespace == self._root else self._local.get(namespace)
+        found = local.most_specific(service.hostname) if local else []
+        for owner in (service.namespace, self._root):
+            if found:
+                break
+            exported = self._exported.get(owner)
+            for rule in exported.most_specific(service.hostname) if exported else ():
+                to = rule.exported
+                if not to or _PUBLIC in to or namespace in to or (_PRIVATE in to and namespace == owner):
+                    found = [*found, rule]
+        return tuple(found)
+
+
+def applying(rules: tuple[MergedRule, ...], labels: Mapping[str, str]) -> MergedRule | None:
+    """The one a proxy with these labels uses: a matching selector's, else the last without one."""
+    for rule in rules:
+        if rule.selector and selects(rule.selector, labels):
+            return rule
+    unselective = [rule for rule in rules if not rule.selector]
+    return unselective[-1] if unselective else None
