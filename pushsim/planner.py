@@ -36,9 +36,13 @@ NO_CELLS: Cells = np.zeros(0, dtype=np.int32)
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Proxies that are equal in all that decides: same scope, labels, services, type, mode and locality."""
+    """Proxies that are equal in all that decides: same scope, labels, services, type, mode and locality.
+
+    late: the last so many of its proxies are not connected when the run begins; a change brings them (`Handled.joined`).
+    """
 
     proxies: tuple[Proxy, ...]
+    late: int = 0
 
     @property
     def size(self) -> int:
@@ -55,15 +59,15 @@ class Request:
     """One PushRequest as a handler submits it; the machine does not look into it and never merges: `push` does.
 
     endpoints_only: with PILOT_ENABLE_EDS_DEBOUNCE=false it is pushed at once, beside the debouncer.
-    evicts:         cells that its handler evicts from the xDS cache on arrival (services and endpoints only;
-                    config changes evict in Push alone).
+    evicts:         cells that its handler evicts from the xDS cache on arrival, possibly none of them; None if the
+                    handler does not clear the cache (config changes evict in Push alone).
     proxies:        a ProxyUpdate for these proxies only, as (group, position in it): goes into the push queue at
                     once as a forced push, with no debounce and no Push. Empty for all others.
     keys:           how many ConfigKeys it names, for reports.
     """
 
     endpoints_only: bool = False
-    evicts: Cells = field(default_factory=lambda: NO_CELLS)
+    evicts: Cells | None = None
     proxies: tuple[tuple[int, int], ...] = ()
     keys: int = 1
 
@@ -72,11 +76,14 @@ class Request:
 class Handled:
     """What istiod's handlers make of a written change: the requests in order, and the handlers' work.
 
-    Typical drivers: handler.events, handler.endpoints.
+    Typical drivers: handler.events, handler.endpoints. joined, left: proxies, as (group, position in it), whose pods
+    this change created or deleted.
     """
 
     requests: tuple[Request, ...]
     work: Counts = field(default_factory=dict)
+    joined: tuple[tuple[int, int], ...] = ()
+    left: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
