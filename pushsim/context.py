@@ -14,6 +14,8 @@ from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 from pushsim.rules_index import RuleIndex
 
+Shards = Mapping[Host, Mapping[str, tuple[Endpoint, ...]]]
+
 _PUBLIC, _PRIVATE, _NONE = "*", ".", "~"
 MESH_GATEWAY = "mesh"
 POLICY_KINDS = (
@@ -235,7 +237,9 @@ class PushContext:
 
     number:    counts pushes, 0 for the one istiod starts with.
     scopes_at: number of the push that last rebuilt the scopes: two contexts with the same one share them.
-    endpoints: by host and namespace, then shard: as of this push.
+    endpoints: by host and namespace, then shard, as of this push: what EDS sends.
+    instances: the same as of the last push that rebuilt the services: what clusters and headless listeners hold;
+    accounts:  likewise the service accounts.
     """
 
     number: int
@@ -250,13 +254,22 @@ class PushContext:
     sidecars: Mapping[str, tuple[Object, ...]]
     gateways: tuple[Object, ...]
     policies: Mapping[str, tuple[Object, ...]]
-    endpoints: Mapping[Host, Mapping[str, tuple[Endpoint, ...]]]
+    endpoints: Shards
+    instances: Shards
     accounts: Mapping[Host, frozenset[str]]
 
     def endpoints_of(self, service: Service) -> tuple[Endpoint, ...]:
-        """A service's endpoints in all shards."""
-        shards = self.endpoints.get((service.hostname, service.namespace), {})
-        return tuple(e for endpoints in shards.values() for e in endpoints)
+        """A service's endpoints in all shards, as of this push."""
+        return _all_shards(self.endpoints, service)
+
+    def instances_of(self, service: Service) -> tuple[Endpoint, ...]:
+        """A service's endpoints in all shards, as of the last push that rebuilt the services."""
+        return _all_shards(self.instances, service)
+
+
+def _all_shards(shards: Shards, service: Service) -> tuple[Endpoint, ...]:
+    found = tuple(shards.get((service.hostname, service.namespace), {}).values())
+    return found[0] if len(found) == 1 else tuple(e for endpoints in found for e in endpoints)
 
 
 def _default(mesh_config: Mapping[str, Any], field: str) -> frozenset[str]:
@@ -286,7 +299,7 @@ def build_context(
     kinds = {key.kind for key in request.keys}
     fresh = previous is None or request.everything(rules)
     number = 0 if previous is None else previous.number + 1
-    endpoints, accounts = dict(registry.endpoints), dict(registry.accounts)
+    endpoints = dict(registry.endpoints)
     if not fresh and previous is not None and request.endpoints_only(rules):
         return replace(previous, number=number, endpoints=endpoints)
     root = str(config.get("rootNamespace") or "istio-system")
@@ -330,5 +343,6 @@ def build_context(
         gateways=ordered("Gateway") if gateways is None else gateways,
         policies={kind: policies[kind] if kind in policies else ordered(kind) for kind in POLICY_KINDS},
         endpoints=endpoints,
-        accounts=accounts,
+        instances=endpoints if services is None or previous is None else previous.instances,
+        accounts=dict(registry.accounts) if services is None or previous is None else previous.accounts,
     )

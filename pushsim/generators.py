@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from pushsim.context import PushContext
 from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
 from pushsim.mesh import ConfigKey, Endpoint, Object, Port, Service
@@ -46,12 +47,16 @@ def parse_cluster(name: str) -> ClusterName | None:
 
 
 class Generators:
-    """The resources of one proxy (or of all proxies that are equal to it) in one push."""
+    """The resources of one proxy (or of all proxies that are equal to it) in one push.
 
-    def __init__(self, view: View) -> None:
-        self.view = view
-        self.scope, self.context = view.scope, view.scope.context
-        self.rules = self.context.rules
+    Args:
+        view: the proxy, with the scope it has.
+        context: the push; younger than the scope's, where the push rebuilt no scopes.
+    """
+
+    def __init__(self, view: View, context: PushContext) -> None:
+        self.view, self.scope, self.context = view, view.scope, context
+        self.rules = context.rules
         self.labels = dict(view.proxy.labels)
 
     # ---- CDS
@@ -124,6 +129,7 @@ class Generators:
         accounts = self.accounts(service)
         subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
         inline = discovery in ("STRICT_DNS", "LOGICAL_DNS")
+        instances = self.scope.context.instances_of(service) if inline else ()
         directions = ["outbound"]
         if self.view.gateway.passthrough:
             directions.append("outbound_")
@@ -131,7 +137,7 @@ class Generators:
             if port.protocol == "UDP":
                 continue
             for subset in subsets:
-                endpoints = self.endpoints(service, port, subset, rule) if inline else ()
+                endpoints = self.endpoints(instances, port, subset, rule) if inline else ()
                 if inline and not endpoints:
                     continue
                 for direction in directions:
@@ -142,19 +148,20 @@ class Generators:
 
     def accounts(self, service: Service) -> tuple[str, ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted."""
-        known = self.context.accounts.get((service.hostname, service.namespace), frozenset())
+        known = self.scope.context.accounts.get((service.hostname, service.namespace), frozenset())
         return tuple(sorted({*known, *service.accounts}))
 
+    @staticmethod
     def endpoints(
-        self, service: Service, port: Port, subset: str, rule: MergedRule | None
+        known: tuple[Endpoint, ...], port: Port, subset: str, rule: MergedRule | None
     ) -> tuple[Endpoint, ...]:
-        """Endpoints of a port, of a subset if one is named."""
+        """Those endpoints of a service that are of a port, and of a subset if one is named."""
         labels = {}
         if subset and rule:
             labels = dict(dict(rule.subsets()).get(subset, {}).get("labels") or {})
         return tuple(
             e
-            for e in self.context.endpoints_of(service)
+            for e in known
             if e.port_name == port.name and all(dict(e.labels).get(k) == v for k, v in labels.items())
         )
 
@@ -170,7 +177,7 @@ class Generators:
         if port is None:
             return LoadAssignment(name, service, None, cluster.subset)
         rule = self.rule_for(service)
-        endpoints = self.endpoints(service, port, cluster.subset, rule)
+        endpoints = self.endpoints(self.context.endpoints_of(service), port, cluster.subset, rule)
         healthy = tuple(e for e in endpoints if e.healthy)
         return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), healthy)
 
@@ -259,7 +266,7 @@ class Generators:
             return
         address = bind or service.addresses[0]
         if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind:
-            instances = [e for e in self.context.endpoints_of(service) if e.port_name == port.name]
+            instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
             if instances or service.registry == "Kubernetes" or service.selector:
                 own = self.view.proxy.ip
                 for endpoint_address in dict.fromkeys(e.address for e in instances):

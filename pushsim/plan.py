@@ -105,9 +105,17 @@ class Istiod:
         context = build_context(self.registry, self._env, None, PushRequest(forced=True))
         self.latest = Push(context, Scopes(context), self.registry)
 
-    def handle(self, change: Change) -> tuple[PushRequest, ...]:
+    def fork(self) -> Istiod:
+        """An independent copy, for trying something."""
+        copy = object.__new__(Istiod)
+        copy.__dict__.update(self.__dict__)
+        copy.registry = self.registry.fork()
+        copy.latest = replace(self.latest, registry=copy.registry)
+        return copy
+
+    def handle(self, change: Change, *, services_first: bool = False) -> tuple[PushRequest, ...]:
         """What the handlers ask to be pushed for a change (before the debounce)."""
-        return self.registry.handle(change)
+        return self.registry.handle(change, services_first=services_first)
 
     def merge(self, requests: Iterable[PushRequest]) -> PushRequest | None:
         """The requests of one debounce window as one; ProxyUpdates, which bypass it, left out."""
@@ -134,7 +142,7 @@ class Istiod:
         state = ProxyState(
             proxy, self.mode, labels, push.scopes.of(proxy, labels), None, targets, gateway, MergedGateway()
         )
-        generators = Generators(state.view)
+        generators = Generators(state.view, push.context)
         responses = [Response("CDS", tuple(generators.clusters()), solicited=True)]
         state = replace(state, clusters=_eds_names(responses[0].resources))
         if state.clusters:
@@ -201,8 +209,7 @@ class _Pushing:
     def __init__(self, state: ProxyState, request: PushRequest, push: Push) -> None:
         self.state, self.request, self.push = state, request, push
         self.context, self.rules = push.context, push.context.rules
-        # the scope a proxy keeps may be older than the push: what generators read of policies and endpoints is not
-        self.generators = Generators(_fresh(state.view, push))
+        self.generators = Generators(state.view, push.context)
         self.kinds = {key.kind for key in request.keys}
         self.router = state.proxy.type != "sidecar"
         self.full = request.full or not self.rules.has_full
@@ -491,13 +498,6 @@ class _Pushing:
         if before == now:
             return frozenset()
         return now if self.rules.answers_all and not self.delta else now - before
-
-
-def _fresh(view: View, push: Push) -> View:
-    """The view with its scope reading today's endpoints and policies."""
-    if view.scope.context is push.context:
-        return view
-    return replace(view, scope=view.scope.on(push.context))
 
 
 def _eds_names(clusters: Sequence[Resource]) -> frozenset[str]:

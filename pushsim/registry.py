@@ -80,10 +80,24 @@ class Registry:
         for written in ranked:
             self._write(written)
 
-    def handle(self, change: Change) -> tuple[PushRequest, ...]:
-        """Apply a change, object by object, and return the requests its events make, in order."""
+    def fork(self) -> Registry:
+        """An independent copy: what happens to it does not happen to this one."""
+        copy = object.__new__(Registry)
+        for name, value in self.__dict__.items():
+            nested = name in ("_slices", "_slice_refs", "_selectors")
+            fresh = {k: dict(v) for k, v in value.items()} if nested else value
+            setattr(copy, name, dict(fresh) if isinstance(value, dict) else value)
+        return copy
+
+    def handle(self, change: Change, *, services_first: bool = False) -> tuple[PushRequest, ...]:
+        """Apply a change, object by object, and return the requests its events make, in order.
+
+        A Service and its EndpointSlice written together race on a real istiod (reference §1.6). The slice goes first
+        here, as in most recordings; `services_first` is the other outcome.
+        """
+        later = "EndpointSlice" if services_first else "Service"
         requests: list[PushRequest] = []
-        for written in change.apply:
+        for written in sorted(change.apply, key=lambda o: o.ref.kind == later):
             requests += self._write(written)
         for ref in change.delete:
             requests += self._delete(ref)

@@ -395,13 +395,6 @@ class Scope:
         """A service's key as people say it: `b.ns-b`, or the host of a ServiceEntry."""
         return key.name.removesuffix(".svc.cluster.local")
 
-    def on(self, context: PushContext) -> Scope:
-        """The same scope reading another push's endpoints and policies (its services stay what they were)."""
-        copy = object.__new__(Scope)
-        copy.__dict__.update(self.__dict__)
-        copy.context = context
-        return copy
-
     def __str__(self) -> str:
         if self.sidecar is None:
             return f"default scope of {self.namespace}"
