@@ -66,7 +66,7 @@ class Clients:
 
     slow_share, slow_delay_ns: share of the proxies (0 to 1) that take that much longer to read a response.
     nack_share:                share of the proxies that reject what they get.
-    reconnect_ns:              mean age at which istiod ends a connection (jitter of ±10 % is the runner's), None: never.
+    reconnect_ns:              mean age at which istiod ends a connection (jitter of ±10 % is the runner's), None never.
     """
 
     slow_share: float = 0.0

@@ -1,0 +1,27 @@
+"""Seeded synthetic meshes, call graphs and the churn of a living cluster.
+
+Pure: no clock, no I/O, no global random state.
+"""
+
+from __future__ import annotations
+
+from pushsim.topology.calls import call_graph
+from pushsim.topology.generate import generate
+from pushsim.topology.objects import proxy_of
+from pushsim.topology.seeds import Stream
+from pushsim.topology.selection import Section, Selector
+from pushsim.topology.spec import App, Calls, Gateways, Generate, Namespaces
+
+__all__ = [
+    "App",
+    "Calls",
+    "Gateways",
+    "Generate",
+    "Namespaces",
+    "Section",
+    "Selector",
+    "Stream",
+    "call_graph",
+    "generate",
+    "proxy_of",
+]

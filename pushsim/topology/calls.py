@@ -1,0 +1,61 @@
+"""Call graphs: who calls whom, for recommendations and to see what a policy breaks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from pushsim.mesh import Mesh, Ref
+from pushsim.topology.generate import GATEWAY
+from pushsim.topology.seeds import Stream
+from pushsim.topology.spec import Generate
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+    Graph = nx.DiGraph[Ref]
+
+
+def call_graph(spec: Generate, mesh: Mesh, seed: int) -> Graph:
+    """The seeded call graph of a generated mesh.
+
+    Nodes are Refs of Services, with the attribute `app` (the app's position in the list); an edge (caller, callee) has
+    the attribute `rate`, 1.0 calls per second. A gateway's own service calls each service that has a VirtualService.
+    """
+    import networkx as nx  # half a second to import, and only this needs it
+
+    graph: Graph = nx.DiGraph()
+    order = {app.name: index for index, app in enumerate(spec.apps)}
+    layers: dict[int, list[Ref]] = defaultdict(list)
+    routed = {route.ref for route in mesh.of_kind("VirtualService")}
+    gateway = Ref("Service", spec.gateways.namespace, GATEWAY)
+    for service in mesh.of_kind("Service"):
+        if service.ref == gateway:
+            continue
+        name = service.ref.name
+        app = order.get(name, order.get(name.rpartition("-")[0], 0))
+        layers[app].append(service.ref)
+        graph.add_node(service.ref, app=app)
+        if Ref("VirtualService", service.ref.namespace, name) in routed:
+            graph.add_edge(gateway, service.ref, rate=1.0)
+    everyone = [ref for layer in layers.values() for ref in layer]
+    stream = Stream(seed, "generate/calls")
+    if spec.calls.model == "scale-free":
+        degree = min(spec.calls.out_degree, len(everyone) - 1)
+        if degree > 0:
+            drawn = nx.barabasi_albert_graph(len(everyone), degree, seed=stream.below(2**31))
+            graph.add_edges_from((everyone[max(a, b)], everyone[min(a, b)], {"rate": 1.0}) for a, b in drawn.edges)
+        return graph
+    for layer, callers in layers.items():
+        callees = everyone if spec.calls.model == "random" else layers.get(layer + 1, [])
+        at_home: dict[str, list[Ref]] = defaultdict(list)
+        for ref in callees:
+            at_home[ref.namespace].append(ref)
+        for caller in callers:
+            for _ in range(spec.calls.out_degree if callees else 0):
+                local = at_home.get(caller.namespace)
+                choice = local if local and stream.chance(spec.calls.local) else callees
+                callee = choice[stream.below(len(choice))]
+                if callee != caller:
+                    graph.add_edge(caller, callee, rate=1.0)
+    return graph

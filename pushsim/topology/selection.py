@@ -1,0 +1,49 @@
+"""Which objects something is about: by labels, namespace and name. Used by churn sources and policies alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pushsim.mesh import Object
+
+#: Where control planes live: never chosen unless named.
+SYSTEM_NAMESPACES = frozenset({"istio-system", "kube-system"})
+
+
+class Section(BaseModel):
+    """Base of every section of our own files: unknown fields are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Selector(Section):
+    """Objects that have all the labels, and a namespace and name that match one of the patterns (`*` as in a shell).
+
+    Without `namespaces`, every namespace but istio-system and kube-system.
+    """
+
+    labels: dict[str, str] = Field(default_factory=dict, description="labels that must all be there")
+    namespaces: list[str] = Field(default_factory=list, description="namespaces, `*` allowed; default: all but system")
+    names: list[str] = Field(default_factory=list, description="names, `*` allowed; default: all")
+
+    def matches(self, subject: Object) -> bool:
+        return (
+            has_labels(subject.labels, self.labels)
+            and in_namespaces(subject.ref.namespace, self.namespaces)
+            and (not self.names or any(fnmatchcase(subject.ref.name, pattern) for pattern in self.names))
+        )
+
+
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """All wanted labels are there with that value."""
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def in_namespaces(namespace: str, patterns: Sequence[str]) -> bool:
+    """The namespace matches a pattern; without patterns, it is none of the system's."""
+    if not patterns:
+        return namespace not in SYSTEM_NAMESPACES
+    return any(fnmatchcase(namespace, pattern) for pattern in patterns)

@@ -1,0 +1,116 @@
+"""What a synthetic mesh is to look like: the `mesh.generate` section of a scenario."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from pushsim.topology.selection import Section
+
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+Name = Annotated[str, Field(pattern=rf"^{_LABEL}$", max_length=63)]
+
+
+def _count(value: object) -> object:
+    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _ordered(value: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= value[0] <= value[1]:
+        raise ValueError(f"[{value[0]}, {value[1]}] is no range: it needs 0 <= low <= high")
+    return value
+
+
+#: A number, or [low, high]: each one drawn evenly between the two, both ends included.
+Count = Annotated[
+    tuple[int, int],
+    BeforeValidator(_count),
+    AfterValidator(_ordered),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "maxItems": 2}]}),
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Namespaces(Section):
+    """A group of namespaces: `name-000`, `name-001`, … or, without a count, just `name`."""
+
+    name: Name
+    count: int | None = Field(default=None, ge=0, description="how many; without it one, called exactly `name`")
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class App(Section):
+    """A kind of service: with `per_namespace` above 1 (or `total`) they are called `name-0`, `name-1`, …"""
+
+    name: Name
+    per_namespace: Count = Field(default=(1, 1), description="services per namespace: number or [low, high]")
+    total: int | None = Field(default=None, ge=0, description="instead: services in all, spread evenly over them")
+    pods: Count = Field(default=(1, 1), description="pods of each service: number or [low, high]")
+    ports: dict[str, PortNumber] = Field(
+        default={"http": 8080}, min_length=1, description="by name, which tells the protocol"
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="labels of services and pods")
+    sidecar: bool = Field(default=True, description="pods are proxies")
+    headless: bool = Field(default=False, description="clusterIP None and a StatefulSet's pod names")
+    account: str = Field(default="default", description="service account of the pods")
+    namespaces: list[str] = Field(default_factory=list, description="where, `*` allowed; default: all but istio-system")
+    destination_rule: bool = Field(default=False, description="each service has a DestinationRule of its own")
+
+
+class Gateways(Section):
+    """Ingress gateways: pods of one Service `istio-ingressgateway`, and which services have routes at them."""
+
+    count: int = Field(default=1, ge=0)
+    namespace: Name = "istio-system"
+    virtual_services: Literal["all", "none"] | Share | list[str] = Field(
+        default="all", description="services with a VirtualService at the gateway: all, none, a share or names of apps"
+    )
+
+
+class Calls(Section):
+    """The call graph between services.
+
+    layered: each service calls `out_degree` services of the next app in the list. random: of any.
+    scale-free: popular services get more callers (Barabási-Albert).
+    """
+
+    model: Literal["layered", "random", "scale-free"] = "layered"
+    out_degree: int = Field(default=3, ge=0)
+    local: Share = Field(default=0.8, description="share of the calls that stay inside the namespace")
+
+
+class Generate(Section):
+    """A seeded synthetic mesh."""
+
+    namespaces: int | list[Namespaces] = Field(default=1, description="number (ns-000 …) or list of groups")
+    apps: list[App] = Field(default_factory=list)
+    gateways: Gateways = Field(default_factory=lambda: Gateways(count=0))
+    calls: Calls = Field(default_factory=Calls)
+    nodes: int | None = Field(default=None, ge=1, description="default: one per 50 pods")
+    zones: int = Field(default=3, ge=1, description="nodes are spread over zones r-a, r-b, … of region r")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Generate:
+        names = [app.name for app in self.apps]
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles:
+            raise ValueError(f"two apps are called {', '.join(doubles)}")
+        if isinstance(self.namespaces, int) and self.namespaces < 0:
+            raise ValueError("a mesh cannot have a negative number of namespaces")
+        return self
+
+    def namespace_labels(self) -> dict[str, dict[str, str]]:
+        """All namespaces in order, with their own labels; the gateways' and istio-system first."""
+        system = ["istio-system", *([self.gateways.namespace] if self.gateways.count else [])]
+        found: dict[str, dict[str, str]] = {name: {} for name in system}
+        groups = self.namespaces
+        if isinstance(groups, int):
+            groups = [Namespaces(name="ns", count=groups)]
+        for group in groups:
+            if group.count is None:
+                found[group.name] = group.labels
+            else:
+                found.update({f"{group.name}-{index:03d}": group.labels for index in range(group.count)})
+        return found
