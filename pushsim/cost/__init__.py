@@ -9,7 +9,7 @@ amounts        memory and Envoy's CPU, and bounds from the coefficients' errors
 from pushsim.cost.amounts import Bounds, envoy_cpu, envoy_memory, envoy_work, istiod_cpu, istiod_memory
 from pushsim.cost.calibration import Calibration, load, parse, shipped
 from pushsim.cost.coefficients import DEFAULTS, DRIVERS, Coefficient
-from pushsim.cost.prices import Prices
+from pushsim.cost.prices import Price, Prices
 
 __all__ = [
     "DEFAULTS",
@@ -17,6 +17,7 @@ __all__ = [
     "Bounds",
     "Calibration",
     "Coefficient",
+    "Price",
     "Prices",
     "envoy_cpu",
     "envoy_memory",

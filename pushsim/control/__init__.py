@@ -1,0 +1,36 @@
+"""istiod as state machines without a clock: every method is told what time it is (ns, an integer).
+
+cores      processor sharing in integers, and the rounding rule
+debounce   the debouncer
+queue      the push queue
+limiter    the stream limiter; draws that need no generator
+cache      the xDS cache and its token
+knobs      Istio's own knobs and their defaults
+replica    the parts of one istiod
+machine    what they do together, with all connections
+tally      what is observed
+"""
+
+from pushsim.control.cores import NEVER, Cores
+from pushsim.control.debounce import Batch, Debouncer
+from pushsim.control.knobs import Knobs, knobs
+from pushsim.control.limiter import RequestLimiter
+from pushsim.control.machine import LOG_NAMES, Machine
+from pushsim.control.queue import PushQueue
+from pushsim.control.tally import Plan, PushRecord, Tally
+
+__all__ = [
+    "LOG_NAMES",
+    "NEVER",
+    "Batch",
+    "Cores",
+    "Debouncer",
+    "Knobs",
+    "Machine",
+    "Plan",
+    "PushQueue",
+    "PushRecord",
+    "RequestLimiter",
+    "Tally",
+    "knobs",
+]

@@ -1,0 +1,83 @@
+"""istiod's knobs, by Istio's own names, with the defaults of its release and size (reference §1.3, §1.7, §2.1, §7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pushsim.errors import InputError, Problem
+from pushsim.mesh import Xds
+from pushsim.units import UnitError, duration
+
+#: By the first release they hold for: PILOT_PUSH_THROTTLE and PILOT_MAX_REQUESTS_PER_SECOND; 0 is automatic
+#: (istio#48438, istio#35046, istio#37094).
+_LIMITS: Mapping[tuple[int, int], tuple[int, int]] = {(1, 12): (100, 100), (1, 13): (100, 25), (1, 21): (0, 0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What shapes the control plane's timing.
+
+    debounce_after_ns, debounce_max_ns, eds_debounce: the debouncer.
+    throttle: pushes at once (slots). streams_per_s: new streams admitted a second. cached: types with an xDS cache.
+    """
+
+    debounce_after_ns: int = 100_000_000
+    debounce_max_ns: int = 10_000_000_000
+    eds_debounce: bool = True
+    throttle: int = 20
+    streams_per_s: int = 20
+    cached: frozenset[Xds] = frozenset({"CDS", "EDS", "RDS"})
+
+
+def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
+    """The knobs of an istiod of that release with that many cores and environment."""
+    major, minor = (int(part) for part in release.split("-")[0].split(".")[:2])
+    known = [entry for entry in _LIMITS if entry <= (major, minor)]
+    throttle, streams = _LIMITS[max(known)] if known else _LIMITS[min(_LIMITS)]
+    automatic = min(15 + 5 * max(1, math.ceil(cpus)), 100)
+    cached: set[Xds] = set()
+    if _flag(env, "PILOT_ENABLE_XDS_CACHE", True):
+        cached.add("EDS")
+        if _flag(env, "PILOT_ENABLE_CDS_CACHE", True):
+            cached.add("CDS")
+        if _flag(env, "PILOT_ENABLE_RDS_CACHE", True):
+            cached.add("RDS")
+    return Knobs(
+        debounce_after_ns=_duration(env, "PILOT_DEBOUNCE_AFTER", 100_000_000),
+        debounce_max_ns=_duration(env, "PILOT_DEBOUNCE_MAX", 10_000_000_000),
+        eds_debounce=_flag(env, "PILOT_ENABLE_EDS_DEBOUNCE", True),
+        throttle=_count(env, "PILOT_PUSH_THROTTLE", throttle) or automatic,
+        streams_per_s=_count(env, "PILOT_MAX_REQUESTS_PER_SECOND", streams) or automatic,
+        cached=frozenset(cached),
+    )
+
+
+def _wrong(name: str, text: str, remedy: str) -> InputError:
+    return InputError(Problem(f"{text!r} is not valid", field=f"istiod.env.{name}", remedy=remedy))
+
+
+def _duration(env: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return duration(env[name]) if name in env else default
+    except UnitError as error:
+        raise _wrong(name, env[name], error.remedy) from None
+
+
+def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
+    text = str(env.get(name, default)).lower()
+    if text not in {"1", "t", "true", "0", "f", "false"}:
+        raise _wrong(name, env[name], "write true or false")
+    return text in {"1", "t", "true"}
+
+
+def _count(env: Mapping[str, str], name: str, default: int) -> int:
+    text = str(env.get(name, default))
+    try:
+        number = round(float(text))
+    except ValueError:
+        raise _wrong(name, text, "write a number") from None
+    if number < 0:
+        raise _wrong(name, text, "write a number of 0 or more (0 is automatic)")
+    return number

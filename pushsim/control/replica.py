@@ -1,0 +1,73 @@
+"""One istiod: its parts, side by side, and nothing they do together (that is `machine`)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pushsim.control.cache import XdsCache
+from pushsim.control.cores import Cores
+from pushsim.control.debounce import Batch, Debouncer
+from pushsim.control.knobs import Knobs
+from pushsim.control.limiter import RequestLimiter
+from pushsim.control.queue import PushQueue
+from pushsim.planner import Planner, Push, Request
+
+UNSET = -1
+
+
+class Replica:
+    """State of one istiod replica.
+
+    free:      throttle slots that are free.
+    inbox:     changes that wait for the handler, in order; handling: the change it is at, UNSET if idle;
+               submitting: how many of the newest requests it will submit when it is done with it.
+    requests:  all that its planner has returned, by number; of[n] is the change request n is of.
+    unpushed:  requests that no Push has taken yet, for a restart.
+    batches:   Push calls in the order they began; begun[i] is what the planner made of batch i.
+    published: number of the newest published PushContext, UNSET before the first.
+    built:     keys of scopes that are built; holder and line: who builds and who waits, by lock.
+    """
+
+    def __init__(self, number: int, planner: Planner, cpus: float, knobs: Knobs, connections: int) -> None:
+        self.number = number
+        self.planner = planner
+        self.knobs = knobs
+        self.cores = Cores(cpus)
+        self.connections = connections
+        self.limiter = RequestLimiter(knobs.streams_per_s)
+        self.inbox: deque[int] = deque()
+        self.submitting = 0
+        self.requests: list[Request] = []
+        self.of: list[int] = []
+        self.unpushed: dict[int, None] = {}
+        self.batches: list[Batch] = []
+        self.begun: list[Push] = []
+        self.published = UNSET
+        self.up = True
+        self.connected = 0
+        self.fresh()
+
+    def fresh(self) -> None:
+        """As after the start of the process."""
+        self.queue = PushQueue(self.connections)
+        self.debouncer = Debouncer(self.knobs.debounce_after_ns, self.knobs.debounce_max_ns)
+        self.cache = XdsCache(self.knobs.cached)
+        self.free = self.knobs.throttle
+        self.handling = UNSET
+        self.built: set[int] = set()
+        self.holder: dict[int, int] = {}
+        self.line: dict[int, deque[int]] = {}
+        self.running = 0
+
+    @property
+    def drained(self) -> bool:
+        """Nothing is on its way from a change to a proxy."""
+        return (
+            self.up
+            and self.handling == UNSET
+            and not self.inbox
+            and not self.debouncer.pending
+            and not self.running
+            and not len(self.queue)
+            and self.free == self.knobs.throttle
+        )

@@ -1,0 +1,148 @@
+"""What the machine observes: samples of delays, uses of plans, levels of memory. No statistics here.
+
+Everything is integers and lossless; `start_counting` forgets what was before (connecting, warm-up).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pushsim.cost import Price
+from pushsim.planner import Planned
+
+UNSET = -1
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """One planned conversation, priced, with what became of it while counting.
+
+    replica, group, first, last: whose it is; first…last are its pushes (UNSET, UNSET for connecting).
+    prices, work_ns: of its responses and of the filter and proxy state before them.
+    pushed:  how many of its responses are unsolicited (they come first).
+    number:  its position in `Machine.plans`.
+    taken:   proxies that began it.
+    queued_at: oldest Start among them.
+    sent, first_sent, last_sent: per response, how often, first and last time.
+    missed_resources, missed_units: per response, what the cache did not have, over all.
+    """
+
+    planned: Planned
+    replica: int
+    group: int
+    first: int
+    last: int
+    prices: tuple[Price, ...]
+    work_ns: int
+    pushed: int
+    number: int
+    taken: int = 0
+    queued_at: int = UNSET
+    sent: list[int] = field(default_factory=list)
+    first_sent: list[int] = field(default_factory=list)
+    last_sent: list[int] = field(default_factory=list)
+    missed_resources: list[int] = field(default_factory=list)
+    missed_units: list[int] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """Forget all uses."""
+        responses = len(self.planned.responses)
+        self.taken = 0
+        self.queued_at = UNSET
+        self.sent = [0] * responses
+        self.first_sent = [UNSET] * responses
+        self.last_sent = [UNSET] * responses
+        self.missed_resources = [0] * responses
+        self.missed_units = [0] * responses
+
+
+@dataclass(slots=True)
+class PushRecord:
+    """One Push(): its changes, when its batch began, when it was published and whether DEBOUNCE_MAX cut it short."""
+
+    replica: int
+    number: int
+    changes: tuple[int, ...]
+    since: int
+    start: int
+    held: bool
+
+
+class Level:
+    """A level over time: its time integral and its maximum."""
+
+    def __init__(self) -> None:
+        self.now = self.value = self.integral = self.highest = self.since = 0
+
+    def add(self, now: int, amount: int) -> None:
+        """The level changes by that much."""
+        self.integral += self.value * (now - self.now)
+        self.now = now
+        self.value += amount
+        if self.value > self.highest:
+            self.highest = self.value
+
+    def reset(self, now: int) -> None:
+        """Count from now on."""
+        self.add(now, 0)
+        self.integral, self.highest, self.since = 0, self.value, now
+
+    def mean(self, now: int) -> float:
+        """Mean since counting began."""
+        self.add(now, 0)
+        return self.integral / (now - self.since) if now > self.since else float(self.value)
+
+
+@dataclass(slots=True)
+class Sent:
+    """One response, for `detail="proxy"`; a delay is UNSET where it does not apply."""
+
+    plan: Plan
+    step: int
+    connection: int
+    sent: int
+    converged: int
+    received: int
+
+
+class Tally:
+    """Samples and counts. Times and delays in ns.
+
+    converged, queued, debounced: pilot_proxy_convergence_time, pilot_proxy_queue_time, pilot_debounce_time.
+    received:   by (change, proxy); completed: by change, the latest of its `received`.
+    amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
+    dwell:      ns that proxies spent, by (replica, group, state).
+    """
+
+    def __init__(self, replicas: int, *, detail: bool) -> None:
+        self.since = 0
+        self.converged = array("q")
+        self.queued = array("q")
+        self.debounced = array("q")
+        self.received = array("q")
+        self.completed: dict[int, int] = {}
+        self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
+        self.amounts: Counter[str] = Counter()
+        self.pushes: list[PushRecord] = []
+        self.flight = [Level() for _ in range(replicas)]
+        self.cache = [Level() for _ in range(replicas)]
+        self.connected = [Level() for _ in range(replicas)]
+        self.dwell: Counter[tuple[int, int, int]] = Counter()
+        self.details: list[Sent] | None = [] if detail else None
+
+    def start_counting(self, now: int) -> None:
+        """Forget what was before now; levels keep their value."""
+        self.since = now
+        for samples in (self.converged, self.queued, self.debounced, self.received):
+            del samples[:]
+        self.completed.clear()
+        self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
+        self.amounts.clear()
+        self.pushes.clear()
+        for level in (*self.flight, *self.cache, *self.connected):
+            level.reset(now)
+        self.dwell.clear()
+        if self.details is not None:
+            self.details.clear()
