@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from pushsim.context import PushContext
 from pushsim.conversion import parse_protocol
@@ -23,6 +24,11 @@ from pushsim.rules_index import MergedRule, applying
 from pushsim.visibility import Listener as EgressListener
 
 ANY_ADDRESS = "0.0.0.0"
+_T = TypeVar("_T")
+
+#: Resources that proxies share as one object, and a response as several of them.
+Block = tuple[Resource, ...]
+Blocks = tuple[Block, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,26 @@ class Generators:
 
     # ---- CDS
 
-    def clusters(self) -> list[Resource]:
-        """Every cluster: the base ones and those of all services."""
-        return [*self.base_clusters(), *(c for s in self.services() for c in self.clusters_of(s))]
+    def clusters(self) -> Blocks:
+        """Every cluster: the base ones, then those of all services, in the scope's blocks."""
+        if self._filtered:
+            return (self.base_clusters(), tuple(c for s in self.services() for c in self.clusters_of(s)))
+        *shared, own = self.scope.blocks
+        kind = (self.view.proxy.type == "router", self.view.gateway.passthrough)
+        told = self._told if self.context.rule_index.selective else ()
+        memo, mine = self.scope.family.memo, self.scope.memo
+        return (
+            self.base_clusters(),
+            *(_once(memo, ("CDS", id(b), *kind), lambda b=b: self._clusters_of_block(b)) for b in shared),
+            _once(mine, ("CDS", *kind, told), lambda: self._clusters_of_block(own)),
+        )
+
+    @property
+    def _told(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(self.labels.items()))
+
+    def _clusters_of_block(self, block: tuple[Service, ...]) -> Block:
+        return tuple(cluster for service in block for cluster in self.clusters_of(service))
 
     def services(self) -> Iterator[Service]:
         """Services that get clusters: the scope's, or with FILTER the ones a route of the gateway names."""
@@ -71,18 +94,20 @@ class Generators:
             if self.has_clusters(service):
                 yield service
 
+    @property
+    def _filtered(self) -> bool:
+        return self.view.proxy.type == "router" and self.context.filter_gateways
+
     def has_clusters(self, service: Service) -> bool:
         """With FILTER on, a router has clusters only of services its routes name."""
-        if self.view.proxy.type != "router" or not self.context.filter_gateways:
-            return True
-        return attached(self.view, service.key)
+        return not self._filtered or attached(self.view, service.key)
 
-    def base_clusters(self) -> list[Resource]:
+    def base_clusters(self) -> Block:
         """Clusters that every CDS response holds."""
         if self.view.proxy.type != "sidecar":
-            return [StaticCluster("BlackHoleCluster")]
+            return (StaticCluster("BlackHoleCluster"),)
         static = ("BlackHoleCluster", "PassthroughCluster", self.rules.inbound_passthrough)
-        return [*(StaticCluster(name) for name in static), *self.inbound_clusters()]
+        return (*(StaticCluster(name) for name in static), *self.inbound_clusters())
 
     def inbound_clusters(self) -> list[InboundCluster]:
         """One per target port of the proxy's services, or per ingress listener of its Sidecar."""
@@ -167,6 +192,12 @@ class Generators:
 
     # ---- EDS
 
+    def assignments(self, names: frozenset[str]) -> Block:
+        """The ClusterLoadAssignments of watched clusters, by name."""
+        told = self._told if self.context.rule_index.selective else ()
+        key = ("EDS", id(names), self.context.number, told)
+        return _once(self.scope.memo, key, lambda: tuple(self.assignment(name) for name in sorted(names)), names)
+
     def assignment(self, name: str) -> LoadAssignment:
         """The ClusterLoadAssignment of a watched cluster; empty if nothing is known of it any more."""
         cluster = parse_cluster(name)
@@ -183,9 +214,39 @@ class Generators:
 
     # ---- LDS
 
-    def listeners(self) -> list[Listener]:
-        """Every listener."""
-        return list(self._gateway_listeners() if self.view.proxy.type != "sidecar" else self._sidecar_listeners())
+    def listeners(self) -> Blocks:
+        """Every listener: a sidecar's two virtual ones, then the outbound ones."""
+        if self.view.proxy.type != "sidecar":
+            return (tuple(self._gateway_listeners()),)
+        return (self._virtual_listeners(), self._outbound())
+
+    def _virtual_listeners(self) -> Block:
+        return (
+            Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001),
+            Listener(
+                "virtualInbound",
+                "virtualInbound",
+                ANY_ADDRESS,
+                15006,
+                services=tuple((t.service, t.port) for t in self.view.targets),
+                target_ports=tuple(t.target_port for t in self.view.targets),
+            ),
+        )
+
+    def _outbound(self) -> Block:
+        """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
+        own = self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
+        return _once(self.scope.memo, ("LDS", own), lambda: tuple(self._sidecar_listeners()))
+
+    @property
+    def _listening_endpoints(self) -> frozenset[str]:
+        """Addresses of endpoints that have a listener of their own."""
+
+        def found() -> frozenset[str]:
+            services = (s for s in self.scope.all_services if s.resolution == "PASSTHROUGH")
+            return frozenset(e.address for s in services for e in self.scope.context.instances_of(s))
+
+        return _once(self.scope.memo, "listening", found)
 
     def _gateway_listeners(self) -> Iterator[Listener]:
         found: dict[str, Listener] = {}
@@ -214,12 +275,25 @@ class Generators:
 
     def _sidecar_listeners(self) -> Iterator[Listener]:
         found: dict[tuple[str, int], Listener] = {}
+        if len(self.scope.listeners) == 1 and not self.scope.listeners[0].spec.get("port"):
+            *shared, own = self.scope.blocks
+            pulled = self.scope.pulled_only
+            parts = [
+                _once(self.scope.family.memo, ("LDS", id(b)), lambda b=b: self._listeners_of(b, "")) for b in shared
+            ]
+            bind = _bind(self.scope.listeners[0])
+            if bind:
+                parts = [self._listeners_of(b, bind) for b in shared]
+            parts.append(self._listeners_of(tuple(s for s in own if s.hostname not in pulled), bind))
+            for part in parts:
+                for key, listener in part.items():
+                    found[key] = _joined(found.get(key), listener)
+            yield from found.values()
+            return
         locked: set[tuple[str, int]] = set()
         for egress in self.scope.listeners:
             fixed = egress.spec.get("port") or None
-            bind = str(egress.spec.get("bind") or "")
-            if egress.spec.get("captureMode") == "NONE" and not bind:
-                bind = "127.0.0.1"
+            bind = _bind(egress)
             mine: set[tuple[str, int]] = set()
             for service in self._egress_services(egress):
                 for port in service.ports:
@@ -240,16 +314,15 @@ class Generators:
                         break
             if fixed:
                 locked |= mine
-        yield Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001)
-        yield Listener(
-            "virtualInbound",
-            "virtualInbound",
-            ANY_ADDRESS,
-            15006,
-            services=tuple((t.service, t.port) for t in self.view.targets),
-            target_ports=tuple(t.target_port for t in self.view.targets),
-        )
         yield from found.values()
+
+    def _listeners_of(self, block: Iterable[Service], bind: str) -> dict[tuple[str, int], Listener]:
+        found: dict[tuple[str, int], list[Listener]] = {}
+        for service in block:
+            for port in service.ports:
+                for listener in self._outbound_listeners(service, port, port, bind):
+                    found.setdefault((listener.bind, listener.port), []).append(listener)
+        return {key: _join(listeners) for key, listeners in found.items()}
 
     def _egress_services(self, egress: EgressListener) -> Iterator[Service]:
         for host in egress.hosts():
@@ -289,7 +362,12 @@ class Generators:
     # ---- RDS
 
     def route(self, name: str) -> RouteConfiguration:
-        """One route configuration of a watched name."""
+        """One route configuration of a watched name; a sidecar's is shared by all proxies of its scope."""
+        if self.view.proxy.type != "sidecar":
+            return self._route(name)
+        return _once(self.scope.memo, ("RDS", name), lambda: self._route(name))
+
+    def _route(self, name: str) -> RouteConfiguration:
         if self.view.proxy.type != "sidecar":
             servers = self.view.gateway.routes.get(name, ())
             names = sorted({f"{gateway.ref.namespace}/{gateway.ref.name}" for gateway, _ in servers})
@@ -319,12 +397,32 @@ class Generators:
 
 
 def _joined(earlier: Listener | None, later: Listener) -> Listener:
-    """Two outbound listeners on one address and port: HTTP ones share it, a mix becomes a sniffed one."""
-    if earlier is None:
-        return later
-    kind = earlier.kind if earlier.kind == later.kind else "auto"
-    services = (*earlier.services, *later.services)
-    return Listener(earlier.name, kind, earlier.bind, earlier.port, earlier.route or later.route, services)
+    return later if earlier is None else _join([earlier, later])
+
+
+def _join(listeners: list[Listener]) -> Listener:
+    """Outbound listeners on one address and port as one: HTTP ones share it, a mix becomes a sniffed one."""
+    first = listeners[0]
+    if len(listeners) == 1:
+        return first
+    kind = first.kind if all(listener.kind == first.kind for listener in listeners) else "auto"
+    route = next((listener.route for listener in listeners if listener.route), "")
+    services = tuple(pair for listener in listeners for pair in listener.services)
+    return Listener(first.name, kind, first.bind, first.port, route, services)
+
+
+def _bind(egress: EgressListener) -> str:
+    """The address an egress listener binds to, "" for each service's own."""
+    bind = str(egress.spec.get("bind") or "")
+    return bind or ("127.0.0.1" if egress.spec.get("captureMode") == "NONE" else "")
+
+
+def _once(memo: dict[Any, Any], key: Any, make: Callable[[], _T], *kept: object) -> _T:
+    """The value made for a key, made once; `kept` are objects whose ids are in the key, kept alive with it."""
+    if key not in memo:
+        memo[key] = (make(), kept)
+    value: _T = memo[key][0]
+    return value
 
 
 def _terminates(server: tuple[Object, int]) -> bool:

@@ -7,13 +7,15 @@ LDS, RDS. Then the proxy changes its subscriptions as Envoy does, and istiod ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
 
 from pushsim.context import PushContext, build_context
 from pushsim.dependencies import Decision, View, attached, decide
 from pushsim.gateways import MergedGateway, merge_gateways
-from pushsim.generators import Generators, key_names, parse_cluster, routes_of_listeners
+from pushsim.generators import Blocks, Generators, key_names, parse_cluster, routes_of_listeners
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Object, Proxy, Service, Xds
 from pushsim.registry import Registry, Target
@@ -27,13 +29,25 @@ from pushsim.visibility import Scope, Scopes
 class Response:
     """One xDS response.
 
-    resources: what it holds. removed: names delta takes back. solicited: the proxy asked for it just before.
+    blocks:    what it holds, in blocks that proxies share.
+    removed:   names delta takes back.
+    solicited: the proxy asked for it just before.
     """
 
     xds: Xds
-    resources: tuple[Resource, ...]
+    blocks: Blocks
     removed: tuple[str, ...] = ()
     solicited: bool = False
+
+    @property
+    def resources(self) -> Iterator[Resource]:
+        """The resources it holds."""
+        return chain.from_iterable(self.blocks)
+
+    @property
+    def count(self) -> int:
+        """How many resources it holds."""
+        return sum(map(len, self.blocks))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,11 +157,11 @@ class Istiod:
             proxy, self.mode, labels, push.scopes.of(proxy, labels), None, targets, gateway, MergedGateway()
         )
         generators = Generators(state.view, push.context)
-        responses = [Response("CDS", tuple(generators.clusters()), solicited=True)]
-        state = replace(state, clusters=_eds_names(responses[0].resources))
+        responses = [Response("CDS", generators.clusters(), solicited=True)]
+        state = replace(state, clusters=_eds_names(responses[0].blocks, push.scopes.memo))
         if state.clusters:
             responses.append(_endpoints(generators, state.clusters, solicited=True))
-        listeners = Response("LDS", tuple(generators.listeners()), solicited=True)
+        listeners = Response("LDS", generators.listeners(), solicited=True)
         responses.append(listeners)
         state = replace(state, listeners=_listener_routes(listeners.resources, generators))
         state = replace(state, routes=frozenset().union(*state.listeners.values()))
@@ -296,10 +310,10 @@ class _Pushing:
             return None
         if self.delta and self._cds_is_delta():
             return self._delta_clusters()
-        clusters = tuple(self.generators.clusters())
+        clusters = self.generators.clusters()
         removed: frozenset[str] = frozenset()
         if self.delta:
-            removed = self.state.watched.get("CDS", frozenset()) - {c.name for c in clusters}
+            removed = self.state.watched.get("CDS", frozenset()) - {c.name for c in chain.from_iterable(clusters)}
         return Response("CDS", clusters, tuple(sorted(removed)))
 
     def _cds_keys(self) -> frozenset[ConfigKey]:
@@ -341,11 +355,11 @@ class _Pushing:
             removed |= gone
         scoped = [s for s in services.values() if self.rules.delta_filter == "unfiltered" or self._attached(s)]
         base = self.generators.base_clusters()
-        built = [*base, *(c for service in scoped for c in self.generators.clusters_of(service))]
+        built = (*base, *(c for service in scoped for c in self.generators.clusters_of(service)))
         if self.rules.delta_removes_inbound:
             removed |= {name for name in watched if name.startswith("inbound|")}
         removed -= {cluster.name for cluster in built}
-        return Response("CDS", tuple(built), tuple(sorted(removed)))
+        return Response("CDS", (built,), tuple(sorted(removed)))
 
     def _attached(self, service: Service) -> bool:
         return self.generators.has_clusters(service)
@@ -454,11 +468,11 @@ class _Pushing:
     # ---- LDS
 
     def _listeners(self) -> Response:
-        listeners = tuple(self.generators.listeners())
-        removed: frozenset[str] = frozenset()
-        if self.delta:
-            removed = self.state.watched.get("LDS", frozenset()) - {listener.name for listener in listeners}
-        return Response("LDS", listeners, tuple(sorted(removed)))
+        response = Response("LDS", self.generators.listeners())
+        if not self.delta:
+            return response
+        removed = self.state.watched.get("LDS", frozenset()) - frozenset(response.names)
+        return replace(response, removed=tuple(sorted(removed)))
 
     # ---- what both sides remember
 
@@ -473,7 +487,7 @@ class _Pushing:
         """The proxy asks for endpoints of new clusters and routes of new listeners; istiod answers."""
         answers: list[Response] = []
         if clusters is not None:
-            subscribed = _eds_names(clusters.resources)
+            subscribed = _eds_names(clusters.blocks, self.push.scopes.memo)
             if self.delta:
                 sent = {cluster.name for cluster in clusters.resources}
                 subscribed |= state.clusters - sent - frozenset(clusters.removed)
@@ -500,20 +514,30 @@ class _Pushing:
         return now if self.rules.answers_all and not self.delta else now - before
 
 
-def _eds_names(clusters: Sequence[Resource]) -> frozenset[str]:
-    return frozenset(c.name for c in clusters if isinstance(c, OutboundCluster) and c.discovery == "EDS")
+def _eds_names(clusters: Blocks, memo: dict[Any, Any]) -> frozenset[str]:
+    """Names of the EDS clusters among them; one object for responses that share all blocks but the first."""
+    key = ("EDS names", *map(id, clusters[1:]))
+    if len(clusters) == 1 or key not in memo:
+        names = frozenset(
+            c.name for c in chain.from_iterable(clusters) if isinstance(c, OutboundCluster) and c.discovery == "EDS"
+        )
+        if len(clusters) == 1:
+            return names
+        memo[key] = (names, clusters)
+    found: frozenset[str] = memo[key][0]
+    return found
 
 
-def _listener_routes(listeners: Sequence[Resource], generators: Generators) -> dict[str, frozenset[str]]:
+def _listener_routes(listeners: Iterable[Resource], generators: Generators) -> dict[str, frozenset[str]]:
     return {listener.name: routes_of_listeners([listener], generators) for listener in listeners}
 
 
-def _endpoints(generators: Generators, names: Iterable[str], *, solicited: bool = False) -> Response:
-    return Response("EDS", tuple(generators.assignment(name) for name in sorted(names)), solicited=solicited)
+def _endpoints(generators: Generators, names: frozenset[str], *, solicited: bool = False) -> Response:
+    return Response("EDS", (generators.assignments(names),), solicited=solicited)
 
 
 def _routes(generators: Generators, names: Iterable[str], *, solicited: bool = False) -> Response:
-    return Response("RDS", tuple(generators.route(name) for name in sorted(names)), solicited=solicited)
+    return Response("RDS", (tuple(generators.route(name) for name in sorted(names)),), solicited=solicited)
 
 
 def _has_subset(name: str) -> bool:

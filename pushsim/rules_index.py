@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.conversion import pairs, selects
-from pushsim.hosts import is_wildcard, resolve
+from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.mesh import ConfigKey, Object, Service
 from pushsim.releases import Rules
 
@@ -64,11 +64,13 @@ class RuleIndex:
     """
 
     def __init__(self, objects: Iterable[Object], default: frozenset[str], root: str, rules: Rules) -> None:
-        self._rules, self._root = rules, root
+        self._rules, self._root, self._default = rules, root, default
         self._local: dict[str, _ByHost] = {}
         self._exported: dict[str, _ByHost] = {}
         self._root_private = _ByHost()
         self.by_key: dict[ConfigKey, Object] = {}
+        #: whether some rule is for selected workloads only
+        self.selective = False
         ordered = sorted(objects, key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
         if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
             ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
@@ -80,6 +82,7 @@ class RuleIndex:
         self.by_key[ConfigKey("DestinationRule", written.ref.name, namespace)] = written
         selector = pairs((spec.get("workloadSelector") or {}).get("matchLabels"))
         exported = frozenset(str(value) for value in spec.get("exportTo") or ())
+        self.selective |= bool(selector)
         if selector:
             exported = frozenset({_PRIVATE})
         rule = MergedRule(resolve(str(spec.get("host")), namespace), (written,), exported, selector)
@@ -107,6 +110,21 @@ class RuleIndex:
             known[i] = MergedRule(rule.host, sources, exported, rule.selector)
             return
         known.append(rule)
+
+    def telling_apart(self, services: Mapping[str, Service]) -> set[str]:
+        """Hosts that some rule may treat differently from one namespace to the next.
+
+        A rule of the service's own namespace, shown to all and without selector, does not.
+        """
+        found: set[str] = set()
+        for written in self.by_key.values():
+            host = resolve(str(written.spec.get("host")), written.ref.namespace)
+            hosts = [h for h in services if subset_of(h, host)] if is_wildcard(host) else [host]
+            shown = frozenset(map(str, written.spec.get("exportTo") or ())) or self._default
+            open_to_all = _PUBLIC in shown and not written.spec.get("workloadSelector")
+            home = written.ref.namespace
+            found.update(h for h in hosts if h in services and not (open_to_all and services[h].namespace == home))
+        return found
 
     def lookup(self, namespace: str, service: Service) -> tuple[MergedRule, ...]:
         """All rules for a service as seen from a namespace, selectors not yet applied."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from pushsim.context import MESH_GATEWAY, PushContext, Route
 from pushsim.conversion import pairs, selects
-from pushsim.hosts import matches, subset_of
+from pushsim.hosts import is_wildcard, matches, resolve, subset_of
 from pushsim.mesh import ConfigKey, Object, Proxy, Service
 from pushsim.rules_index import MergedRule
 
@@ -131,6 +131,25 @@ class Listener:
             imports.meets(host) for part in (namespace, _ANY) if (imports := self._imports.get(part)) is not None
         )
 
+    @cached_property
+    def whole(self) -> frozenset[str] | None:
+        """Namespaces (`*`: all) whose every visible service it imports; None if that cannot be told by namespace."""
+        if self._plain:
+            return frozenset({_ANY})
+        if self.port or self._excluded:
+            return None
+        whole = frozenset(part for part, imports in self._imports.items() if _ANY in imports.patterns)
+        if any(imports.patterns and _ANY not in imports.patterns for imports in self._imports.values()):
+            return None
+        hidden = not self._context.rules.namespace_fallthrough and len(self._imports) > len(whole)
+        return None if _ANY in whole and hidden else whole
+
+    @property
+    def named(self) -> Iterator[str]:
+        """Hosts it imports by their exact names."""
+        for imports in self._imports.values():
+            yield from imports.exact
+
     def hosts(self) -> Iterator[str]:
         """Every host that it may import something of, in istiod's service order."""
         index = self._context.services
@@ -157,15 +176,17 @@ class Scope:
     """A SidecarScope: of a Sidecar and the namespace it serves, or the default of a namespace.
 
     Args:
-        context: the push it is computed in.
+        family: the scopes of the push it is computed in.
         namespace: the proxy's.
         sidecar: the Sidecar, None for the default scope.
         gateway: a gateway's scope: no destinations pulled in from 1.22 on.
     """
 
-    def __init__(self, context: PushContext, namespace: str, sidecar: Object | None, *, gateway: bool = False) -> None:
+    def __init__(self, family: Scopes, namespace: str, sidecar: Object | None, *, gateway: bool = False) -> None:
+        context = family.context
         rules = context.rules
-        self.context, self.namespace, self.sidecar = context, namespace, sidecar
+        self.family, self.context, self.namespace, self.sidecar = family, context, namespace, sidecar
+        self.memo: dict[Any, Any] = {}
         everything = {"hosts": ["*/*"]}
         legacy = sidecar is None and (rules.default_scope != "unified" or (gateway and rules.gateway_scope))
         specs = [everything] if sidecar is None else list(sidecar.spec.get("egress") or ()) or [everything]
@@ -284,9 +305,37 @@ class Scope:
         return iter(listed)
 
     @cached_property
-    def all_services(self) -> tuple[Service, ...]:
+    def blocks(self) -> tuple[tuple[Service, ...], ...]:
+        """Its services in blocks: first those that many scopes share, one object for all of them, last its own."""
+        whole = self.listeners[0].whole if len(self.listeners) == 1 else None
+        if whole is None:
+            return (tuple(service for host in self.hosts() for service in self.services(host)),)
+        shared = tuple(self.family.block(part) for part in ([_ANY] if _ANY in whole else sorted(whole)))
+        neutral = self.family.neutral
+        hosts = dict.fromkeys(self.family.particular)
+        hosts |= dict.fromkeys((*self.listeners[0].named, *self._destinations[0]))
+        own = [
+            service
+            for host in hosts
+            if (known := neutral.get(host)) is None or not whole & {_ANY, known.namespace}
+            for service in self.services(host)
+        ]
+        return (*shared, tuple(own))
+
+    @property
+    def all_services(self) -> Iterator[Service]:
         """Every service of the scope."""
-        return tuple(service for host in self.hosts() for service in self.services(host))
+        return (service for block in self.blocks for service in block)
+
+    @cached_property
+    def pulled_only(self) -> frozenset[str]:
+        """Hosts it holds only as destinations of VirtualServices: clusters, but no listener and no route."""
+        return frozenset(
+            host
+            for named in self._destinations
+            for host in named
+            if not any(listener.services(host) for listener in self.listeners)
+        )
 
     # ---- configuration
 
@@ -366,8 +415,6 @@ class Scope:
 
     def hosts_of_rule(self, written: Object) -> Iterator[str]:
         """Hosts in the mesh that a DestinationRule's host covers."""
-        from pushsim.hosts import is_wildcard, resolve
-
         pattern = resolve(str(written.spec.get("host")), written.ref.namespace)
         if not is_wildcard(pattern):
             if pattern in self.context.services.by_host:
@@ -408,7 +455,35 @@ class Scopes:
 
     def __init__(self, context: PushContext) -> None:
         self.context = context
+        self.memo: dict[Any, Any] = {}
         self._scopes: dict[tuple[str, str, bool], Scope] = {}
+        self._blocks: dict[str, tuple[Service, ...]] = {}
+
+    @cached_property
+    def neutral(self) -> dict[str, Service]:
+        """Hosts that look the same from everywhere: one service, shown to all, no DestinationRule that tells
+        namespaces apart, no listener per endpoint."""
+        touched = self.context.rule_index.telling_apart(self.context.services.common)
+        return {
+            host: service
+            for host, service in self.context.services.common.items()
+            if host not in touched and not (service.resolution == "PASSTHROUGH" and any(not p.http for p in service.ports))
+        }
+
+    @cached_property
+    def particular(self) -> tuple[str, ...]:
+        """The other hosts, in istiod's order."""
+        hosts = dict.fromkeys(service.hostname for service in self.context.services.ordered)
+        return tuple(host for host in hosts if host not in self.neutral)
+
+    def block(self, namespace: str) -> tuple[Service, ...]:
+        """The neutral services of a namespace (`*`: of all)."""
+        if not self._blocks:
+            by_namespace: dict[str, list[Service]] = {_ANY: list(self.neutral.values())}
+            for service in self.neutral.values():
+                by_namespace.setdefault(service.namespace, []).append(service)
+            self._blocks = {part: tuple(services) for part, services in by_namespace.items()}
+        return self._blocks.get(namespace, ())
 
     def of(self, proxy: Proxy, labels: Mapping[str, str]) -> Scope:
         """The scope of a proxy with these workload labels (reference §3.1)."""
@@ -431,5 +506,5 @@ class Scopes:
         apart = gateway and self.context.rules.gateway_scope
         key = (namespace, str(sidecar.ref) if sidecar else "", apart)
         if key not in self._scopes:
-            self._scopes[key] = Scope(self.context, namespace, sidecar, gateway=gateway)
+            self._scopes[key] = Scope(self, namespace, sidecar, gateway=gateway)
         return self._scopes[key]

@@ -1,0 +1,154 @@
+"""An istiod and the proxies connected to it, step by step; proxies that are equal in all that decides are one class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pushsim.mesh import Change, Mesh, Mode, Object, Proxy
+from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, plan
+from pushsim.registry import Registry
+from pushsim.releases import Rules
+from pushsim.requests import PushRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one class of proxies got: `plan` is that of its first member, and the others' is the same."""
+
+    members: tuple[Proxy, ...]
+    plan: Plan
+    push: Push
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change, pushed: the merged request (None: nothing asked for a push) and an outcome for every class."""
+
+    name: str
+    request: PushRequest | None
+    outcomes: tuple[Outcome, ...]
+
+
+class Conversation:
+    """One istiod with its proxies.
+
+    Args:
+        mesh: what there is at the start; its proxies connect.
+        rules: the release.
+        mode: the xDS mode; None for the release's own.
+        changes: the changes to come, as far as known: labels that no selector asks for tell no proxies apart.
+    """
+
+    def __init__(self, mesh: Mesh, rules: Rules, mode: Mode | None = None, changes: Iterable[Change] = ()) -> None:
+        self.istiod = Istiod(mesh, rules, mode)
+        objects = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
+        asked = selector_keys(objects)
+        classes: dict[tuple[Any, ...], list[Proxy]] = {}
+        exposed = individual_addresses(self.istiod.registry)
+        for proxy in mesh.proxies:
+            labels = self.istiod.registry.labels_of(proxy)
+            told = tuple(sorted((k, v) for k, v in labels.items() if k in asked))
+            alone = proxy.id if proxy.ip in exposed else ""
+            key = (proxy.type, proxy.namespace, proxy.service_account, told, self._named_ports(proxy), alone)
+            classes.setdefault(key, []).append(proxy)
+        self.classes: list[Outcome] = [
+            Outcome(tuple(members), self.istiod.connect(members[0]), self.istiod.latest)
+            for members in classes.values()
+        ]
+
+    def _named_ports(self, proxy: Proxy) -> tuple[tuple[str, int], ...]:
+        """Named container ports of a proxy's pod: named target ports resolve to them."""
+        pod = self.istiod.registry.pod_of(proxy)
+        containers = pod.spec.get("containers") or () if pod else ()
+        ports = (p for c in containers for p in c.get("ports") or () if p.get("name"))
+        return tuple(sorted((str(p["name"]), int(p["containerPort"])) for p in ports))
+
+    def fork(self) -> Conversation:
+        """An independent copy, for trying something."""
+        copy = object.__new__(Conversation)
+        copy.istiod = self.istiod.fork()
+        copy.classes = [replace(outcome, push=copy.istiod.latest) for outcome in self.classes]
+        return copy
+
+    def step(self, change: Change, *, services_first: bool = False) -> Step:
+        """Write a change, push what it asks for as one merged push, and let every proxy answer."""
+        requests = self.istiod.handle(change, services_first=services_first)
+        self._split(individual_addresses(self.istiod.registry) | {r.proxy for r in requests if r.proxy})
+        own = {r.proxy: r for r in requests if r.proxy}
+        before = self.istiod.latest
+        request = self.istiod.merge(requests)
+        push = self.istiod.push(request) if request is not None else None
+        outcomes = []
+        for outcome in self.classes:
+            state, decision = outcome.plan.state, None
+            responses: tuple[Response, ...] = ()
+            alone = own.get(outcome.members[0].ip)
+            if alone is not None:  # a ProxyUpdate bypasses the debounce
+                first = plan(state, alone, before)
+                state, responses, decision = first.state, first.responses, first.decision
+            if push is not None and request is not None:
+                second = plan(state, request, push)
+                state, responses = second.state, (*responses, *second.responses)
+                if decision is None or second.decision.needed:
+                    decision = second.decision
+            if decision is None:
+                decision = replace(outcome.plan.decision, needed=False, why=("nothing is pushed",))
+            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before))
+        self.classes = outcomes
+        return Step(change.name, request, tuple(outcomes))
+
+    def _split(self, addresses: set[str]) -> None:
+        """Give proxies whose own address decides something a class of their own."""
+        split: list[Outcome] = []
+        for outcome in self.classes:
+            members = outcome.members
+            alone = [p for p in members if p.ip in addresses] if len(members) > 1 else []
+            if not alone:
+                split.append(outcome)
+                continue
+            rest = tuple(p for p in members if p.ip not in addresses)
+            if rest:
+                split.append(_of(outcome, rest))
+            split += (_of(outcome, (p,)) for p in alone)
+        self.classes = split
+
+
+def _of(outcome: Outcome, members: tuple[Proxy, ...]) -> Outcome:
+    state: ProxyState = replace(outcome.plan.state, proxy=members[0])
+    return replace(outcome, members=members, plan=replace(outcome.plan, state=state))
+
+
+def selector_keys(objects: Iterable[Object]) -> frozenset[str]:
+    """Label keys that some selector of these objects asks for."""
+    return frozenset(key for written in objects for key in _selector_keys(written))
+
+
+def _selector_keys(written: Object) -> Iterator[str]:
+    spec = written.spec
+    match written.ref.kind:
+        case "Service" | "Gateway":
+            yield from spec.get("selector") or ()
+        case "Sidecar" | "EnvoyFilter" | "ServiceEntry":
+            yield from (spec.get("workloadSelector") or {}).get("labels") or ()
+        case "DestinationRule":
+            yield from (spec.get("workloadSelector") or {}).get("matchLabels") or ()
+        case _:
+            selector = spec.get("selector")
+            if isinstance(selector, Mapping):
+                yield from selector.get("matchLabels") or ()
+
+
+def individual_addresses(registry: Registry) -> set[str]:
+    """Addresses of endpoints that decide for their own proxy: of headless, selectorless and external services."""
+    found: set[str] = set()
+    services: Sequence[tuple[str, str]] = [
+        (s.hostname, s.namespace)
+        for s in registry.services()
+        if s.registry != "Kubernetes" or not s.selector or (s.headless and not all(p.http for p in s.ports))
+    ]
+    for host in services:
+        for endpoints in registry.endpoints.get(host, {}).values():
+            found.update(endpoint.address for endpoint in endpoints)
+    return found

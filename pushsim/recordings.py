@@ -1,0 +1,215 @@
+"""The recordings' format: what an istiod sent to every proxy, step by step; ours written in it, real ones compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pushsim.cases import Case
+from pushsim.conversation import Conversation, Outcome, Step
+from pushsim.mesh import Change, Mode, Xds
+from pushsim.pricing import Pricing
+from pushsim.releases import Rules
+
+#: A response as recorded: xds, resources, removed, size_bytes, solicited, names, removed_names.
+Recorded = Mapping[str, Any]
+#: What must be equal of a response: type, solicited, names, removed names.
+Signature = tuple[Xds, bool, tuple[str, ...], tuple[str, ...]]
+
+
+def signature(response: Recorded) -> Signature:
+    """What of a recorded response must be equal."""
+    return (
+        response["xds"],
+        bool(response["solicited"]),
+        tuple(response["names"]),
+        tuple(response.get("removed_names") or ()),
+    )
+
+
+def recorded(outcome: Outcome, pricing: Pricing | None) -> list[dict[str, Any]]:
+    """One class's responses in the recordings' format, with `why`; without sizes if there is no pricing."""
+    plan = outcome.plan
+    found = []
+    for response in plan.responses:
+        size = pricing.size(response, plan.state, outcome.push) if pricing else 0
+        why = "the proxy asked for it" if response.solicited else "; ".join(plan.decision.why)
+        found.append(
+            {
+                "xds": response.xds,
+                "resources": response.count,
+                "removed": len(response.removed),
+                "size_bytes": size,
+                "solicited": response.solicited,
+                "names": list(response.names),
+                "removed_names": list(response.removed),
+                "why": why,
+            }
+        )
+    return found
+
+
+def spared(outcome: Outcome) -> str:
+    """Why a proxy got nothing, "" if it got something."""
+    if outcome.plan.responses:
+        return ""
+    why = "; ".join(outcome.plan.decision.why)
+    return f"needs the push ({why}), but no type it watches changes" if outcome.plan.decision.needed else why
+
+
+def step_record(step: Step, pricing: Pricing | None) -> dict[str, Any]:
+    """A step in the recordings' format."""
+    responses: dict[str, list[dict[str, Any]]] = {}
+    reasons: dict[str, str] = {}
+    for outcome in step.outcomes:
+        listed, reason = recorded(outcome, pricing), spared(outcome)
+        for proxy in outcome.members:
+            responses[proxy.id] = listed
+            if reason:
+                reasons[proxy.id] = reason
+    return {"name": step.name, "responses": responses, "spared": reasons}
+
+
+def recording(case: Case, rules: Rules, mode: Mode) -> dict[str, Any]:
+    """What we say that an istiod of this release sends in a case."""
+    conversation = Conversation(case.mesh, rules, mode, case.steps)
+    pricing = Pricing(case.mesh, rules, mode)
+    connect = {p.id: recorded(o, pricing) for o in conversation.classes for p in o.members}
+    for responses in connect.values():
+        for response in responses:
+            response["why"] = "it connects"
+    steps = [step_record(conversation.step(change), pricing) for change in case.steps]
+    return {"istio": rules.release, "mode": mode, "connect": connect, "steps": steps}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where ours and a recording part.
+
+    step:     -1 for the connect conversation.
+    aspect:   pushes (a type more or less), names, removed or solicited.
+    expected, got: responses that only the recording, only ours has.
+    why:      the rule that decided ours.
+    """
+
+    step: int
+    name: str
+    proxy: str
+    aspect: str
+    expected: tuple[Signature, ...]
+    got: tuple[Signature, ...]
+    why: str
+
+
+@dataclass(slots=True)
+class Score:
+    """How a case came out: checked and equal counts by aspect, and the first differences."""
+
+    checked: Counter[str]
+    equal: Counter[str]
+    differences: list[Difference]
+
+    @property
+    def exact(self) -> bool:
+        """Whether everything but bytes is equal."""
+        return all(self.equal[aspect] == n for aspect, n in self.checked.items() if aspect != "bytes")
+
+
+ASPECTS = ("pushes", "names", "removed", "solicited", "bytes")
+
+
+def byte_tolerance(size: int) -> float:
+    """How far a predicted size may be off and count as right: 2 % or 8 bytes."""
+    return max(8.0, 0.02 * size)
+
+
+def conform(case: Case, recorded_run: Mapping[str, Any], rules: Rules, mode: Mode, *, sizes: bool = True) -> Score:
+    """Compare our answer to a recording, step by step.
+
+    Where a step writes a Service and its own EndpointSlice, either order of istiod's handlers counts: the one that
+    fits better is kept, and what follows is judged from there.
+    """
+    score = Score(Counter(), Counter(), [])
+    conversation = Conversation(case.mesh, rules, mode, case.steps)
+    pricing = Pricing(case.mesh, rules, mode) if sizes else None
+    for outcome in conversation.classes:
+        for proxy in outcome.members:
+            _compare(score, -1, "connect", proxy.id, outcome, recorded_run["connect"][proxy.id], pricing)
+    for number, (change, real) in enumerate(zip(case.steps, recorded_run["steps"], strict=True)):
+        conversation, step = _either(conversation, change, real["responses"])
+        for outcome in step.outcomes:
+            for proxy in outcome.members:
+                _compare(score, number, change.name, proxy.id, outcome, real["responses"][proxy.id], pricing)
+    return score
+
+
+def _either(
+    conversation: Conversation, change: Change, real: Mapping[str, Sequence[Recorded]]
+) -> tuple[Conversation, Step]:
+    if not races(change):
+        return conversation, conversation.step(change)
+    other = conversation.fork()
+    steps = [(conversation, conversation.step(change)), (other, other.step(change, services_first=True))]
+    return min(steps, key=lambda tried: _unequal(tried[1], real))
+
+
+def races(change: Change) -> bool:
+    """Whether a change writes a Service and one of its own EndpointSlices together."""
+    services = {(o.ref.namespace, o.ref.name) for o in change.apply if o.ref.kind == "Service"}
+    slices = (o for o in change.apply if o.ref.kind == "EndpointSlice")
+    return any((o.ref.namespace, o.labels.get("kubernetes.io/service-name")) in services for o in slices)
+
+
+def _unequal(step: Step, real: Mapping[str, Sequence[Recorded]]) -> int:
+    return sum(
+        Counter(_ours(outcome)) != Counter(map(signature, real[proxy.id]))
+        for outcome in step.outcomes
+        for proxy in outcome.members
+    )
+
+
+def _ours(outcome: Outcome) -> list[Signature]:
+    return [(r.xds, r.solicited, r.names, tuple(r.removed)) for r in outcome.plan.responses]
+
+
+def _compare(
+    score: Score,
+    number: int,
+    name: str,
+    proxy: str,
+    outcome: Outcome,
+    real: Sequence[Recorded],
+    pricing: Pricing | None,
+) -> None:
+    ours, theirs = _ours(outcome), [signature(r) for r in real]
+    views = {
+        "pushes": (Counter((s[0], s[1]) for s in ours), Counter((s[0], s[1]) for s in theirs)),
+        "names": (Counter((s[0], s[2]) for s in ours), Counter((s[0], s[2]) for s in theirs)),
+        "removed": (Counter((s[0], s[3]) for s in ours if s[3]), Counter((s[0], s[3]) for s in theirs if s[3])),
+        "solicited": (Counter(s for s in ours if s[1]), Counter(s for s in theirs if s[1])),
+    }
+    failed = ""
+    for aspect, (mine, other) in views.items():
+        score.checked[aspect] += 1
+        if mine == other:
+            score.equal[aspect] += 1
+        else:
+            failed = failed or aspect
+    if failed:
+        missing = tuple((Counter(theirs) - Counter(ours)).elements())
+        extra = tuple((Counter(ours) - Counter(theirs)).elements())
+        why = "; ".join(outcome.plan.decision.why)
+        score.differences.append(Difference(number, name, proxy, failed, missing, extra, why))
+    elif pricing is not None:
+        _compare_bytes(score, outcome, real, pricing)
+
+
+def _compare_bytes(score: Score, outcome: Outcome, real: Iterable[Recorded], pricing: Pricing) -> None:
+    left = {(signature(r), i): int(r["size_bytes"]) for i, r in enumerate(real)}
+    for response, mine in zip(outcome.plan.responses, _ours(outcome), strict=True):
+        key = next(k for k in left if k[0] == mine)
+        size = left.pop(key)
+        score.checked["bytes"] += 1
+        score.equal["bytes"] += abs(pricing.size(response, outcome.plan.state, outcome.push) - size) <= byte_tolerance(size)
