@@ -1,0 +1,349 @@
+"""Runs a real istiod (`pilot-discovery`, any release 1.14 to 1.31) on loopback, with a stub API as its cluster.
+
+One process, one temporary directory with its files, four loopback ports, no Kubernetes, no certificates, no webhooks.
+istiod dies with us: by process id at the end of the context, and by the kernel (PR_SET_PDEATHSIG) if we are killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from pushsim.errors import EnvironmentProblem
+
+#: How the recordings ran (`vectors/README.md`, "How istiod ran"), plus what keeps istiod from writing to its cluster.
+ENVIRONMENT: Mapping[str, str] = {
+    "ENABLE_CA_SERVER": "false",
+    "PILOT_CERT_PROVIDER": "none",
+    "INJECT_ENABLED": "false",
+    "VALIDATION_WEBHOOK_CONFIG_NAME": "",
+    "INJECTION_WEBHOOK_CONFIG_NAME": "",
+    "PILOT_ENABLE_IP_AUTOALLOCATE": "false",
+    "PILOT_ENABLE_CONFIG_DISTRIBUTION_TRACKING": "false",
+    "PILOT_MAX_REQUESTS_PER_SECOND": "100000",
+    "PILOT_PUSH_THROTTLE": "100",
+    "ENABLE_LEADER_ELECTION": "false",
+    "PILOT_ENABLE_GATEWAY_API": "false",
+    "PILOT_ENABLE_GATEWAY_API_STATUS": "false",
+    "PILOT_ENABLE_GATEWAY_API_DEPLOYMENT_CONTROLLER": "false",
+    "PILOT_ENABLE_AMBIENT": "false",
+    "POD_NAME": "istiod-stub",
+    "POD_NAMESPACE": "istio-system",
+    "CLUSTER_ID": "Kubernetes",
+}
+
+MESH_CONFIG: Mapping[str, Any] = {
+    "ingressControllerMode": "OFF",
+    "rootNamespace": "istio-system",
+    "trustDomain": "cluster.local",
+}
+
+# Runs before istiod in its process: dies with its parent, even when that is killed. The second line closes the gap in
+# which the parent may have gone already.
+_GUARD = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]): sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+READY_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run one istiod.
+
+    binary:      path of a pilot-discovery.
+    mesh_config: Istio's MeshConfig, laid over `MESH_CONFIG`. env: over `ENVIRONMENT`.
+    cores:       which CPUs it may use (affinity, and GOMAXPROCS to their number); None: all.
+    log_level:   istiod's `--log_output_level`.
+    ports:       http, grpc, monitoring, ctrlz; 0 takes a free one.
+    """
+
+    binary: Path
+    mesh_config: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    cores: Sequence[int] | None = None
+    log_level: str = "default:info"
+    ports: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+class Istiod:
+    """A running istiod: where it listens, its metrics, its last words."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, release: str, ports: Sequence[int], log_file: Path | None
+    ) -> None:
+        self.process = process
+        self.release = release
+        self.http, self.grpc, self.monitoring = (f"127.0.0.1:{port}" for port in ports[:3])
+        self._tail: deque[str] = deque(maxlen=200)
+        self._drain = asyncio.create_task(_drain(process, self._tail, log_file))
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self.process.returncode is None
+
+    def last_words(self, lines: int = 15) -> str:
+        """The last lines of its log, indented."""
+        return "\n".join(f"  {line}" for line in list(self._tail)[-lines:]) or "  (it logged nothing)"
+
+    async def metrics_text(self) -> str:
+        """Its metrics in Prometheus' text format. Raises EnvironmentProblem if it is gone."""
+        try:
+            async with self._session.get(f"http://{self.monitoring}/metrics") as response:
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            raise self.problem(f"can't read its metrics: {problem}") from None
+
+    async def debug(self, path: str) -> Any:
+        """The JSON of a `/debug/…` page. Raises EnvironmentProblem."""
+        try:
+            async with self._session.get(f"http://{self.monitoring}/debug/{path}") as response:
+                return json.loads(await response.text())
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
+            raise self.problem(f"can't read /debug/{path}: {problem}") from None
+
+    async def ready(self) -> bool:
+        """Whether it says that it is ready and accepts streams."""
+        try:
+            async with self._session.get(f"http://{self.http}/ready") as response:
+                if response.status != 200:
+                    return False
+            _, writer = await asyncio.open_connection(*self.grpc.split(":"))
+            writer.close()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+        return True
+
+    def problem(self, what: str) -> EnvironmentProblem:
+        """An error about this istiod, with its exit status if it died, and its last log lines."""
+        state = "" if self.alive else f" (it ended with {_ending(self.process.returncode)})"
+        return EnvironmentProblem(f"istiod {self.release}{state}: {what}; its last log lines:\n{self.last_words()}")
+
+    async def stop(self) -> None:
+        """End it (politely, then not) and wait until it is gone; no harm if it already is."""
+        await self._session.close()
+        await _end(self.process)
+        await self._drain
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def detect_release(binary: Path) -> str:
+    """The release a binary says it is (`1.24.6`), "unknown" if it was built without. Raises EnvironmentProblem."""
+    if not binary.is_file():
+        raise EnvironmentProblem(f"there is no istiod binary at {binary} (give the path of a pilot-discovery)")
+    if not os.access(binary, os.X_OK):
+        raise EnvironmentProblem(f"{binary} is not executable (chmod +x it)")
+    try:
+        done = subprocess.run(
+            [binary, "version", "-o", "json"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise EnvironmentProblem(f"{binary} can't be run: {problem}") from None
+    found = re.search(r'"version":\s*"([^"]+)"', done.stdout)
+    if done.returncode or not found:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise EnvironmentProblem(
+            f"{binary} is not a pilot-discovery: `version` said {said[-1] if said else 'nothing'!r}"
+        )
+    return found[1]
+
+
+def free_ports(wanted: Sequence[int]) -> list[int]:
+    """The wanted loopback ports, a free one for each 0. Raises EnvironmentProblem naming one that is taken."""
+    with contextlib.ExitStack() as held:
+        ports = []
+        for port in wanted:
+            probe = held.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as problem:
+                raise EnvironmentProblem(f"port {port} is taken: {problem.strerror} (give another, or none)") from None
+            ports.append(probe.getsockname()[1])
+        return ports
+
+
+def command(settings: Settings, directory: Path, ports: Sequence[int]) -> list[str]:
+    """istiod's command line; one serves every release, for istiod ignores flags it does not know."""
+    http, grpc, monitoring, ctrlz = ports
+    return [
+        str(settings.binary.resolve()),
+        "discovery",
+        "--registries=Kubernetes",
+        f"--kubeconfig={directory}/kubeconfig",
+        f"--meshConfig={directory}/mesh.yaml",
+        f"--networksConfig={directory}/networks.yaml",
+        f"--httpAddr=127.0.0.1:{http}",
+        f"--grpcAddr=127.0.0.1:{grpc}",
+        "--secureGRPCAddr=",
+        "--httpsAddr=",
+        f"--monitoringAddr=127.0.0.1:{monitoring}",
+        f"--ctrlz_port={ctrlz}",
+        "--ctrlz_address=127.0.0.1",
+        "--shutdownDuration=1s",
+        "--domain=cluster.local",
+        f"--log_output_level={settings.log_level}",
+    ]
+
+
+def _write_files(settings: Settings, directory: Path, cluster_url: str) -> None:
+    """The files istiod reads; JSON is YAML."""
+    config = {**MESH_CONFIG, **settings.mesh_config}
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "stub", "cluster": {"server": cluster_url}}],
+        "users": [{"name": "stub", "user": {}}],
+        "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
+        "current-context": "stub",
+    }
+    (directory / "mesh.yaml").write_text(json.dumps(config))
+    (directory / "networks.yaml").write_text('{"networks": {}}')
+    (directory / "kubeconfig").write_text(json.dumps(kubeconfig))
+    (directory / "work").mkdir()
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """istiod's whole environment: nothing of ours but PATH, so that a run does not depend on the shell it came from."""
+    env = {"PATH": os.environ.get("PATH", ""), **ENVIRONMENT}
+    if settings.cores is not None:
+        env["GOMAXPROCS"] = str(len(settings.cores))
+    return env | {name: str(value) for name, value in settings.env.items()}
+
+
+async def _spawn(settings: Settings, arguments: list[str], directory: Path) -> asyncio.subprocess.Process:
+    if sys.platform == "linux":
+        arguments = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), *arguments]
+    env = environment(settings) | {"HOME": str(directory)}
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        cwd=directory / "work",
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        limit=1 << 20,
+    )
+    if settings.cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, settings.cores)
+    return process
+
+
+async def _drain(process: asyncio.subprocess.Process, tail: deque[str], log_file: Path | None) -> None:
+    """Keep the last lines of the log; all of it in a file if one is given."""
+    assert process.stdout is not None
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(log_file.open("w")) if log_file else None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:
+                continue
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            tail.append(text)
+            if out:
+                print(text, file=out)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End the process we started: politely, then not."""
+    if process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(3):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def run(settings: Settings, cluster_url: str, log_file: Path | None = None) -> AsyncIterator[Istiod]:
+    """Run an istiod while the context is open; it is ready when the context opens.
+
+    cluster_url: its API server. log_file: where its whole log goes; the last lines are in every error anyway.
+    Call it from the main thread: the kernel ends istiod with the thread that started it.
+    Raises EnvironmentProblem: no such binary, port taken, istiod exits at start or does not get ready (last log lines).
+    """
+    release = detect_release(settings.binary)
+    with tempfile.TemporaryDirectory(prefix="pushsim-istiod-") as name:
+        directory = Path(name)
+        _write_files(settings, directory, cluster_url)
+        istiod = await _start(settings, release, directory, log_file)
+        try:
+            yield istiod
+        finally:
+            await istiod.stop()
+
+
+async def _start(settings: Settings, release: str, directory: Path, log_file: Path | None) -> Istiod:
+    """Start istiod and wait until it is ready; once more if another process took one of the free ports meanwhile."""
+    for last in (False, False, True):
+        ports = free_ports(settings.ports)
+        process = await _spawn(settings, command(settings, directory, ports), directory)
+        istiod = Istiod(process, release, ports, log_file)
+        try:
+            await _wait_ready(istiod)
+            return istiod
+        except EnvironmentProblem:
+            await istiod.stop()
+            if last or all(settings.ports) or "address already in use" not in istiod.last_words():
+                raise
+        except BaseException:
+            await istiod.stop()
+            raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _wait_ready(istiod: Istiod) -> None:
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            while not await istiod.ready():
+                if not istiod.alive:
+                    await istiod.stop()
+                    raise istiod.problem("it ended before it was ready")
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise istiod.problem(f"it is not ready after {READY_WITHIN_S:.0f} s") from None

@@ -1,0 +1,108 @@
+"""Records what a real istiod sends: a case in, the recordings' JSON out (`vectors/README.md`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pushsim import istiod, stub
+from pushsim.ads import Response
+from pushsim.mesh import Mode
+from pushsim.replay.fleet import Fleet, quiet, still_for_s
+
+if TYPE_CHECKING:
+    from pushsim.cases import Case
+
+#: Told, in words, where a recording is: "endpoints on 1.24.6, delta: step 3 of 9: b to zero".
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """All responses of one recording, raw: by proxy id, in order of arrival; those on connecting, then by step."""
+
+    release: str
+    mode: Mode
+    connect: Mapping[str, Sequence[Response]]
+    steps: tuple[tuple[str, Mapping[str, Sequence[Response]]], ...]
+
+    def recording(self) -> dict[str, Any]:
+        """The recordings' format; every response on connecting is solicited."""
+        return {
+            "istio": self.release,
+            "mode": self.mode,
+            "connect": {
+                name: [{**r.as_recorded(), "solicited": True} for r in responses]
+                for name, responses in self.connect.items()
+            },
+            "steps": [
+                {"name": name, "responses": {proxy: [r.as_recorded() for r in got] for proxy, got in responses.items()}}
+                for name, responses in self.steps
+            ],
+        }
+
+
+async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = lambda _: None) -> Conversation:
+    """Run a case on a real istiod: connect its proxies, then write each step once all is quiet.
+
+    The case's mesh config and environment are laid over those of `istiod.run`. Raises EnvironmentProblem.
+    """
+    cluster = stub.Cluster.of(case.mesh)
+    settings = istiod.Settings(binary, case.mesh.mesh_config, case.mesh.env)
+    still_s = still_for_s(case.mesh.env)
+    async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
+        head = f"{case.name} on {server.release}, {mode}"
+        progress(f"{head}: connecting {len(case.mesh.proxies)} proxies")
+        await quiet(server, cluster, None, still_s)
+        async with Fleet.connect(server, case.mesh.proxies, mode) as fleet:
+            await quiet(server, cluster, fleet, still_s)
+            connect = fleet.take()
+            steps = []
+            for index, change in enumerate(case.steps, 1):
+                progress(f"{head}: step {index} of {len(case.steps)}: {change.name}")
+                await cluster.write_in_order(change)
+                await quiet(server, cluster, fleet, still_s)
+                steps.append((change.name, fleet.take()))
+    return Conversation(server.release, mode, connect, tuple(steps))
+
+
+def record_case(
+    case: Case, binary: Path, out: Path, modes: Iterable[Mode] = ("sotw", "delta"), progress: Progress = lambda _: None
+) -> list[Path]:
+    """Record a case on a real istiod, once per mode; returns the files, `OUT/CASE/1.24-sotw.json` and so on.
+
+    binary: a pilot-discovery, 1.14 to 1.31. A file is written when its recording is whole. Raises EnvironmentProblem
+    (no such binary, istiod ends or refuses a stream) and InputError (a case that can't be written to the stub API).
+    """
+    written = []
+    for mode in modes:
+        conversation = asyncio.run(converse(case, binary, mode, progress))
+        path = out / case.name / f"{minor(conversation.release)}-{mode}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.with_suffix(".json.partial")
+        whole.write_text(dumps(conversation.recording()))
+        whole.replace(path)
+        progress(f"wrote {path}")
+        written.append(path)
+    return written
+
+
+def minor(release: str) -> str:
+    """`1.24` of `1.24.6`; the whole text if it is not a release's."""
+    parts = release.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 else release
+
+
+def dumps(recording: Mapping[str, Any]) -> str:
+    """A recording as compact JSON, one line for the connecting and one per step, so that a diff shows the step."""
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+    head = f'{{"istio":{compact(recording["istio"])},"mode":{compact(recording["mode"])},\n'
+    steps = ",\n".join(compact(step) for step in recording["steps"])
+    return f'{head}"connect":{compact(recording["connect"])},\n"steps":[\n{steps}\n]}}\n'
