@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 from pushsim.context import PushContext
 from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
 from pushsim.mesh import ConfigKey, Endpoint, Object, Port, Service
+from pushsim.names import ClusterNames, parse_cluster
 from pushsim.resources import (
     Discovery,
     InboundCluster,
@@ -29,27 +30,6 @@ _T = TypeVar("_T")
 #: Resources that proxies share as one object, and a response as several of them.
 Block = tuple[Resource, ...]
 Blocks = tuple[Block, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterName:
-    """`direction|port|subset|host`."""
-
-    direction: str
-    port: int
-    subset: str
-    host: str
-
-    def __str__(self) -> str:
-        return f"{self.direction}|{self.port}|{self.subset}|{self.host}"
-
-
-def parse_cluster(name: str) -> ClusterName | None:
-    """The parts of a cluster name, None for the static ones."""
-    parts = name.split("|")
-    if len(parts) != 4:
-        return None
-    return ClusterName(parts[0], int(parts[1]), parts[2], parts[3])
 
 
 class Generators:
@@ -192,10 +172,11 @@ class Generators:
 
     # ---- EDS
 
-    def assignments(self, names: frozenset[str]) -> Block:
+    def assignments(self, names: ClusterNames | frozenset[str]) -> Block:
         """The ClusterLoadAssignments of watched clusters, by name."""
         told = self._told if self.context.rule_index.selective else ()
-        key = ("EDS", id(names), self.context.number, told)
+        of: object = id(names) if isinstance(names, ClusterNames) else names
+        key = ("EDS", of, self.context.number, told, self.view.proxy.type == "router")
         return _once(self.scope.memo, key, lambda: tuple(self.assignment(name) for name in sorted(names)), names)
 
     def assignment(self, name: str) -> LoadAssignment:
@@ -376,16 +357,18 @@ class Generators:
             ]
             return RouteConfiguration(name, (), tuple(dict.fromkeys(routes)), servers, bool(servers))
         host, _, number = name.rpartition(":")
-        services: list[tuple[Service, Port]] = []
-        routes = []
-        for egress in self._route_listeners(int(number) if number.isdigit() else 0):
-            for service in self._egress_services(egress):
-                for port in service.ports:
-                    shown = port.http or (port.auto and bool(host))
-                    if str(port.number) == number and shown and (not host or service.hostname == host):
-                        services.append((service, port))
-            routes += [r.written for r in egress.routes]
-        return RouteConfiguration(name, tuple(services), tuple(dict.fromkeys(routes)), (), bool(services))
+        owners = list(self._route_listeners(int(number) if number.isdigit() else 0))
+        routes = dict.fromkeys(r.written for egress in owners for r in egress.routes)
+        if len(self.scope.listeners) == 1:
+            *shared, own = self.scope.blocks
+            pulled, memo = self.scope.pulled_only, self.scope.family.memo
+            parts = [_once(memo, ("RDS", id(b)), lambda b=b: _routed(b)) for b in shared]
+            parts.append(_once(self.scope.memo, "RDS", lambda: _routed(s for s in own if s.hostname not in pulled)))
+        else:
+            parts = [_routed(s for egress in owners for s in self._egress_services(egress))]
+        found = [part.get(name, ()) for part in parts if name in part]
+        services = found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
+        return RouteConfiguration(name, services, tuple(routes), (), bool(services))
 
     def _route_listeners(self, number: int) -> Iterator[EgressListener]:
         """The egress listener that owns a port, else the one without a port."""
@@ -409,6 +392,18 @@ def _join(listeners: list[Listener]) -> Listener:
     route = next((listener.route for listener in listeners if listener.route), "")
     services = tuple(pair for listener in listeners for pair in listener.services)
     return Listener(first.name, kind, first.bind, first.port, route, services)
+
+
+def _routed(services: Iterable[Service]) -> dict[str, tuple[tuple[Service, Port], ...]]:
+    """By RDS name, the service ports with a virtual host there: HTTP ones by number, sniffed ones also by host."""
+    found: dict[str, list[tuple[Service, Port]]] = {}
+    for service in services:
+        for port in service.ports:
+            if port.http:
+                found.setdefault(str(port.number), []).append((service, port))
+            if port.http or port.auto:
+                found.setdefault(f"{service.hostname}:{port.number}", []).append((service, port))
+    return {name: tuple(pairs) for name, pairs in found.items()}
 
 
 def _bind(egress: EgressListener) -> str:

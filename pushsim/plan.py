@@ -7,7 +7,7 @@ LDS, RDS. Then the proxy changes its subscriptions as Envoy does, and istiod ans
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -15,9 +15,10 @@ from typing import Any
 from pushsim.context import PushContext, build_context
 from pushsim.dependencies import Decision, View, attached, decide
 from pushsim.gateways import MergedGateway, merge_gateways
-from pushsim.generators import Blocks, Generators, key_names, parse_cluster, routes_of_listeners
+from pushsim.generators import Blocks, Generators, key_names, routes_of_listeners
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Object, Proxy, Service, Xds
+from pushsim.names import NO_NAMES, ClusterNames, parse_cluster
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import HEADLESS_ENDPOINT_UPDATE, PROXY_UPDATE, SERVICE_UPDATE, PushRequest
@@ -69,7 +70,8 @@ class ProxyState:
     """What istiod and a proxy remember of each other between pushes.
 
     labels:    workload labels, as of connect or the last ProxyUpdate.
-    watched:   for delta's CDS and LDS, the names that removals are computed from.
+    watched:   for delta, the outbound clusters that removals are computed from;
+    base:      likewise the other clusters; served: likewise the listeners.
     clusters:  EDS names the proxy subscribes to: those of the EDS clusters it has.
     routes:    RDS name by listener, of the listeners it has ("" where a listener has several or none).
     previous_gateway: the merged gateway before the last one.
@@ -83,8 +85,10 @@ class ProxyState:
     targets: tuple[Target, ...]
     gateway: MergedGateway
     previous_gateway: MergedGateway
-    watched: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    clusters: frozenset[str] = frozenset()
+    watched: ClusterNames = NO_NAMES
+    base: frozenset[str] = frozenset()
+    served: frozenset[str] = frozenset()
+    clusters: ClusterNames = NO_NAMES
     routes: frozenset[str] = frozenset()
     listeners: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -159,7 +163,7 @@ class Istiod:
         generators = Generators(state.view, push.context)
         responses = [Response("CDS", generators.clusters(), solicited=True)]
         state = replace(state, clusters=_eds_names(responses[0].blocks, push.scopes.memo))
-        if state.clusters:
+        if len(state.clusters):
             responses.append(_endpoints(generators, state.clusters, solicited=True))
         listeners = Response("LDS", generators.listeners(), solicited=True)
         responses.append(listeners)
@@ -168,8 +172,12 @@ class Istiod:
         if state.routes:
             responses.append(_routes(generators, state.routes, solicited=True))
         if self.rules.delta_watched != "last-push":
-            watched: dict[str, frozenset[str]] = {r.xds: frozenset(r.names) for r in responses if r.xds in ("CDS", "LDS")}
-            state = replace(state, watched=watched)
+            state = replace(
+                state,
+                watched=_outbound_names(responses[0].blocks, push.scopes.memo),
+                base=frozenset(cluster.name for cluster in responses[0].blocks[0]),
+                served=frozenset(listeners.names),
+            )
         everything = PushRequest(forced=True)
         return Plan(state, Decision(True, everything, ("it connects",)), tuple(responses))
 
@@ -233,22 +241,19 @@ class _Pushing:
     def run(self, decision: Decision) -> Plan:
         """Each type in order, then the changed subscriptions."""
         state = self.state
-        watched = dict(state.watched)
         responses: list[Response] = []
         clusters, listeners = self._clusters(), None
         if clusters is not None:
             responses.append(clusters)
-        if state.clusters and (endpoints := self._endpoints()) is not None:
+        if len(state.clusters) and (endpoints := self._endpoints()) is not None:
             responses.append(endpoints)
         if self._lds_runs():
             listeners = self._listeners()
             responses.append(listeners)
         if state.routes and self._rds_runs():
             responses.append(_routes(self.generators, state.routes))
-        for response in (clusters, listeners):
-            if response is not None and self.delta:
-                watched[response.xds] = self._watches(watched.get(response.xds, frozenset()), response)
-        state = replace(state, watched=watched)
+        if self.delta:
+            state = self._watch(state, clusters, listeners)
         state, answers = self._resubscribe(state, clusters, listeners)
         return Plan(state, decision, (*responses, *answers))
 
@@ -313,7 +318,8 @@ class _Pushing:
         clusters = self.generators.clusters()
         removed: frozenset[str] = frozenset()
         if self.delta:
-            removed = self.state.watched.get("CDS", frozenset()) - {c.name for c in chain.from_iterable(clusters)}
+            removed = self.state.watched.names - _outbound_names(clusters, self.push.scopes.memo).names
+            removed |= self.state.base - {cluster.name for cluster in clusters[0]}
         return Response("CDS", clusters, tuple(sorted(removed)))
 
     def _cds_keys(self) -> frozenset[ConfigKey]:
@@ -342,11 +348,7 @@ class _Pushing:
         )
 
     def _delta_clusters(self) -> Response:
-        watched = self.state.watched.get("CDS", frozenset())
-        by_host: dict[str, set[str]] = {}
-        for name in watched:
-            if (cluster := parse_cluster(name)) is not None and cluster.direction == "outbound":
-                by_host.setdefault(cluster.host, set()).add(name)
+        by_host = self.state.watched.by_host
         services: dict[str, Service] = {}
         removed: set[str] = set()
         for key in sorted(self._cds_keys()):
@@ -355,16 +357,16 @@ class _Pushing:
             removed |= gone
         scoped = [s for s in services.values() if self.rules.delta_filter == "unfiltered" or self._attached(s)]
         base = self.generators.base_clusters()
-        built = (*base, *(c for service in scoped for c in self.generators.clusters_of(service)))
+        built = tuple(c for service in scoped for c in self.generators.clusters_of(service))
         if self.rules.delta_removes_inbound:
-            removed |= {name for name in watched if name.startswith("inbound|")}
-        removed -= {cluster.name for cluster in built}
-        return Response("CDS", (built,), tuple(sorted(removed)))
+            removed |= {name for name in self.state.base if name.startswith("inbound|")}
+        removed -= {cluster.name for cluster in (*base, *built)}
+        return Response("CDS", (base, built), tuple(sorted(removed)))
 
     def _attached(self, service: Service) -> bool:
         return self.generators.has_clusters(service)
 
-    def _delta_of_key(self, key: ConfigKey, by_host: Mapping[str, set[str]]) -> tuple[list[Service], set[str]]:
+    def _delta_of_key(self, key: ConfigKey, by_host: Mapping[str, frozenset[str]]) -> tuple[list[Service], set[str]]:
         scope = self.state.scope
         match key.kind:
             case "ServiceEntry":
@@ -373,7 +375,7 @@ class _Pushing:
                     return [], set(by_host.get(key.name, ()))
                 if self.rules.delta_filter == "filtered" and not self._attached(service):
                     return [], set()
-                return [service], _gone_ports(service, by_host.get(key.name, set()))
+                return [service], _gone_ports(service, by_host.get(key.name, frozenset()))
             case "DestinationRule":
                 found = self._services_of_rule(key)
                 subsets = {n for s in found for n in by_host.get(s.hostname, ()) if _has_subset(n)}
@@ -393,7 +395,7 @@ class _Pushing:
         hosts = [h for p in dict.fromkeys(patterns) for h in _hosts_matching(self.state.scope, p)]
         return [s for h in dict.fromkeys(hosts) if (s := self.state.scope.service(h)) is not None]
 
-    def _scope_difference(self, by_host: Mapping[str, set[str]]) -> tuple[list[Service], set[str]]:
+    def _scope_difference(self, by_host: Mapping[str, frozenset[str]]) -> tuple[list[Service], set[str]]:
         if self.state.previous is None:
             return [], set()
         current = {service.hostname: service for service in self.generators.services()}
@@ -410,8 +412,8 @@ class _Pushing:
         removed: list[str] = []
         if delta and self.delta and self.rules.eds_removes:
             removed = [name for name in names if self._service_of(name) is None]
-        sent = frozenset(names) - frozenset(removed)
-        if not sent and not removed and not self.rules.eds_empty_sent:
+        sent = names if not removed else frozenset(names) - frozenset(removed)
+        if not len(sent) and not removed and not self.rules.eds_empty_sent:
             return None
         return replace(_endpoints(self.generators, sent), removed=tuple(sorted(removed)))
 
@@ -419,7 +421,7 @@ class _Pushing:
         cluster = parse_cluster(name)
         return self.state.scope.service(cluster.host) if cluster else None
 
-    def _eds_names(self) -> tuple[frozenset[str] | None, bool]:
+    def _eds_names(self) -> tuple[Names | None, bool]:
         """The watched clusters to send (None: EDS does not run), and whether that is a delta."""
         rules, state = self.rules, self.state
         if not self._runs(rules.eds_skip, needs_full=False):
@@ -428,7 +430,7 @@ class _Pushing:
         if rules.eds_partial == "aware":
             return self._aware_names(keys)
         hosts = key_names(keys, "ServiceEntry")
-        named = frozenset(n for n in state.clusters if (c := parse_cluster(n)) and c.host in hosts)
+        named = state.clusters.of(hosts)
         if not self.full:
             return named, False
         judged = self.kinds - rules.eds_skip if rules.eds_partial == "unskipped" else self.kinds
@@ -437,7 +439,7 @@ class _Pushing:
             partial = False
         return (named, True) if partial else (state.clusters, False)
 
-    def _aware_names(self, keys: frozenset[ConfigKey]) -> tuple[frozenset[str], bool]:
+    def _aware_names(self, keys: frozenset[ConfigKey]) -> tuple[Names, bool]:
         root, kinds = self.context.root, {"ServiceEntry", "DestinationRule", "PeerAuthentication", "Endpoints"}
         if not self.rules.scope_endpoints_key:
             kinds.discard("Endpoints")
@@ -447,18 +449,11 @@ class _Pushing:
         hosts = key_names(keys, "ServiceEntry", "Endpoints")
         rules = {key for key in keys if key.kind == "DestinationRule"}
         namespaces = {key.namespace for key in keys if key.kind == "PeerAuthentication"}
-        found = set()
-        for name in self.state.clusters:
-            cluster = parse_cluster(name)
-            if cluster is None:
-                continue
-            service = self.state.scope.service(cluster.host)
-            if cluster.host in hosts:
-                found.add(name)
-            elif not rules and not namespaces:
-                continue
-            elif service is None or service.namespace in namespaces or self._uses_rule(cluster.host, rules):
-                found.add(name)
+        found = set(self.state.clusters.of(hosts))
+        for host, names in self.state.clusters.by_host.items() if rules or namespaces else ():
+            service = self.state.scope.service(host)
+            if service is None or service.namespace in namespaces or self._uses_rule(host, rules):
+                found |= names
         return frozenset(found), True
 
     def _uses_rule(self, host: str, keys: set[ConfigKey]) -> bool:
@@ -471,15 +466,31 @@ class _Pushing:
         response = Response("LDS", self.generators.listeners())
         if not self.delta:
             return response
-        removed = self.state.watched.get("LDS", frozenset()) - frozenset(response.names)
+        removed = self.state.served - frozenset(response.names)
         return replace(response, removed=tuple(sorted(removed)))
 
     # ---- what both sides remember
 
-    def _watches(self, before: frozenset[str], response: Response) -> frozenset[str]:
-        if self.rules.delta_watched == "union":
-            return (before | frozenset(response.names)) - frozenset(response.removed)
-        return frozenset(response.names)
+    def _watch(self, state: ProxyState, clusters: Response | None, listeners: Response | None) -> ProxyState:
+        """What later removals are computed from, after these responses."""
+        union = self.rules.delta_watched == "union"
+        if clusters is not None:
+            base, sent = frozenset(c.name for c in clusters.blocks[0]), _outbound_names(clusters.blocks, self._memo)
+            if union:
+                gone = frozenset(clusters.removed)
+                sent = sent if state.watched is sent else state.watched.plus(sent.names, gone)
+                base = (state.base | base) - gone
+            state = replace(state, watched=sent, base=base)
+        if listeners is not None:
+            served = frozenset(listeners.names)
+            if union:
+                served = (state.served | served) - frozenset(listeners.removed)
+            state = replace(state, served=served)
+        return state
+
+    @property
+    def _memo(self) -> dict[Any, Any]:
+        return self.push.scopes.memo
 
     def _resubscribe(
         self, state: ProxyState, clusters: Response | None, listeners: Response | None
@@ -487,10 +498,10 @@ class _Pushing:
         """The proxy asks for endpoints of new clusters and routes of new listeners; istiod answers."""
         answers: list[Response] = []
         if clusters is not None:
-            subscribed = _eds_names(clusters.blocks, self.push.scopes.memo)
-            if self.delta:
-                sent = {cluster.name for cluster in clusters.resources}
-                subscribed |= state.clusters - sent - frozenset(clusters.removed)
+            subscribed = _eds_names(clusters.blocks, self._memo)
+            if self.delta and subscribed is not state.clusters:
+                other = _outbound_names(clusters.blocks, self._memo).names - subscribed.names
+                subscribed = state.clusters.plus(subscribed.names, other | frozenset(clusters.removed))
             asked = self._asked(state.clusters, subscribed)
             state = replace(state, clusters=subscribed)
             if asked:
@@ -507,36 +518,55 @@ class _Pushing:
                 answers.append(_routes(self.generators, asked, solicited=True))
         return state, answers
 
-    def _asked(self, before: frozenset[str], now: frozenset[str]) -> frozenset[str]:
+    def _asked(self, before: Names, now: Names) -> Names:
         """What istiod answers when a name list changes."""
-        if before == now:
+        one, other = _plain(before), _plain(now)
+        if one is other or one == other:
             return frozenset()
-        return now if self.rules.answers_all and not self.delta else now - before
+        return now if self.rules.answers_all and not self.delta else other - one
 
 
-def _eds_names(clusters: Blocks, memo: dict[Any, Any]) -> frozenset[str]:
-    """Names of the EDS clusters among them; one object for responses that share all blocks but the first."""
-    key = ("EDS names", *map(id, clusters[1:]))
-    if len(clusters) == 1 or key not in memo:
-        names = frozenset(
-            c.name for c in chain.from_iterable(clusters) if isinstance(c, OutboundCluster) and c.discovery == "EDS"
-        )
-        if len(clusters) == 1:
-            return names
-        memo[key] = (names, clusters)
-    found: frozenset[str] = memo[key][0]
+Names = ClusterNames | frozenset[str]
+
+
+def _plain(names: Names) -> frozenset[str]:
+    return names.names if isinstance(names, ClusterNames) else names
+
+
+def _names_once(memo: dict[Any, Any], kind: str, clusters: Blocks, names: Callable[[], Iterable[str]]) -> ClusterNames:
+    """One object for all responses that share every block but the first (a proxy's own clusters)."""
+    key = (kind, *map(id, clusters[1:]))
+    if key not in memo:
+        memo[key] = (ClusterNames(names()), clusters)
+    found: ClusterNames = memo[key][0]
     return found
+
+
+def _eds_names(clusters: Blocks, memo: dict[Any, Any]) -> ClusterNames:
+    """Names of the EDS clusters in a CDS response."""
+    outbound = chain.from_iterable(clusters[1:])
+    return _names_once(
+        memo,
+        "EDS names",
+        clusters,
+        lambda: (c.name for c in outbound if isinstance(c, OutboundCluster) and c.discovery == "EDS"),
+    )
+
+
+def _outbound_names(clusters: Blocks, memo: dict[Any, Any]) -> ClusterNames:
+    """Names of all clusters in a CDS response but the first block's."""
+    return _names_once(memo, "CDS names", clusters, lambda: (c.name for c in chain.from_iterable(clusters[1:])))
 
 
 def _listener_routes(listeners: Iterable[Resource], generators: Generators) -> dict[str, frozenset[str]]:
     return {listener.name: routes_of_listeners([listener], generators) for listener in listeners}
 
 
-def _endpoints(generators: Generators, names: frozenset[str], *, solicited: bool = False) -> Response:
+def _endpoints(generators: Generators, names: Names, *, solicited: bool = False) -> Response:
     return Response("EDS", (generators.assignments(names),), solicited=solicited)
 
 
-def _routes(generators: Generators, names: Iterable[str], *, solicited: bool = False) -> Response:
+def _routes(generators: Generators, names: Names, *, solicited: bool = False) -> Response:
     return Response("RDS", (tuple(generators.route(name) for name in sorted(names)),), solicited=solicited)
 
 
@@ -545,7 +575,7 @@ def _has_subset(name: str) -> bool:
     return cluster is not None and bool(cluster.subset)
 
 
-def _gone_ports(service: Service, watched: set[str]) -> set[str]:
+def _gone_ports(service: Service, watched: frozenset[str]) -> set[str]:
     """Watched clusters of ports a service has no more; of a port with subsets only one, as istiod does."""
     by_port: dict[int, str] = {}
     for name in sorted(watched):
