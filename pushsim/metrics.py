@@ -1,0 +1,247 @@
+"""Istio's histograms, the quantile Prometheus draws from them, exact quantiles, and OpenMetrics in and out.
+
+Names and bounds are those of istiod's own /metrics (reference §4), so that a simulated run can be held beside a real
+one. Delays are ns in arrays of samples and seconds in histograms, as Prometheus has them.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+
+#: Upper bounds in seconds; +Inf is implied. pilot/pkg/xds/monitoring.go, unchanged 1.4 to 1.31.
+BOUNDS: Mapping[str, tuple[float, ...]] = {
+    "pilot_proxy_convergence_time": (0.1, 0.5, 1, 3, 5, 10, 20, 30),
+    "pilot_proxy_queue_time": (0.1, 0.5, 1, 3, 5, 10, 20, 30),
+    "pilot_debounce_time": (0.01, 0.1, 1, 3, 5, 10, 20, 30),
+    "pilot_pushcontext_init_seconds": (0.01, 0.1, 0.5, 1, 3, 5),
+    "pilot_xds_push_time": (0.01, 0.1, 1, 3, 5, 10, 20, 30),
+    "pilot_xds_send_time": (0.01, 0.1, 1, 3, 5, 10, 20, 30),
+    "pilot_xds_config_size_bytes": (1, 1e4, 1e6, 4e6, 1e7, 4e7),
+}
+
+Samples: TypeAlias = "Sequence[int] | array[int]"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A Prometheus histogram: upper bounds, how many observations each bucket has (not cumulative), and their sum.
+
+    counts has one entry more than bounds: those above the last. Histograms of equal bounds can be added and taken from
+    each other (a scrape minus an earlier one).
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.bounds) + 1 or any(a >= b for a, b in pairwise(self.bounds)):
+            raise ValueError("a histogram needs rising bounds and one count more than bounds")
+
+    @classmethod
+    def of_ns(cls, bounds: Sequence[float], samples: Samples) -> Histogram:
+        """The histogram of delays in ns. A sample on a bound is below it, as in Prometheus."""
+        values = np.asarray(samples, dtype=np.int64)
+        edges = np.asarray([round(bound * 1e9) for bound in bounds], dtype=np.int64)
+        counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(bounds) + 1)
+        return cls(tuple(bounds), tuple(int(count) for count in counts), _sum(values) / 1e9)
+
+    @property
+    def count(self) -> int:
+        """All observations."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float | None:
+        """Sum over count, None without observations."""
+        return self.sum / self.count if self.count else None
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Cumulative share of observations at each bound (0…1); all 0 without observations."""
+        total, below, shares = self.count, 0, []
+        for count in self.counts[:-1]:
+            below += count
+            shares.append(below / total if total else 0.0)
+        return tuple(shares)
+
+    def quantile(self, q: float) -> float | None:
+        """As Prometheus' histogram_quantile estimates it: linear inside the bucket, and the last bound is a ceiling.
+
+        None without observations (NaN there).
+        """
+        total = self.count
+        if not total or math.isnan(q):
+            return None
+        if not 0 <= q <= 1:
+            return -math.inf if q < 0 else math.inf
+        rank, place, below = q * total, 0, 0
+        while place < len(self.bounds) and below + self.counts[place] < rank:
+            below += self.counts[place]
+            place += 1
+        if place == len(self.bounds):
+            return self.bounds[-1] if self.bounds else None
+        upper = self.bounds[place]
+        if place == 0 and upper <= 0:
+            return upper
+        lower = self.bounds[place - 1] if place else 0.0
+        count = self.counts[place]
+        return lower + (upper - lower) * ((rank - below) / count if count else 0.0)
+
+    def __add__(self, other: object) -> Histogram:
+        """Both together."""
+        return cast(Histogram, self._with(other, 1))
+
+    def __sub__(self, other: object) -> Histogram:
+        """What came after `other`, an earlier state of the same histogram."""
+        return cast(Histogram, self._with(other, -1))
+
+    def _with(self, other: object, sign: int) -> Any:
+        if not isinstance(other, Histogram):
+            return NotImplemented
+        if other.bounds != self.bounds:
+            raise ValueError(f"histograms of different bounds: {self.bounds} and {other.bounds}")
+        counts = tuple(a + sign * b for a, b in zip(self.counts, other.counts, strict=True))
+        return Histogram(self.bounds, counts, self.sum + sign * other.sum)
+
+
+def exact_quantile(samples: Samples, q: float) -> int | None:
+    """The smallest sample that at least a share q of all samples does not exceed; None without samples."""
+    return exact_quantiles(samples, (q,))[0]
+
+
+def exact_quantiles(samples: Samples, qs: Iterable[float]) -> list[int | None]:
+    """`exact_quantile` for several shares at once. q = 1 is the maximum."""
+    values = np.asarray(samples, dtype=np.int64)
+    asked = list(qs)
+    if not values.size:
+        return [None] * len(asked)
+    ranks = [_rank(q, values.size) for q in asked]
+    ordered = np.partition(values, sorted(set(ranks)))
+    return [int(ordered[rank]) for rank in ranks]
+
+
+def weighted_quantile(values: Sequence[float], weights: Sequence[int], q: float) -> float | None:
+    """The smallest value that at least a share q of the total weight does not exceed; None without weight."""
+    pairs = sorted((value, weight) for value, weight in zip(values, weights, strict=True) if weight > 0)
+    total = sum(weight for _, weight in pairs)
+    wanted, below = q * total, 0
+    for value, weight in pairs:
+        below += weight
+        if below >= wanted:
+            return value
+    return pairs[-1][0] if pairs else None
+
+
+def _rank(q: float, size: int) -> int:
+    # A share such as 0.99 is meant as written: 0.99 of 100 samples are 99, although 0.99 * 100 is a bit less or more.
+    return min(size - 1, max(0, math.ceil(round(q * size, 6)) - 1))
+
+
+def _sum(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
+    return int(values.sum(dtype=np.int64)) if values.size else 0
+
+
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """One reading of /metrics: values by (name, labels) and histograms by (name, labels); labels are sorted pairs.
+
+    Counters have their full sample name (`pilot_xds_pushes`, whatever `_total` the exposition added).
+    """
+
+    values: Mapping[tuple[str, Labels], float]
+    histograms: Mapping[tuple[str, Labels], Histogram]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Sum of a metric over all series that carry these labels; 0 if there is none."""
+        wanted = set(labels.items())
+        return sum(
+            value for (metric, has), value in sorted(self.values.items()) if metric == name and wanted <= set(has)
+        )
+
+    def histogram(self, name: str, **labels: str) -> Histogram | None:
+        """All series of a histogram that carry these labels, added; None if there is none."""
+        wanted = set(labels.items())
+        found: Histogram | None = None
+        for (metric, has), histogram in sorted(self.histograms.items(), key=lambda item: item[0]):
+            if metric == name and wanted <= set(has):
+                found = histogram if found is None else found + histogram
+        return found
+
+
+def read_openmetrics(text: str) -> Scrape:
+    """A /metrics page, as Prometheus' text format or OpenMetrics. ValueError if it is neither."""
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+    from prometheus_client.parser import text_string_to_metric_families as plain
+
+    parse: Any = openmetrics if text.rstrip().endswith("# EOF") else plain
+    values: dict[tuple[str, Labels], float] = {}
+    buckets: dict[tuple[str, Labels], dict[float, int]] = {}
+    sums: dict[tuple[str, Labels], float] = {}
+    for family in parse(text):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            bound = labels.pop("le", None)
+            key = (family.name, tuple(sorted(labels.items())))
+            if family.type == "histogram":
+                if bound is not None:
+                    buckets.setdefault(key, {})[float(bound)] = round(sample.value)
+                elif sample.name.endswith("_sum"):
+                    sums[key] = sample.value
+            else:
+                name = family.name if family.type == "counter" else sample.name
+                values[name, key[1]] = sample.value
+    return Scrape(values, {key: _from_cumulative(le, sums.get(key, 0.0)) for key, le in buckets.items()})
+
+
+def _from_cumulative(at_most: Mapping[float, int], total: float) -> Histogram:
+    bounds = sorted(at_most)
+    cumulative = [0, *(at_most[bound] for bound in bounds)]
+    counts = [after - before for before, after in pairwise(cumulative)]
+    finite = tuple(bound for bound in bounds if bound != math.inf)
+    if len(finite) == len(bounds):
+        counts.append(0)
+    return Histogram(finite, tuple(counts), total)
+
+
+def write_openmetrics(scrape: Scrape) -> str:
+    """The same as an OpenMetrics page, series in sorted order; what istiod calls a counter is one here."""
+    lines: list[str] = []
+    for name in sorted({name for name, _ in (*scrape.values, *scrape.histograms)}):
+        of_name = sorted((labels, value) for (metric, labels), value in scrape.values.items() if metric == name)
+        if of_name:
+            lines.append(f"# TYPE {name} counter")
+            lines += [f"{name}_total{_braces(labels)} {_number(value)}" for labels, value in of_name]
+            continue
+        lines.append(f"# TYPE {name} histogram")
+        series = sorted((labels, h) for (metric, labels), h in scrape.histograms.items() if metric == name)
+        for labels, histogram in series:
+            below = 0
+            for bound, count in zip((*histogram.bounds, math.inf), histogram.counts, strict=True):
+                below += count
+                le = "+Inf" if bound == math.inf else _number(float(bound))
+                lines.append(f"{name}_bucket{_braces((*labels, ('le', le)))} {below}")
+            lines.append(f"{name}_count{_braces(labels)} {below}")
+            lines.append(f"{name}_sum{_braces(labels)} {_number(histogram.sum)}")
+    return "\n".join([*lines, "# EOF", ""])
+
+
+def _braces(labels: Labels) -> str:
+    def quoted(text: str) -> str:
+        return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+    return "{" + ",".join(f'{key}="{quoted(value)}"' for key, value in labels) + "}" if labels else ""
+
+
+def _number(value: float) -> str:
+    return repr(float(value))

@@ -1,0 +1,409 @@
+"""From what a simulated run observed (`control.Tally`) to its SUMMARY and rows.
+
+Both engines fill the same tally, so both come through here. Quantiles are of all samples; memory quantiles of proxies
+are over proxies and time: each state of each group of equal proxies weighs as long as proxies were in it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pushsim.control.cores import SECOND, Cores
+from pushsim.control.machine import Machine
+from pushsim.control.tally import UNSET, Plan, PushRecord, Sent
+from pushsim.cost import (
+    Bounds,
+    Calibration,
+    envoy_cpu,
+    envoy_memory,
+    envoy_work,
+    istiod_cpu,
+    istiod_memory,
+)
+from pushsim.cost.prices import CACHED
+from pushsim.metrics import BOUNDS, Histogram, Samples, exact_quantiles, weighted_quantile
+from pushsim.result import DETAIL, ROWS
+from pushsim.settings import Timed
+
+TYPES = ("CDS", "EDS", "LDS", "RDS")
+#: A quantile's name and its share.
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A machine that has run, with what its tables need beside it.
+
+    counted, ended: when counting began and the run ended, ns of the machine's time.
+    workers, memory_limit: of a proxy. spent_before: core time before counting, by replica (in the cores' parts).
+    """
+
+    machine: Machine
+    changes: Sequence[Timed]
+    calibration: Calibration
+    counted: int
+    ended: int
+    workers: int = 2
+    memory_limit: int | None = None
+    spent_before: Sequence[int] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """SUMMARY of formats.md, not yet rounded."""
+        machine, tally = self.machine, self.machine.tally
+        span_s = max(1, self.ended - self.counted) / SECOND
+        pushes = len(tally.pushes)
+        written = [number for number, at in machine.written.items() if at >= self.counted]
+        bounds: dict[str, list[float]] = {}
+        summary: dict[str, Any] = {
+            "source": "simulated",
+            "changes": len(written),
+            "merged_pushes": pushes,
+            "proxy_pushes": tally.pushed,
+            "proxies_considered": tally.considered,
+            "fan_out_mean": tally.pushed / pushes if pushes else 0.0,
+            **sent(machine.plans),
+            "span_s": span_s,
+        }
+        summary["bytes_sent_per_s"] = summary["bytes_sent"] / span_s
+        summary |= self._delays()
+        summary |= self._istiod(span_s, bounds)
+        summary |= self._proxies(span_s, bounds)
+        summary["churn"] = self._churn(written)
+        summary["queue_longest"] = max((replica.queue.longest for replica in machine.replicas), default=0)
+        summary["debounces_held_to_max"] = sum(push.held for push in tally.pushes)
+        if tally.rejected:
+            summary["rejects"] = tally.rejected
+        summary["reconnects"], summary["streams_refused"] = tally.connects, tally.refused
+        summary["bounds"] = bounds
+        summary["notes"] = self._notes(summary)
+        return summary
+
+    # ---- delays
+
+    def _delays(self) -> dict[str, Any]:
+        tally = self.machine.tally
+        delays: dict[str, Any] = {}
+        histograms: dict[str, Any] = {}
+        converged = Histogram.of_ns(BOUNDS["pilot_proxy_convergence_time"], tally.converged)
+        if converged.count:
+            delays["converged_s"] = {**_quantiles(tally.converged, QUANTILES), "mean": converged.mean}
+            delays["converged_prometheus_s"] = {q: converged.quantile(QUANTILES[q]) for q in ("p50", "p90", "p99")}
+        if len(tally.received):
+            delays["received_s"] = _quantiles(tally.received, QUANTILES)
+            delays["completed_s"] = _quantiles(list(tally.completed.values()), QUANTILES)
+        for name, samples in (("queued_s", tally.queued), ("debounced_s", tally.debounced)):
+            if len(samples):
+                delays[name] = _quantiles(samples, ("p50", "p99", "max"))
+        for metric, samples in (
+            ("pilot_proxy_convergence_time", tally.converged),
+            ("pilot_proxy_queue_time", tally.queued),
+            ("pilot_debounce_time", tally.debounced),
+        ):
+            histogram = Histogram.of_ns(BOUNDS[metric], samples)
+            histograms[metric] = {
+                "le": list(histogram.bounds),
+                "counts": list(histogram.counts),
+                "sum": histogram.sum,
+            }
+        delays["histograms"] = histograms
+        return delays
+
+    # ---- istiod
+
+    def amounts(self) -> Counter[str]:
+        """istiod's work while counting, by cost driver."""
+        amounts = Counter(self.machine.tally.amounts)
+        for plan in self.machine.plans:
+            amounts.update(_plan_amounts(plan))
+        return amounts
+
+    def _istiod(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
+        machine = self.machine
+        replicas = len(machine.replicas)
+        spent = 0.0
+        for place, replica in enumerate(machine.replicas):
+            before = self.spent_before[place] if place < len(self.spent_before) else 0
+            spent += (sum(replica.cores.spent) - before) / replica.cores.parts / SECOND
+        mean = spent / span_s / replicas
+        cpu = istiod_cpu(self.calibration, self.amounts())
+        if cpu.value:
+            bounds["istiod_cpu_cores.mean"] = [mean * cpu.low / cpu.value, mean * cpu.high / cpu.value]
+        seconds = [each for replica in machine.replicas for each in self._seconds(replica.cores)]
+        cores = {"mean": mean}
+        if seconds:
+            cores["p99"] = (exact_quantiles(seconds, (0.99,))[0] or 0) / machine.replicas[0].cores.parts / SECOND
+        means, highest = self._memory()
+        bounds["istiod_memory_bytes.mean"] = [means.low, means.high]
+        bounds["istiod_memory_bytes.max"] = [highest.low, highest.high]
+        return {
+            "istiod_cpu_cores": cores,
+            "istiod_memory_bytes": {"mean": round(means.value), "max": round(highest.value)},
+        }
+
+    def _seconds(self, cores: Cores) -> list[int]:
+        """Work of each whole second while counting, in the cores' parts."""
+        first, last = -(-self.counted // SECOND), self.ended // SECOND
+        return cores.spent[first:last]
+
+    def _memory(self) -> tuple[Bounds, Bounds]:
+        """Mean and highest memory of a replica."""
+        machine, tally = self.machine, self.machine.tally
+        means, highest = Bounds(0, 0, 0), Bounds(0, 0, 0)
+        for number, replica in enumerate(machine.replicas):
+            dwell = {key: time for key, time in tally.dwell.items() if key[0] == number}
+            names = sum(
+                time * replica.planner.shape(group, state).names for (_, group, state), time in sorted(dwell.items())
+            ) / max(1, sum(dwell.values()))
+            inventory = replica.planner.inventory()
+            flight, cache, connected = tally.flight[number], tally.cache[number], tally.connected[number]
+            at_mean = connected.mean(self.ended)
+            means += istiod_memory(
+                self.calibration, inventory, at_mean, at_mean * names, flight.mean(self.ended), cache.mean(self.ended)
+            ).times(*[1 / len(machine.replicas)] * 3)
+            most = connected.highest
+            at_most = istiod_memory(self.calibration, inventory, most, most * names, flight.highest, cache.highest)
+            highest = max(highest, at_most, key=lambda bound: bound.value)
+        return means, highest
+
+    # ---- proxies
+
+    def _proxies(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
+        machine = self.machine
+        groups = machine.replicas[0].planner.groups
+        found: dict[str, Any] = {}
+        for kind, gateway in (("sidecar", False), ("gateway", True)):
+            dwell = {key: t for key, t in machine.tally.dwell.items() if groups[key[1]].gateway == gateway and t > 0}
+            if not dwell:
+                continue
+            memory = {
+                (number, group, state): envoy_memory(
+                    self.calibration, machine.replicas[number].planner.shape(group, state), self.workers
+                )
+                for number, group, state in sorted(dwell)
+            }
+            keys = list(memory)
+            values, weights = [memory[key].value for key in keys], [dwell[key] for key in keys]
+            total = sum(weights)
+            mean = Bounds(0, 0, 0)
+            for key in keys:
+                mean += memory[key].times(*[dwell[key] / total] * 3)
+            largest = max(memory.values(), key=lambda bound: bound.value)
+            found[f"{kind}_memory_bytes"] = {
+                "mean": round(mean.value),
+                "p99": round(weighted_quantile(values, weights, 0.99) or 0),
+                "max": round(largest.value),
+            }
+            bounds[f"{kind}_memory_bytes.mean"] = [mean.low, mean.high]
+            bounds[f"{kind}_memory_bytes.max"] = [largest.low, largest.high]
+            work: Counter[str] = Counter()
+            for plan in machine.plans:
+                if groups[plan.group].gateway == gateway:
+                    for response, times in zip(plan.planned.responses, plan.sent, strict=True):
+                        for name, amount in envoy_work(response, first=plan.first == UNSET).items():
+                            work[name] += amount * times
+            cpu = envoy_cpu(self.calibration, work)
+            proxies = total / max(1, self.ended - self.counted)
+            found[f"{kind}_cpu_cores"] = {"mean": cpu.value / span_s / proxies}
+            bounds[f"{kind}_cpu_cores.mean"] = [cpu.low / span_s / proxies, cpu.high / span_s / proxies]
+        return found
+
+    # ---- who caused what
+
+    def _churn(self, written: Iterable[int]) -> dict[str, Any]:
+        """By source: changes, and its share of proxy pushes, bytes and CPU, split evenly among a push's causes."""
+        changes = Counter(self.changes[number].source for number in written)
+        shares: dict[str, list[Fraction]] = {}
+        merged = Merged(self.machine.tally.pushes)
+        for plan in self.machine.plans:
+            if plan.first == UNSET or not (plan.taken or any(plan.sent)):
+                continue
+            causes = plan.planned.causes or merged.changes(plan)
+            amounts = (
+                plan.taken if plan.planned.needed else 0,
+                sum(n * r.size_bytes for n, r in zip(plan.sent, plan.planned.responses, strict=True)),
+                _plan_ns(plan),
+            )
+            for source, count in Counter(self.changes[number].source for number in causes).items():
+                of_source = shares.setdefault(source, [Fraction(0)] * 3)
+                for place, amount in enumerate(amounts):
+                    of_source[place] += Fraction(amount * count, len(causes))
+        return {
+            source: {
+                "changes": changes[source],
+                "proxy_pushes": round(shares.get(source, [Fraction(0)] * 3)[0]),
+                "bytes_sent": round(shares.get(source, [Fraction(0)] * 3)[1]),
+                "istiod_cpu_s": float(shares.get(source, [Fraction(0)] * 3)[2] / SECOND),
+            }
+            for source in sorted({*changes, *shares})
+        }
+
+    def _notes(self, summary: Mapping[str, Any]) -> list[str]:
+        """What a reader of the figures should know."""
+        notes = []
+        held = summary["debounces_held_to_max"]
+        if held:
+            knobs = self.machine.replicas[0].knobs
+            notes.append(
+                f"{held} of {summary['merged_pushes']} pushes were held back until PILOT_DEBOUNCE_MAX "
+                f"({knobs.debounce_max_ns / SECOND:g} s): changes came closer than PILOT_DEBOUNCE_AFTER "
+                f"({knobs.debounce_after_ns / SECOND:g} s) to each other"
+            )
+        p99 = summary.get("converged_s", {}).get("p99", 0)
+        if p99 > 30:
+            notes.append(f"P99 of converged is {p99:.3g} s; Istio's own histogram ends at 30 s and shows no more")
+        if self.memory_limit:
+            for kind in ("sidecar", "gateway"):
+                most = summary.get(f"{kind}_memory_bytes", {}).get("max", 0)
+                if most > self.memory_limit:
+                    notes.append(
+                        f"a {kind} needs {most / 2**20:.0f} Mi, its limit is {self.memory_limit / 2**20:.0f} Mi"
+                    )
+        if summary["streams_refused"]:
+            notes.append(f"istiod refused {summary['streams_refused']} streams (PILOT_MAX_REQUESTS_PER_SECOND)")
+        return notes
+
+    # ---- rows
+
+    def rows(self) -> pa.Table:
+        """rows.parquet: one row per (merged push, group of equal proxies, type), or per response if kept."""
+        tally, merged = self.machine.tally, Merged(self.machine.tally.pushes)
+        if tally.details is None:
+            rows = [
+                self._row(merged, plan, step, times, plan.first_sent[step], plan.last_sent[step])
+                for plan in self.machine.plans
+                for step, times in enumerate(plan.sent)
+                if times
+            ]
+            return _table(ROWS, rows)
+        return _table(DETAIL, [self._detail(merged, response) for response in tally.details])
+
+    def _row(self, merged: Merged, plan: Plan, step: int, times: int, first: int, last: int) -> list[Any]:
+        response = plan.planned.responses[step]
+        queued = plan.queued_at - self.counted if plan.queued_at != UNSET else None
+        return [
+            plan.last,
+            plan.first,
+            plan.replica,
+            len(merged.changes(plan)),
+            plan.group,
+            times,
+            response.xds,
+            response.solicited,
+            response.resources,
+            response.removed,
+            response.size_bytes,
+            queued,
+            first - self.counted,
+            last - self.counted,
+        ]
+
+    def _detail(self, merged: Merged, sent_: Sent) -> list[Any]:
+        machine = self.machine
+        group = machine.group_of[sent_.connection]
+        proxy = machine.replicas[0].planner.groups[group].proxies[sent_.connection - machine.offset[group]]
+        delays = [delay / SECOND if delay != UNSET else None for delay in (sent_.converged, sent_.received)]
+        return [*self._row(merged, sent_.plan, sent_.step, 1, sent_.sent, sent_.sent), proxy.id, *delays]
+
+
+class Merged:
+    """Which changes an interval of pushes contains."""
+
+    def __init__(self, pushes: Sequence[PushRecord]) -> None:
+        self._of = {(push.replica, push.number): push.changes for push in pushes}
+        self._known: dict[tuple[int, int, int], tuple[int, ...]] = {}
+
+    def changes(self, plan: Plan) -> tuple[int, ...]:
+        """The changes of its pushes that were made while counting, in order."""
+        key = (plan.replica, plan.first, plan.last)
+        if key not in self._known:
+            numbers = range(max(0, plan.first), plan.last + 1) if plan.first != UNSET else range(0)
+            found = dict.fromkeys(c for number in numbers for c in self._of.get((plan.replica, number), ()))
+            self._known[key] = tuple(found)
+        return self._known[key]
+
+
+def sent(plans: Iterable[Plan]) -> dict[str, Any]:
+    """Responses by type and bytes sent, solicited ones included."""
+    responses = dict.fromkeys(TYPES, 0)
+    size = 0
+    for plan in plans:
+        for response, times in zip(plan.planned.responses, plan.sent, strict=True):
+            responses[response.xds] += times
+            size += response.size_bytes * times
+    return {"responses": responses, "bytes_sent": size}
+
+
+def connect_summary(machine: Machine, now: int) -> dict[str, Any]:
+    """The `connect` section: what it took until all proxies were connected and quiet."""
+    for replica in machine.replicas:
+        replica.cores.advance(now)
+    spent = sum(sum(replica.cores.spent) / replica.cores.parts for replica in machine.replicas)
+    return {
+        "seconds": now / SECOND,
+        "connections": machine.tally.connects,
+        "streams_refused": machine.tally.refused,
+        **sent(machine.plans),
+        "istiod_cpu_s": spent / SECOND / len(machine.replicas),
+    }
+
+
+def _quantiles(samples: Samples, names: Iterable[str]) -> dict[str, float]:
+    """Exact quantiles of delays in ns, in seconds."""
+    chosen = list(names)
+    values = exact_quantiles(samples, [QUANTILES[name] for name in chosen])
+    return {name: value / SECOND for name, value in zip(chosen, values, strict=True) if value is not None}
+
+
+def _plan_amounts(plan: Plan) -> Counter[str]:
+    """istiod's work on a plan's proxies, by cost driver."""
+    amounts: Counter[str] = Counter()
+    for name, amount in plan.planned.work.items():
+        amounts[name] += amount * plan.taken
+    for step, response in enumerate(plan.planned.responses):
+        times = plan.sent[step]
+        for name, amount in response.work.items():
+            amounts[name] += amount * times
+        amounts["send.responses"] += times
+        amounts["send.acks"] += times
+        amounts["send.bytes"] += response.size_bytes * times
+        price = plan.prices[step]
+        if response.view is None:
+            amounts["send.marshalled"] += response.size_bytes * times
+            continue
+        hit, miss, unit_hit, unit_miss = CACHED[response.xds]
+        missed = plan.missed_resources[step]
+        amounts[miss] += missed
+        amounts[hit] += max(0, price.cached * times - missed)
+        if unit_hit:
+            amounts[unit_hit] += int(response.view.units.sum(dtype=np.int64)) * times
+        if unit_miss:
+            amounts[unit_miss] += plan.missed_units[step]
+        amounts["send.marshalled"] += price.size_bytes * missed // max(1, price.cached)
+        amounts["send.marshalled"] += (response.size_bytes - price.size_bytes) * times
+    return amounts
+
+
+def _plan_ns(plan: Plan) -> int:
+    """istiod's core time on a plan's proxies."""
+    work = plan.work_ns * plan.taken
+    for step, times in enumerate(plan.sent):
+        price = plan.prices[step]
+        missed = plan.missed_resources[step]
+        ps = price.hit_ps * times + missed * price.resource_ps + plan.missed_units[step] * price.unit_ps
+        ps += price.size_bytes * missed // max(1, price.cached) * price.byte_ps
+        work += ps // 1000
+    return work
+
+
+def _table(schema: pa.Schema, rows: list[list[Any]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )

@@ -1,0 +1,164 @@
+"""A planner with toy semantics, for testing the machine: a change's name says what it does.
+
+    "ep:K"    an endpoint of service K changes: an endpoint-only request, EDS of one assignment
+    "svc:K"   service K changes: CDS, EDS (one), LDS, RDS
+    "cfg:K"   a config of service K changes: CDS, LDS, RDS
+    "no"      nothing is requested
+    "join:G.M", "leave:G.M"  the pod of proxy M of group G is created or deleted
+    "proxy:G.M"              a ProxyUpdate for that proxy
+
+Group g imports service k if k % groups == g, or every service if `unscoped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pushsim.mesh import Change, Proxy
+from pushsim.planner import Cells, Counts, Group, Handled, Planned, Push, Request, Response, Scope, Shape, View
+
+
+def proxies(group: int, size: int, *, gateway: bool = False) -> tuple[Proxy, ...]:
+    kind = "router" if gateway else "sidecar"
+    return tuple(Proxy(f"p{n}", f"ns-{group}", f"10.0.{group}.{n}", kind) for n in range(size))  # type: ignore[arg-type]
+
+
+class FakePlanner:
+    """See the module. `asked` records the calls of `plan`, in order, without memo."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int] = (3, 3),
+        *,
+        services: int = 10,
+        unscoped: bool = False,
+        late: int = 0,
+        lazy_scopes: bool = False,
+        solicited: bool = False,
+        gateways: int = 0,
+    ) -> None:
+        self.services, self.unscoped, self.lazy, self.solicited = services, unscoped, lazy_scopes, solicited
+        count = len(sizes)
+        self.groups = [
+            Group(proxies(g, size, gateway=g >= count - gateways), late if g == 0 else 0)
+            for g, size in enumerate(sizes)
+        ]
+        self.requests: list[tuple[int, str, int]] = []  # (change, kind, service)
+        self.pushes: list[list[tuple[int, str, int]]] = []
+        self.asked: list[tuple[int, int, int, int, bool]] = []
+        self._plans: dict[tuple[int, int, int, int, bool], Planned] = {}
+        self._connects: dict[int, Planned] = {}
+        self._views: dict[tuple[int, ...], View] = {}
+
+    def handle(self, change: int, written: Change) -> Handled:
+        kind, _, rest = written.name.partition(":")
+        work = {"handler.events": 1}
+        if kind in ("join", "leave", "proxy"):
+            group, _, member = rest.partition(".")
+            who = ((int(group), int(member)),)
+            if kind == "proxy":
+                self.requests.append((change, "proxy", -1))
+                return Handled((Request(proxies=who),), work)
+            return Handled((), work, joined=who if kind == "join" else (), left=who if kind == "leave" else ())
+        if kind == "no":
+            return Handled((), work)
+        service = int(rest)
+        self.requests.append((change, kind, service))
+        evicts = None if kind == "cfg" else self._cells(service)
+        return Handled((Request(endpoints_only=kind == "ep", evicts=evicts),), work)
+
+    def push(self, requests: Sequence[int]) -> Push:
+        merged = [self.requests[number] for number in requests]
+        self.pushes.append(merged)
+        full = any(kind != "ep" for _, kind, _ in merged)
+        cells = np.unique(np.concatenate([self._cells(service) for _, _, service in merged]))
+        return Push(len(self.pushes) - 1, {"push.services": self.services} if full else {}, cells.astype(np.int32))
+
+    def connect(self, group: int, push: int) -> Planned:
+        if group not in self._connects:
+            mine = self.imported(group)
+            self._connects[group] = Planned(
+                True,
+                0,
+                (
+                    Response("CDS", len(mine), 1000 * len(mine), solicited=True, view=self._view(*mine)),
+                    Response("EDS", len(mine), 200 * len(mine), solicited=True, view=self._eds(*mine)),
+                    Response("LDS", 2, 15_000, solicited=True, work={"lds.http": 1, "lds.inbound": 1}),
+                    Response("RDS", 1, 500 * len(mine), solicited=True, work={"rds.hosts": len(mine)}),
+                ),
+                {"proxy.states": 1},
+            )
+        return self._connects[group]
+
+    def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
+        key = (group, state, first, last, forced)
+        self.asked.append(key)
+        if key not in self._plans:
+            self._plans[key] = self._make(group, state, first, last, forced)
+        return self._plans[key]
+
+    def shape(self, group: int, state: int) -> Shape:
+        mine = len(self.imported(group))
+        return Shape(mine + 3, 0, 2 * mine, 4, 8, mine, 2 * mine, 2000 * mine)
+
+    def inventory(self) -> Counts:
+        return {"memory.services": self.services, "memory.endpoints": 2 * self.services}
+
+    def imported(self, group: int) -> list[int]:
+        return [k for k in range(self.services) if self.unscoped or k % len(self.groups) == group]
+
+    def _make(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
+        mine = self.imported(group)
+        changed = [entry for push in self.pushes[max(0, first) : last + 1] for entry in push]
+        relevant = [entry for entry in changed if entry[2] in mine]
+        shown = tuple(dict.fromkeys(change for change, _, _ in relevant))
+        full = any(kind != "ep" for _, kind, _ in changed)
+        work = {"proxy.filters": 1, "proxy.keys": len(changed), "proxy.states": int(full)}
+        if not relevant and not forced:
+            return Planned(False, state, (), work)
+        services = sorted({service for _, kind, service in relevant if kind != "cfg"})
+        responses = []
+        if full or forced:
+            responses.append(Response("CDS", len(mine), 1000 * len(mine), view=self._view(*mine)))
+        if services:
+            responses.append(
+                Response("EDS", len(services), 200 * len(services), view=self._eds(*services), work={"eds.walked": 9})
+            )
+        if full or forced:
+            responses.append(Response("LDS", 2, 15_000, work={"lds.http": 1, "lds.inbound": 1}))
+            responses.append(Response("RDS", 1, 500 * len(mine), work={"rds.hosts": len(mine)}))
+        if self.solicited and full:
+            responses.append(Response("EDS", 1, 200, solicited=True))
+        if responses and shown:
+            responses[0] = _showing(responses[0], shown)
+        scope = None
+        if self.lazy and full:
+            scope = Scope(last * len(self.groups) + group, 0, {"scope.derived": self.services})
+        return Planned(True, state, tuple(responses), work, scope, shown)
+
+    def _cells(self, service: int) -> Cells:
+        """CDS and EDS cell of a service."""
+        return np.array([2 * service, 2 * service + 1], dtype=np.int32)
+
+    def _view(self, *services: int) -> View:
+        return self._viewed(0, services)
+
+    def _eds(self, *services: int) -> View:
+        return self._viewed(1, services)
+
+    def _viewed(self, kind: int, services: tuple[int, ...]) -> View:
+        key = (kind, *services)
+        if key not in self._views:
+            size = len(services)
+            cells = np.array([2 * service + kind for service in services], dtype=np.int32)
+            ones = np.ones(size, dtype=np.int32)
+            self._views[key] = View(len(self._views), cells, ones, ones * 2 * kind)
+        return self._views[key]
+
+
+def _showing(response: Response, shown: tuple[int, ...]) -> Response:
+    return Response(
+        response.xds, response.resources, response.size_bytes, view=response.view, work=response.work, shows=shown
+    )
