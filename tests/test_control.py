@@ -1,0 +1,579 @@
+"""istiod's machine: its parts, and the thirteen things that are easily modelled wrong (reference §8.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from fake_planner import FakePlanner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, PushQueue, RequestLimiter, knobs
+from pushsim.control.cache import XdsCache
+from pushsim.control.cores import SECOND, TICKS
+from pushsim.control.limiter import draw
+from pushsim.control.machine import CONNECTED, DEQUEUED, IDLE, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
+from pushsim.cost import Prices, shipped
+from pushsim.errors import InputError
+from pushsim.mesh import Change
+from pushsim.metrics import BOUNDS, Histogram
+from pushsim.planner import Cells, View
+from pushsim.releases import rules
+from pushsim.requests import PushRequest
+from pushsim.settings import Clients
+
+MS = 1_000_000
+
+
+# ---- cores
+
+
+def test_cores_share_equally_when_jobs_are_more_than_cores() -> None:
+    cores = Cores(2)
+    for job in range(4):
+        cores.start(0, job, 1000)
+    assert cores.due() == 2000
+    assert [cores.finish(2000) for _ in range(4)] == [0, 1, 2, 3]
+    assert cores.due() == NEVER
+
+
+def test_a_lone_job_has_no_more_than_one_core() -> None:
+    cores = Cores(8)
+    cores.start(0, 7, 1000)
+    assert cores.due() == 1000
+
+
+def test_half_a_core_takes_twice_as_long() -> None:
+    cores = Cores(0.5)
+    cores.start(0, 0, 1000)
+    assert cores.due() == 2000
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cpus=st.sampled_from([0.5, 1, 1.5, 2, 16]),
+    jobs=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 3000)), min_size=1, max_size=12),
+)
+def test_cores_agree_with_exact_processor_sharing(cpus: float, jobs: list[tuple[int, int]]) -> None:
+    jobs = sorted(jobs)
+    cores, ends, waiting = Cores(cpus), {}, list(enumerate(jobs))
+    while waiting or cores.jobs:
+        due = cores.due()
+        if waiting and waiting[0][1][0] <= due:
+            number, (at, work) = waiting.pop(0)
+            cores.start(at, number, work)
+        else:
+            ends[cores.finish(due)] = due
+    exact = _sharing(Fraction(cpus), jobs)
+    # Each start or end may lose a tick of the service clock, and each end is at a whole ns.
+    slack = 3 * len(jobs) + 2 * len(jobs) * len(jobs) / TICKS / min(1, cpus)
+    assert all(abs(ends[number] - exact[number]) <= slack for number in ends)
+    assert len(ends) == len(jobs)
+
+
+def _sharing(cpus: Fraction, jobs: Sequence[tuple[int, int]]) -> dict[int, Fraction]:
+    """When each job ends under processor sharing, in fractions."""
+    left: dict[int, Fraction] = {}
+    ends: dict[int, Fraction] = {}
+    now, waiting = Fraction(0), list(enumerate(jobs))
+    while waiting or left:
+        rate = min(Fraction(1), cpus / len(left)) if left else Fraction(1)
+        to_end = min(left.values()) / rate if left else None
+        to_start = waiting[0][1][0] - now if waiting else None
+        step = min(value for value in (to_end, to_start) if value is not None)
+        now += step
+        left = {number: work - step * rate for number, work in left.items()}
+        for number in [number for number, work in left.items() if work <= 0]:
+            ends[number] = now
+            del left[number]
+        while waiting and waiting[0][1][0] <= now:
+            number, (_, work) = waiting.pop(0)
+            left[number] = Fraction(work)
+    return ends
+
+
+def test_work_is_booked_to_the_second_it_was_done_in() -> None:
+    cores = Cores(1)
+    cores.start(SECOND // 2, 0, 2 * SECOND)
+    cores.finish(cores.due())
+    cores.advance(5 * SECOND)
+    assert cores.spent == [SECOND // 2, SECOND, SECOND // 2, 0, 0, 0]
+
+
+# ---- debouncer
+
+
+def test_an_isolated_event_is_pushed_exactly_after() -> None:
+    debouncer = Debouncer(100 * MS, 10_000 * MS)
+    debouncer.submit(5, 0)
+    assert debouncer.due == 5 + 100 * MS
+    assert debouncer.tick(debouncer.due) == Batch((0,), 5, held=False)
+
+
+def test_later_events_do_not_move_the_timer_but_the_tick_does() -> None:
+    debouncer = Debouncer(100, 10_000)
+    debouncer.submit(0, 0)
+    debouncer.submit(60, 1)
+    assert debouncer.due == 100
+    assert debouncer.tick(100) is None
+    assert debouncer.due == 160
+    assert debouncer.tick(160) == Batch((0, 1), 0, held=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    gaps=st.lists(st.integers(0, 150), min_size=1, max_size=80),
+    lasts=st.lists(st.integers(0, 400), min_size=1, max_size=80),
+)
+def test_debouncer_pushes_all_once_in_order_and_within_its_bounds(gaps: list[int], lasts: list[int]) -> None:
+    after, most = 100, 500
+    debouncer = Debouncer(after, most)
+    arrivals = [sum(gaps[: n + 1]) for n in range(len(gaps))]
+    pushed: list[int] = []
+    now, free_at = 0, NEVER
+    coming = list(enumerate(arrivals))
+    while coming or debouncer.pending or free_at < NEVER:
+        now = min(coming[0][1] if coming else NEVER, debouncer.due, free_at)
+        batch = None
+        if coming and coming[0][1] == now:
+            debouncer.submit(now, coming.pop(0)[0])
+            continue
+        if free_at == now:
+            free_at = NEVER
+            batch = debouncer.finished(now)
+        else:
+            batch = debouncer.tick(now)
+        if batch:
+            assert free_at == NEVER, "one Push at a time"
+            assert now - arrivals[batch.requests[-1]] >= after or batch.held
+            if batch.held:
+                assert now - batch.since >= most
+            pushed += batch.requests
+            free_at = now + lasts[len(pushed) % len(lasts)]
+    assert pushed == list(range(len(arrivals)))
+
+
+def test_a_busy_stream_is_held_back_until_the_maximum() -> None:
+    debouncer = Debouncer(100, 1000)
+    batch, now = None, 0
+    for now in range(0, 3000, 50):
+        if debouncer.due <= now:
+            batch = debouncer.tick(debouncer.due)
+            if batch:
+                break
+        debouncer.submit(now, now)
+    assert batch is not None
+    assert batch.held
+    assert 1000 <= now < 1100 + 50
+
+
+# ---- queue, limiter, knobs
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["push", "take", "done"]), st.integers(0, 3)), max_size=60))
+def test_the_queue_never_holds_a_connection_twice_and_loses_no_push(steps: list[tuple[str, int]]) -> None:
+    queue, push, taken = PushQueue(4), 0, []
+    got: dict[int, list[tuple[int, int]]] = {c: [] for c in range(4)}
+    for step, connection in steps:
+        if step == "push":
+            for c in range(4):
+                queue.enqueue(c, push, 10 * push)
+            push += 1
+        elif step == "take" and len(queue):
+            event = queue.dequeue()
+            assert event.start == 10 * event.first, "the oldest Start is kept"
+            got[event.connection].append((event.first, event.last))
+            taken.append(event.connection)
+        elif step == "done" and connection in taken:
+            taken.remove(connection)
+            queue.done(connection)
+        assert len(queue) <= 4
+        assert len(set(queue.line)) == len(queue.line)
+        assert not set(queue.line) & set(taken)
+    for intervals in got.values():
+        assert all(b[0] == a[1] + 1 for a, b in pairwise(intervals))
+
+
+def test_the_limiter_admits_at_its_rate_and_refuses_whoever_would_wait_a_second() -> None:
+    limiter = RequestLimiter(10)
+    admitted = [limiter.arrive(0) for _ in range(12)]
+    assert admitted[:11] == [n * SECOND // 10 for n in range(11)]
+    assert admitted[11] == NEVER
+    assert limiter.arrive(SECOND) == 11 * SECOND // 10
+
+
+def test_draws_are_spread_evenly() -> None:
+    counts = [0] * 10
+    for who in range(5000):
+        counts[draw(1, 2, who, 3) % 10] += 1
+    assert all(400 < count < 600 for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("release", "cpus", "throttle", "streams"),
+    [("1.20", 4, 100, 25), ("1.21", 1, 20, 20), ("1.24.6", 4, 35, 35), ("1.30", 32, 100, 100), ("1.27", 0.5, 20, 20)],
+)
+def test_defaults_by_release_and_cores(release: str, cpus: float, throttle: int, streams: int) -> None:
+    found = knobs(release, cpus, {})
+    assert (found.throttle, found.streams_per_s) == (throttle, streams)
+    assert (found.debounce_after_ns, found.debounce_max_ns) == (100 * MS, 10_000 * MS)
+
+
+def test_knobs_are_read_from_the_environment_and_errors_name_them() -> None:
+    found = knobs(
+        "1.24", 4, {"PILOT_PUSH_THROTTLE": "7", "PILOT_DEBOUNCE_AFTER": "1s", "PILOT_ENABLE_EDS_DEBOUNCE": "0"}
+    )
+    assert (found.throttle, found.debounce_after_ns, found.eds_debounce) == (7, SECOND, False)
+    with pytest.raises(InputError, match="PILOT_DEBOUNCE_MAX"):
+        knobs("1.24", 4, {"PILOT_DEBOUNCE_MAX": "10"})
+
+
+# ---- the thirteen traps
+
+
+class Rig:
+    """A machine with a minimal driver: everything in the machine's own order, without simpy."""
+
+    def __init__(self, planner: FakePlanner, names: Sequence[str], *, cpus: float = 4, **knob: object) -> None:
+        self.planner = planner
+        settings = Knobs(**{"throttle": 100, "streams_per_s": 1000, **knob})  # type: ignore[arg-type]
+        changes = [Change(name=name) for name in names]
+        self.machine = Machine(
+            [planner],
+            changes,
+            cpus=cpus,
+            knobs=settings,
+            prices=Prices(shipped("1.24")),
+            clients=Clients(),
+            seed=1,
+            keep_log=True,
+        )
+        self.now = 0
+        self.machine.connect_all(0)
+        self.until(NEVER)
+        self.now = (self.now // SECOND + 1) * SECOND
+        self.machine.start_counting(self.now)
+        self.replica = self.machine.replicas[0]
+        assert self.machine.log is not None
+        self.machine.log.clear()
+        self.log = self.machine.log
+        self.tally = self.machine.tally
+
+    def write(self, change: int) -> None:
+        self.machine.write(self.now, change)
+
+    def until(self, end: int) -> None:
+        """Everything due before `end`."""
+        machine = self.machine
+        while True:
+            dues = [(machine.tick_due(0), 0), (machine.finish_due(0), 1), (machine.wake_due(), 2)]
+            at, what = min(dues)
+            if at >= end or at == NEVER:
+                break
+            self.now = at
+            if what == 0:
+                machine.tick(at, 0)
+            elif what == 1:
+                machine.finish(at, 0)
+            else:
+                machine.wake(at)
+        if end < NEVER:
+            self.now = end
+
+    def of(self, *kinds: int) -> list[tuple[int, int, int, int, int]]:
+        return [entry for entry in self.log if entry[1] in kinds]
+
+
+def test_01_convergence_starts_after_debounce_and_push_context() -> None:
+    rig = Rig(FakePlanner((1,), services=5000), ["svc:0"])
+    begun = rig.now
+    rig.write(0)
+    rig.until(NEVER)
+    published = rig.of(PUBLISHED)[0][0]
+    context = rig.machine.prices.work_ns({"push.services": 5000})
+    assert published - begun > 100 * MS + context
+    assert list(rig.tally.converged) == [rig.of(PUSHED)[0][0] - published]
+    assert rig.tally.debounced[0] >= 100 * MS + context
+
+
+def test_02_a_slot_is_held_while_the_connection_is_busy() -> None:
+    planner = FakePlanner((2,), services=2)
+    rig = Rig(planner, ["svc:0"], throttle=1)
+    busy = rig.machine.ring[0]
+    rig.machine.phase[busy] = 4  # answering a request
+    rig.write(0)
+    rig.until(NEVER)
+    waiting = rig.machine.offered[busy]
+    if waiting is None:  # the ring began at the other one, which was served first and left the slot
+        assert len(rig.of(PUSHED)) == 1
+    assert rig.machine.offered[busy] is not None
+    assert rig.replica.free == 0
+    assert [entry[2] for entry in rig.of(DEQUEUED)][-1] == busy, "taken before the connection was free"
+    pushed = len(rig.of(PUSHED))
+    rig.machine.phase[busy] = IDLE
+    rig.machine._next_on(rig.now, busy)
+    rig.until(NEVER)
+    assert len(rig.of(PUSHED)) == 2 > pushed
+    assert rig.replica.free == 1
+
+
+def test_03_requests_bypass_the_throttle() -> None:
+    planner = FakePlanner((4,), services=2, solicited=True)
+    rig = Rig(planner, ["svc:0"], throttle=1)
+    rig.write(0)
+    rig.until(NEVER)
+    replies = [entry for entry in rig.of(SENT) if entry[4] == 4]
+    assert len(replies) == 4
+    # An answer goes out while the only slot is with somebody else.
+    dequeued = [entry[0] for entry in rig.of(DEQUEUED)]
+    assert len(dequeued) == 4
+    assert rig.tally.considered == 4, "no slot and no queue for answers"
+    connects = Rig(FakePlanner((50,)), [], throttle=1)
+    assert connects.replica.free == 1
+    assert connects.machine.tally.considered == 0
+
+
+def test_04_merging_keeps_the_oldest_start_so_delays_grow_under_overload() -> None:
+    planner = FakePlanner((60,), services=400, unscoped=True)
+    rig = Rig(planner, [f"svc:{n}" for n in range(12)], cpus=1, throttle=5)
+    for change in range(12):
+        rig.write(change)
+        rig.until(rig.now + 150 * MS)
+    rig.until(NEVER)
+    merged = [entry for entry in rig.of(DEQUEUED) if entry[4] > entry[3]]
+    assert merged, "pushes were merged"
+    starts = {push.number: push.start for push in rig.tally.pushes}
+    done = {(entry[2], entry[4]): entry for entry in rig.of(PUSHED)}
+    expected = sorted(entry[0] - starts[entry[3]] for entry in done.values())
+    assert sorted(rig.tally.converged) == expected
+    assert rig.replica.queue.longest <= 60
+
+
+def test_05_spared_proxies_take_a_slot_and_give_queue_samples_but_no_convergence() -> None:
+    rig = Rig(FakePlanner((3, 5), services=2), ["svc:0"])
+    rig.write(0)
+    rig.until(NEVER)
+    assert (rig.tally.considered, rig.tally.pushed) == (8, 3)
+    assert (len(rig.tally.queued), len(rig.tally.converged)) == (8, 3)
+    assert len(rig.of(SPARED)) == 5
+    spared = rig.of(SPARED)[0]
+    taken = next(entry for entry in rig.of(DEQUEUED) if entry[2] == spared[2])
+    assert spared[0] > taken[0], "sparing costs work"
+
+
+def test_06_a_tick_during_a_push_is_lost_and_the_end_of_the_push_looks_again() -> None:
+    debouncer = Debouncer(100, 10_000)
+    debouncer.submit(0, 0)
+    assert debouncer.tick(100)
+    debouncer.submit(120, 1)
+    assert debouncer.due == 220
+    assert debouncer.tick(220) is None
+    assert debouncer.due == NEVER, "lost, not deferred"
+    assert debouncer.finished(5000) == Batch((1,), 120, held=False)
+
+
+def test_07_endpoint_events_evict_what_depends_on_the_host_routes_too() -> None:
+    cache = XdsCache({"CDS", "EDS", "RDS"})
+    one = View(0, *_cells([0], [1], [0]))
+    route = View(1, *_cells([9], [1], [50]))
+    for xds, view in (("EDS", one), ("RDS", route)):
+        cache.fill(xds, view, 10, 100)  # type: ignore[arg-type]
+    assert cache.missing("RDS", route) == (0, 0)
+    cache.clear(20, _cells([0, 9], [1], [0])[0])  # the planner names every dependent cell, the route among them
+    assert cache.missing("RDS", route) == (1, 50)
+    assert cache.bytes == 0
+
+
+def test_08_the_token_refuses_entries_older_than_the_last_event() -> None:
+    cache = XdsCache({"CDS", "EDS", "RDS"})
+    view = View(0, *_cells([1, 2], [3, 4], [0, 0]))
+    cache.clear(50, _cells([], [], [])[0])  # an event arrives while a fan-out that started at 40 drains
+    cache.fill("CDS", view, 40, 700)
+    assert cache.missing("CDS", view) == (7, 0)
+    cache.fill("CDS", view, 0, 700)
+    assert cache.missing("CDS", view) == (7, 0), "a proxy that was never pushed does not write"
+    cache.fill("CDS", view, 60, 700)
+    assert cache.missing("CDS", view) == (0, 0)
+    assert cache.bytes == 700
+
+
+def test_08_churn_makes_every_miss_repeat() -> None:
+    def misses(*, churn: bool) -> int:
+        rig = Rig(FakePlanner((40,), services=400, unscoped=True), ["svc:0", "ep:1"], cpus=1, throttle=1)
+        rig.write(0)
+        while not rig.of(PUBLISHED):
+            rig.until(rig.now + MS // 10)
+        if churn:
+            rig.write(1)
+        rig.until(NEVER)
+        plan = next(plan for plan in rig.machine.plans if (plan.first, plan.last) == (0, 0))
+        assert plan.planned.responses[0].xds == "CDS"
+        return plan.missed_resources[0]
+
+    assert misses(churn=False) == 400, "the first fills the cache for all others"
+    assert misses(churn=True) >= 5 * 400, "an event refuses their entries until the next Push"
+
+
+def _cells(cells: list[int], resources: list[int], units: list[int]) -> tuple[Cells, Cells, Cells]:
+    as_array = [np.array(values, dtype=np.int32) for values in (cells, resources, units)]
+    return as_array[0], as_array[1], as_array[2]
+
+
+def test_09_the_machine_sends_what_is_planned_listeners_and_routes_whole() -> None:
+    """That LDS and RDS are complete sets is the planner's; the machine prices and sends all of each response."""
+    rig = Rig(FakePlanner((1,), services=30, unscoped=True), ["svc:0"])
+    rig.write(0)
+    rig.until(NEVER)
+    plan = next(plan for plan in rig.machine.plans if plan.first == 0)
+    sizes = {r.xds: r.size_bytes for r in plan.planned.responses}
+    assert [r.xds for r in plan.planned.responses] == ["CDS", "EDS", "LDS", "RDS"]
+    assert plan.prices[2].hit_ps >= sizes["LDS"] * rig.machine.prices.ps["send.bytes"]
+    assert plan.prices[3].cached == 0
+
+
+def test_10_prometheus_shows_no_more_than_thirty_seconds() -> None:
+    histogram = Histogram.of_ns(BOUNDS["pilot_proxy_convergence_time"], [90 * SECOND] * 100)
+    assert histogram.quantile(0.99) == 30
+
+
+def test_11_connections_end_by_age_and_come_back_with_full_generations() -> None:
+    planner = FakePlanner((20,), services=3)
+    rig = Rig(planner, [])
+    rig.machine.reconnect_ns = 60 * SECOND
+    rig.machine.start_aging(rig.now)
+    begun = rig.now
+    rig.until(begun + 600 * SECOND)
+    back = rig.of(CONNECTED)
+    assert 20 * 600 / 60 * 0.7 < len(back) < 20 * 600 / 60 * 1.3
+    sent = sum(sum(plan.sent) for plan in rig.machine.plans)
+    assert sent == 4 * len(back)
+
+
+def test_12_an_empty_config_set_poisons_the_batch_until_1_25() -> None:
+    """The batch goes to the planner request by request, in order; merging them is PushRequest's, by release."""
+    rig = Rig(FakePlanner((1,), services=9), ["svc:3", "cfg:1", "ep:4"])
+    for change in (0, 1, 2):
+        rig.write(change)
+    rig.until(NEVER)
+    assert [(kind, service) for _, kind, service in rig.planner.pushes[0]] == [("svc", 3), ("cfg", 1), ("ep", 4)]
+    keyed = PushRequest(keys=frozenset({("ServiceEntry", "a", "b")}))  # type: ignore[arg-type]
+    assert keyed.merge(PushRequest(), rules("1.24")).everything(rules("1.24"))
+    assert not keyed.merge(PushRequest(), rules("1.26")).everything(rules("1.26"))
+
+
+def test_13_what_a_proxy_gets_is_decided_on_the_merged_interval_and_its_own_state() -> None:
+    planner = FakePlanner((30,), services=300, unscoped=True)
+    rig = Rig(planner, [f"svc:{n}" for n in range(6)], cpus=0.2, throttle=1)
+    for change in range(6):
+        rig.write(change)
+        rig.until(rig.now + 120 * MS)
+    rig.until(NEVER)
+    intervals = {(first, last) for _, _, first, last, _ in planner.asked}
+    assert any(last > first for first, last in intervals)
+    assert {entry[3:] for entry in rig.of(DEQUEUED)} == intervals
+    shown = sum(len(plan.planned.responses[0].shows) * plan.sent[0] for plan in rig.machine.plans if plan.first >= 0)
+    assert shown == 180 == len(rig.tally.received), "each proxy is shown each change once"
+
+
+# ---- beyond the traps
+
+
+def test_endpoint_changes_go_around_the_debouncer_if_told_to() -> None:
+    rig = Rig(FakePlanner((1,), services=2), ["ep:0"], eds_debounce=False)
+    begun = rig.now
+    rig.write(0)
+    rig.until(NEVER)
+    assert rig.of(PUBLISHED)[0][0] - begun < 2 * MS
+    assert not len(rig.tally.debounced)
+
+
+def test_builders_of_scopes_take_turns_and_each_scope_is_built_once() -> None:
+    def last(lazy: bool) -> tuple[int, int]:
+        planner = FakePlanner((10, 10, 10), services=3000, unscoped=True, lazy_scopes=lazy)
+        rig = Rig(planner, ["svc:0"], cpus=64)
+        rig.write(0)
+        rig.until(NEVER)
+        return rig.of(PUSHED, SPARED)[-1][0] - rig.of(PUBLISHED)[0][0], rig.tally.amounts["scope.derived"]
+
+    lazy, work = last(True)
+    eager, none = last(False)
+    assert (work, none) == (3 * 3000, 0)
+    once = Prices(shipped("1.24")).work_ns({"scope.derived": 3000})
+    assert lazy >= 3 * once
+    assert lazy > eager
+
+
+def test_a_proxy_update_bypasses_debounce_and_reaches_only_its_proxy() -> None:
+    rig = Rig(FakePlanner((3,), services=3), ["svc:0", "proxy:0.1"])
+    rig.write(0)
+    rig.until(NEVER)
+    rig.log.clear()
+    begun = rig.now
+    rig.write(1)
+    rig.until(NEVER)
+    assert [entry[2] for entry in rig.of(PUSHED)] == [1]
+    assert rig.of(DEQUEUED)[0][0] - begun < MS
+    assert rig.planner.asked[-1] == (0, 0, 0, 0, True)
+
+
+def test_pods_come_and_go() -> None:
+    rig = Rig(FakePlanner((3,), services=3, late=1), ["join:0.2", "svc:0", "leave:0.0", "svc:1"])
+    assert rig.replica.connected == 2
+    rig.write(0)
+    rig.until(rig.now + 5 * SECOND)
+    assert rig.replica.connected == 3
+    rig.write(1)
+    rig.until(rig.now + 5 * SECOND)
+    assert rig.tally.considered == 3
+    rig.write(2)
+    rig.until(rig.now + 5 * SECOND)
+    rig.write(3)
+    rig.until(NEVER)
+    assert rig.tally.considered == 5
+    assert rig.replica.connected == 2
+
+
+def test_a_restarted_istiod_gets_its_proxies_back_and_loses_no_change() -> None:
+    planner = FakePlanner((20,), services=50, unscoped=True)
+    rig = Rig(planner, ["svc:0", "svc:1"], cpus=1, throttle=2)
+    rig.write(0)
+    rig.until(rig.now + 105 * MS)
+    rig.write(1)
+    rig.until(rig.now + MS // 10)
+    rig.machine.restart(rig.now, 0)
+    assert rig.replica.connected == 0
+    rig.until(NEVER)
+    assert rig.machine.settled
+    assert rig.replica.connected == 20
+    assert {service for push in planner.pushes for _, _, service in push} == {0, 1}
+    assert PUSHING not in rig.machine.phase
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(["ep:0", "ep:3", "svc:1", "svc:5", "cfg:2", "no"]), min_size=1, max_size=12),
+    gaps=st.lists(st.integers(0, 250), min_size=12, max_size=12),
+    throttle=st.integers(1, 5),
+    cpus=st.sampled_from([0.5, 1, 4]),
+)
+def test_every_change_reaches_every_proxy_that_imports_it_once(
+    names: list[str], gaps: list[int], throttle: int, cpus: float
+) -> None:
+    planner = FakePlanner((4, 3, 2), services=9, solicited=True, lazy_scopes=True)
+    rig = Rig(planner, names, cpus=cpus, throttle=throttle)
+    for change, gap in enumerate(gaps[: len(names)]):
+        rig.write(change)
+        rig.until(rig.now + gap * MS)
+    rig.until(NEVER)
+    assert rig.machine.settled
+    sizes = (4, 3, 2)
+    expected = sum(sizes[int(name[-1]) % 3] for name in names if name != "no")
+    assert len(rig.tally.received) == expected
+    assert min(rig.tally.received, default=SECOND) >= 100 * MS
+    assert rig.replica.free == throttle
+    assert rig.tally.flight[0].value == 0
