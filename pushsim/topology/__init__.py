@@ -11,7 +11,7 @@ from pushsim.topology.generate import generate
 from pushsim.topology.objects import proxy_of
 from pushsim.topology.registered import SOURCES, AnySource
 from pushsim.topology.seeds import Stream
-from pushsim.topology.selection import Section, Selector
+from pushsim.topology.selection import Labels, Section, Selector
 from pushsim.topology.spec import App, Calls, Gateways, Generate, Namespaces
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Dated",
     "Gateways",
     "Generate",
+    "Labels",
     "Namespaces",
     "Section",
     "Selector",

@@ -13,7 +13,7 @@ from pushsim.topology.churn import Episode, Source, Step, wrote
 from pushsim.topology.generate import namespace_object
 from pushsim.topology.objects import Template
 from pushsim.topology.seeds import Stream, suffix
-from pushsim.topology.selection import in_namespaces
+from pushsim.topology.selection import Labels, in_namespaces
 from pushsim.topology.spec import Name, PortNumber
 from pushsim.topology.world import World
 from pushsim.units import SECOND_NS, Duration, whole
@@ -27,7 +27,7 @@ class Creating(Source):
     services: Positive = Field(default=1, description="created at each arrival")
     pods: int = Field(default=1, ge=0, description="of each service")
     ports: dict[str, PortNumber] = Field(default={"http": 8080}, min_length=1)
-    labels: dict[str, str] = Field(default_factory=dict, description="of services and pods")
+    labels: Labels = Field(default_factory=dict, description="of services and pods")
     sidecar: bool = Field(default=False, description="pods are proxies, which connect")
     headless: bool = False
     account: str = "default"

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pushsim.mesh import Object
 
 #: Where control planes live: never chosen unless named.
 SYSTEM_NAMESPACES = frozenset({"istio-system", "kube-system"})
+
+
+_LABEL_NAME = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)")
+_LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+def _labels(value: dict[str, str]) -> dict[str, str]:
+    for key, text in value.items():
+        prefix, slash, name = key.rpartition("/")
+        if not _LABEL_NAME.fullmatch(name) or (slash and not _LABEL_PREFIX.fullmatch(prefix)):
+            raise ValueError(
+                f"{key!r} is no label name: use letters, digits, - _ . (at most 63), after an optional dns/"
+            )
+        if text and not _LABEL_NAME.fullmatch(text):
+            raise ValueError(f"{text!r} (of {key}) is no label value: use letters, digits, - _ . (at most 63)")
+    return value
+
+
+#: Kubernetes labels.
+Labels = Annotated[dict[str, str], AfterValidator(_labels)]
 
 
 class Section(BaseModel):
@@ -25,7 +47,7 @@ class Selector(Section):
     Without `namespaces`, every namespace but istio-system and kube-system.
     """
 
-    labels: dict[str, str] = Field(default_factory=dict, description="labels that must all be there")
+    labels: Labels = Field(default_factory=dict, description="labels that must all be there")
     namespaces: list[str] = Field(default_factory=list, description="namespaces, `*` allowed; default: all but system")
     names: list[str] = Field(default_factory=list, description="names, `*` allowed; default: all")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from pushsim.topology.selection import Section
+from pushsim.topology.selection import Labels, Section
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 Name = Annotated[str, Field(pattern=rf"^{_LABEL}$", max_length=63)]
@@ -38,7 +38,7 @@ class Namespaces(Section):
 
     name: Name
     count: int | None = Field(default=None, ge=0, description="how many; without it one, called exactly `name`")
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
 
 
 class App(Section):
@@ -51,7 +51,7 @@ class App(Section):
     ports: dict[str, PortNumber] = Field(
         default={"http": 8080}, min_length=1, description="by name, which tells the protocol"
     )
-    labels: dict[str, str] = Field(default_factory=dict, description="labels of services and pods")
+    labels: Labels = Field(default_factory=dict, description="labels of services and pods")
     sidecar: bool = Field(default=True, description="pods are proxies")
     headless: bool = Field(default=False, description="clusterIP None and a StatefulSet's pod names")
     account: str = Field(default="default", description="service account of the pods")
