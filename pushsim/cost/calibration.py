@@ -6,7 +6,6 @@ nearest release.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,16 +68,15 @@ def shipped(release: str, cpu_speed: float = 1.0) -> Calibration:
 
 def load(path: Path, release: str) -> Calibration:
     """Read a calibration file; InputError names every problem in it."""
-    import ryml
+    from pushsim.manifests.document import parse_one
 
     try:
-        text = path.read_bytes()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror}", str(path), remedy="check the path")) from None
-    try:
-        data = json.loads(ryml.emit_json_malloc(ryml.parse_in_arena(text), 0))
-    except (RuntimeError, ValueError) as error:
-        raise InputError(Problem(f"is not YAML: {error}", str(path), remedy="correct the syntax")) from None
+    except UnicodeDecodeError:
+        raise InputError(Problem("is not UTF-8 text", str(path), remedy="write one with `pushsim calibrate`")) from None
+    data = parse_one(text, str(path))
     return parse(data, release, str(path))
 
 

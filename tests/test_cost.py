@@ -1,0 +1,158 @@
+"""Coefficients, calibrations, integer prices, and totals with their bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsim.cost import (
+    DEFAULTS,
+    DRIVERS,
+    Calibration,
+    Prices,
+    envoy_memory,
+    istiod_cpu,
+    istiod_memory,
+    load,
+    parse,
+    shipped,
+)
+from pushsim.errors import InputError
+from pushsim.planner import Response, Shape, View
+
+
+def test_every_coefficient_has_unit_source_and_error() -> None:
+    for name, coefficient in DEFAULTS.items():
+        assert coefficient.unit in {"us", "ns", "ms", "bytes", "1"}, name
+        assert coefficient.source.startswith(("[D]", "[E]")), name
+        assert 0 <= coefficient.error < 1, name
+        low, high = coefficient.interval
+        assert low <= coefficient.value <= high, name
+
+
+@given(st.dictionaries(st.sampled_from(sorted(DRIVERS - {"push.services"})), st.integers(0, 10**6), max_size=8))
+def test_integer_prices_agree_with_the_coefficients(counts: dict[str, int]) -> None:
+    counts = {name: amount for name, amount in counts.items() if not name.startswith("memory.")}
+    calibration = shipped("1.24")
+    exact_s = istiod_cpu(calibration, counts).value
+    assert Prices(calibration).work_ns(counts) / 1e9 == pytest.approx(exact_s, rel=1e-3, abs=2e-9)
+
+
+def test_a_faster_core_takes_less() -> None:
+    work = {"cds.miss": 1000}
+    slow, fast = Prices(shipped("1.24")).work_ns(work), Prices(shipped("1.24", cpu_speed=2.0)).work_ns(work)
+    assert fast == pytest.approx(slow / 2, rel=1e-6)
+
+
+def test_sorting_makes_services_dearer_than_linear() -> None:
+    prices = Prices(shipped("1.24"))
+    assert prices.work_ns({"push.services": 10_000}) > 10 * prices.work_ns({"push.services": 1_000})
+
+
+def test_marshalling_was_dearer_before_vtprotobuf() -> None:
+    def work(release: str) -> int:
+        return Prices(shipped(release)).response(Response("LDS", 1, 100_000)).work_ns(0, 0)
+
+    assert work("1.21") > work("1.22") == work("1.30")
+    assert work("1.13") == work("1.21")
+
+
+@given(hits=st.integers(0, 500), misses=st.integers(0, 500), units=st.integers(0, 5000))
+def test_a_miss_costs_more_than_a_hit_and_all_misses_are_full_price(hits: int, misses: int, units: int) -> None:
+    total = hits + misses
+    if not total:
+        return
+    cells = np.arange(total, dtype=np.int32)
+    ones = np.ones(total, dtype=np.int32)
+    view = View(0, cells, ones, ones * 0)
+    price = Prices(shipped("1.24")).response(Response("CDS", total, 1000 * total, view=view))
+    assert price.work_ns(0, 0) <= price.work_ns(misses, 0) <= price.work_ns(total, 0)
+    if misses:
+        assert price.work_ns(misses, 0) > price.work_ns(0, 0)
+    full = Prices(shipped("1.24"))
+    uncached = {"cds.miss": total, "send.responses": 1, "send.acks": 1}
+    uncached |= {"send.bytes": 1000 * total, "send.marshalled": 1000 * total}
+    assert price.work_ns(total, 0) == pytest.approx(full.work_ns(uncached), abs=2)
+
+
+def test_eds_misses_cost_by_endpoint() -> None:
+    view = View(0, np.array([0], dtype=np.int32), np.array([1], dtype=np.int32), np.array([1000], dtype=np.int32))
+    price = Prices(shipped("1.24")).response(Response("EDS", 1, 0, view=view))
+    calibration = shipped("1.24")
+    extra = calibration["eds.miss"] - calibration["eds.hit"] + 1000 * calibration["eds.endpoints"]
+    assert (price.work_ns(1, 1000) - price.work_ns(0, 0)) / 1e3 == pytest.approx(extra * calibration["gc"], rel=1e-6)
+
+
+def test_proxy_memory_grows_with_what_it_holds_and_with_workers() -> None:
+    calibration = shipped("1.24")
+    small = envoy_memory(calibration, Shape(clusters=100, endpoints=500, listeners=20), 2)
+    large = envoy_memory(calibration, Shape(clusters=5000, endpoints=20_000, listeners=60), 2)
+    wide = envoy_memory(calibration, Shape(clusters=5000, endpoints=20_000, listeners=60), 16)
+    assert small.low < small.value < small.high
+    assert small.value < large.value < wide.value
+    assert large.value - small.value == pytest.approx(
+        1.2 * (4900 * (28e3 + 2 * 1.6e3) + 19_500 * 1.4e3 + 40 * 50e3), rel=1e-9
+    )
+
+
+def test_istiod_memory_is_by_connection_and_service() -> None:
+    calibration = shipped("1.24")
+    one = istiod_memory(calibration, {"memory.services": 10}, 100, 1000, 0, 0)
+    two = istiod_memory(calibration, {"memory.services": 10}, 200, 2000, 0, 0)
+    assert two.value - one.value == pytest.approx(100 * 1.3e6 + 1000 * 370)
+    assert one.low < one.value < one.high
+
+
+def test_a_calibration_file_keeps_what_it_does_not_hold(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "format: 1\nistio: '1.24.6'\nmachine: {cpu: x, cores: 2}\ncpu_speed: 0.5\n"
+        "coefficients:\n  cds.miss: {value: 20.5, unit: us, error: 0.1, source: here, fitted: true}\nfit: {}\n"
+    )
+    calibration = load(path, "1.24")
+    assert (calibration["cds.miss"], calibration.cpu_speed, calibration.name) == (20.5, 0.5, "mine.yaml")
+    assert calibration.coefficients["cds.miss"].fitted
+    assert calibration["eds.miss"] == DEFAULTS["eds.miss"].value
+    assert parse(calibration.dump(), "1.24", "mine.yaml") == calibration
+
+
+def test_all_that_is_wrong_with_a_calibration_is_said_at_once() -> None:
+    with pytest.raises(InputError) as caught:
+        parse(
+            {
+                "format": 2,
+                "cpu_speed": 0,
+                "colour": 1,
+                "coefficients": {
+                    "nope": {"value": 1},
+                    "gc": 1.2,
+                    "cds.miss": {"value": -1},
+                    "eds.hit": {"value": 1, "unit": "s"},
+                },
+            },
+            "1.24",
+        )
+    assert len(caught.value.problems) == 7
+    assert all(problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize("text", [b"", b"[1, 2]", b"a: [", b"\x00\xff"])
+def test_a_file_that_is_no_calibration_is_bad_input(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=r"bad\.yaml"):
+        load(path, "1.24")
+
+
+def test_a_missing_calibration_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "none.yaml", "1.24")
+
+
+def test_the_nearest_release_is_the_newest_that_is_not_newer() -> None:
+    assert shipped("1.12").coefficients == shipped("1.13").coefficients
+    assert isinstance(shipped("1.31.1"), Calibration)
