@@ -16,7 +16,7 @@ from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, Push
 from pushsim.control.cache import XdsCache
 from pushsim.control.cores import SECOND, TICKS
 from pushsim.control.limiter import draw
-from pushsim.control.machine import CONNECTED, DEQUEUED, IDLE, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
+from pushsim.control.state import CONNECTED, DEQUEUED, IDLE, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
 from pushsim.cost import Prices, shipped
 from pushsim.errors import InputError
 from pushsim.mesh import Change

@@ -15,8 +15,9 @@ from pushsim.control.cores import NEVER, Cores
 from pushsim.control.debounce import Batch, Debouncer
 from pushsim.control.knobs import Knobs, knobs
 from pushsim.control.limiter import RequestLimiter
-from pushsim.control.machine import LOG_NAMES, Machine
+from pushsim.control.machine import Machine
 from pushsim.control.queue import PushQueue
+from pushsim.control.state import LOG_NAMES
 from pushsim.control.tally import Plan, PushRecord, Tally
 
 __all__ = [

@@ -1,0 +1,234 @@
+"""From the queue to a proxy: slots, connections, responses (reference §1.6 to §1.8)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pushsim.control.queue import Event
+from pushsim.control.replica import UNSET, Replica
+from pushsim.control.state import (
+    ASK,
+    DEQUEUED,
+    IDLE,
+    PUSHED,
+    PUSHING,
+    REPLYING,
+    SCOPING,
+    SENT,
+    SERVING,
+    SPARED,
+    UNBLOCK,
+    State,
+)
+from pushsim.control.tally import Plan, Sent
+from pushsim.planner import Planned, Scope
+
+
+class Serving(State):
+    """How connections work off events and requests."""
+
+    def _close(self, now: int, c: int, how: int) -> None:
+        raise NotImplementedError  # streams
+
+    def _dispatch(self, now: int, replica: Replica) -> None:
+        """While a slot is free and somebody waits: take the slot, dequeue, offer the event to the connection."""
+        queue, tally = replica.queue, self.tally
+        while replica.free and queue.line:
+            replica.free -= 1
+            event = queue.dequeue()
+            tally.considered += 1
+            tally.queued.append(now - event.start)
+            self._note(now, DEQUEUED, event.connection, event.first, event.last)
+            if self.phase[event.connection] == IDLE:
+                self._begin_push(now, event)
+            else:
+                self.offered[event.connection] = event
+
+    def _begin_push(self, now: int, event: Event) -> None:
+        """The connection takes the event: what the proxy gets is decided, on its state and the merged interval."""
+        c = event.connection
+        plan = self._plan(self.replicas[self.home[c]], c, event)
+        plan.taken += 1
+        if plan.queued_at == UNSET or event.start < plan.queued_at:
+            plan.queued_at = event.start
+        self._moves_to(now, c, plan.planned.state)
+        self.phase[c], self.plan[c], self.step[c], self.event[c] = PUSHING, plan, 0, event
+        self.last_start[c] = event.start
+        self._begin(now, c, plan)
+
+    def _begin(self, now: int, c: int, plan: Plan) -> None:
+        """Proxy state first: its scope may have to be built, or waited for."""
+        scope = plan.planned.scope
+        replica = self.replicas[self.home[c]]
+        if scope is None or scope.key in replica.built:
+            self._serve(now, c, plan.work_ns)
+        elif scope.lock in replica.holder:
+            replica.line.setdefault(scope.lock, deque()).append(c)
+        else:
+            replica.holder[scope.lock] = c
+            self._start(now, replica, SCOPING, c, self._work(scope.work))
+
+    def _scope_built(self, now: int, replica: Replica, c: int) -> None:
+        """A scope is built; who waited for its lock goes on, the first that needs another one builds that."""
+        scope = self._scope(c)
+        replica.built.add(scope.key)
+        del replica.holder[scope.lock]
+        self._serve(now, c, self._current(c).work_ns)
+        line = replica.line.get(scope.lock)
+        while line:
+            waiting = line.popleft()
+            self._begin(now, waiting, self._current(waiting))
+            if scope.lock in replica.holder:
+                break
+
+    def _serve(self, now: int, c: int, before_ns: int) -> None:
+        """The connection works: `before_ns`, then the response it is at, if there is one to make."""
+        plan, step = self._current(c), self.step[c]
+        replica = self.replicas[self.home[c]]
+        work = before_ns
+        if step < plan.pushed or self.phase[c] == REPLYING:
+            response, price = plan.planned.responses[step], plan.prices[step]
+            resources = units = 0
+            if response.view is not None:
+                resources, units = replica.cache.missing(response.xds, response.view)
+                if resources:
+                    plan.missed_resources[step] += resources
+                    plan.missed_units[step] += units
+            self.missed[c] = resources
+            self.tally.flight[replica.number].add(now, response.size_bytes)
+            work += price.work_ns(resources, units)
+        replica.cores.start(now, SERVING << 32 | c, max(1, work))
+
+    def _generated(self, now: int, c: int) -> None:
+        """The connection has worked: a response is to be sent, or there was none to make."""
+        plan, step = self._current(c), self.step[c]
+        if self.phase[c] == PUSHING and step >= plan.pushed:
+            self._pushed(now, c)
+            return
+        response = plan.planned.responses[step]
+        if self.missed[c] and response.view is not None:
+            replica = self.replicas[self.home[c]]
+            replica.cache.fill(response.xds, response.view, self.last_start[c], response.size_bytes)
+            self._cached(now, replica)
+        if self.slow[c] and self.read_before[c] > now:
+            self._set(self.read_before[c], UNBLOCK, c)
+        else:
+            self._sent(now, c)
+
+    def _sent(self, now: int, c: int) -> None:
+        """Send has returned."""
+        plan, step = self._current(c), self.step[c]
+        response = plan.planned.responses[step]
+        received_at = now + self.prices.latency_ns
+        if self.slow[c]:
+            received_at = max(now, self.read_at[c]) + self.slow[c]
+            self.read_before[c], self.read_at[c] = self.read_at[c], received_at
+        plan.sent[step] += 1
+        if plan.first_sent[step] == UNSET:
+            plan.first_sent[step] = now
+        plan.last_sent[step] = now
+        tally = self.tally
+        tally.flight[self.home[c]].add(now, -response.size_bytes)
+        tally.rejected += self.nack[c]
+        first = UNSET
+        for change in response.shows:
+            written = self.written[change]
+            if written >= tally.since:
+                delay = received_at - written
+                tally.received.append(delay)
+                first = max(first, delay)
+                if delay > tally.completed.get(change, UNSET):
+                    tally.completed[change] = delay
+        self._note(now, SENT, c, plan.last, step)
+        event = self.event[c]
+        last_of_push = event is not None and step + 1 == plan.pushed
+        if tally.details is not None:
+            converged = now - event.start if event is not None and last_of_push else UNSET
+            tally.details.append(Sent(plan, step, c, now, converged, first))
+        if self.phase[c] == REPLYING:
+            self._replied(now, c, received_at)
+        elif last_of_push:
+            self._pushed(now, c)
+        else:
+            self.step[c] = step + 1
+            self._serve(now, c, 0)
+
+    def _pushed(self, now: int, c: int) -> None:
+        """pushConnection returns: convergence, MarkDone, the slot, then whoever waits."""
+        plan, event = self._current(c), self.event[c]
+        assert event is not None
+        if plan.planned.needed:
+            self.tally.pushed += 1
+            self.tally.converged.append(now - event.start)
+        self._note(now, PUSHED if plan.planned.needed else SPARED, c, event.first, event.last)
+        if plan.pushed < len(plan.planned.responses):
+            self.following += 1
+            heard = max(now + self.prices.latency_ns, self.read_at[c])
+            self._set(heard + self.prices.reply_ns, ASK, c, plan.number, plan.pushed)
+        replica = self.replicas[self.home[c]]
+        self.event[c] = None
+        self.phase[c] = IDLE
+        replica.queue.done(c)
+        replica.free += 1
+        self._next_on(now, c)
+        self._dispatch(now, replica)
+
+    # ---- requests of a proxy
+
+    def _next_on(self, now: int, c: int) -> None:
+        """The connection's loop: it ends, or takes a request, else an event that is offered."""
+        if self.closing[c]:
+            self._close(now, c, self.closing[c])
+            return
+        if self.asked[c]:
+            plan, step = self.asked[c].popleft()
+            self.phase[c], self.plan[c], self.step[c] = REPLYING, plan, step
+            if step == 0 and plan.first == UNSET:
+                self._begin(now, c, plan)
+            else:
+                self._serve(now, c, 0)
+            return
+        offered = self.offered[c]
+        if offered is not None:
+            self.offered[c] = None
+            self._begin_push(now, offered)
+
+    def _replied(self, now: int, c: int, received_at: int) -> None:
+        """An answer is sent; the proxy may ask for what follows from it."""
+        plan, step = self._current(c), self.step[c]
+        if step + 1 < len(plan.planned.responses):
+            self._set(received_at + self.prices.reply_ns, ASK, c, plan.number, step + 1)
+        elif plan.first != UNSET:
+            self.following -= 1
+        self.phase[c] = IDLE
+        self._next_on(now, c)
+
+    # ---- plans
+
+    def _plan(self, replica: Replica, c: int, event: Event) -> Plan:
+        group, state = self.group_of[c], self.state[c]
+        key = (replica.number, group, state, event.first, event.last, event.forced)
+        plan = self._plan_of.get(key)
+        if plan is None:
+            planned = replica.planner.plan(group, state, event.first, event.last, bool(event.forced))
+            plan = self._plan_of[key] = self._priced(planned, replica, c, event.first, event.last)
+        return plan
+
+    def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
+        prices = tuple(self.prices.response(response) for response in planned.responses)
+        pushed = sum(not response.solicited for response in planned.responses)
+        work = self.prices.work_ns(planned.work)
+        plan = Plan(planned, replica.number, self.group_of[c], first, last, prices, work, pushed, len(self.plans))
+        plan.reset()
+        self.plans.append(plan)
+        return plan
+
+    def _scope(self, c: int) -> Scope:
+        scope = self._current(c).planned.scope
+        assert scope is not None
+        return scope
+
+    def _current(self, c: int) -> Plan:
+        plan = self.plan[c]
+        assert plan is not None
+        return plan

@@ -1,0 +1,136 @@
+"""The machine's state: what is remembered of every connection, flat, and how it is written down."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heappush
+
+from pushsim.control.cores import SECOND
+from pushsim.control.knobs import Knobs
+from pushsim.control.limiter import NACK, ORDER, SLOW, draw
+from pushsim.control.queue import Event
+from pushsim.control.replica import UNSET, Replica
+from pushsim.control.tally import Plan, Tally
+from pushsim.cost import Prices
+from pushsim.mesh import Change
+from pushsim.planner import Counts, Planner
+from pushsim.settings import Clients
+
+#: Phases of a connection. GONE: its pod does not exist. AWAY: between two streams.
+GONE, AWAY, IDLE, PUSHING, REPLYING = range(5)
+#: Kinds of jobs on the cores; a job is KIND << 32 | argument.
+HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING = range(6)
+#: Kinds of wakes.
+ARRIVE, ACCEPT, ASK, UNBLOCK, CLOSE, UP = range(6)
+#: Kinds of entries of the log.
+WRITTEN, PUBLISHED, DEQUEUED, SPARED, SENT, PUSHED, CONNECTED, CLOSED = range(8)
+LOG_NAMES = ("written", "published", "dequeued", "spared", "sent", "pushed", "connected", "closed")
+
+#: A started pod's proxy connects, and a restarted istiod serves again, after so long [E].
+POD_START_NS = 2 * SECOND
+RESTART_NS = 5 * SECOND
+#: grpc-go ends a stream at its age ± 10 %, plus a grace of up to 10 s (reference §2.3).
+AGE_GRACE_NS = 10 * SECOND
+
+Entry = tuple[int, int, int, int, int]
+
+
+class State:
+    """State of all replicas and connections; no rules.
+
+    `log`, if kept, has (time, kind, proxy or replica or change, first, last) for every step.
+    """
+
+    def __init__(
+        self,
+        planners: Sequence[Planner],
+        changes: Sequence[Change],
+        *,
+        cpus: float,
+        knobs: Knobs,
+        prices: Prices,
+        clients: Clients,
+        seed: int,
+        detail: bool = False,
+        keep_log: bool = False,
+    ) -> None:
+        groups = planners[0].groups
+        self.group_of = [number for number, group in enumerate(groups) for _ in range(group.size)]
+        self.offset = [0]
+        for group in groups:
+            self.offset.append(self.offset[-1] + group.size)
+        total = self.total = self.offset[-1]
+        self.changes = changes
+        self.prices, self.seed = prices, seed
+        self.replicas = [Replica(n, planner, cpus, knobs, total) for n, planner in enumerate(planners)]
+        self.tally = Tally(len(planners), detail=detail)
+        self.log: list[Entry] | None = [] if keep_log else None
+        self.written: dict[int, int] = {}
+        self.plans: list[Plan] = []
+        self._plan_of: dict[tuple[int, int, int, int, int, int], Plan] = {}
+        self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
+        self._wakes: list[tuple[int, int, int, int, int, int, int]] = []
+        self._waked = 0
+        self.expected = 0  # wakes that are set, closes by age aside
+        self.following = 0  # answers that a push still has to be followed by
+        self.aging = False
+        self.reconnect_ns = clients.reconnect_ns or 0
+        self.slow = [clients.slow_delay_ns if self._shared(SLOW, c, clients.slow_share) else 0 for c in range(total)]
+        self.nack = [self._shared(NACK, c, clients.nack_share) for c in range(total)]
+        self.ring = sorted(range(total), key=lambda c: (draw(seed, ORDER, c, 0), c))
+        # one entry a connection
+        self.home = [UNSET] * total
+        self.phase = [AWAY] * total
+        self.generation = [0] * total
+        self.state = [UNSET] * total
+        self.state_since = [0] * total
+        self.closing = bytearray(total)
+        self.plan: list[Plan | None] = [None] * total
+        self.step = [0] * total
+        self.event: list[Event | None] = [None] * total  # what is being pushed
+        self.offered: list[Event | None] = [None] * total  # dequeued, slot held, but the connection is busy
+        self.asked: list[deque[tuple[Plan, int]]] = [deque() for _ in range(total)]
+        self.missed = [0] * total
+        self.last_start = [0] * total
+        self.read_at = [0] * total
+        self.read_before = [0] * total
+        for number, group in enumerate(groups):
+            for c in range(self.offset[number + 1] - group.late, self.offset[number + 1]):
+                self.phase[c] = GONE
+
+    def _moves_to(self, now: int, c: int, state: int) -> None:
+        if state != self.state[c]:
+            self._dwelt(now, c)
+            self.state[c] = state
+
+    def _dwelt(self, now: int, c: int) -> None:
+        key = (self.home[c], self.group_of[c], self.state[c])
+        self.tally.dwell[key] += now - self.state_since[c]
+        self.state_since[c] = now
+
+    def _work(self, counts: Counts) -> int:
+        for name, amount in counts.items():
+            self.tally.amounts[name] += amount
+        return self.prices.work_ns(counts)
+
+    def _start(self, now: int, replica: Replica, kind: int, argument: int, work_ns: int) -> None:
+        replica.cores.start(now, kind << 32 | argument, work_ns)
+
+    def _cached(self, now: int, replica: Replica) -> None:
+        level = self.tally.cache[replica.number]
+        level.add(now, replica.cache.bytes - level.value)
+
+    def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:
+        generation = 0 if kind == UP else self.generation[who]
+        heappush(self._wakes, (at, self._waked, kind, who, generation, a, b))
+        self._waked += 1
+        if kind != CLOSE:
+            self.expected += 1
+
+    def _note(self, now: int, kind: int, who: int, first: int = 0, last: int = 0) -> None:
+        if self.log is not None:
+            self.log.append((now, kind, who, first, last))
+
+    def _shared(self, purpose: int, c: int, share: float) -> bool:
+        return draw(self.seed, purpose, c, 0) % 1_000_000 < round(share * 1_000_000)

@@ -1,0 +1,123 @@
+"""Streams: who connects where and when, and what is left when a stream ends (reference §2)."""
+
+from __future__ import annotations
+
+from pushsim.control.cores import NEVER
+from pushsim.control.limiter import AGE, GRACE, REPLICA, backoff_ns, draw
+from pushsim.control.replica import UNSET, Replica
+from pushsim.control.serving import Serving
+from pushsim.control.state import (
+    ACCEPT,
+    ACCEPTING,
+    AGE_GRACE_NS,
+    ARRIVE,
+    AWAY,
+    CLOSE,
+    CLOSED,
+    CONNECTED,
+    GONE,
+    IDLE,
+    POD_START_NS,
+    PUSHING,
+    REPLYING,
+)
+
+
+class Streams(Serving):
+    """How proxies come and go."""
+
+    def _join(self, now: int, c: int) -> None:
+        """The proxy's pod was created: it connects when it has started."""
+        if self.phase[c] == GONE:
+            self.phase[c] = AWAY
+            self._set(now + POD_START_NS, ARRIVE, c)
+        elif self.closing[c] == 2:
+            self.closing[c] = 1
+
+    def _arrive(self, now: int, c: int, attempt: int) -> None:
+        """A proxy asks a replica for a stream: admitted after a wait, or refused and back after a while."""
+        if self.phase[c] != AWAY:
+            return
+        count = self.generation[c]
+        replica = self.replicas[draw(self.seed, REPLICA, c, count * 64 + attempt) % len(self.replicas)]
+        admitted = replica.limiter.arrive(now) if replica.up else NEVER
+        if admitted != NEVER:
+            self._set(admitted, ACCEPT, c, replica.number)
+            return
+        self.tally.refused += 1
+        wait = backoff_ns(self.seed, c, count * 64 + min(attempt, 63), attempt)
+        self._set(now + wait, ARRIVE, c, attempt + 1)
+
+    def _accept(self, now: int, c: int, number: int) -> None:
+        """The stream is admitted: TLS, authentication, metadata."""
+        replica = self.replicas[number]
+        if not replica.up:
+            self._set(now + backoff_ns(self.seed, c, self.generation[c], 0), ARRIVE, c, 1)
+            return
+        self.home[c] = UNSET
+        self._start(now, replica, ACCEPTING, c, self._work({"stream.opened": 1}))
+
+    def _accepted(self, now: int, replica: Replica, c: int) -> None:
+        """The connection is registered: it is pushed from now on, and its first requests are answered."""
+        if self.phase[c] != AWAY:
+            return
+        planned = replica.planner.connect(self.group_of[c], replica.published)
+        plan = self._connect_plan.get((replica.number, id(planned)))
+        if plan is None:
+            plan = self._connect_plan[replica.number, id(planned)] = self._priced(planned, replica, c, UNSET, UNSET)
+        plan.taken += 1
+        self.tally.connects += 1
+        self.tally.connected[replica.number].add(now, 1)
+        replica.connected += 1
+        self.home[c] = replica.number
+        self.phase[c] = IDLE
+        self.closing[c] = 0
+        self.last_start[c] = 0
+        self.read_at[c] = self.read_before[c] = 0
+        self.state[c], self.state_since[c] = planned.state, now
+        self._note(now, CONNECTED, c, replica.number)
+        if self.aging:
+            age = self.reconnect_ns * 9 // 10 + draw(self.seed, AGE, c, self.generation[c]) % (self.reconnect_ns // 5)
+            self._set(now + age + draw(self.seed, GRACE, c, self.generation[c]) % AGE_GRACE_NS, CLOSE, c)
+        if planned.responses:
+            self.asked[c].append((plan, 0))
+            self._next_on(now, c)
+
+    def _close(self, now: int, c: int, how: int) -> None:
+        """The stream ends (1), or its pod does (2): at once if the connection is idle, else when it is."""
+        if self.phase[c] in (PUSHING, REPLYING):
+            self.closing[c] = max(how, self.closing[c])
+            return
+        if self.phase[c] == IDLE:
+            self._forget(now, c, to_push=True)
+        if how == 2:
+            self.phase[c] = GONE
+            self.generation[c] += 1
+
+    def _forget(self, now: int, c: int, *, to_push: bool) -> None:
+        """The stream is gone, and all that waits for it; the proxy comes back unless its pod is gone."""
+        replica = self.replicas[self.home[c]]
+        self._note(now, CLOSED, c, replica.number)
+        self._dwelt(now, c)
+        for plan, _ in self.asked[c]:
+            if plan.first != UNSET:
+                self.following -= 1
+        if self.phase[c] == REPLYING and self._current(c).first != UNSET:
+            self.following -= 1
+        self.asked[c].clear()
+        gone = self.closing[c] == 2
+        self.closing[c] = 0
+        self.home[c] = UNSET
+        self.event[c] = None
+        self.phase[c] = GONE if gone else AWAY
+        self.generation[c] += 1
+        self.tally.connected[replica.number].add(now, -1)
+        replica.connected -= 1
+        replica.queue.drop(c)
+        held = self.offered[c] is not None
+        self.offered[c] = None
+        if not gone:
+            self._set(now, ARRIVE, c)
+        if held and to_push:
+            replica.free += 1
+            self._dispatch(now, replica)
