@@ -304,8 +304,7 @@ def build_context(
         return replace(previous, number=number, endpoints=endpoints)
     root = str(config.get("rootNamespace") or "istio-system")
 
-    def objects(kind: str) -> dict[Ref, Object]:
-        return {ref: o for ref, o in registry.objects.items() if ref.kind == kind}
+    objects = registry.of_kind
 
     def ordered(kind: str) -> tuple[Object, ...]:
         return tuple(sorted(objects(kind).values(), key=lambda o: (o.creation, o.ref.name, o.ref.namespace)))

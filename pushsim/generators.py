@@ -172,12 +172,27 @@ class Generators:
 
     # ---- EDS
 
-    def assignments(self, names: ClusterNames | frozenset[str]) -> Block:
-        """The ClusterLoadAssignments of watched clusters, by name."""
+    def assignments(self, names: ClusterNames | frozenset[str]) -> Blocks:
+        """The ClusterLoadAssignments of watched clusters; where those are all clusters there are, in their blocks."""
+        if not isinstance(names, ClusterNames):
+            return (tuple(self.assignment(name) for name in sorted(names)),)
         told = self._told if self.context.rule_index.selective else ()
-        of: object = id(names) if isinstance(names, ClusterNames) else names
-        key = ("EDS", of, self.context.number, told, self.view.proxy.type == "router")
-        return _once(self.scope.memo, key, lambda: tuple(self.assignment(name) for name in sorted(names)), names)
+        key = ("EDS", id(names), self.context.number, told, self.view.proxy.type)
+        return _once(self.scope.memo, key, lambda: self._all_assignments(names), names)
+
+    def _all_assignments(self, names: ClusterNames) -> Blocks:
+        memo, number = self.scope.family.memo, self.context.number
+        clusters = self.clusters()[1:]
+        listed = [_once(memo, ("EDS names", id(b)), lambda b=b: eds_names([b]), b) for b in clusters]
+        if not self._filtered and len(names) == sum(map(len, listed)) and all(part <= names.names for part in listed):
+            return tuple(
+                _once(memo, ("EDS", id(part), number), lambda part=part: self._assignments(part), part)
+                for part in listed
+            )
+        return (self._assignments(names.names),)
+
+    def _assignments(self, names: frozenset[str]) -> Block:
+        return tuple(self.assignment(name) for name in sorted(names))
 
     def assignment(self, name: str) -> LoadAssignment:
         """The ClusterLoadAssignment of a watched cluster; empty if nothing is known of it any more."""
@@ -224,7 +239,7 @@ class Generators:
         """Addresses of endpoints that have a listener of their own."""
 
         def found() -> frozenset[str]:
-            services = (s for s in self.scope.all_services if s.resolution == "PASSTHROUGH")
+            services = (s for s in self.scope.blocks[-1] if s.resolution == "PASSTHROUGH")  # shared ones have none
             return frozenset(e.address for s in services for e in self.scope.context.instances_of(s))
 
         return _once(self.scope.memo, "listening", found)
@@ -424,6 +439,12 @@ def _terminates(server: tuple[Object, int]) -> bool:
     gateway, index = server
     tls = gateway.spec["servers"][index].get("tls") or {}
     return bool(tls) and tls.get("mode") not in ("PASSTHROUGH", "AUTO_PASSTHROUGH")
+
+
+def eds_names(clusters: Iterable[Block]) -> frozenset[str]:
+    """Names of the EDS clusters among them."""
+    found = (c for block in clusters for c in block if isinstance(c, OutboundCluster))
+    return frozenset(c.name for c in found if c.discovery == "EDS")
 
 
 def routes_of_listeners(listeners: Iterable[Resource], generators: Generators) -> frozenset[str]:

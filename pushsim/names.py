@@ -32,12 +32,21 @@ class ClusterNames:
     `plus` of the same names gives the same object again, so that what many proxies share stays shared.
     """
 
-    __slots__ = ("_by_host", "_derived", "names")
+    __slots__ = ("_by_host", "_derived", "_missing", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
         self._by_host: Mapping[str, frozenset[str]] | None = None
         self._derived: dict[tuple[frozenset[str], frozenset[str]], ClusterNames] = {}
+        self._missing: tuple[ClusterNames, frozenset[str]] | None = None
+
+    def missing_from(self, earlier: ClusterNames) -> frozenset[str]:
+        """The names that another set has not; asked about the same one again, it does not count again."""
+        if self is earlier:
+            return frozenset()
+        if self._missing is None or self._missing[0] is not earlier:
+            self._missing = (earlier, self.names - earlier.names)
+        return self._missing[1]
 
     @property
     def by_host(self) -> Mapping[str, frozenset[str]]:

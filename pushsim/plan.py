@@ -15,14 +15,14 @@ from typing import Any
 from pushsim.context import PushContext, build_context
 from pushsim.dependencies import Decision, View, attached, decide
 from pushsim.gateways import MergedGateway, merge_gateways
-from pushsim.generators import Blocks, Generators, key_names, routes_of_listeners
+from pushsim.generators import Blocks, Generators, eds_names, key_names, routes_of_listeners
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Object, Proxy, Service, Xds
 from pushsim.names import NO_NAMES, ClusterNames, parse_cluster
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import HEADLESS_ENDPOINT_UPDATE, PROXY_UPDATE, SERVICE_UPDATE, PushRequest
-from pushsim.resources import OutboundCluster, Resource
+from pushsim.resources import Resource
 from pushsim.visibility import Scope, Scopes
 
 
@@ -520,10 +520,11 @@ class _Pushing:
 
     def _asked(self, before: Names, now: Names) -> Names:
         """What istiod answers when a name list changes."""
-        one, other = _plain(before), _plain(now)
-        if one is other or one == other:
-            return frozenset()
-        return now if self.rules.answers_all and not self.delta else other - one
+        if isinstance(before, ClusterNames) and isinstance(now, ClusterNames):
+            added, same = now.missing_from(before), now is before or now.names == before.names
+        else:
+            added, same = _plain(now) - _plain(before), _plain(now) == _plain(before)
+        return now if self.rules.answers_all and not self.delta and not same else added
 
 
 Names = ClusterNames | frozenset[str]
@@ -544,13 +545,7 @@ def _names_once(memo: dict[Any, Any], kind: str, clusters: Blocks, names: Callab
 
 def _eds_names(clusters: Blocks, memo: dict[Any, Any]) -> ClusterNames:
     """Names of the EDS clusters in a CDS response."""
-    outbound = chain.from_iterable(clusters[1:])
-    return _names_once(
-        memo,
-        "EDS names",
-        clusters,
-        lambda: (c.name for c in outbound if isinstance(c, OutboundCluster) and c.discovery == "EDS"),
-    )
+    return _names_once(memo, "watched", clusters, lambda: eds_names(clusters[1:]))
 
 
 def _outbound_names(clusters: Blocks, memo: dict[Any, Any]) -> ClusterNames:
@@ -563,7 +558,7 @@ def _listener_routes(listeners: Iterable[Resource], generators: Generators) -> d
 
 
 def _endpoints(generators: Generators, names: Names, *, solicited: bool = False) -> Response:
-    return Response("EDS", (generators.assignments(names),), solicited=solicited)
+    return Response("EDS", generators.assignments(names), solicited=solicited)
 
 
 def _routes(generators: Generators, names: Names, *, solicited: bool = False) -> Response:

@@ -67,6 +67,7 @@ class Registry:
         self._autoallocate = rules.autoallocate_default if autoallocate is None else autoallocate.lower() == "true"
         self._eds_debounce = mesh.env.get("PILOT_ENABLE_EDS_DEBOUNCE", "true").lower() != "false"
         self.objects: dict[Ref, Object] = {}
+        self._placed: dict[tuple[str, str], dict[Ref, Object]] = {}
         self.kubernetes: dict[str, Service] = {}
         self.entries: dict[Ref, tuple[Service, ...]] = {}
         self.endpoints: dict[Host, Mapping[str, tuple[Endpoint, ...]]] = {}
@@ -84,7 +85,7 @@ class Registry:
         """An independent copy: what happens to it does not happen to this one."""
         copy = object.__new__(Registry)
         for name, value in self.__dict__.items():
-            nested = name in ("_slices", "_slice_refs", "_selectors")
+            nested = name in ("_slices", "_slice_refs", "_selectors", "_placed")
             fresh = {k: dict(v) for k, v in value.items()} if nested else value
             setattr(copy, name, dict(fresh) if isinstance(value, dict) else value)
         return copy
@@ -161,6 +162,7 @@ class Registry:
     def _write(self, written: Object) -> list[PushRequest]:
         before = self.objects.get(written.ref)
         self.objects[written.ref] = written
+        self._placed.setdefault((written.ref.kind, written.ref.namespace), {})[written.ref] = written
         match written.ref.kind:
             case "Service":
                 return self._service_written(before, written)
@@ -180,6 +182,7 @@ class Registry:
         before = self.objects.pop(ref, None)
         if before is None:
             return []
+        del self._placed[ref.kind, ref.namespace][ref]
         match ref.kind:
             case "Service":
                 return self._service_deleted(before)
@@ -417,9 +420,9 @@ class Registry:
         if added or (relabelled and self.rules.pod_labels != "none"):
             requests.append(PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=ip))
         rebuild = relabelled and self.rules.pod_labels == "proxy-and-endpoints"
-        for owner in [key for key in self._slice_refs if key[0] == namespace]:
+        for owner in self._owners(namespace) if added or rebuild else ():
             naming = [ref for ref in self._slice_refs[owner].values() if _names_pod(self.objects[ref], name)]
-            if not naming or not (added or rebuild):
+            if not naming:
                 continue
             known = self._slices.get(owner, {})
             refreshed = {ref.name: tuple(self._slice_endpoints(self.objects[ref])) for ref in naming}
@@ -427,6 +430,11 @@ class Registry:
                 self._slices[owner] = {**known, **refreshed}
                 requests += self._slice_event(owner[1], namespace)
         return requests + self._selecting_entries_changed(before, written)
+
+    def _owners(self, namespace: str) -> list[tuple[str, str]]:
+        """(namespace, name) of the Services of a namespace that have slices."""
+        slices = self._placed.get(("EndpointSlice", namespace), {}).values()
+        return list(dict.fromkeys((namespace, n) for o in slices if (n := o.labels.get(SERVICE_NAME_LABEL))))
 
     # ServiceEntries and WorkloadEntries (§1.7)
 
@@ -497,21 +505,16 @@ class Registry:
             yield from workload_endpoints(item, service, namespace, self.trust_domain)
 
     def _workloads(self, namespace: str, selector: Iterable[tuple[str, str]]) -> list[Object]:
-        selector = tuple(selector)
-        return [
-            o
-            for ref, o in self.objects.items()
-            if ref.kind == "WorkloadEntry" and ref.namespace == namespace
-            if selects(selector, _merged_labels(o)["labels"])
-        ]
+        entries = self._placed.get(("WorkloadEntry", namespace), {}).values()
+        return [o for o in entries if selects(selector, _merged_labels(o)["labels"])]
 
     def _pods(self, namespace: str, selector: Iterable[tuple[str, str]]) -> list[Object]:
-        selector = tuple(selector)
-        return [
-            o
-            for ref, o in self.objects.items()
-            if ref.kind == "Pod" and ref.namespace == namespace and o.status.get("podIP") and selects(selector, o.labels)
-        ]
+        pods = self._placed.get(("Pod", namespace), {}).values()
+        return [o for o in pods if o.status.get("podIP") and selects(selector, o.labels)]
+
+    def of_kind(self, kind: str) -> dict[Ref, Object]:
+        """All objects of a kind."""
+        return {ref: o for (k, _), placed in self._placed.items() if k == kind for ref, o in placed.items()}
 
     def _workload_changed(self, before: Object | None, written: Object | None) -> list[PushRequest]:
         requests: list[PushRequest] = []
@@ -584,8 +587,8 @@ class Registry:
             requests += self._config_request(current.ref)
         if not all(is_root):
             changed = before is None or written is None or before.spec != written.spec
-            for ref, root in self.objects.items():
-                if changed and ref.kind == "VirtualService" and current.ref in delegates(root):
+            for ref, root in self.of_kind("VirtualService").items():
+                if changed and current.ref in delegates(root):
                     requests += self._config_request(ref)
         return requests
 

@@ -200,10 +200,22 @@ class Scope:
 
     def services(self, host: str) -> tuple[Service, ...]:
         """What the scope holds of a host: nothing, or one service (legacy default scopes may hold duplicates)."""
+        known = self.family.neutral.get(host)
+        if known is not None and self.holds_whole(known.namespace):
+            return (known,)
         found = self._services.get(host)
         if found is None:
             found = self._services[host] = self._collect(host)
         return found
+
+    def holds_whole(self, namespace: str) -> bool:
+        """Whether it imports every service of a namespace that looks the same to all."""
+        return namespace in self._whole or _ANY in self._whole
+
+    @cached_property
+    def _whole(self) -> frozenset[str]:
+        whole = self.listeners[0].whole if len(self.listeners) == 1 else None
+        return whole if whole is not None else frozenset()
 
     def service(self, host: str) -> Service | None:
         """The service a proxy of this scope reaches under a host name (istiod's servicesByHostname)."""
@@ -307,8 +319,8 @@ class Scope:
     @cached_property
     def blocks(self) -> tuple[tuple[Service, ...], ...]:
         """Its services in blocks: first those that many scopes share, one object for all of them, last its own."""
-        whole = self.listeners[0].whole if len(self.listeners) == 1 else None
-        if whole is None:
+        whole = self._whole
+        if not whole:
             return (tuple(service for host in self.hosts() for service in self.services(host)),)
         shared = tuple(self.family.block(part) for part in ([_ANY] if _ANY in whole else sorted(whole)))
         neutral = self.family.neutral
@@ -317,7 +329,7 @@ class Scope:
         own = [
             service
             for host in hosts
-            if (known := neutral.get(host)) is None or not whole & {_ANY, known.namespace}
+            if (known := neutral.get(host)) is None or not self.holds_whole(known.namespace)
             for service in self.services(host)
         ]
         return (*shared, tuple(own))
