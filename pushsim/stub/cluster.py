@@ -53,7 +53,6 @@ class Cluster:
                 body = definition(resource)
                 definitions["", body["metadata"]["name"]] = body
         self.write(Change(tuple(objects)))
-        self.compact()
 
     @classmethod
     def of(cls, mesh: Mesh) -> Cluster:
@@ -63,8 +62,8 @@ class Cluster:
     def write(self, change: Change) -> int:
         """Apply a change as one write to every watcher; returns the resource version after it.
 
-        An object written as it already is changes nothing and tells nobody, as on a real API server; nor does deleting
-        what is not there. Raises InputError for a kind this API does not serve.
+        Every write is an event, also one that changes nothing: istiod has its own filters for those, and that is what
+        the recordings' "no-op" steps mean. Deleting what is not there is none. Raises InputError for a kind not served.
         """
         for written in change.apply:
             self._put(written)
@@ -87,10 +86,6 @@ class Cluster:
         before = self._store[resource].get(key)
         metadata = dict(written.metadata)
         metadata.setdefault("uid", uid_of(str(written.ref)))
-        if before is not None:
-            metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-            if before == {**written.body, "metadata": metadata}:
-                return
         self.version += 1
         metadata["resourceVersion"] = str(self.version)
         body = {**written.body, "metadata": metadata}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ class Resource(NamedTuple):
 
 def _istio(group: str, versions: str, kinds: str) -> list[Resource]:
     """Istio's kinds of one group: each a CRD, its plural in lower case."""
-    plurals = ((kind, (kind[:-1] + "ies" if kind.endswith("y") else kind + "s").lower()) for kind in kinds.split())
+    plurals = ((kind, re.sub("([^aeiou])y$", r"\1ie", kind).lower() + "s") for kind in kinds.split())
     return [Resource(group, tuple(versions.split()), plural, kind, crd=True) for kind, plural in plurals]
 
 
