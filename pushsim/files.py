@@ -1,0 +1,131 @@
+"""Reads manifests from files, folders and standard input: the only I/O on the way from manifests to a Mesh."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pushsim.errors import InputError, Problem
+from pushsim.manifests import Inject, Loaded, from_parsed, to_change
+from pushsim.manifests.document import LARGE_BYTES, Document, parse_text
+from pushsim.manifests.objects import parse
+from pushsim.mesh import Change, Mesh
+
+SUFFIXES = (".yaml", ".yml", ".json")
+Stdin = Callable[[], bytes] | None
+
+
+def read_sources(paths: Sequence[str], stdin: Stdin = None) -> list[Document]:
+    """The documents of files, folders (recursively, sorted, .yaml/.yml/.json) and `-` (what `stdin` returns).
+
+    Raises InputError with every problem of every file: missing or unreadable, empty, binary, bad YAML or JSON,
+    unrendered Helm templates, a folder without manifests.
+    """
+    documents, problems = _read(paths, stdin)
+    if problems:
+        raise InputError(problems)
+    return documents
+
+
+def load(paths: Sequence[str], *, namespace: str = "default", inject: Inject = "detect", stdin: Stdin = None) -> Loaded:
+    """The mesh in these files; raises InputError with every problem of all of them, syntax and content at once."""
+    with _no_collection():
+        documents, problems = _read(paths, stdin)
+        parsed = parse(documents, namespace)
+        parsed.problems[:0] = problems
+        return from_parsed(parsed, inject=inject)
+
+
+def load_change(path: str, *, namespace: str = "default", stdin: Stdin = None, mesh: Mesh | None = None) -> Change:
+    """The change in a file (or folder, or `-`), its workloads expanded relative to `mesh`; InputError as `load`."""
+    documents, problems = _read([path], stdin)
+    if problems:
+        raise InputError([*problems, *parse(documents, namespace).problems])
+    return to_change(documents, namespace=namespace, mesh=mesh, name=path)
+
+
+def _read(paths: Sequence[str], stdin: Stdin) -> tuple[list[Document], list[Problem]]:
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    seen: set[Path] = set()
+    for path in paths:
+        try:
+            for source, folder, text in _texts(path, stdin, seen, problems):
+                try:
+                    with _quiet() if len(text) > LARGE_BYTES else contextlib.nullcontext():
+                        documents += [replace(d, folder=folder, file=source) for d in parse_text(text, source)]
+                except InputError as error:
+                    problems += error.problems
+        except InputError as error:
+            problems += error.problems
+    return documents, problems
+
+
+def _texts(path: str, stdin: Stdin, seen: set[Path], problems: list[Problem]) -> Iterator[tuple[str, str, bytes]]:
+    if path == "-":
+        if stdin is None:
+            raise InputError(Problem("standard input is not to be had here", "-", remedy="give a file or folder"))
+        yield "standard input", "", stdin()
+        return
+    start = Path(path)
+    files = [start]
+    try:
+        if start.is_dir():
+            next(start.iterdir(), None)  # says at once if it may not be read: rglob is silent
+            files = sorted(p for p in start.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not files:
+                raise InputError(
+                    Problem(
+                        "no manifest in this folder", path, remedy=f"it needs files ending in {', '.join(SUFFIXES)}"
+                    )
+                )
+        elif not start.exists():
+            raise InputError(Problem("no such file or folder", path, remedy="check the path"))
+    except OSError as error:
+        raise InputError(_unreadable(path, error)) from None
+    for file in files:
+        try:
+            if file.resolve() in seen:
+                continue  # the same file, given twice: its objects would merge anyway
+            seen.add(file.resolve())
+            text = file.read_bytes()
+        except OSError as error:
+            problems.append(_unreadable(str(file), error))
+            continue
+        yield str(file), path if file != start else "", text
+
+
+def _unreadable(path: str, error: OSError) -> Problem:
+    return Problem(f"cannot be read: {error.strerror or error}", path, remedy="check its permissions")
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without cyclic garbage collection: scanning millions of fresh values again and again doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """rapidyaml writes its errors to file descriptor 2 besides raising them; ours say the same with the file's name."""
+    with contextlib.ExitStack() as stack:
+        try:
+            saved = os.dup(2)
+        except OSError:  # no standard error at all
+            yield
+            return
+        stack.callback(os.close, saved)
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 2)
+        stack.callback(os.dup2, saved, 2)
+        yield
