@@ -7,7 +7,10 @@ limiter    the stream limiter; draws that need no generator
 cache      the xDS cache and its token
 knobs      Istio's own knobs and their defaults
 replica    the parts of one istiod
-machine    what they do together, with all connections
+state      of all connections, flat
+serving    from the queue to a proxy
+streams    who connects, and what is left when a stream ends
+machine    the whole: what a driver calls, and from a change to the queue
 tally      what is observed
 """
 
