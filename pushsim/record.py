@@ -7,15 +7,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pushsim import istiod, stub
 from pushsim.ads import Response
+from pushsim.cases import Case, parse_case
 from pushsim.mesh import Mode
+from pushsim.randomcase import random_case, to_yaml
 from pushsim.replay.fleet import Fleet, quiet, still_for_s
-
-if TYPE_CHECKING:
-    from pushsim.cases import Case
 
 #: Told, in words, where a recording is: "endpoints on 1.24.6, delta: step 3 of 9: b to zero".
 Progress = Callable[[str], None]
@@ -89,6 +88,22 @@ def record_case(
         progress(f"wrote {path}")
         written.append(path)
     return written
+
+
+def record_random(
+    seed: int, binary: Path, out: Path, modes: Iterable[Mode] = ("sotw", "delta"), progress: Progress = lambda _: None
+) -> list[Path]:
+    """Make a random case of a seed, write it to `OUT/cases/seed-SEED.yaml`, and record it there as `record_case` does.
+
+    Returns the case's file and the recordings'.
+    """
+    name = f"seed-{seed}"
+    body = random_case(seed)
+    path = out / "cases" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_yaml(body))
+    progress(f"wrote {path}")
+    return [path, *record_case(parse_case(body, name, str(path)), binary, out, modes, progress)]
 
 
 def minor(release: str) -> str:
