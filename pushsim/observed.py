@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pushsim.control.cores import SECOND, Cores
@@ -27,7 +26,6 @@ from pushsim.cost import (
     istiod_cpu,
     istiod_memory,
 )
-from pushsim.cost.prices import CACHED
 from pushsim.metrics import BOUNDS, Histogram, Samples, exact_quantiles, weighted_quantile
 from pushsim.result import DETAIL, ROWS
 from pushsim.settings import Timed
@@ -121,7 +119,7 @@ class Observed:
         """istiod's work while counting, by cost driver."""
         amounts = Counter(self.machine.tally.amounts)
         for plan in self.machine.plans:
-            amounts.update(_plan_amounts(plan))
+            amounts.update(plan.amounts())
         return amounts
 
     def _istiod(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
@@ -228,7 +226,7 @@ class Observed:
             amounts = (
                 plan.taken if plan.planned.needed else 0,
                 sum(n * r.size_bytes for n, r in zip(plan.sent, plan.planned.responses, strict=True)),
-                _plan_ns(plan),
+                plan.core_ns(),
             )
             for source, count in Counter(self.changes[number].source for number in causes).items():
                 of_source = shares.setdefault(source, [Fraction(0)] * 3)
@@ -359,47 +357,6 @@ def _quantiles(samples: Samples, names: Iterable[str]) -> dict[str, float]:
     chosen = list(names)
     values = exact_quantiles(samples, [QUANTILES[name] for name in chosen])
     return {name: value / SECOND for name, value in zip(chosen, values, strict=True) if value is not None}
-
-
-def _plan_amounts(plan: Plan) -> Counter[str]:
-    """istiod's work on a plan's proxies, by cost driver."""
-    amounts: Counter[str] = Counter()
-    for name, amount in plan.planned.work.items():
-        amounts[name] += amount * plan.taken
-    for step, response in enumerate(plan.planned.responses):
-        times = plan.sent[step]
-        for name, amount in response.work.items():
-            amounts[name] += amount * times
-        amounts["send.responses"] += times
-        amounts["send.acks"] += times
-        amounts["send.bytes"] += response.size_bytes * times
-        price = plan.prices[step]
-        if response.view is None:
-            amounts["send.marshalled"] += response.size_bytes * times
-            continue
-        hit, miss, unit_hit, unit_miss = CACHED[response.xds]
-        missed = plan.missed_resources[step]
-        amounts[miss] += missed
-        amounts[hit] += max(0, price.cached * times - missed)
-        if unit_hit:
-            amounts[unit_hit] += int(response.view.units.sum(dtype=np.int64)) * times
-        if unit_miss:
-            amounts[unit_miss] += plan.missed_units[step]
-        amounts["send.marshalled"] += price.size_bytes * missed // max(1, price.cached)
-        amounts["send.marshalled"] += (response.size_bytes - price.size_bytes) * times
-    return amounts
-
-
-def _plan_ns(plan: Plan) -> int:
-    """istiod's core time on a plan's proxies."""
-    work = plan.work_ns * plan.taken
-    for step, times in enumerate(plan.sent):
-        price = plan.prices[step]
-        missed = plan.missed_resources[step]
-        ps = price.hit_ps * times + missed * price.resource_ps + plan.missed_units[step] * price.unit_ps
-        ps += price.size_bytes * missed // max(1, price.cached) * price.byte_ps
-        work += ps // 1000
-    return work
 
 
 def _table(schema: pa.Schema, rows: list[list[Any]]) -> pa.Table:

@@ -38,7 +38,8 @@ NO_CELLS: Cells = np.zeros(0, dtype=np.int32)
 class Group:
     """Proxies that are equal in all that decides: same scope, labels, services, type, mode and locality.
 
-    late: the last so many of its proxies are not connected when the run begins; a change brings them (`Handled.joined`).
+    late: the last so many of its proxies are not connected when the run begins; a change brings them
+          (`Handled.joined`).
     """
 
     proxies: tuple[Proxy, ...]

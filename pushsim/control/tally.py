@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pushsim.cost import Price
+from pushsim.cost.prices import CACHED, Price, total
 from pushsim.planner import Planned
 
 UNSET = -1
@@ -56,6 +56,45 @@ class Plan:
         self.last_sent = [UNSET] * responses
         self.missed_resources = [0] * responses
         self.missed_units = [0] * responses
+
+    def amounts(self) -> Counter[str]:
+        """istiod's work on all its uses, by cost driver."""
+        amounts: Counter[str] = Counter()
+        for name, amount in self.planned.work.items():
+            amounts[name] += amount * self.taken
+        for step, response in enumerate(self.planned.responses):
+            times = self.sent[step]
+            for name, amount in response.work.items():
+                amounts[name] += amount * times
+            amounts["send.responses"] += times
+            amounts["send.acks"] += times
+            amounts["send.bytes"] += response.size_bytes * times
+            price = self.prices[step]
+            if response.view is None:
+                amounts["send.marshalled"] += response.size_bytes * times
+                continue
+            hit, miss, unit_hit, unit_miss = CACHED[response.xds]
+            missed = self.missed_resources[step]
+            amounts[miss] += missed
+            amounts[hit] += max(0, price.cached * times - missed)
+            if unit_hit:
+                amounts[unit_hit] += total(response.view.units) * times
+            if unit_miss:
+                amounts[unit_miss] += self.missed_units[step]
+            amounts["send.marshalled"] += price.size_bytes * missed // max(1, price.cached)
+            amounts["send.marshalled"] += (response.size_bytes - price.size_bytes) * times
+        return amounts
+
+    def core_ns(self) -> int:
+        """istiod's core time on all its uses."""
+        work = self.work_ns * self.taken
+        for step, times in enumerate(self.sent):
+            price = self.prices[step]
+            missed = self.missed_resources[step]
+            ps = price.hit_ps * times + missed * price.resource_ps + self.missed_units[step] * price.unit_ps
+            ps += price.size_bytes * missed // max(1, price.cached) * price.byte_ps
+            work += ps // 1000
+        return work
 
 
 @dataclass(slots=True)
