@@ -15,6 +15,8 @@ from pushsim.manifests.objects import parse_objects
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 
 _TYPES = ("sidecar", "router", "waypoint", "ztunnel")
+#: How every recording's istiod ran, as far as it decides who is pushed; a case's own `env` is laid over it.
+RECORDING_ENV: Mapping[str, str] = {"PILOT_ENABLE_IP_AUTOALLOCATE": "false"}
 _FIELDS = frozenset({"about", "name", "manifests", "proxies", "steps", "meshConfig", "env"})
 
 
@@ -61,7 +63,7 @@ def parse_case(data: Any, name: str, source: str = "") -> Case:
     if problems:
         raise InputError(problems)
     environment = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in env.items()}
-    mesh = Mesh({o.ref: o for o in objects}, tuple(proxies), config, environment)
+    mesh = Mesh({o.ref: o for o in objects}, tuple(proxies), config, {**RECORDING_ENV, **environment})
     return Case(name, str(data.get("about", "")), mesh, tuple(steps))
 
 

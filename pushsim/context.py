@@ -340,7 +340,9 @@ def build_context(
         ),
         sidecars=_sidecars(objects("Sidecar").values()) if sidecars is None else sidecars,
         gateways=ordered("Gateway") if gateways is None else gateways,
-        policies={kind: policies[kind] if kind in policies else ordered(kind) for kind in POLICY_KINDS},
+        policies=previous.policies
+        if previous is not None and len(policies) == len(POLICY_KINDS)
+        else {kind: policies[kind] if kind in policies else ordered(kind) for kind in POLICY_KINDS},
         endpoints=endpoints,
         instances=endpoints if services is None or previous is None else previous.instances,
         accounts=dict(registry.accounts) if services is None or previous is None else previous.accounts,

@@ -31,11 +31,13 @@ class Decision:
 
     request: what its generators get to see (narrowed from 1.26 on).
     why:     for each key that let it through, or for each that did not, the rule in words.
+    keys:    those that let it through; empty if all did.
     """
 
     needed: bool
     request: PushRequest
     why: tuple[str, ...]
+    keys: frozenset[ConfigKey] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def decide(view: View, request: PushRequest) -> Decision:
     if not kept:
         return Decision(False, request, tuple(dict.fromkeys(refused)) or ("the request has no keys",))
     narrowed = request.narrowed(frozenset(kept)) if rules.narrow else request
-    return Decision(True, narrowed, tuple(dict.fromkeys(kept.values())))
+    return Decision(True, narrowed, tuple(dict.fromkeys(kept.values())), frozenset(kept))
 
 
 def key_affects(view: View, key: ConfigKey) -> tuple[bool, str]:

@@ -151,9 +151,9 @@ class Istiod:
         self.latest = Push(context, scopes, self.registry)
         return self.latest
 
-    def connect(self, proxy: Proxy) -> Plan:
-        """A proxy's first conversation: all of everything."""
-        push = self.latest
+    def connect(self, proxy: Proxy, push: Push | None = None) -> Plan:
+        """A proxy's first conversation: all of everything, as of a push (the latest)."""
+        push = push or self.latest
         labels = self.registry.labels_of(proxy)
         targets = self.registry.targets(proxy)
         gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else MergedGateway()

@@ -1,14 +1,18 @@
-"""Bytes of the responses of a plan: hands `sizes` what applies to each proxy, and remembers the answers."""
+"""Bytes of the responses of a plan: hands `sizes` what applies to each proxy, and remembers what many proxies share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable
 
 from pushsim.context import PushContext
-from pushsim.mesh import Mesh, Mode, Object, Proxy
+from pushsim.generators import Block
+from pushsim.mesh import Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan import ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.sizes import Policies, Sizer
+
+#: Blocks shorter than this are priced anew each time: remembering them would cost more than it saves.
+_SHARED = 8
 
 
 class Pricing:
@@ -22,14 +26,33 @@ class Pricing:
 
     def __init__(self, mesh: Mesh, rules: Rules, mode: Mode) -> None:
         self._sizer = Sizer(rules.release, mesh_config=mesh.mesh_config, env=mesh.env, mode=mode)
-        self._policies: dict[tuple[str, int], tuple[Policies, Mapping[str, tuple[Object, ...]]]] = {}
+        self._policies: dict[tuple[str, int], tuple[Policies, object]] = {}
+        self._blocks: dict[tuple[int, Hashable], tuple[int, Block]] = {}
+        self._empty: dict[Xds, int] = {}
 
     def size(self, response: Response, state: ProxyState, push: Push) -> int:
         """Bytes of the whole message."""
         policies = self.policies(state.proxy, push.context)
         proxy = state.view.proxy
-        priced = [(r.name, self._sizer.resource_bytes(r, proxy, policies)) for r in response.resources]
-        return self._sizer.response_bytes(response.xds, priced, response.removed)
+        return self._sizer.response_bytes(response.xds, (), response.removed) + sum(
+            self._block(response.xds, block, proxy, policies) for block in response.blocks
+        )
+
+    def _block(self, xds: Xds, block: Block, proxy: Proxy, policies: Policies) -> int:
+        if len(block) < _SHARED or xds in ("LDS", "RDS"):
+            return self._framed(xds, block, proxy, policies)
+        # clusters and assignments of services depend on no more of a proxy than this
+        key = (id(block), (proxy.type, policies.envoy_filters, policies.peer_authentications))
+        if key not in self._blocks:
+            self._blocks[key] = (self._framed(xds, block, proxy, policies), block)
+        return self._blocks[key][0]
+
+    def _framed(self, xds: Xds, block: Block, proxy: Proxy, policies: Policies) -> int:
+        """What the resources add to a message."""
+        if xds not in self._empty:
+            self._empty[xds] = self._sizer.response_bytes(xds, ())
+        priced = [(r.name, self._sizer.resource_bytes(r, proxy, policies)) for r in block]
+        return self._sizer.response_bytes(xds, priced) - self._empty[xds]
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:
         """The policies that may apply to a proxy: of its namespace and the root namespace, selectors not yet judged."""

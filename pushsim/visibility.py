@@ -415,7 +415,7 @@ class Scope:
         written = self.context.rule_index.by_key.get(key)
         if written is None:
             return ""
-        for host in self.hosts_of_rule(written):
+        for host in self.family.hosts_of_rule(written):
             service = self.service(host)
             if service is None:
                 continue
@@ -424,15 +424,6 @@ class Scope:
             if key in keys:
                 return f"{self}: DestinationRule {key.namespace}/{key.name} applies to {host}"
         return ""
-
-    def hosts_of_rule(self, written: Object) -> Iterator[str]:
-        """Hosts in the mesh that a DestinationRule's host covers."""
-        pattern = resolve(str(written.spec.get("host")), written.ref.namespace)
-        if not is_wildcard(pattern):
-            if pattern in self.context.services.by_host:
-                yield pattern
-            return
-        yield from (host for host in self.context.services.by_host if subset_of(host, pattern))
 
     @cached_property
     def service_namespaces(self) -> frozenset[str]:
@@ -487,6 +478,15 @@ class Scopes:
         """The other hosts, in istiod's order."""
         hosts = dict.fromkeys(service.hostname for service in self.context.services.ordered)
         return tuple(host for host in hosts if host not in self.neutral)
+
+    def hosts_of_rule(self, written: Object) -> Iterator[str]:
+        """Hosts in the mesh that a DestinationRule's host covers."""
+        pattern = resolve(str(written.spec.get("host")), written.ref.namespace)
+        if not is_wildcard(pattern):
+            if pattern in self.context.services.by_host:
+                yield pattern
+            return
+        yield from (host for host in self.context.services.by_host if subset_of(host, pattern))
 
     def block(self, namespace: str) -> tuple[Service, ...]:
         """The neutral services of a namespace (`*`: of all)."""

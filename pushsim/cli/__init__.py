@@ -1,0 +1,50 @@
+"""The command line: one verb per public function. Parse, call, print, exit code; nothing else lives here."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `pushsim`; exits with the contract's codes and never with a traceback, unless `--debug` asks for it."""
+    from pushsim.cli.app import app
+    from pushsim.errors import PushsimError
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code = app(given, standalone_mode=False)
+    except PushsimError as error:
+        if debug:
+            raise
+        _say(str(error))
+        code = error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    except Exception as error:
+        import click
+        import typer
+
+        if isinstance(error, click.ClickException):
+            error.show()
+            code = 2
+        elif isinstance(error, (click.exceptions.Exit, typer.Exit)):
+            code = error.exit_code
+        elif isinstance(error, (click.Abort, typer.Abort)):
+            _say("interrupted")
+            code = 130
+        elif debug:
+            raise
+        else:
+            _say(f"a defect of pushsim: {type(error).__name__}: {error} (run again with --debug and report it)")
+            code = 4
+    sys.exit(code or 0)
+
+
+def _say(text: str) -> None:
+    print(f"pushsim: {text}" if "\n" not in text else text, file=sys.stderr)

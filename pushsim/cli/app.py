@@ -1,0 +1,20 @@
+"""The verbs of `pushsim`, gathered. Their modules import nothing heavy before they run."""
+
+from __future__ import annotations
+
+import typer
+
+from pushsim.cli.conform import conform
+from pushsim.cli.plan import plan
+
+app = typer.Typer(
+    name="pushsim",
+    help="Predict what an Istio configuration change or scoping policy costs to push.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (plan, conform):
+    app.command()(verb)

@@ -1,0 +1,45 @@
+"""Options that several verbs share, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+Release = Annotated[str | None, typer.Option("--release", "-r", help="Istio release, minor or patch. [default: newest]")]
+XdsMode = Annotated[
+    Literal["sotw", "delta"] | None, typer.Option("--mode", help="xDS mode. [default: what that release's agent uses]")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of objects that name none.")]
+Inject = Annotated[
+    Literal["all", "labelled", "detect"],
+    typer.Option("--inject", help="Which pods have a proxy: all, by Istio's labels, or as detected."),
+]
+
+
+def print_json(value: Any) -> None:
+    """Print JSON as scripts read it: keys in order of making, no escapes."""
+    json.dump(value, sys.stdout, ensure_ascii=False, separators=(", ", ": "))
+    sys.stdout.write("\n")
+
+
+def note(text: str) -> None:
+    """Say something beside the answer, on standard error."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def stdin_bytes() -> bytes:
+    """All of standard input."""
+    return sys.stdin.buffer.read()
+
+
+def amount(size: float) -> str:
+    """Bytes as people read them: `12.3 kB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000 or unit == "GB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError

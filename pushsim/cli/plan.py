@@ -1,0 +1,157 @@
+"""`pushsim plan`: which proxies a change would push, with what, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pushsim.cli.options import Inject, Json, Namespace, Release, XdsMode, amount, note, print_json, stdin_bytes
+
+if TYPE_CHECKING:
+    from pushsim.mesh import Change, Mesh, Proxy
+    from pushsim.preview import Group, Preview
+
+
+def plan(
+    mesh: Annotated[list[str] | None, typer.Argument(metavar="MESH...", help="Manifests: files, folders or -.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write.")] = None,
+    delete: Annotated[
+        list[str] | None, typer.Option("--delete", "-d", help="[group/]Kind/[namespace/]name of an object to delete.")
+    ] = None,
+    release: Release = None,
+    mode: XdsMode = None,
+    explain: Annotated[str | None, typer.Option("--explain", metavar="POD.NS", help="One proxy's reasoning.")] = None,
+    inject: Inject = "detect",
+    namespace: Namespace = "default",
+    case: Annotated[str | None, typer.Option("--case", help="A case file: mesh, proxies and steps in one.")] = None,
+    json: Json = False,
+) -> None:
+    """Say which proxies a change would push, which xDS types and bytes, and which rule lets it through.
+
+    Example: pushsim plan mesh/ --change new-service.yaml --release 1.24
+
+    Example: kubectl get svc,endpointslices,pods,ns -A -o yaml | pushsim plan - --delete Sidecar/istio-system/default
+    """
+    from pushsim import releases
+    from pushsim.errors import InputError, Problem
+    from pushsim.preview import preview, preview_case
+
+    wanted = releases.rules(release or releases.NEWEST)
+    _say_if_unproven(wanted.release)
+    if case is not None:
+        from pushsim.cases import load_case
+
+        answer = preview_case(load_case(case), release=wanted.release, mode=mode)
+        if json:
+            print_json(answer)
+        else:
+            for step in answer["steps"]:
+                sent = {p: r for p, r in step["responses"].items() if r}
+                typer.echo(f"{step['name']}: {len(sent)} of {len(step['responses'])} proxies")
+                for proxy, responses in sent.items():
+                    types = " ".join(f"{'*' if r['solicited'] else ''}{r['xds']}:{r['resources']}" for r in responses)
+                    typer.echo(f"  {proxy}  {types}  because {responses[0]['why']}")
+        return
+    if not mesh:
+        raise InputError(Problem("no mesh given", remedy="name files or folders of manifests, - for standard input"))
+    if not change and not delete:
+        raise InputError(Problem("no change given", remedy="add --change FILE or --delete KIND/NAMESPACE/NAME"))
+    loaded, asked = _load(mesh, change or [], delete or [], namespace, inject)
+    answer_of = preview(loaded, asked, release=wanted.release, mode=mode)
+    if json:
+        print_json(answer_of.to_json())
+    elif explain is not None:
+        try:
+            typer.echo("\n".join(answer_of.explain(explain)))
+        except KeyError:
+            from pushsim.problems import nearest
+
+            known = [p.id for p in loaded.proxies]
+            raise InputError(
+                Problem(f"no proxy {explain!r}", field="--explain", remedy=nearest(explain, known, "proxies"))
+            ) from None
+    else:
+        _print(answer_of)
+
+
+def _say_if_unproven(release: str) -> None:
+    from pushsim.releases import RECORDED
+
+    if release not in RECORDED:
+        note(f"release {release} is not checked against recordings; its rules are read from Istio's source")
+
+
+def _load(
+    mesh: list[str], change: list[str], delete: list[str], namespace: str, inject: Inject
+) -> tuple[Mesh, Change]:
+    from pushsim.errors import InputError, Problem
+    from pushsim.files import load, load_change
+    from pushsim.manifests import delete_change, parse_delete
+    from pushsim.mesh import Change, Mesh
+    from pushsim.settings import PROFILES
+
+    loaded = load(mesh, namespace=namespace, inject=inject, stdin=stdin_bytes)
+    for text in loaded.notes:
+        note(text)
+    there = loaded.mesh
+    if not there.proxies:
+        raise InputError(
+            Problem(
+                "no proxy found: no pod of the mesh is injected",
+                where=", ".join(mesh),
+                remedy="give manifests with injected pods, or --inject all to count every pod as injected",
+            )
+        )
+    there = Mesh(there.objects, there.proxies, {**PROFILES["default"], **there.mesh_config}, there.env)
+    parts = [load_change(path, namespace=namespace, stdin=stdin_bytes, mesh=there) for path in change]
+    if delete:
+        parts.append(delete_change([parse_delete(text, there, namespace=namespace) for text in delete], there))
+    written = tuple(o for part in parts for o in part.apply)
+    gone = tuple(ref for part in parts for ref in part.delete)
+    return there, Change(written, gone, ", ".join([*change, *delete]))
+
+
+def _print(answer: Preview) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    proxies = sum(len(g.proxies) for g in answer.groups)
+    console.print(f"Istio {answer.rules.release}, {answer.mode}: {answer.step.name}")
+    console.print(f"changed for istiod: {', '.join(answer.keys) or 'nothing'}")
+    pushed = sum(len(g.proxies) for g in answer.pushed)
+    size = sum(g.size_bytes * len(g.proxies) for g in answer.pushed)
+    responses = sum(len(g.types) * len(g.proxies) for g in answer.pushed)
+    console.print(
+        f"[bold]{pushed} of {proxies} proxies pushed[/bold], {responses} responses, {amount(size)}; "
+        f"{proxies - pushed} spared"
+    )
+    if answer.pushed:
+        table = Table("proxies", "xDS: resources (bytes each)", "because", title="pushed", title_justify="left")
+        for group in answer.pushed:
+            table.add_row(_members(group), _types(group), "\n".join(group.why))
+        console.print(table)
+    if answer.spared:
+        table = Table("proxies", "because", title="spared", title_justify="left")
+        for group in answer.spared:
+            table.add_row(_members(group), "\n".join(group.why))
+        console.print(table)
+
+
+def _types(group: Group) -> str:
+    return "\n".join(
+        f"{t.xds}{' (asked for)' if t.solicited else ''}: {t.resources}"
+        + (f" -{t.removed}" if t.removed else "")
+        + f" ({amount(t.size_bytes)})"
+        for t in group.types
+    )
+
+
+def _members(group: Group, most: int = 4) -> str:
+    def named(proxy: Proxy) -> str:
+        return proxy.id if proxy.type == "sidecar" else f"{proxy.id} ({proxy.type})"
+
+    shown = [named(p) for p in group.proxies[:most]]
+    more = [f"… {len(group.proxies)} in all"] if len(group.proxies) > most else []
+    return "\n".join([*shown, *more])
