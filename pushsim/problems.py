@@ -89,8 +89,7 @@ def _remedy(entry: Mapping[str, Any], path: list[str | int], data: Any, model: t
         case _:
             remedy = str(getattr(context.get("error"), "remedy", ""))
             given = entry.get("input")
-            shown = repr(given) if not isinstance(given, dict | list) else type(given).__name__
-            return remedy or f"it is {shown}"
+            return remedy or ("" if isinstance(given, dict | list) else f"it is {given!r}")
 
 
 def _fields_at(model: type[BaseModel], path: list[str | int], data: Any) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mesh, Ref
 from pushsim.topology.generate import GATEWAY
 from pushsim.topology.seeds import Stream
@@ -59,3 +61,49 @@ def call_graph(spec: Generate, mesh: Mesh, seed: int) -> Graph:
                 if callee != caller:
                     graph.add_edge(caller, callee, rate=1.0)
     return graph
+
+
+def read_calls(text: str, where: str, mesh: Mesh | None = None) -> Graph:
+    """The call graph in a CSV with the columns source, destination and, if known, rate (calls per second).
+
+    Both ends are `namespace/service` or a FQDN (`service.namespace.svc.…`). With a mesh, a destination that is no
+    service of it is a problem. Raises InputError with all problems, each with its line.
+    """
+    import networkx as nx
+
+    graph: Graph = nx.DiGraph()
+    rows = csv.DictReader(text.splitlines())
+    missing = {"source", "destination"} - set(rows.fieldnames or ())
+    if missing:
+        raise InputError(
+            Problem(f"has no column {', '.join(sorted(missing))}", where, "line 1", "source,destination,rate")
+        )
+    problems: list[Problem] = []
+    for number, row in enumerate(rows, 2):
+        ends = [_service(row[end] or "") for end in ("source", "destination")]
+        try:
+            rate = float(row.get("rate") or 1.0)
+        except ValueError:
+            problems.append(Problem(f"{row['rate']!r} is no number", where, f"line {number}: rate"))
+            continue
+        for end, ref in zip(("source", "destination"), ends, strict=True):
+            if ref is None:
+                remedy = "write namespace/service or service.namespace.svc.cluster.local"
+                problems.append(Problem(f"{row[end]!r} is no service", where, f"line {number}: {end}", remedy))
+        source, destination = ends
+        if source and destination:
+            graph.add_edge(source, destination, rate=rate)
+            if mesh is not None and destination not in mesh.objects:
+                field = f"line {number}: destination"
+                problems.append(Problem(f"the mesh has no {destination}", where, field, "remove the line or add it"))
+    if problems:
+        raise InputError(problems)
+    return graph
+
+
+def _service(text: str) -> Ref | None:
+    namespace, slash, name = text.strip().partition("/")
+    if slash and namespace and name and "/" not in name:
+        return Ref("Service", namespace, name)
+    parts = text.strip().split(".")
+    return Ref("Service", parts[1], parts[0]) if len(parts) >= 2 and all(parts) else None

@@ -45,12 +45,13 @@ def service_addresses(taken: Iterable[str] = ()) -> Iterator[str]:
     return addresses(_SERVICE_NET, _SERVICE_ROOM, taken)
 
 
-def generate(spec: Generate, seed: int) -> Mesh:
+def generate(spec: Generate, seed: int, beside: Mesh | None = None) -> Mesh:
     """The mesh of that description: the same for the same spec and seed, on any machine.
 
-    Objects are in order of creation, a second apart. A pod that is a proxy is as injection leaves it.
+    beside: a mesh it will share a cluster with: its addresses stay free. Objects are in order of creation, a second
+    apart. A pod that is a proxy is as injection leaves it.
     """
-    return Mesh(*_Builder(spec, seed).build())
+    return Mesh(*_Builder(spec, seed, beside or Mesh()).build())
 
 
 def services_of(app: App, namespaces: list[str], stream: Stream) -> Iterator[tuple[str, str]]:
@@ -70,11 +71,12 @@ def services_of(app: App, namespaces: list[str], stream: Stream) -> Iterator[tup
 class _Builder:
     """One mesh in the making."""
 
-    def __init__(self, spec: Generate, seed: int) -> None:
+    def __init__(self, spec: Generate, seed: int, beside: Mesh) -> None:
         self.spec, self.seed = spec, seed
         self.objects: dict[Ref, Object] = {}
         self.proxies: list[Proxy] = []
-        self.pod_ips, self.service_ips = pod_addresses(), service_addresses()
+        self.pod_ips = pod_addresses(str(pod.status.get("podIP")) for pod in beside.of_kind("Pod"))
+        self.service_ips = service_addresses(str(held.spec.get("clusterIP")) for held in beside.of_kind("Service"))
         self.nodes: list[tuple[str, str]] = []
         self.placed = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from pushsim.topology.selection import Labels, Section
 
@@ -27,6 +27,7 @@ Count = Annotated[
     tuple[int, int],
     BeforeValidator(_count),
     AfterValidator(_ordered),
+    PlainSerializer(lambda value: value[0] if value[0] == value[1] else list(value)),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "maxItems": 2}]}),
 ]
 Share = Annotated[float, Field(ge=0, le=1)]

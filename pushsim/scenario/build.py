@@ -1,0 +1,191 @@
+"""From a scenario's sections to what runners are handed: the mesh, the dated changes, the settings, one variant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pushsim import files
+from pushsim.errors import InputError, Problem
+from pushsim.mesh import Change, Mesh, Object, Ref
+from pushsim.policies import Files, Policy, text_of
+from pushsim.scenario.model import DatedChange, Model
+from pushsim.settings import PROFILES, Clients, Settings, Timed, Variant, overlay
+from pushsim.topology import Dated, generate, run
+from pushsim.topology.objects import edited, seconds_since, timestamp
+from pushsim.units import SECOND_NS
+
+#: keepaliveMaxServerConnectionAge of Istio's chart, all releases; istiod's own default is never.
+CHART_CONNECTION_AGE_NS = 30 * 60 * SECOND_NS
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all variants of a scenario share: the mesh as described, its churn, and what loading had to say."""
+
+    mesh: Mesh
+    changes: tuple[Dated, ...]
+    notes: tuple[str, ...] = ()
+
+
+def base(model: Model, base_dir: Path, where: str) -> Base:
+    """The scenario's mesh and changes before any policy. Raises InputError with all problems of its files."""
+    notes: tuple[str, ...] = ()
+    mesh = Mesh()
+    if model.mesh.manifests:
+        loaded = files.load([str(base_dir / path) for path in model.mesh.manifests], inject=model.mesh.inject)
+        mesh, notes = loaded.mesh, tuple(loaded.notes)
+    if model.mesh.generate is not None:
+        mesh = _beside(mesh, generate(model.mesh.generate, model.seed, beside=mesh), where)
+    extra, problems = [], list[Problem]()
+    for dated in model.changes:
+        try:
+            change = load_change(dated, base_dir, mesh)
+            extra.append(Dated(model.warmup + dated.at, "changes", change))
+        except InputError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise InputError(problems)
+    return Base(mesh, tuple(run(model.churn, mesh, model.seed, model.warmup, model.duration, extra)), notes)
+
+
+def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
+    """The files and deletions of one dated change."""
+    applied: list[Object] = []
+    deleted: list[Ref] = []
+    for path in dated.apply:
+        change = files.load_change(str(base_dir / path), mesh=mesh)
+        applied.extend(change.apply)
+        deleted.extend(change.delete)
+    deleted.extend(Ref(target.kind, target.namespace, target.name) for target in dated.delete)
+    return Change(tuple(applied), tuple(deleted), dated.name)
+
+
+def _beside(given: Mesh, generated: Mesh, where: str) -> Mesh:
+    """Both meshes laid together; what both have (a namespace, a node) stays as the manifests say."""
+    doubles = [
+        ref for ref in generated.objects if ref in given.objects and ref.kind not in ("Namespace", "Node", "Gateway")
+    ]
+    if doubles:
+        remedy = "give the generated app or namespaces another name"
+        message = f"{doubles[0]} is both generated and in the manifests"
+        raise InputError(Problem(message, where, "mesh", remedy))
+    proxies = given.proxies + generated.proxies
+    return Mesh({**generated.objects, **given.objects}, proxies, given.mesh_config, given.env)
+
+
+def settings(model: Model, mesh: Mesh, base_dir: Path) -> Settings:
+    """The control plane as the scenario says, before any policy.
+
+    A MeshConfig among the manifests takes the profile's place: it is what that cluster's chart installed.
+    """
+    istiod, clients = model.istiod, model.clients
+    under = mesh.mesh_config or PROFILES[istiod.profile]
+    age: int | str | None = CHART_CONNECTION_AGE_NS if istiod.profile == "default" else None
+    if clients.reconnect is not None:
+        age = clients.reconnect.every
+    return Settings(
+        release=istiod.release,
+        replicas=istiod.replicas,
+        cpus=istiod.cpus,
+        env={**mesh.env, **{key: text_of(value) for key, value in istiod.env.items()}},
+        mesh_config=overlay(under, istiod.mesh_config),
+        profile=istiod.profile,
+        calibration=str(base_dir / istiod.calibration) if istiod.calibration else None,
+        mode=model.proxies.mode,
+        workers=model.proxies.workers,
+        memory_limit_bytes=model.proxies.memory_limit,
+        clients=Clients(
+            slow_share=clients.slow.share,
+            slow_delay_ns=clients.slow.delay,
+            nack_share=clients.nack.share,
+            reconnect_ns=age if isinstance(age, int) and age > 0 else None,
+        ),
+    )
+
+
+def variant(name: str, shared: Base, policy: Policy, before: Settings) -> Variant:
+    """The same workload under that policy. What the policy leaves alone is shared with every other variant."""
+    after = policy.control_plane(before)
+    mesh = replace(shared.mesh, mesh_config=after.mesh_config, env=after.env)
+    objects = {ref: policy.admit(held, mesh) for ref, held in mesh.objects.items()}
+    newest = max((seconds_since(held.creation) for held in objects.values()), default=0)
+    for index, held in enumerate(policy.install(replace(mesh, objects=objects))):
+        created = held.creation or timestamp(newest + 1 + index)
+        objects[held.ref] = edited(held, metadata={"creationTimestamp": created})
+    mesh = replace(mesh, objects=objects)
+    return Variant(name, mesh, tuple(_admitted(shared.changes, policy, mesh)), after)
+
+
+def _admitted(changes: Iterable[Dated], policy: Policy, mesh: Mesh) -> Iterator[Timed]:
+    for at_ns, source, change in changes:
+        spaces = tuple(held for held in change.apply if held.ref.kind == "Namespace")
+        if spaces:
+            mesh = mesh.after(Change(spaces))
+        applied = tuple(policy.admit(held, mesh) for held in change.apply)
+        same = all(new is old for new, old in zip(applied, change.apply, strict=True))
+        yield Timed(at_ns, source, change if same else Change(applied, change.delete, change.name))
+
+
+def fill(policy: Files, base_dir: Path) -> Files:
+    """A `files` policy with its objects read."""
+    loaded = files.load([str(base_dir / path) for path in policy.paths])
+    return policy.model_copy(update={"objects": tuple(loaded.mesh.objects.values())})
+
+
+def identity(model: Model, base_dir: Path) -> str:
+    """A hash of all that affects the answer: every field that does, and the contents (not the names) of all files.
+
+    Raises InputError for files that are missing.
+    """
+    data = model.model_dump(mode="json", exclude={"published", "assumptions"})
+    digest = hashlib.sha256()
+    problems: list[Problem] = []
+
+    def contents(path: str, field: str) -> str:
+        try:
+            return _contents(base_dir / path)
+        except OSError as error:
+            remedy = f"paths are relative to the scenario's folder, {base_dir}"
+            problems.append(Problem(f"{path} cannot be read: {error.strerror}", field=field, remedy=remedy))
+            return ""
+
+    mesh = data["mesh"]
+    mesh["manifests"] = [contents(path, f"mesh.manifests[{at}]") for at, path in enumerate(mesh["manifests"])]
+    for name in ("calls",):
+        data[name] = contents(data[name], name) if data[name] else None
+    if data["istiod"]["calibration"]:
+        data["istiod"]["calibration"] = contents(data["istiod"]["calibration"], "istiod.calibration")
+    for at, change in enumerate(data["changes"]):
+        change["apply"] = [contents(path, f"changes[{at}].apply[{k}]") for k, path in enumerate(change["apply"])]
+    for name, items in data["variants"].items():
+        for k, item in enumerate(items or ()):
+            if isinstance(item, dict) and isinstance(item.get("files"), dict):
+                paths = item["files"].get("paths") or ()
+                field = f"variants.{name}[{k}].files.paths"
+                item["files"] = [
+                    contents(path, f"{field}[{i}]") for i, path in enumerate(paths) if isinstance(path, str)
+                ]
+    if problems:
+        raise InputError(problems)
+    digest.update(json.dumps(data, sort_keys=False, separators=(",", ":"), default=_plain).encode())
+    return digest.hexdigest()[:16]
+
+
+def _plain(value: Any) -> str:
+    return str(value)
+
+
+def _contents(path: Path) -> str:
+    """A digest of the file, or of the YAML and JSON files in the folder in the order they are read."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for part in sorted(found for found in path.rglob("*") if found.suffix in (".yaml", ".yml", ".json")):
+            digest.update(hashlib.sha256(part.read_bytes()).digest())
+    else:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
