@@ -22,6 +22,7 @@ class OutboundCluster:
     rules:     the DestinationRules merged into the one that applies, oldest first; empty if none does.
     accounts:  SPIFFE identities of its endpoints, sorted (the subject alternative names).
     endpoints: inline endpoints, for DNS clusters only.
+    all_mtls:  for PASSTHROUGH services only: it has endpoints, and all of them speak mTLS (tlsMode label `istio`).
     """
 
     name: str
@@ -32,15 +33,20 @@ class OutboundCluster:
     rules: tuple[Object, ...] = ()
     accounts: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
+    all_mtls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class InboundCluster:
-    """`inbound|TARGETPORT||`: one per distinct target port of the services that select the proxy."""
+    """`inbound|TARGETPORT||`: one per distinct target port of the services that select the proxy.
+
+    rules: the DestinationRules merged into the one that applies to the first of these services.
+    """
 
     name: str
     target_port: int
     services: tuple[tuple[Service, Port], ...]
+    rules: tuple[Object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +78,13 @@ class Listener:
     kind:      virtualOutbound | virtualInbound | http (0.0.0.0_PORT with an RDS route) | tcp (VIP_PORT) |
                auto (VIP_PORT, sniffed: HTTP chain with its own RDS route, and TCP) | gateway.
     route:     the RDS route it names, "" if none.
-    services:  the (service, port) pairs behind it: outbound ones, or for virtualInbound the proxy's own with target_ports.
+    services:  the (service, port) pairs behind it: outbound ones, or for virtualInbound the proxy's own.
     target_ports: for virtualInbound, the target port of each entry of `services`.
     servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.
     virtual_services: VirtualServices that shape it (tcp/tls routes).
+    rules:     the DestinationRules of the (first) service behind a TCP listener.
+    cidrs:     destination ranges, where the service's address is one (the listener then binds 0.0.0.0).
+    bound:     binds its port itself (captureMode NONE), instead of getting what iptables redirects.
     """
 
     name: str
@@ -88,16 +97,20 @@ class Listener:
     servers: tuple[tuple[Object, int], ...] = ()
     virtual_services: tuple[Object, ...] = ()
     rules: tuple[Object, ...] = ()
+    cidrs: tuple[str, ...] = ()
+    bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
     """An RDS route: `PORT`, `HOST:PORT` (sniffed) or `http.PORT` / `https.…` (gateway).
 
-    services:         the (service, port) pairs that have a virtual host here.
+    services:         the (service, port) pairs that have a virtual host here; for a gateway, those that its routes
+                      name, as far as they have a single port.
     virtual_services: the VirtualServices whose hosts have one here, in the order istiod applies them.
     servers:          for a gateway, the (Gateway, server index) pairs of the port.
     known:            False for a name that nothing generates any more (an empty or catch-all configuration is sent).
+    rules:            the DestinationRules that hash (consistentHash), by host; hosts without one may be left out.
     """
 
     name: str
@@ -105,6 +118,11 @@ class RouteConfiguration:
     virtual_services: tuple[Object, ...] = ()
     servers: tuple[tuple[Object, int], ...] = ()
     known: bool = True
+    rules: tuple[tuple[str, tuple[Object, ...]], ...] = ()
+
+    def rules_of(self, host: str) -> tuple[Object, ...]:
+        """The DestinationRules of a host that decide how requests to it are hashed."""
+        return next((rules for name, rules in self.rules if name == host), ())
 
 
 Resource = OutboundCluster | InboundCluster | StaticCluster | LoadAssignment | Listener | RouteConfiguration

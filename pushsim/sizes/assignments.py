@@ -1,0 +1,126 @@
+"""EDS: ClusterLoadAssignments, measured endpoint by endpoint.
+
+Sources: pilot/pkg/xds/endpoints/endpoint_builder.go (earlier pilot/pkg/xds/eds.go), pilot/pkg/networking/util/util.go
+(AppendLbEndpointMetadata).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, Locality, Metadata, SocketAddress
+from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint as EnvoyEndpoint
+from envoy_data_plane.envoy.config.endpoint.v3 import LbEndpoint, LocalityLbEndpoints
+
+from pushsim.mesh import Endpoint, Service
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.wire import framed, length, struct, text
+
+_NAME = "service.istio.io/canonical-name"
+_REVISION = "service.istio.io/canonical-revision"
+
+
+def address(host: str, port: int) -> Address:
+    """A socket address."""
+    return Address(socket_address=SocketAddress(address=host, port_value=port))
+
+
+def workload(endpoint: Endpoint, service: Service, sizing: Sizing) -> str:
+    """`name;namespace;canonical name;canonical revision;cluster`, the label telemetry reads."""
+    labels = dict(endpoint.labels)
+    name, revision = labels.get(_NAME, ""), labels.get(_REVISION, "")
+    workload_name = endpoint.workload
+    if service.registry == "External" and not sizing.entry_workload:
+        workload_name = ""
+    namespace = service.namespace if workload_name else ""
+    if sizing.canonical_default:
+        # pkg/kube/labels.CanonicalService: what injection would have said
+        name = name or labels.get("app.kubernetes.io/name") or labels.get("app") or workload_name
+        revision = revision or labels.get("app.kubernetes.io/version") or labels.get("version") or ""
+        revision = "" if revision == "latest" else revision
+    return f"{workload_name};{namespace};{name};{revision};Kubernetes"
+
+
+def lb_endpoint(
+    endpoint: Endpoint, service: Service, sizing: Sizing, *, mtls: bool = True, inline: bool = False
+) -> LbEndpoint:
+    """One endpoint, with the label that makes a client speak mTLS to it unless it must not."""
+    metadata = {"istio": struct({"workload": workload(endpoint, service, sizing)})}
+    if endpoint.tls == "istio" and mtls:
+        metadata["envoy.transport_socket_match"] = struct({"tlsMode": endpoint.tls})
+    unhealthy = not endpoint.healthy
+    known = (service.registry == "Kubernetes" or sizing.entry_health) and not (inline and not sizing.inline_health)
+    health = HealthStatus.UNHEALTHY if unhealthy else HealthStatus.HEALTHY if known else HealthStatus.UNKNOWN
+    return LbEndpoint(
+        endpoint=EnvoyEndpoint(address=address(endpoint.address, endpoint.port)),
+        health_status=health,
+        metadata=Metadata(filter_metadata=metadata),
+        load_balancing_weight=endpoint.weight or 1,
+    )
+
+
+def locality(label: str) -> Locality:
+    """`region/zone/subzone` as Envoy's Locality."""
+    region, zone, sub_zone = (*label.split("/"), "", "", "")[:3]
+    return Locality(region=region, zone=zone, sub_zone=sub_zone)
+
+
+def localities(endpoints: Sequence[Endpoint], service: Service, sizing: Sizing) -> list[LocalityLbEndpoints]:
+    """Inline hosts of a DNS cluster, by locality."""
+    return [
+        LocalityLbEndpoints(
+            locality=locality(label),
+            lb_endpoints=[lb_endpoint(e, service, sizing, inline=True) for e in group],
+            load_balancing_weight=sum(e.weight or 1 for e in group),
+        )
+        for label, group in _grouped(endpoints).items()
+    ]
+
+
+def _grouped(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+    groups: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        groups.setdefault(endpoint.locality, []).append(endpoint)
+    return dict(sorted(groups.items()))
+
+
+class EndpointMeter:
+    """Lengths of endpoints by shape: two addresses of equal length weigh the same."""
+
+    def __init__(self, sizing: Sizing) -> None:
+        self._sizing = sizing
+        self._known: dict[tuple[object, ...], int] = {}
+
+    def assignment(
+        self, name: str, endpoints: Sequence[Endpoint], service: Service | None, *, mtls: bool = True
+    ) -> int:
+        """Length of the ClusterLoadAssignment: name, then a group per locality."""
+        total = text(len(name))
+        if service is None:
+            return total
+        for label, group in _grouped(endpoints).items():
+            members = sum(framed(self._endpoint(e, service, mtls)) for e in group)
+            frame = LocalityLbEndpoints(
+                locality=locality(label), load_balancing_weight=sum(e.weight or 1 for e in group)
+            )
+            total += framed(self._frame(label, frame) + members)
+        return total
+
+    def _frame(self, label: str, frame: LocalityLbEndpoints) -> int:
+        key = ("locality", label, frame.load_balancing_weight)
+        if key not in self._known:
+            self._known[key] = length(frame)
+        return self._known[key]
+
+    def _endpoint(self, endpoint: Endpoint, service: Service, mtls: bool) -> int:
+        label = workload(endpoint, service, self._sizing)
+        key = (
+            len(endpoint.address), endpoint.port.bit_length(), len(label), endpoint.tls if mtls else "",
+            endpoint.healthy, endpoint.weight, service.registry,
+        )  # fmt: skip
+        if key not in self._known:
+            self._known[key] = length(lb_endpoint(endpoint, service, self._sizing, mtls=mtls))
+        return self._known[key]
+
+
+__all__ = ["EndpointMeter", "address", "lb_endpoint", "localities", "locality", "workload"]

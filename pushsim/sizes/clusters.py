@@ -1,0 +1,288 @@
+"""CDS: typed Envoy clusters as istiod writes them.
+
+Sources: pilot/pkg/networking/core/cluster.go, cluster_builder.go, cluster_tls.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterCommonLbConfigLocalityWeightedLbConfig,
+    ClusterDiscoveryType,
+    ClusterDnsLookupFamily,
+    ClusterEdsClusterConfig,
+    ClusterLbPolicy,
+    ClusterTransportSocketMatch,
+    Filter,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    AggregatedConfigSource,
+    ApiVersion,
+    BindConfig,
+    ConfigSource,
+    HttpProtocolOptions,
+    Metadata,
+    SocketAddress,
+    TypedExtensionConfig,
+    UpstreamHttpProtocolOptions,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as Upstream
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
+from envoy_data_plane.envoy.type.v3 import Percent
+
+from pushsim.mesh import Object, Port, ProxyType, Service
+from pushsim.resources import InboundCluster, OutboundCluster, StaticCluster
+from pushsim.sizes import policy, tls
+from pushsim.sizes.assignments import address, localities
+from pushsim.sizes.filters import tcp_exchange
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.settings import Settings
+from pushsim.sizes.wire import packed, struct
+
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#: The longest Go duration in seconds: an inbound cluster is never cleaned up (cluster_builder.go, maxSecondsValue).
+_FOREVER_S = 9223372035
+
+
+def config_path(obj: Object, sizing: Sizing, kind: str) -> str:
+    """How metadata names the object behind a resource (util.AddConfigInfoMetadata)."""
+    namespace, name = obj.ref.namespace, obj.ref.name
+    return f"/apis/networking.istio.io/{sizing.config_version}/namespaces/{namespace}/{kind}/{name}"
+
+
+def istio_metadata(fields: Mapping[str, Json]) -> Metadata:
+    """Filter metadata under `istio`."""
+    return Metadata(filter_metadata={"istio": struct(fields)})
+
+
+def aggregated() -> ConfigSource:
+    """A resource that comes over ADS too."""
+    return ConfigSource(
+        ads=AggregatedConfigSource(), initial_fetch_timeout=timedelta(0), resource_api_version=ApiVersion.V3
+    )
+
+
+def outbound(
+    cluster: OutboundCluster, proxy: ProxyType, sizing: Sizing, settings: Settings, *, mtls_disabled: bool = False
+) -> Cluster:
+    """`outbound|port|subset|host`.
+
+    mtls_disabled: a namespace or mesh-wide PeerAuthentication of the service says DISABLE.
+    """
+    service, port, subset = cluster.service, cluster.port, cluster.subset
+    built = _named(cluster.name, ClusterDiscoveryType.from_string(cluster.discovery), sizing)
+    options = _protocol(port, proxy)
+    sni_dnat = cluster.name.startswith("outbound_.")
+    rule = policy.policy_for(cluster.rules, subset, port)
+    pool = rule.get("connectionPool") or {}
+    if cluster.endpoints:
+        _resolved(built, cluster, sizing, settings)
+    options = policy.apply_pool(built, options, pool, settings)
+    if policy.upgrades(pool, port, settings):
+        options = options or Upstream()
+        policy.http2(options)
+    policy.apply_outlier(built, rule.get("outlierDetection"))
+    policy.apply_balancer(built, rule.get("loadBalancer") or {}, settings)
+    if not sni_dnat:
+        options = _security(built, cluster, options, rule.get("tls"), sizing, settings, mtls_disabled)
+    if built.type == ClusterDiscoveryType.ORIGINAL_DST:
+        built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
+    elif built.type == ClusterDiscoveryType.EDS:
+        built.eds_cluster_config = ClusterEdsClusterConfig(service_name=cluster.name, eds_config=aggregated())
+    built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
+    fields: dict[str, Json] = {"services": [_service(service)]}
+    if sizing.original_port_metadata:
+        fields["default_original_port"] = port.number
+    if service.external:
+        fields["external"] = True
+    if cluster.rules:
+        fields["config"] = config_path(cluster.rules[0], sizing, "destination-rule")
+        if subset:
+            fields["subset"] = subset
+        if (rule.get("tls") or {}).get("mode") in ("SIMPLE", "MUTUAL"):
+            fields["alpn_override"] = "false"
+    built.metadata = istio_metadata(fields)
+    return _finished(built, options, sizing)
+
+
+def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:
+    """`inbound|port||`: one per target port; its protocol is that of the first service on it."""
+    localhost = settings.inbound_localhost
+    kind = ClusterDiscoveryType.STATIC if localhost else ClusterDiscoveryType.ORIGINAL_DST
+    built = _named(cluster.name, kind, sizing)
+    options: Upstream | None = None
+    fields: dict[str, Json] = {}
+    pool: Mapping[str, Json] = {}
+    if cluster.services:
+        first, port = cluster.services[0]
+        options = _protocol(port, "sidecar")
+        hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
+        if not first.external:
+            fields["services"] = [_service(service) for service in hosts.values()]
+        if rules and (rules_policy := policy.policy_for(rules, "", port)):
+            pool = rules_policy.get("connectionPool") or {}
+            fields["config"] = config_path(rules[0], sizing, "destination-rule")
+    options = policy.apply_pool(built, options, pool, settings)
+    if localhost:
+        endpoint = LbEndpoint(endpoint=Endpoint(address=address("127.0.0.1", cluster.target_port)))
+        built.load_assignment = ClusterLoadAssignment(
+            cluster_name=cluster.name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+        )
+    else:
+        built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
+        built.upstream_bind_config = _loopback()
+        if sizing.inbound_cleanup == "never":
+            built.cleanup_interval = timedelta(seconds=_FOREVER_S)
+        elif sizing.inbound_cleanup == "minute":
+            built.cleanup_interval = timedelta(seconds=60)
+    built.metadata = istio_metadata(fields) if fields else None
+    return _finished(built, options, sizing)
+
+
+def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluster:
+    """BlackHoleCluster, PassthroughCluster, InboundPassthroughCluster…"""
+    if cluster.name == "BlackHoleCluster":
+        black = Cluster(name=cluster.name, type=ClusterDiscoveryType.STATIC)
+        black.alt_stat_name = f"{cluster.name};" if sizing.alt_stat_name else ""
+        black.connect_timeout = settings.connect_timeout
+        return black
+    built = Cluster(name=cluster.name, type=ClusterDiscoveryType.ORIGINAL_DST)
+    built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
+    # the inbound one is made from the outbound one, whose stat name it keeps
+    built.alt_stat_name = "PassthroughCluster;" if sizing.alt_stat_name else ""
+    options = Upstream(use_downstream_protocol_config=policy.use_downstream())
+    options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=timedelta(minutes=5))
+    policy.apply_pool(built, None, {}, settings)
+    if cluster.name == "PassthroughCluster":
+        built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
+    else:
+        built.upstream_bind_config = _loopback()
+    return _finished(built, options, sizing)
+
+
+def _loopback() -> BindConfig:
+    return BindConfig(source_address=SocketAddress(address="127.0.0.6", port_value=0))
+
+
+def _named(name: str, kind: ClusterDiscoveryType, sizing: Sizing) -> Cluster:
+    built = Cluster(name=name, type=kind, common_lb_config=ClusterCommonLbConfig())
+    built.alt_stat_name = f"{name};" if sizing.alt_stat_name else ""
+    return built
+
+
+def _finished(built: Cluster, options: Upstream | None, sizing: Sizing) -> Cluster:
+    common = built.common_lb_config
+    outbound_cluster = built.name.startswith("outbound")
+    if common is not None and outbound_cluster:
+        if sizing.locality_weighted:
+            common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
+        if sizing.panic_threshold and common.healthy_panic_threshold is None:
+            common.healthy_panic_threshold = Percent(value=0.0)
+    if built.circuit_breakers is not None and not sizing.track_remaining:
+        built.circuit_breakers = CircuitBreakers(thresholds=list(built.circuit_breakers.thresholds))
+        for limits in built.circuit_breakers.thresholds:
+            limits.track_remaining = False
+    if options is not None:
+        if options.explicit_http_config is None and options.use_downstream_protocol_config is None:
+            explicit = HttpProtocolOptionsExplicitHttpConfig()
+            options.explicit_http_config = explicit
+        built.typed_extension_protocol_options = {_HTTP: packed(options, _HTTP)}
+    return built
+
+
+def _service(service: Service) -> Mapping[str, str]:
+    """What telemetry wants to know of a service (buildServiceMetadata)."""
+    return {"host": service.hostname, "name": service.name, "namespace": service.namespace}
+
+
+def _protocol(port: Port, proxy: ProxyType) -> Upstream | None:
+    """setUpstreamProtocol: HTTP/2 as declared; a sidecar follows its client where the protocol is sniffed."""
+    options = Upstream()
+    if port.protocol in ("HTTP2", "GRPC", "GRPC-Web"):
+        policy.http2(options)
+        return options
+    if port.auto and proxy == "sidecar":
+        options.use_downstream_protocol_config = policy.use_downstream()
+        return options
+    return None
+
+
+def _resolved(built: Cluster, cluster: OutboundCluster, sizing: Sizing, settings: Settings) -> None:
+    """A DNS cluster: its hosts inline, how they are looked up."""
+    built.load_assignment = ClusterLoadAssignment(
+        cluster_name=cluster.name, endpoints=localities(cluster.endpoints, cluster.service, sizing)
+    )
+    built.dns_lookup_family = ClusterDnsLookupFamily.V4_ONLY
+    built.dns_refresh_rate = settings.dns_refresh_rate
+    built.respect_dns_ttl = True
+    if sizing.dns_resolver:
+        built.typed_dns_resolver_config = TypedExtensionConfig(
+            name="envoy.network.dns_resolver.cares",
+            typed_config=packed(
+                CaresDnsResolverConfig(udp_max_queries=100),
+                "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            ),
+        )
+    if sizing.dns_jitter:
+        built.dns_jitter = timedelta(milliseconds=100)
+
+
+def _security(
+    built: Cluster,
+    cluster: OutboundCluster,
+    options: Upstream | None,
+    written: Mapping[str, Json] | None,
+    sizing: Sizing,
+    settings: Settings,
+    mtls_disabled: bool,
+) -> Upstream | None:
+    """The transport socket, or the two that an endpoint's tlsMode label chooses between (auto mTLS)."""
+    name_sni = f"outbound_.{cluster.port.number}_.{cluster.subset}_.{cluster.service.hostname}"
+    mode = (written or {}).get("mode")
+    if written is not None and mode != "ISTIO_MUTUAL":
+        if mode in ("SIMPLE", "MUTUAL"):
+            options = _auto_sni(options, written, sizing)
+            sans = written.get("subjectAltNames") or (
+                cluster.accounts if cluster.service.registry == "External" else ()
+            )
+            if not written.get("caCertificates") and sizing.system_roots:
+                written = {**written, "caCertificates": "system"}
+            context = tls.originated(written, sans, http2=policy.is_http2(options))
+            built.transport_socket = tls.upstream_socket(context)
+        return options
+    service = cluster.service
+    auto = written is None
+    passthrough = service.resolution == "PASSTHROUGH" or built.type == ClusterDiscoveryType.ORIGINAL_DST
+    plain = mtls_disabled or (passthrough and not cluster.all_mtls)
+    if auto and (service.external or not settings.auto_mtls or plain):
+        return options
+    sans = (written or {}).get("subjectAltNames") or cluster.accounts
+    sni = (written or {}).get("sni") or name_sni
+    context = tls.istio_mutual(sni, sans, http2=policy.is_http2(options), exchange=sizing.exchange_alpn)
+    socket = tls.upstream_socket(context)
+    if not auto or built.type == ClusterDiscoveryType.ORIGINAL_DST:
+        built.transport_socket = socket
+        return options
+    built.transport_socket_matches = [
+        ClusterTransportSocketMatch(name="tlsMode-istio", match=struct({"tlsMode": "istio"}), transport_socket=socket),
+        ClusterTransportSocketMatch(name="tlsMode-disabled", match=struct({}), transport_socket=tls.raw_buffer()),
+    ]
+    return options
+
+
+def _auto_sni(options: Upstream | None, written: Mapping[str, Json], sizing: Sizing) -> Upstream | None:
+    """Without an SNI in the rule Envoy takes the request's host (setAutoSniAndAutoSanValidation)."""
+    if not sizing.auto_sni or written.get("sni"):
+        return options
+    options = options or Upstream()
+    validate = not written.get("subjectAltNames") and not written.get("insecureSkipVerify")
+    options.upstream_http_protocol_options = UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=validate)
+    return options

@@ -1,0 +1,43 @@
+"""The response around the resources: DiscoveryResponse and DeltaDiscoveryResponse.
+
+Source: pilot/pkg/xds/ads.go and delta.go (version, nonce), pilot/pkg/xds/discovery.go (control plane identifier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pushsim.mesh import Mode, Xds
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.wire import framed, text, texts
+
+TYPE_URLS: Mapping[Xds, str] = {
+    "CDS": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+    "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+    "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
+    "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+}
+#: `2026-08-22T10:00:00Z/3`: the push counter has one digit here, a byte more for each further one.
+VERSION = 22
+UUID = 36
+
+
+class Envelope:
+    """Lengths of whole responses of one istiod."""
+
+    def __init__(self, sizing: Sizing, mode: Mode, env: Mapping[str, str]) -> None:
+        self._delta = mode == "delta"
+        nonce = UUID + (VERSION if sizing.nonce_has_version else 0)
+        self._fixed = text(VERSION) + text(nonce)
+        if sizing.identifier:
+            # {"Component":"istiod","ID":…,"Info":{…}}: everything but the pod's name is the build's
+            self._fixed += framed(text(sizing.identifier + len(env.get("POD_NAME") or "istiod-stub")))
+
+    def length(self, xds: Xds, resources: Iterable[tuple[str, int]], removed: Sequence[str]) -> int:
+        """Length of a response with (name, length of its value) resources and removed names."""
+        url = len(TYPE_URLS[xds])
+        total = self._fixed + text(url)
+        for name, size in resources:
+            packed = framed(text(url) + (framed(size) if size else 0))
+            total += framed(text(len(name.encode())) + packed) if self._delta else packed
+        return total + texts(removed)

@@ -1,0 +1,169 @@
+"""The fixed filters of listeners, network and HTTP, release by release.
+
+Source: pilot/pkg/xds/filters/filters.go, pilot/pkg/networking/core/listener_builder.go (buildHTTPConnectionManager).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import AsyncDataSource, DataSource
+from envoy_data_plane.envoy.config.listener.v3 import (
+    Filter,
+    ListenerFilter,
+    ListenerFilterChainMatchPredicate,
+    ListenerFilterChainMatchPredicateMatchSet,
+)
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors
+from envoy_data_plane.envoy.extensions.filters.http.fault.v3 import HttpFault
+from envoy_data_plane.envoy.extensions.filters.http.grpc_stats.v3 import FilterConfig as GrpcStats
+from envoy_data_plane.envoy.extensions.filters.http.grpc_web.v3 import GrpcWeb
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.http.wasm.v3 import Wasm as HttpWasm
+from envoy_data_plane.envoy.extensions.filters.listener.http_inspector.v3 import HttpInspector
+from envoy_data_plane.envoy.extensions.filters.listener.original_dst.v3 import OriginalDst
+from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.filters.network.wasm.v3 import Wasm as NetworkWasm
+from envoy_data_plane.envoy.extensions.wasm.v3 import PluginConfig, VmConfig
+from envoy_data_plane.envoy.type.v3 import Int32Range
+from envoy_data_plane.google.protobuf import Any, StringValue
+
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.wire import blob, packed, typed_struct
+
+_EXCHANGE = "envoy.tcp.metadataexchange.config.MetadataExchange"
+_H = "envoy.extensions.filters.http."
+_L = "envoy.extensions.filters.listener."
+#: Length of Istio's ALPN filter config: three overrides (filters.go, Alpn), as its dumps show.
+ALPN_LENGTH = 97
+
+
+@lru_cache
+def tcp_exchange(sizing: Sizing) -> Any:
+    """Istio's TCP metadata exchange: `protocol: istio-peer-exchange` as a message (21 bytes) or a TypedStruct."""
+    if sizing.metadata_exchange == "message":
+        return blob(_EXCHANGE, 21)
+    return typed_struct(_EXCHANGE, {"protocol": "istio-peer-exchange", "enable_discovery": True})
+
+
+@lru_cache
+def tcp_exchange_filter(sizing: Sizing) -> Filter:
+    """The same as a network filter."""
+    return Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))
+
+
+def _null_vm(code: str, *, root: str = "", vm: str = "", configuration: Any | None = None) -> PluginConfig:
+    """A WebAssembly plugin compiled into the proxy."""
+    source = AsyncDataSource(local=DataSource(inline_string=code))
+    config = VmConfig(vm_id=vm, runtime="envoy.wasm.runtime.null", code=source)
+    return PluginConfig(root_id=root, vm_config=config, configuration=configuration)
+
+
+@lru_cache
+def http_exchange(sizing: Sizing, *, inbound: bool) -> HttpFilter:
+    """Metadata exchange over HTTP headers: a WebAssembly plugin, later the peer_metadata filter."""
+    if sizing.http_exchange == "wasm":
+        plugin = HttpWasm(config=_null_vm("envoy.wasm.metadata_exchange", configuration=blob(_EXCHANGE)))
+        return HttpFilter(name="istio.metadata_exchange", typed_config=packed(plugin, _H + "wasm.v3.Wasm"))
+    way = "downstream" if inbound else "upstream"
+    methods: list[Mapping[str, Json]] = [{"istio_headers": {}}, {"workload_discovery": {}}]
+    fields = {f"{way}_discovery": methods, f"{way}_propagation": [{"istio_headers": {}}]}
+    config = typed_struct("io.istio.http.peer_metadata.Config", fields)
+    return HttpFilter(name="istio.metadata_exchange", typed_config=config)
+
+
+@lru_cache
+def common_http(sizing: Sizing, *, inbound: bool, grpc_web: bool = False) -> tuple[HttpFilter, ...]:
+    """The filters between the policies and the router: gRPC statistics, ALPN, fault, CORS."""
+    found = []
+    if grpc_web:
+        found.append(
+            HttpFilter(name="envoy.filters.http.grpc_web", typed_config=packed(GrpcWeb(), _H + "grpc_web.v3.GrpcWeb"))
+        )
+    if sizing.grpc_stats:
+        stats = packed(
+            GrpcStats(emit_filter_state=True, stats_for_all_methods=False), _H + "grpc_stats.v3.FilterConfig"
+        )
+        found.append(HttpFilter(name="envoy.filters.http.grpc_stats", typed_config=stats))
+    if not inbound:
+        alpn = blob("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", ALPN_LENGTH)
+        found.append(HttpFilter(name="istio.alpn", typed_config=alpn))
+    found.append(
+        HttpFilter(name="envoy.filters.http.fault", typed_config=packed(HttpFault(), _H + "fault.v3.HTTPFault"))
+    )
+    found.append(HttpFilter(name="envoy.filters.http.cors", typed_config=packed(Cors(), _H + "cors.v3.Cors")))
+    return tuple(found)
+
+
+@lru_cache
+def router() -> HttpFilter:
+    """The last HTTP filter."""
+    return HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router(), _H + "router.v3.Router"))
+
+
+@lru_cache
+def stats(sizing: Sizing, *, inbound: bool, gateway: bool, tcp: bool, extra: int = 0) -> Any:
+    """The Prometheus metrics filter (pilot/pkg/model/telemetry.go, generateStatsConfig).
+
+    Its config is Istio's stats.PluginConfig: empty, or 2 bytes where the host header must not be used as a fallback
+    (inbound and gateways), `extra` bytes of overrides; as a WebAssembly plugin it was JSON (overrides not counted).
+    """
+    strict = inbound or gateway
+    if sizing.stats == "message":
+        return blob("stats.PluginConfig", (2 if strict else 0) + extra)
+    text = StringValue(value='{"disable_host_header_fallback":true}' if strict else "{}")
+    root = "stats_inbound" if inbound else "stats_outbound"
+    plugin = _null_vm(
+        "envoy.wasm.stats",
+        root=root,
+        vm=f"tcp_{root}" if tcp else root,
+        configuration=packed(text, "google.protobuf.StringValue"),
+    )
+    if tcp:
+        return packed(NetworkWasm(config=plugin), "envoy.extensions.filters.network.wasm.v3.Wasm")
+    return packed(HttpWasm(config=plugin), _H + "wasm.v3.Wasm")
+
+
+@lru_cache
+def original_dst() -> ListenerFilter:
+    """Restores the address a connection was made to."""
+    return ListenerFilter(
+        name="envoy.filters.listener.original_dst",
+        typed_config=packed(OriginalDst(), _L + "original_dst.v3.OriginalDst"),
+    )
+
+
+def tls_inspector(sizing: Sizing, off_ports: tuple[int, ...] = ()) -> ListenerFilter:
+    """Recognises TLS; switched off on ports that need none of it."""
+    buffer = 512 if sizing.small_tls_buffer else None
+    config = packed(TlsInspector(initial_read_buffer_size=buffer), _L + "tls_inspector.v3.TlsInspector")
+    return ListenerFilter(
+        name="envoy.filters.listener.tls_inspector", typed_config=config, filter_disabled=_ports(off_ports)
+    )
+
+
+def http_inspector(off_ports: tuple[int, ...] = ()) -> ListenerFilter:
+    """Recognises HTTP."""
+    config = packed(HttpInspector(), _L + "http_inspector.v3.HttpInspector")
+    return ListenerFilter(
+        name="envoy.filters.listener.http_inspector", typed_config=config, filter_disabled=_ports(off_ports)
+    )
+
+
+def _ports(ports: tuple[int, ...]) -> ListenerFilterChainMatchPredicate | None:
+    rules = [
+        ListenerFilterChainMatchPredicate(destination_port_range=Int32Range(start=port, end=port + 1))
+        for port in sorted(ports)
+    ]
+    if len(rules) < 2:
+        return rules[0] if rules else None
+    return ListenerFilterChainMatchPredicate(or_match=ListenerFilterChainMatchPredicateMatchSet(rules=rules))
+
+
+__all__ = [
+    "common_http", "http_exchange", "http_inspector", "original_dst", "router", "stats", "tcp_exchange",
+    "tcp_exchange_filter", "tls_inspector",
+]  # fmt: skip

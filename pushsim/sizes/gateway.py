@@ -1,0 +1,225 @@
+"""LDS and RDS of gateways: servers merged on a port, the routes of the VirtualServices bound to them.
+
+Source: pilot/pkg/networking/core/gateway.go, listener.go (buildGatewayListener), tls.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import TrafficDirection, TransportSocket
+from envoy_data_plane.envoy.config.listener.v3 import FilterChain, FilterChainMatch
+from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRoutes
+from envoy_data_plane.envoy.config.route.v3 import VirtualHost, VirtualHostTlsRequirementType
+
+from pushsim.hosts import matches, resolve, subset_of
+from pushsim.mesh import HTTP_PROTOCOLS, Object, Port, Proxy
+from pushsim.resources import Listener, RouteConfiguration
+from pushsim.sizes import filters, tls
+from pushsim.sizes.assignments import address
+from pushsim.sizes.inbound import ALL_ALPN
+from pushsim.sizes.listeners import ListenerBuilder
+from pushsim.sizes.matches import RouteTranslator
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.settings import ANYTHING, Settings
+
+Spec = Mapping[str, Json]
+Server = tuple[Object, int]
+
+
+def _server(server: Server) -> Spec:
+    gateway, index = server
+    found: Spec = gateway.spec["servers"][index]
+    return found
+
+
+def _name(gateway: Object) -> str:
+    return f"{gateway.ref.namespace}/{gateway.ref.name}"
+
+
+def _bound(written: Object, gateway: Object) -> bool:
+    names = [str(name) for name in written.spec.get("gateways") or ()]
+    own = written.ref.namespace
+    return _name(gateway) in {name if "/" in name else f"{own}/{name}" for name in names}
+
+
+def server_hosts(server: Server, namespace: str) -> list[str]:
+    """The hosts of a server that VirtualServices of a namespace may use (`ns/host`, `./host`, `*/host`, `host`)."""
+    gateway, _ = server
+    found = []
+    for host in _server(server).get("hosts") or ():
+        scope, _, name = str(host).rpartition("/")
+        if scope in ("", "*", namespace) or (scope == "." and gateway.ref.namespace == namespace):
+            found.append(name)
+    return found
+
+
+def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
+    """A gateway's listener: one chain for plain HTTP, one per TLS server, chains of TCP and TLS routes."""
+    sizing = builder.sizing
+    chains: list[FilterChain] = []
+    names = False
+    for server in resource.servers:
+        spec = _server(server)
+        protocol = str((spec.get("port") or {}).get("protocol") or "").upper()
+        security = spec.get("tls") or {}
+        mode = str(security.get("mode") or "")
+        if protocol in HTTP_PROTOCOLS and mode not in ("SIMPLE", "MUTUAL", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"):
+            if not any(chain.name == "http" for chain in chains):
+                prefix = f"outbound_{resource.name}"
+                chains.append(
+                    builder.chain(builder.http_manager(prefix, gateway=True, route=resource.route), name="http")
+                )
+        elif protocol == "HTTPS" and mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
+            names = True
+            prefix = str(spec.get("name") or f"outbound_{resource.name}")
+            manager = builder.http_manager(prefix, gateway=True, route=_route_name(server))
+            chain = builder.chain(manager, match=_sni(spec))
+            chain.transport_socket = _server_socket(spec, server, http=True)
+            chains.append(chain)
+        else:
+            found = _tcp_chains(resource, server, spec, builder)
+            names = names or any(chain.filter_chain_match is not None for chain in found)
+            chains += found
+    for chain in chains:
+        chain.name = ""
+    built = EnvoyListener(
+        name=resource.name,
+        address=address(resource.bind, resource.port),
+        traffic_direction=TrafficDirection.OUTBOUND,
+        filter_chains=chains,
+        listener_filters=[filters.tls_inspector(sizing)] if names else [],
+        access_log=builder.parts.logs.listener(inbound=False),
+    )
+    if sizing.gateway_filters_timeout:
+        built.listener_filters_timeout = timedelta(0)
+    builder.limit(built)
+    return built
+
+
+def _route_name(server: Server) -> str:
+    gateway, _ = server
+    port = _server(server)["port"]
+    return f"https.{port['number']}.{port.get('name') or ''}.{gateway.ref.name}.{gateway.ref.namespace}"
+
+
+def _sni(spec: Spec) -> FilterChainMatch | None:
+    hosts = sorted({str(host).rpartition("/")[2] for host in spec.get("hosts") or ()})
+    return None if not hosts or "*" in hosts else FilterChainMatch(server_names=hosts)
+
+
+def _server_socket(spec: Spec, server: Server, *, http: bool) -> TransportSocket:
+    return tls.downstream_socket(tls.gateway_server(spec.get("tls") or {}, http=http))
+
+
+def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: ListenerBuilder) -> list[FilterChain]:
+    gateway, _ = server
+    security, number = spec.get("tls") or {}, int((spec.get("port") or {}).get("number") or 0)
+    port = Port(str((spec.get("port") or {}).get("name") or ""), number, "TCP")
+    mode = security.get("mode")
+    if mode == "AUTO_PASSTHROUGH":
+        return [_sni_chain(builder, f"outbound_.{p.number}_._.{s.hostname}") for s, p in resource.services]
+    bound = [w for w in resource.virtual_services if _bound(w, gateway) and _shared(server, w)]
+    if security and mode == "PASSTHROUGH":
+        return [
+            builder.routed_chain(written, route, match, port, gateway=True)
+            for written in bound
+            for route in written.spec.get("tls") or ()
+            for match in route.get("match") or ()
+            if int(match.get("port") or number) == number
+        ]
+    for written in bound:
+        for route in written.spec.get("tcp") or ():
+            if any(int(m.get("port") or number) == number for m in route.get("match") or ANYTHING):
+                chain = builder.routed_chain(written, route, {}, port, gateway=True)
+                chain.metadata = None
+                if security:
+                    chain.filter_chain_match = _sni(spec)
+                    chain.transport_socket = _server_socket(spec, server, http=False)
+                return [chain]
+    return []
+
+
+def _sni_chain(builder: ListenerBuilder, cluster: str) -> FilterChain:
+    match = FilterChainMatch(server_names=[cluster], application_protocols=list(ALL_ALPN))
+    stack = [*builder.tcp_metrics(inbound=False, gateway=True), builder.tcp_proxy(cluster, cluster, gateway=True)]
+    return builder.chain(*stack, match=match)
+
+
+def _shared(server: Server, written: Object) -> list[str]:
+    """The intersection of a server's hosts and a VirtualService's (host.Names.Intersection)."""
+    theirs = [resolve(str(host), written.ref.namespace) for host in written.spec.get("hosts") or ()]
+    found: dict[str, None] = {}
+    for mine in server_hosts(server, written.ref.namespace):
+        for other in theirs:
+            if matches(mine, other):
+                found[other if subset_of(other, mine) else mine] = None
+    return list(found)
+
+
+def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings: Settings) -> EnvoyRoutes:
+    """A gateway's route configuration; hosts with the same routes share one virtual host."""
+    if not resource.servers:
+        return EnvoyRoutes(name=resource.name, validate_clusters=False)
+    ports = {service.hostname: port.number for service, port in resource.services}
+    hosts: dict[str, VirtualHost] = {}
+    sources: dict[str, list[tuple[Object, int]]] = {}
+    for server in resource.servers:
+        gateway, _ = server
+        spec = _server(server)
+        port = int(spec["port"]["number"])
+        secure = bool((spec.get("tls") or {}).get("httpsRedirect"))
+        for written in resource.virtual_services:
+            if not _bound(written, gateway) or not (shared := _shared(server, written)):
+                continue
+            translator = RouteTranslator(
+                sizing, settings, port,
+                ports=ports.get, hashes=lambda host, subset: _hash(resource, host, subset), gateway=_name(gateway),
+            )  # fmt: skip
+            found = translator.routes(written, proxy.labels, proxy.namespace)
+            for host in map(str.lower, shared if found else ()):
+                virtual = hosts.setdefault(host, _virtual_host(host, port, sizing))
+                virtual.routes = [*virtual.routes, *found]
+                sources.setdefault(host, []).append((written, port))
+                if secure:
+                    virtual.require_tls = VirtualHostTlsRequirementType.ALL
+        for host in spec.get("hosts") or () if secure else ():
+            name = str(host).lower()
+            hosts.setdefault(name, _virtual_host(name, port, sizing)).require_tls = VirtualHostTlsRequirementType.ALL
+    built = EnvoyRoutes(name=resource.name, validate_clusters=False, ignore_port_in_host_matching=sizing.ignores_ports)
+    if sizing.body_limit:
+        built.max_direct_response_body_size_bytes = 1048576
+    if hosts:
+        built.virtual_hosts = _collapsed(hosts, sources)
+    else:
+        number = int(_server(resource.servers[0])["port"]["number"])
+        built.virtual_hosts = [VirtualHost(name=f"blackhole:{number}", domains=["*"])]
+    return built
+
+
+def _virtual_host(host: str, port: int, sizing: Sizing) -> VirtualHost:
+    domains = [host] if sizing.ignores_ports or host == "*" else [host, f"{host}:*"]
+    return VirtualHost(name=f"{host}:{port}", domains=domains, include_request_attempt_count=True)
+
+
+def _collapsed(hosts: Mapping[str, VirtualHost], sources: Mapping[str, Sequence[Json]]) -> list[VirtualHost]:
+    kept: dict[object, VirtualHost] = {}
+    for host, virtual in hosts.items():
+        key = (tuple(sources.get(host, (host,))), virtual.require_tls)
+        if key in kept:
+            kept[key].domains = [*kept[key].domains, *virtual.domains]
+        else:
+            kept[key] = virtual
+    return list(kept.values())
+
+
+def _hash(resource: RouteConfiguration, host: str, subset: str) -> Spec | None:
+    from pushsim.sizes.policy import policy_for
+
+    rules = resource.rules_of(host)
+    port = next((p for s, p in resource.services if s.hostname == host), Port("", 0, "HTTP"))
+    found: Spec | None = (policy_for(rules, subset, port).get("loadBalancer") or {}).get("consistentHash")
+    return found

@@ -1,0 +1,189 @@
+"""LDS: virtualInbound, the listener of everything that comes to a pod.
+
+Sources: pilot/pkg/networking/core/listener_inbound.go, filterchain_options.go, pilot/pkg/security/authn/utils/utils.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+from envoy_data_plane.envoy.config.core.v3 import CidrRange, TrafficDirection, TransportSocket
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch, ListenerFilter
+from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
+from envoy_data_plane.envoy.config.route.v3 import (
+    Decorator,
+    RetryPolicy,
+    Route,
+    RouteAction,
+    RouteActionMaxStreamDuration,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+
+from pushsim.mesh import Port
+from pushsim.resources import Listener
+from pushsim.sizes import filters, tls
+from pushsim.sizes.assignments import address
+from pushsim.sizes.listeners import BLACK_HOLE, PLAINTEXT_ALPN, ListenerBuilder
+from pushsim.sizes.peers import MtlsModes
+
+_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
+_TCP_ALPN = ("istio-peer-exchange", "istio")
+ALL_ALPN = ("istio", "istio-peer-exchange", *_HTTP_ALPN)
+_ZERO = timedelta(0)
+
+
+class Option(NamedTuple):
+    """One way in: whether it is HTTP, over which transport, with which ALPN, and whether we end TLS."""
+
+    http: bool
+    transport: str = "raw_buffer"
+    alpn: tuple[str, ...] = ()
+    ends_tls: bool = False
+
+
+def options(mode: str, kind: str) -> tuple[Option, ...]:
+    """The chains of a port, by mTLS mode (STRICT, PERMISSIVE, DISABLE) and protocol (http, tcp, auto)."""
+    if mode == "STRICT":
+        if kind == "auto":
+            return Option(True, "tls", _HTTP_ALPN, True), Option(False, "tls", (), True)
+        return (Option(kind == "http", "tls", (), True),)
+    if mode == "PERMISSIVE":
+        if kind == "http":
+            return Option(True, "tls", ALL_ALPN, True), Option(True)
+        if kind == "tcp":
+            return Option(False, "tls", ALL_ALPN, True), Option(False, "tls"), Option(False)
+        return (
+            Option(True, "tls", _HTTP_ALPN, True),
+            Option(True, alpn=PLAINTEXT_ALPN),
+            Option(False, "tls", _TCP_ALPN, True),
+            Option(False),
+            Option(False, "tls"),
+        )
+    if kind == "auto":
+        return Option(True, alpn=PLAINTEXT_ALPN), Option(False)
+    return (Option(kind == "http"),)
+
+
+class Inbound:
+    """Builds virtualInbound of one proxy."""
+
+    def __init__(self, builder: ListenerBuilder, modes: MtlsModes, passthrough: str) -> None:
+        self.builder, self.modes = builder, modes
+        self.sizing, self.settings = builder.sizing, builder.settings
+        self.passthrough = passthrough
+
+    def build(self, listener: Listener) -> EnvoyListener:
+        """Black hole, passthrough chains (per port with its own mTLS mode too), then the chains of each port."""
+        chains = [self._black_hole()]
+        for port, mode in self.modes.passthrough():
+            for option in options(mode, "auto"):
+                chains.append(self._chain(option, port, self.passthrough, "", Port("", 0, "auto"), passthrough=True))
+        ports: dict[int, tuple[str, Port]] = {}
+        for (service, port_), target in zip(listener.services, listener.target_ports, strict=True):
+            ports.setdefault(target, (service.hostname, port_))
+        for target, (host, port_) in sorted(ports.items()):
+            kind = "http" if port_.http else "auto" if port_.auto else "tcp"
+            for option in options(self.modes.of(target), kind):
+                chains.append(self._chain(option, target, f"inbound|{target}||", host, port_))
+        built = EnvoyListener(
+            name="virtualInbound",
+            address=address("0.0.0.0", self.settings.inbound_listen_port),
+            traffic_direction=TrafficDirection.INBOUND,
+            continue_on_listener_filters_timeout=True,
+            filter_chains=chains,
+            listener_filters=[filters.original_dst(), *self._inspectors(chains)],
+            listener_filters_timeout=self.settings.protocol_detection_timeout,
+            access_log=self.builder.parts.logs.listener(inbound=True),
+        )
+        self.builder.limit(built)
+        return built
+
+    def _exchange(self) -> list[Filter]:
+        return [filters.tcp_exchange_filter(self.sizing)]
+
+    def _black_hole(self) -> FilterChain:
+        proxy = self.builder.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)
+        return FilterChain(
+            name="virtualInbound-blackhole",
+            filter_chain_match=FilterChainMatch(destination_port=self.settings.inbound_listen_port),
+            filters=[*self._exchange(), *self.builder.tcp_metrics(inbound=True), proxy],
+        )
+
+    def _chain(
+        self, option: Option, target: int, cluster: str, host: str, port: Port, *, passthrough: bool = False
+    ) -> FilterChain:
+        match = FilterChainMatch(
+            destination_port=target or None,
+            transport_protocol=option.transport,
+            application_protocols=list(option.alpn),
+        )
+        if passthrough and self.sizing.passthrough_ranges:
+            match.prefix_ranges = [CidrRange(address_prefix="0.0.0.0", prefix_len=0)]
+        name = f"0.0.0.0_{target}"
+        if passthrough:
+            name = "virtualInbound-catchall-http" if option.http else "virtualInbound"
+        return FilterChain(
+            name=name,
+            filter_chain_match=match,
+            filters=self._http(cluster, host, port, target, passthrough) if option.http else self._tcp(cluster),
+            transport_socket=self._server_tls(http=option.http) if option.ends_tls else None,
+        )
+
+    def _tcp(self, cluster: str) -> list[Filter]:
+        builder = self.builder
+        proxy = builder.tcp_proxy(cluster, cluster, inbound=True)
+        return [*self._exchange(), *builder.tcp_policies, *builder.tcp_metrics(inbound=True), proxy]
+
+    def _http(self, cluster: str, host: str, port: Port, target: int, passthrough: bool) -> list[Filter]:
+        prefix = cluster if passthrough else f"inbound_0.0.0.0_{target}"
+        manager = self.builder.http_manager(
+            prefix,
+            inbound=True,
+            routes=self._routes(cluster, host, port),
+            http2=port.protocol in ("HTTP2", "GRPC", "GRPC-Web"),
+            grpc_web=port.protocol == "GRPC-Web",
+        )
+        return [*self._exchange(), manager]
+
+    def _routes(self, cluster: str, host: str, port: Port) -> RouteConfiguration:
+        action = RouteAction(
+            cluster=cluster,
+            timeout=_ZERO,
+            max_stream_duration=RouteActionMaxStreamDuration(max_stream_duration=_ZERO, grpc_timeout_header_max=_ZERO),
+        )
+        if self.sizing.inbound_retry and port.protocol not in ("GRPC", "GRPC-Web"):
+            action.retry_policy = RetryPolicy(retry_on="reset-before-request", num_retries=2)
+        route = Route(
+            name="default",
+            match=RouteMatch(prefix="/"),
+            route=action,
+            decorator=Decorator(operation=f"{host}:{port.number}/*"),
+        )
+        virtual_host = VirtualHost(name=f"inbound|http|{port.number}", domains=["*"], routes=[route])
+        return RouteConfiguration(name=cluster, virtual_hosts=[virtual_host], validate_clusters=False)
+
+    def _server_tls(self, *, http: bool) -> TransportSocket:
+        aliases = [str(alias) for alias in self.settings.mesh.get("trustDomainAliases") or ()]
+        domains = [self.settings.trust_domain, *aliases] if self.sizing.trusts_own_domain or aliases else []
+        return tls.downstream_socket(tls.mesh_server(domains, http=http, exchange=self.sizing.exchange_alpn))
+
+    def _inspectors(self, chains: Sequence[FilterChain]) -> list[ListenerFilter]:
+        """TLS and HTTP inspectors, off on ports whose chains do not ask for them."""
+        wants: dict[int, tuple[bool, bool]] = {}
+        for chain in chains:
+            match = chain.filter_chain_match or FilterChainMatch()
+            port = match.destination_port or 0
+            tls_, http = wants.get(port, (False, False))
+            plain = any(name in PLAINTEXT_ALPN for name in match.application_protocols)
+            wants[port] = (tls_ or match.transport_protocol == "tls", http or plain)
+        found = []
+        if any(wish[0] for wish in wants.values()):
+            off = tuple(p for p, wish in wants.items() if p and not wish[0])
+            found.append(filters.tls_inspector(self.sizing, off))
+        if any(wish[1] for wish in wants.values()):
+            found.append(filters.http_inspector(tuple(p for p, wish in wants.items() if not wish[1])))
+        return found

@@ -1,0 +1,86 @@
+"""RequestAuthentication as Envoy's JWT filter.
+
+Source: pilot/pkg/security/authn/policy_applier.go (convertToEnvoyJwtConfig). Keys that istiod fetches are not known
+here: a rule with only a jwksUri counts with istiod's own placeholder key set, which it sends until it has the real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import DataSource
+from envoy_data_plane.envoy.config.route.v3 import RouteMatch
+from envoy_data_plane.envoy.extensions.filters.http.jwt_authn.v3 import (
+    JwtAuthentication,
+    JwtClaimToHeader,
+    JwtHeader,
+    JwtProvider,
+    JwtProviderNormalizePayload,
+    JwtRequirement,
+    JwtRequirementAndList,
+    JwtRequirementOrList,
+    RequirementRule,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.google.protobuf import Empty
+
+from pushsim.mesh import Object
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.wire import packed
+
+#: Length of the key set that stands in for one that cannot be fetched (pilot/pkg/model/jwks_resolver.go, FakeJwks).
+PLACEHOLDER_KEYS = 450
+
+
+def http_filters(policies: Sequence[Object], sizing: Sizing) -> list[HttpFilter]:
+    """The JWT filter of the policies that apply, none without rules."""
+    rules = [rule for policy in policies for rule in policy.spec.get("jwtRules") or ()]
+    rules.sort(key=lambda rule: str(rule.get("issuer") or ""))
+    if not rules:
+        return []
+    providers = {f"origins-{index}": _provider(rule, sizing) for index, rule in enumerate(rules)}
+    named = [JwtRequirement(provider_name=name) for name in providers]
+    lenient = [
+        JwtRequirement(requires_any=JwtRequirementOrList(requirements=[one, JwtRequirement(allow_missing=Empty())]))
+        for one in named
+    ]
+    requirement = lenient[0]
+    if len(lenient) > 1:
+        every = JwtRequirement(requires_all=JwtRequirementAndList(requirements=lenient))
+        requirement = JwtRequirement(requires_any=JwtRequirementOrList(requirements=[*named, every]))
+    config = JwtAuthentication(
+        providers=providers,
+        rules=[RequirementRule(match=RouteMatch(prefix="/"), requires=requirement)],
+        bypass_cors_preflight=True,
+    )
+    body = packed(config, "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication")
+    return [HttpFilter(name="envoy.filters.http.jwt_authn", typed_config=body)]
+
+
+def _provider(rule: Mapping[str, Json], sizing: Sizing) -> JwtProvider:
+    keys = str(rule.get("jwks") or "") or "k" * PLACEHOLDER_KEYS
+    issuer = str(rule.get("issuer") or "")
+    provider = JwtProvider(
+        issuer=issuer,
+        audiences=[str(audience) for audience in rule.get("audiences") or ()],
+        forward=bool(rule.get("forwardOriginalToken")),
+        forward_payload_header=str(rule.get("outputPayloadToHeader") or ""),
+        payload_in_metadata="payload" if sizing.normalized_claims else issuer,
+        local_jwks=DataSource(inline_string=keys),
+        from_headers=[
+            JwtHeader(name=str(header.get("name")), value_prefix=str(header.get("prefix") or ""))
+            for header in rule.get("fromHeaders") or ()
+        ],
+        from_params=[str(name) for name in rule.get("fromParams") or ()],
+        from_cookies=[str(name) for name in rule.get("fromCookies") or ()],
+        claim_to_headers=[
+            JwtClaimToHeader(header_name=str(item.get("header")), claim_name=str(item.get("claim")))
+            for item in rule.get("outputClaimToHeaders") or ()
+        ],
+    )
+    if sizing.normalized_claims:
+        provider.normalize_payload_in_metadata = JwtProviderNormalizePayload(
+            space_delimited_claims=["scope", "permission"]
+        )
+    return provider

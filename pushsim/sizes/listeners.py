@@ -1,0 +1,253 @@
+"""LDS: a sidecar's outbound listeners and virtualOutbound; what inbound and gateway listeners share with them.
+
+Sources: pilot/pkg/networking/core/listener.go, listener_builder.go, networkfilter.go, tls.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import CidrRange, TrafficDirection
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch
+from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
+    TcpProxy,
+    TcpProxyWeightedCluster,
+    TcpProxyWeightedClusterClusterWeight,
+)
+
+from pushsim.hosts import resolve
+from pushsim.mesh import Object, Port, Service
+from pushsim.resources import Listener
+from pushsim.sizes import filters
+from pushsim.sizes.assignments import address
+from pushsim.sizes.clusters import config_path, istio_metadata
+from pushsim.sizes.http import HttpParts, connection_manager
+from pushsim.sizes.policy import Spec, policy_for
+from pushsim.sizes.settings import ANYTHING
+from pushsim.sizes.wire import duration, packed
+
+PLAINTEXT_ALPN = ("http/1.1", "h2c")
+PASSTHROUGH, BLACK_HOLE = "PassthroughCluster", "BlackHoleCluster"
+_CONNECT_TIMEOUT = timedelta(seconds=15)
+
+
+class ListenerBuilder:
+    """Builds listeners of one proxy.
+
+    tcp_policies: network filters of authorization, which go before the metrics of inbound TCP chains.
+    """
+
+    def __init__(self, parts: HttpParts, tcp_policies: Sequence[Filter] = ()) -> None:
+        self.parts, self.sizing, self.settings = parts, parts.sizing, parts.settings
+        self.tcp_policies = tcp_policies
+
+    # ---- pieces
+
+    def tcp_metrics(self, *, inbound: bool, gateway: bool = False) -> list[Filter]:
+        if (extra := self.parts.metrics.extra(inbound=inbound)) is None:
+            return []
+        config = filters.stats(self.sizing, inbound=inbound, gateway=gateway, tcp=True, extra=extra)
+        return [Filter(name="istio.stats", typed_config=config)]
+
+    def tcp_proxy(
+        self, cluster: str, prefix: str, *, inbound: bool = False, gateway: bool = False, policy: Spec | None = None,
+        weights: Sequence[tuple[str, int]] = (), logged: bool = True,
+    ) -> Filter:  # fmt: skip
+        """A TCP proxy to one cluster or to weighted ones."""
+        proxy = TcpProxy(stat_prefix=prefix)
+        if weights:
+            parts = [TcpProxyWeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
+            proxy.weighted_clusters = TcpProxyWeightedCluster(clusters=parts)
+        else:
+            proxy.cluster = cluster
+        tcp = ((policy or {}).get("connectionPool") or {}).get("tcp") or {}
+        if tcp.get("idleTimeout"):
+            proxy.idle_timeout = duration(tcp["idleTimeout"])
+        if tcp.get("maxConnectionDuration"):
+            proxy.max_downstream_connection_duration = duration(tcp["maxConnectionDuration"])
+        if logged:
+            proxy.access_log = self.parts.logs.http(inbound=inbound, gateway=gateway)
+        config = packed(proxy, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")
+        return Filter(name="envoy.filters.network.tcp_proxy", typed_config=config)
+
+    def chain(self, *stack: Filter, match: FilterChainMatch | None = None, name: str = "") -> FilterChain:
+        """A filter chain of an outbound or gateway listener."""
+        timeout = _CONNECT_TIMEOUT if self.sizing.chain_timeout else None
+        return FilterChain(
+            filter_chain_match=match, filters=list(stack), name=name, transport_socket_connect_timeout=timeout
+        )
+
+    def http_manager(self, prefix: str, **how: Json) -> Filter:
+        """An HTTP connection manager."""
+        return connection_manager(self.parts, prefix, **how)
+
+    # ---- outbound
+
+    def virtual_outbound(self) -> EnvoyListener:
+        """The listener that iptables sends everything to: what no other listener takes goes to one cluster."""
+        port = self.settings.listen_port
+        black = FilterChain(
+            name="virtualOutbound-blackhole",
+            filter_chain_match=FilterChainMatch(destination_port=port),
+            filters=[*self.tcp_metrics(inbound=False), self.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)],
+        )
+        rest = FilterChain(name="virtualOutbound-catchall-tcp", filters=self.catch_all())
+        built = EnvoyListener(
+            name="virtualOutbound",
+            address=address("0.0.0.0", port),
+            use_original_dst=True,
+            filter_chains=[black, rest],
+            traffic_direction=TrafficDirection.OUTBOUND,
+            access_log=self.parts.logs.listener(inbound=False),
+        )
+        self.limit(built)
+        return built
+
+    def catch_all(self) -> list[Filter]:
+        """Traffic for nobody known: passed on, or dropped with REGISTRY_ONLY."""
+        cluster = PASSTHROUGH if self.settings.allow_any else BLACK_HOLE
+        return [*self.tcp_metrics(inbound=False), self.tcp_proxy(cluster, cluster)]
+
+    def outbound(self, listener: Listener) -> EnvoyListener:
+        """`0.0.0.0_PORT` for HTTP, `ADDRESS_PORT` for TCP and for sniffed ports."""
+        built = EnvoyListener(
+            name=listener.name,
+            address=address(listener.bind, listener.port),
+            traffic_direction=TrafficDirection.OUTBOUND,
+            bind_to_port=None if listener.bound else False,
+            access_log=self.parts.logs.listener(inbound=False),
+        )
+        chains = []
+        if listener.kind in ("tcp", "auto"):
+            chains += self._tcp_chains(listener)
+        if listener.kind in ("http", "auto"):
+            chains.append(self._http_chain(listener))
+        self._inspect(
+            built,
+            listener.kind != "tcp",
+            any(c.filter_chain_match and c.filter_chain_match.server_names for c in chains),
+        )
+        matched = [chain for chain in chains if chain.filter_chain_match is not None]
+        default = [chain for chain in chains if chain.filter_chain_match is None]
+        if default and not matched:
+            built.filter_chains = default[:1]
+        else:
+            built.filter_chains = matched
+            built.default_filter_chain = (
+                default[0]
+                if default
+                else FilterChain(
+                    name="PassthroughFilterChain", filter_chain_match=FilterChainMatch(), filters=self.catch_all()
+                )
+            )
+        return built
+
+    def _inspect(self, built: EnvoyListener, http: bool, names: bool) -> None:
+        tls = names or (http and self.sizing.inspects_tls_outbound)
+        built.listener_filters = [filters.tls_inspector(self.sizing)] if tls else []
+        if http:
+            built.listener_filters.append(filters.http_inspector())
+            built.listener_filters_timeout = self.settings.protocol_detection_timeout
+            built.continue_on_listener_filters_timeout = True
+        elif self.sizing.tcp_filters_timeout:
+            built.listener_filters_timeout = timedelta(0)
+            built.continue_on_listener_filters_timeout = True
+
+    def _http_chain(self, listener: Listener) -> FilterChain:
+        match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=list(PLAINTEXT_ALPN))
+        if listener.bound:
+            match = None  # type: ignore[assignment]
+        web = bool(listener.services) and listener.services[0][1].protocol == "GRPC-Web"
+        manager = self.http_manager(f"outbound_{listener.name}", route=listener.route, grpc_web=web)
+        return self.chain(manager, match=match)
+
+    def _tcp_chains(self, listener: Listener) -> list[FilterChain]:
+        """Chains of TCP and TLS services: what VirtualServices say, else straight to the service."""
+        found: list[FilterChain] = []
+        for service, port in listener.services:
+            if port.http:
+                continue
+            routed = self._routed(listener, service, port)
+            found += routed or [self._direct(listener, service, port)]
+        return found
+
+    def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
+        cluster = f"outbound|{port.number}||{service.hostname}"
+        policy = policy_for(listener.rules, "", port)
+        prefix = self._prefix(cluster)
+        match = None
+        if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" and not listener.cidrs:
+            match = FilterChainMatch(server_names=[service.hostname])
+        elif listener.cidrs:
+            match = FilterChainMatch(prefix_ranges=[_cidr(text) for text in listener.cidrs])
+        stack = [*self.tcp_metrics(inbound=False), self.tcp_proxy(cluster, prefix, policy=policy)]
+        return self.chain(*stack, match=match)
+
+    def _prefix(self, cluster: str) -> str:
+        return f"{cluster};" if self.sizing.tcp_prefix_delimited else cluster
+
+    def _routed(self, listener: Listener, service: Service, port: Port) -> list[FilterChain]:
+        chains = []
+        for written in listener.virtual_services:
+            hosts = {resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()}
+            if service.hostname not in hosts:
+                continue
+            kind = "tls" if port.protocol in ("HTTPS", "TLS") else "tcp"
+            for route in written.spec.get(kind) or ():
+                for match in route.get("match") or ANYTHING:
+                    if int(match.get("port") or port.number) == port.number and _for_mesh(match):
+                        chains.append(self.routed_chain(written, route, match, port))
+        return chains
+
+    def routed_chain(
+        self,
+        written: Object,
+        route: Mapping[str, Json],
+        match: Mapping[str, Json],
+        port: Port,
+        *,
+        gateway: bool = False,
+    ) -> FilterChain:
+        """A chain of a VirtualService's tcp or tls route."""
+        targets = []
+        for item in route.get("route") or ():
+            destination = item.get("destination") or {}
+            host = resolve(str(destination.get("host") or ""), written.ref.namespace)
+            number = (destination.get("port") or {}).get("number") or port.number
+            targets.append(
+                (f"outbound|{number}|{destination.get('subset') or ''}|{host}", int(item.get("weight") or 0))
+            )
+        metrics = self.tcp_metrics(inbound=False, gateway=gateway)
+        if len(targets) == 1:
+            proxy = self.tcp_proxy(targets[0][0], self._prefix(targets[0][0]), gateway=gateway)
+        else:
+            prefix = f"{written.ref.name}.{written.ref.namespace}"
+            proxy = self.tcp_proxy("", prefix, weights=[t for t in targets if t[1] > 0], gateway=gateway)
+        names = [str(name) for name in match.get("sniHosts") or () if name != "*"]
+        subnets = [_cidr(str(text)) for text in match.get("destinationSubnets") or ()]
+        chosen = FilterChainMatch(server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
+        built = self.chain(*metrics, proxy, match=chosen)
+        built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
+        return built
+
+    def limit(self, built: EnvoyListener) -> None:
+        """MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP, on listeners that accept connections themselves."""
+        if self.sizing.connections_per_event:
+            built.max_connections_to_accept_per_socket_event = self.sizing.connections_per_event
+
+
+def _for_mesh(match: Mapping[str, Json]) -> bool:
+    gateways = match.get("gateways") or ()
+    return not gateways or "mesh" in gateways
+
+
+def _cidr(text: str) -> CidrRange:
+    prefix, _, bits = text.partition("/")
+    return CidrRange(address_prefix=prefix, prefix_len=int(bits or (128 if ":" in prefix else 32)))
+
+
+__all__ = ["HttpFilter", "ListenerBuilder"]

@@ -1,0 +1,430 @@
+"""VirtualService HTTP routes as Envoy routes: matches, actions, retries, faults, headers.
+
+Source: pilot/pkg/networking/core/route/route.go, route/retry/retry.go, route/route_cache.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+    RuntimeFractionalPercent,
+)
+from envoy_data_plane.envoy.config.route.v3 import (
+    Decorator,
+    DirectResponseAction,
+    HeaderMatcher,
+    QueryParameterMatcher,
+    RedirectAction,
+    RedirectActionRedirectResponseCode,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
+    RetryPolicyRetryPriority,
+    Route,
+    RouteAction,
+    RouteActionHashPolicy,
+    RouteActionHashPolicyConnectionProperties,
+    RouteActionHashPolicyCookie,
+    RouteActionHashPolicyHeader,
+    RouteActionHashPolicyQueryParameter,
+    RouteActionRequestMirrorPolicy,
+    RouteMatch,
+    WeightedCluster,
+    WeightedClusterClusterWeight,
+)
+from envoy_data_plane.envoy.extensions.filters.common.fault.v3 import FaultDelay
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import CorsPolicy
+from envoy_data_plane.envoy.extensions.filters.http.fault.v3 import FaultAbort, HttpFault
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
+
+from pushsim.hosts import resolve
+from pushsim.mesh import Object
+from pushsim.sizes.clusters import config_path, istio_metadata
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.settings import Settings, dig
+from pushsim.sizes.wire import duration, packed
+
+Spec = Mapping[str, Json]
+#: Whose port a destination without one means: host to port, None where the listener's own port is meant.
+PortOf = Callable[[str], int | None]
+HashOf = Callable[[str, str], Spec | None]
+_ZERO = timedelta(0)
+_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+
+
+def retry_policy(spec: Spec | None, sizing: Sizing, *, hashed: bool = False) -> RetryPolicy | None:
+    """The retry policy of a route; istiod has one of its own where the configuration has none."""
+    if spec is not None and int(spec.get("attempts") or 0) <= 0:
+        return None
+    policy = RetryPolicy(retry_on=_RETRY_ON, num_retries=2, host_selection_retry_max_attempts=5)
+    if sizing.retries_503:
+        policy.retriable_status_codes = [503]
+    if not hashed:
+        predicate = packed(
+            PreviousHostsPredicate(), "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+        )
+        name = "envoy.retry_host_predicates.previous_hosts"
+        policy.retry_host_predicate = [RetryPolicyRetryHostPredicate(name=name, typed_config=predicate)]
+    if spec is None:
+        return policy
+    policy.num_retries = int(spec["attempts"])
+    if spec.get("retryOn"):
+        parts = [part.strip() for part in str(spec["retryOn"]).split(",") if part.strip()]
+        codes = [int(part) for part in parts if part.isdigit()]
+        names = ",".join(part for part in parts if not part.isdigit())
+        if codes and "retriable-status-codes" not in names:
+            names += ",retriable-status-codes"
+        policy.retry_on, policy.retriable_status_codes = names, codes
+    if spec.get("perTryTimeout"):
+        policy.per_try_timeout = duration(spec["perTryTimeout"])
+    if spec.get("retryRemoteLocalities"):
+        priorities = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+        policy.retry_priority = RetryPolicyRetryPriority(
+            name="envoy.retry_priorities.previous_priorities",
+            typed_config=packed(PreviousPrioritiesConfig(update_frequency=2), priorities),
+        )
+    return policy
+
+
+def hash_policy(spec: Spec | None) -> list[RouteActionHashPolicy]:
+    """consistentHash of a DestinationRule, as the route's part of it."""
+    if not spec:
+        return []
+    if spec.get("httpHeaderName"):
+        return [RouteActionHashPolicy(header=RouteActionHashPolicyHeader(header_name=spec["httpHeaderName"]))]
+    if spec.get("httpCookie"):
+        cookie = spec["httpCookie"]
+        built = RouteActionHashPolicyCookie(name=str(cookie.get("name") or ""), path=str(cookie.get("path") or ""))
+        built.ttl = duration(cookie["ttl"]) if cookie.get("ttl") else None
+        return [RouteActionHashPolicy(cookie=built)]
+    if spec.get("useSourceIp"):
+        properties = RouteActionHashPolicyConnectionProperties(source_ip=True)
+        return [RouteActionHashPolicy(connection_properties=properties)]
+    if spec.get("httpQueryParameterName"):
+        parameter = RouteActionHashPolicyQueryParameter(name=spec["httpQueryParameterName"])
+        return [RouteActionHashPolicy(query_parameter=parameter)]
+    return []
+
+
+def default_route(cluster: str, operation: str, sizing: Sizing, settings: Settings, hashing: Spec | None) -> Route:
+    """The only route of a service that no VirtualService shapes."""
+    action = RouteAction(cluster=cluster, timeout=_ZERO, max_grpc_timeout=_ZERO, hash_policy=hash_policy(hashing))
+    action.retry_policy = retry_policy(settings.mesh.get("defaultHttpRetryPolicy"), sizing)
+    return Route(name="default", match=RouteMatch(prefix="/"), route=action, decorator=Decorator(operation=operation))
+
+
+class RouteTranslator:
+    """Translates VirtualServices for one listener port (route names of a sidecar) or gateway server."""
+
+    def __init__(
+        self, sizing: Sizing, settings: Settings, port: int, *, ports: PortOf, hashes: HashOf, gateway: str = "mesh"
+    ) -> None:
+        self.sizing, self.settings, self.port = sizing, settings, port
+        self.ports, self.hashes, self.gateway = ports, hashes, gateway
+
+    def routes(self, written: Object, labels: Mapping[str, str], namespace: str) -> list[Route]:
+        """The routes of a VirtualService that apply here, up to the first that takes everything."""
+        found: list[Route] = []
+        for http in written.spec.get("http") or ():
+            matches = http.get("match") or (None,)
+            for match in matches:
+                if not self._applies(match, labels, namespace):
+                    continue
+                found.append(self.route(written, http, match))
+                if _catches_all(match):
+                    return found
+        return found
+
+    def _applies(self, match: Spec | None, labels: Mapping[str, str], namespace: str) -> bool:
+        if match is None:
+            return True
+        if match.get("port") and int(match["port"]) != self.port:
+            return False
+        if match.get("gateways"):
+            return self.gateway in match["gateways"]
+        wanted = match.get("sourceLabels") or {}
+        if any(labels.get(key) != value for key, value in wanted.items()):
+            return False
+        return not match.get("sourceNamespace") or match["sourceNamespace"] == namespace
+
+    def route(self, written: Object, http: Spec, match: Spec | None) -> Route:
+        """One route of one match."""
+        name = str(http.get("name") or "")
+        if match and match.get("name"):
+            name = f"{name}.{match['name']}"
+        metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
+        built = Route(name=name, match=_match(match), metadata=metadata)
+        if match and match.get("statPrefix"):
+            built.stat_prefix = str(match["statPrefix"])
+        authority = _headers(built, http.get("headers"))
+        operation = f"{written.ref.name}:{self.port}{_path(match)}"
+        if http.get("redirect") is not None:
+            built.redirect = self._redirect(http["redirect"])
+        elif http.get("directResponse") is not None:
+            built.direct_response = _direct(http["directResponse"])
+        else:
+            built.route = self._action(written, http, built, authority)
+            if built.route.cluster:
+                _, port, _, host = built.route.cluster.split("|")
+                operation = f"{host}:{port}{_path(match)}"
+        built.decorator = Decorator(operation=operation)
+        if http.get("fault") is not None and (fault := _fault(http["fault"])) is not None:
+            kind = "envoy.extensions.filters.http.fault.v3.HTTPFault"
+            built.typed_per_filter_config["envoy.filters.http.fault"] = packed(fault, kind)
+        if http.get("corsPolicy") is not None:
+            kind = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
+            cors = _cors(http["corsPolicy"], self.sizing)
+            built.typed_per_filter_config["envoy.filters.http.cors"] = packed(cors, kind)
+        return built
+
+    def cluster(self, destination: Spec, namespace: str) -> str:
+        """`outbound|port|subset|host` of a destination."""
+        host = resolve(str(destination.get("host") or ""), namespace)
+        port = dig(destination, "port", "number") or self.ports(host) or self.port
+        return f"outbound|{port}|{destination.get('subset') or ''}|{host}"
+
+    def _action(self, written: Object, http: Spec, route: Route, authority: str) -> RouteAction:
+        limit = duration(http["timeout"]) if http.get("timeout") else _ZERO
+        action = RouteAction(timeout=limit, max_grpc_timeout=limit)
+        rewrite = http.get("rewrite") or {}
+        if rewrite.get("uriRegexRewrite"):
+            spec = rewrite["uriRegexRewrite"]
+            pattern = RegexMatcher(regex=str(spec.get("match") or ""))
+            action.regex_rewrite = RegexMatchAndSubstitute(pattern=pattern, substitution=str(spec.get("rewrite") or ""))
+        elif rewrite.get("uri"):
+            action.prefix_rewrite = str(rewrite["uri"])
+        authority = str(rewrite.get("authority") or authority)
+        namespace = written.ref.namespace
+        action.request_mirror_policies = [
+            self._mirror(self.cluster(destination, namespace), percent) for destination, percent in _mirrors(http)
+        ]
+        destinations: Sequence[Spec] = http.get("route") or ()
+        hashed = False
+        if len(destinations) == 1:
+            first = destinations[0]
+            action.cluster = self.cluster(first.get("destination") or {}, namespace)
+            own = _headers(route, first.get("headers"))
+            authority = authority or own
+            hashing = self._hash(first, namespace)
+            action.hash_policy, hashed = hash_policy(hashing), bool(hashing)
+        else:
+            action.weighted_clusters = self._weighted(destinations, namespace, action)
+        if authority:
+            action.host_rewrite_literal = authority
+        default = self.settings.mesh.get("defaultHttpRetryPolicy")
+        action.retry_policy = retry_policy(http.get("retries", default), self.sizing, hashed=hashed)
+        return action
+
+    def _hash(self, item: Spec, namespace: str) -> Spec | None:
+        destination = item.get("destination") or {}
+        return self.hashes(resolve(str(destination.get("host") or ""), namespace), str(destination.get("subset") or ""))
+
+    def _weighted(self, items: Iterable[Spec], namespace: str, action: RouteAction) -> WeightedCluster:
+        clusters = []
+        for item in items:
+            if not item.get("weight"):
+                continue
+            weight = WeightedClusterClusterWeight(
+                name=self.cluster(item.get("destination") or {}, namespace), weight=int(item["weight"])
+            )
+            authority = _headers(weight, item.get("headers"))
+            if authority:
+                weight.host_rewrite_literal = authority
+            action.hash_policy = [*action.hash_policy, *hash_policy(self._hash(item, namespace))]
+            clusters.append(weight)
+        return WeightedCluster(clusters=clusters)
+
+    def _mirror(self, cluster: str, percent: FractionalPercent) -> RouteActionRequestMirrorPolicy:
+        policy = RouteActionRequestMirrorPolicy(
+            cluster=cluster, runtime_fraction=RuntimeFractionalPercent(default_value=percent), trace_sampled=False
+        )
+        policy.disable_shadow_host_suffix_append = self.sizing.plain_shadow_host
+        return policy
+
+    def _redirect(self, spec: Spec) -> RedirectAction:
+        action = RedirectAction(
+            host_redirect=str(spec.get("authority") or ""), path_redirect=str(spec.get("uri") or "")
+        )
+        scheme = str(spec.get("scheme") or "")
+        if scheme:
+            action.scheme_redirect = scheme
+        port = int(spec.get("port") or (self.port if spec.get("derivePort") == "FROM_REQUEST_PORT" else 0))
+        if (port, scheme or "http") not in ((80, "http"), (443, "https")):
+            action.port_redirect = port
+        codes = RedirectActionRedirectResponseCode
+        action.response_code = {
+            302: codes.FOUND, 303: codes.SEE_OTHER, 307: codes.TEMPORARY_REDIRECT, 308: codes.PERMANENT_REDIRECT,
+        }.get(int(spec.get("redirectCode") or 301), codes.MOVED_PERMANENTLY)  # fmt: skip
+        return action
+
+
+def _catches_all(match: Spec | None) -> bool:
+    """Whether nothing after this match is ever reached (IsCatchAllRoute)."""
+    if match is None:
+        return True
+    uri = match.get("uri") or {}
+    everything = not uri or uri.get("prefix") == "/" or uri.get("regex") == ".*"
+    narrowing = ("headers", "queryParams", "method", "authority", "scheme", "withoutHeaders")
+    return everything and not any(match.get(key) for key in narrowing)
+
+
+def _path(match: Spec | None) -> str:
+    uri = (match or {}).get("uri") or {}
+    if "exact" in uri:
+        return str(uri["exact"])
+    if "regex" in uri:
+        return str(uri["regex"])
+    return f"{uri.get('prefix') or '/'}*"
+
+
+def string_match(spec: Spec | None) -> StringMatcher | None:
+    """A StringMatch, None if it only asks for presence."""
+    if not spec or spec.get("regex") == "*":
+        return None
+    if "exact" in spec:
+        return StringMatcher(exact=str(spec["exact"]))
+    if "prefix" in spec:
+        return StringMatcher(prefix=str(spec["prefix"]))
+    if "regex" in spec:
+        return StringMatcher(safe_regex=RegexMatcher(regex=str(spec["regex"])))
+    return None
+
+
+def _header(name: str, spec: Spec | None, *, without: bool = False) -> HeaderMatcher:
+    matcher = HeaderMatcher(name=name, invert_match=without)
+    found = string_match(spec)
+    if found is None:
+        matcher.present_match = True
+    else:
+        matcher.string_match = found
+        matcher.treat_missing_header_as_empty = without
+    return matcher
+
+
+def _match(spec: Spec | None) -> RouteMatch:
+    if spec is None:
+        return RouteMatch(prefix="/")
+    built = RouteMatch(case_sensitive=not spec.get("ignoreUriCase"))
+    uri = spec.get("uri") or {}
+    if "exact" in uri:
+        built.path = str(uri["exact"])
+    elif "regex" in uri:
+        built.safe_regex = RegexMatcher(regex=str(uri["regex"]))
+    else:
+        built.prefix = str(uri.get("prefix") or "/")
+    headers = [_header(name, how) for name, how in (spec.get("headers") or {}).items()]
+    headers += [_header(name, how, without=True) for name, how in (spec.get("withoutHeaders") or {}).items()]
+    for key in ("method", "authority", "scheme"):
+        if spec.get(key):
+            headers.append(_header(f":{key}", spec[key]))
+    built.headers = headers
+    for name, how in (spec.get("queryParams") or {}).items():
+        found = string_match(how)
+        parameter = QueryParameterMatcher(name=name)
+        if found is None:
+            parameter.present_match = True
+        else:
+            parameter.string_match = found
+        built.query_parameters.append(parameter)
+    return built
+
+
+def _headers(target: Route | WeightedClusterClusterWeight, spec: Spec | None) -> str:
+    """Header operations of a route or destination; returns the authority they set."""
+    authority = ""
+    actions = HeaderValueOptionHeaderAppendAction
+    for direction in ("request", "response"):
+        operations = (spec or {}).get(direction) or {}
+        for key, action in (("set", actions.OVERWRITE_IF_EXISTS_OR_ADD), ("add", actions.APPEND_IF_EXISTS_OR_ADD)):
+            for name, written in sorted((operations.get(key) or {}).items()):
+                if name.lower() in (":authority", "host"):
+                    authority = str(written)
+                if name.startswith(":") or name.lower() == "host":
+                    continue
+                option = HeaderValueOption(header=HeaderValue(key=name, value=str(written)), append_action=action)
+                getattr(target, f"{direction}_headers_to_add").append(option)
+        gone = [n for n in operations.get("remove") or () if not n.startswith(":") and n.lower() != "host"]
+        getattr(target, f"{direction}_headers_to_remove").extend(gone)
+    return authority
+
+
+def _direct(spec: Spec) -> DirectResponseAction:
+    built = DirectResponseAction(status=int(spec.get("status") or 0))
+    body = spec.get("body") or {}
+    if "string" in body:
+        built.body = DataSource(inline_string=str(body["string"]))
+    elif "bytes" in body:
+        built.body = DataSource(inline_bytes=bytes(len(str(body["bytes"])) * 3 // 4))
+    return built
+
+
+def _percent(value: float) -> FractionalPercent:
+    return FractionalPercent(numerator=int(value * 10000), denominator=FractionalPercentDenominatorType.MILLION)
+
+
+def _mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
+    whole = FractionalPercent(numerator=100)
+    found: list[tuple[Spec, FractionalPercent]] = []
+    if http.get("mirror"):
+        if http.get("mirrorPercentage") is not None:
+            share = float(http["mirrorPercentage"].get("value") or 0)
+            found += [(http["mirror"], _percent(share))] if share > 0 else []
+        elif http.get("mirrorPercent") is not None:
+            share = int(http["mirrorPercent"])
+            found += [(http["mirror"], FractionalPercent(numerator=share))] if share > 0 else []
+        else:
+            found.append((http["mirror"], whole))
+    for item in http.get("mirrors") or ():
+        share = item.get("percentage")
+        percent = whole if share is None else _percent(float(share.get("value") or 0))
+        if item.get("destination") and percent.numerator:
+            found.append((item["destination"], percent))
+    return found
+
+
+def _fault(spec: Spec) -> HttpFault | None:
+    fault = HttpFault()
+    delay, abort = spec.get("delay"), spec.get("abort")
+    if delay and delay.get("fixedDelay"):
+        share = delay.get("percentage")
+        percent = (
+            _percent(float(share.get("value") or 0)) if share else FractionalPercent(int(delay.get("percent") or 0))
+        )
+        fault.delay = FaultDelay(fixed_delay=duration(delay["fixedDelay"]), percentage=percent)
+    if abort:
+        fault.abort = FaultAbort()
+        if abort.get("percentage"):
+            fault.abort.percentage = _percent(float(abort["percentage"].get("value") or 0))
+        if abort.get("httpStatus"):
+            fault.abort.http_status = int(abort["httpStatus"])
+        elif abort.get("grpcStatus"):
+            fault.abort.grpc_status = 14
+    return fault if fault.delay or fault.abort else None
+
+
+def _cors(spec: Spec, sizing: Sizing) -> CorsPolicy:
+    policy = CorsPolicy(
+        allow_methods=",".join(spec.get("allowMethods") or ()),
+        allow_headers=",".join(spec.get("allowHeaders") or ()),
+        expose_headers=",".join(spec.get("exposeHeaders") or ()),
+        filter_enabled=RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100)),
+    )
+    origins = [string_match(origin) for origin in spec.get("allowOrigins") or ()]
+    origins += [StringMatcher(exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
+    policy.allow_origin_string_match = [origin for origin in origins if origin is not None]
+    if spec.get("allowCredentials") is not None:
+        policy.allow_credentials = bool(spec["allowCredentials"])
+    if spec.get("maxAge"):
+        policy.max_age = str(int(duration(spec["maxAge"]).total_seconds()))
+    if sizing.cors_preflights:
+        policy.forward_not_matching_preflights = spec.get("unmatchedPreflights") != "IGNORE"
+    return policy

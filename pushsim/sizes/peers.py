@@ -1,0 +1,74 @@
+"""PeerAuthentication: which mTLS mode a proxy's ports and a namespace's services have.
+
+Source: pilot/pkg/security/authn/policy_applier.go (ComposePeerAuthentication), pilot/pkg/model/authentication.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pushsim.mesh import Object, Proxy
+
+_MODES = {"STRICT", "PERMISSIVE", "DISABLE"}
+
+
+@dataclass(frozen=True)
+class MtlsModes:
+    """The mode of a workload, and of the ports that have their own."""
+
+    mode: str = "PERMISSIVE"
+    ports: Mapping[int, str] = field(default_factory=dict)
+
+    def of(self, port: int) -> str:
+        """The mode of a target port."""
+        return self.ports.get(port, self.mode)
+
+    def passthrough(self) -> list[tuple[int, str]]:
+        """Ports (0: all others) that virtualInbound has passthrough chains for."""
+        return [(0, self.mode), *sorted(self.ports.items())]
+
+
+def selected(obj: Object, proxy: Proxy) -> bool:
+    """Whether a policy's selector (empty: everything) matches a proxy."""
+    wanted = (obj.spec.get("selector") or {}).get("matchLabels") or {}
+    return all(proxy.labels.get(key) == value for key, value in wanted.items())
+
+
+def _oldest(objects: Sequence[Object]) -> Object | None:
+    return min(objects, key=lambda o: o.creation) if objects else None
+
+
+def _mode(obj: Object | None) -> str:
+    mode = str(((obj.spec if obj else {}).get("mtls") or {}).get("mode") or "")
+    return mode if mode in _MODES else ""
+
+
+def workload_modes(policies: Sequence[Object], proxy: Proxy, root: str) -> MtlsModes:
+    """Mesh, namespace and workload policies of a proxy, composed."""
+
+    def has_selector(obj: Object) -> bool:
+        return bool((obj.spec.get("selector") or {}).get("matchLabels"))
+
+    plain = [p for p in policies if not has_selector(p)]
+    mesh = _oldest([p for p in plain if p.ref.namespace == root])
+    namespace = _oldest([p for p in plain if p.ref.namespace == proxy.namespace != root])
+    own = [p for p in policies if has_selector(p) and p.ref.namespace == proxy.namespace != root and selected(p, proxy)]
+    workload = _oldest(own)
+    base = _mode(namespace) or _mode(mesh) or "PERMISSIVE"
+    mode = _mode(workload) or base
+    ports = {}
+    for port, wish in ((workload.spec.get("portLevelMtls") or {}) if workload else {}).items():
+        written = str((wish or {}).get("mode") or "UNSET")
+        # an unset port takes the mode of the namespace or mesh
+        ports[int(port)] = written if written in _MODES else mode
+    return MtlsModes(mode, ports)
+
+
+def namespace_modes(policies: Sequence[Object], root: str) -> Mapping[str, str]:
+    """Namespace-wide modes by namespace; "" is the mesh-wide one. Policies with a selector do not count here."""
+    found: dict[str, list[Object]] = {}
+    for policy in policies:
+        if not (policy.spec.get("selector") or {}).get("matchLabels"):
+            found.setdefault("" if policy.ref.namespace == root else policy.ref.namespace, []).append(policy)
+    return {namespace: mode for namespace, of in found.items() if (mode := _mode(_oldest(of)))}

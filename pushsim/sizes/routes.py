@@ -1,0 +1,181 @@
+"""RDS: route configurations of sidecars, measured virtual host by virtual host.
+
+Source: pilot/pkg/networking/core/httproute.go, route/route.go (BuildSidecarVirtualHostWrapper).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    Route,
+    RouteAction,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.config.route.v3 import (
+    RouteConfiguration as EnvoyRoutes,
+)
+
+from pushsim.hosts import resolve, subset_of
+from pushsim.mesh import Object, Port, Proxy, Service
+from pushsim.resources import RouteConfiguration
+from pushsim.sizes import policy
+from pushsim.sizes.matches import RouteTranslator, default_route
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.settings import Settings
+from pushsim.sizes.wire import framed, length, texts
+
+Spec = Mapping[str, Json]
+_SUFFIX = ".svc.cluster.local"
+
+
+class RouteMeter:
+    """Lengths of route configurations; a virtual host is measured once per shape."""
+
+    def __init__(self, sizing: Sizing, settings: Settings) -> None:
+        self._sizing, self._settings = sizing, settings
+        self._known: dict[tuple[object, ...], int] = {}
+
+    # ---- sidecars
+
+    def sidecar(self, route: RouteConfiguration, proxy: Proxy) -> int:
+        """Length of the route configuration `PORT` or `HOST:PORT` of a sidecar."""
+        host, _, number = route.name.rpartition(":")
+        port = int(number) if number.isdigit() else 0
+        if not route.known and not route.virtual_services and port == 0:
+            return length(EnvoyRoutes(name=route.name, validate_clusters=False))
+        services = {service.hostname: (service, p) for service, p in route.services}
+        total, shaped = self._virtual_services(route, proxy, port, services, sniffed=bool(host))
+        for hostname, (service, p) in services.items():
+            if hostname not in shaped and service.resolution != "ALIAS":
+                total += framed(self._service(service, p, route, proxy, sniffed=bool(host)))
+        if not host:
+            total += framed(self._catch_all())
+        return total + self._frame(route.name)
+
+    def _frame(self, name: str) -> int:
+        sizing = self._sizing
+        frame = EnvoyRoutes(name=name, validate_clusters=False)
+        frame.ignore_port_in_host_matching = sizing.ignores_ports
+        if sizing.body_limit:
+            frame.max_direct_response_body_size_bytes = 1048576
+        return length(frame)
+
+    def _service(self, service: Service, port: Port, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool) -> int:
+        domains = ["*"] if sniffed else self.domains(service, port.number, proxy.namespace)
+        hashing = self.hashing(route.rules_of(service.hostname), "", port)
+        size = texts(domains)
+        key = (len(service.hostname), port.number, size, repr(hashing) if hashing else "")
+        if key not in self._known:
+            cluster = f"outbound|{port.number}||{service.hostname}"
+            only = default_route(cluster, f"{service.hostname}:{port.number}/*", self._sizing, self._settings, hashing)
+            self._known[key] = self._host(f"{service.hostname}:{port.number}", [only]) + size
+        return self._known[key]
+
+    @staticmethod
+    def _host(name: str, routes: Sequence[Route]) -> int:
+        """A virtual host without its domains."""
+        return length(VirtualHost(name=name, routes=list(routes), include_request_attempt_count=True))
+
+    def domains(self, service: Service, port: int, namespace: str) -> list[str]:
+        """Every name a client in `namespace` may call the service by."""
+        sizing, host = self._sizing, service.hostname
+        names = [host, *([f"{host}."] if sizing.absolute_domains else [])]
+        if host.endswith(_SUFFIX):
+            short = host.removesuffix(_SUFFIX)
+            own = short.partition(".")[2] == namespace
+            names += [*([short.partition(".")[0]] if own else []), f"{short}.svc", short]
+        if service.headless:
+            names += [f"*.{name}" for name in names]
+        names += [address for address in (*service.addresses, service.auto_address) if address and address != "0.0.0.0"]
+        return names if sizing.ignores_ports else [n for name in names for n in (name, f"{name}:{port}")]
+
+    def hashing(self, rules: Sequence[Object], subset: str, port: Port) -> Spec | None:
+        """consistentHash of the rules that apply."""
+        balancer = policy.policy_for(rules, subset, port).get("loadBalancer") or {}
+        found: Spec | None = balancer.get("consistentHash")
+        return found
+
+    def _catch_all(self) -> int:
+        key = ("catch-all",)
+        if key not in self._known:
+            if self._settings.allow_any:
+                zero = timedelta(0)
+                action = RouteAction(cluster="PassthroughCluster", timeout=zero, max_grpc_timeout=zero)
+                only = Route(name="allow_any", match=RouteMatch(prefix="/"), route=action)
+            else:
+                answer = DirectResponseAction(status=502)
+                only = Route(name="block_all", match=RouteMatch(prefix="/"), direct_response=answer)
+            self._known[key] = self._host(only.name, [only]) + texts(["*"])
+        return self._known[key]
+
+    # ---- VirtualServices
+
+    def _virtual_services(
+        self,
+        route: RouteConfiguration,
+        proxy: Proxy,
+        port: int,
+        services: Mapping[str, tuple[Service, Port]],
+        *,
+        sniffed: bool,
+    ) -> tuple[int, set[str]]:
+        """Length of the virtual hosts that VirtualServices shape, and the services among them."""
+        total, shaped, named = 0, set[str](), set[str]()
+        for written in route.virtual_services:
+            hosts = [resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()]
+            matching, others = _split(hosts, services, shaped)
+            if not matching and port != 80:
+                continue
+            translator = RouteTranslator(
+                self._sizing,
+                self._settings,
+                port,
+                ports=lambda _host: None,
+                hashes=lambda host, subset: self._hash_of(route, host, subset, port),
+            )
+            routes = translator.routes(written, proxy.labels, proxy.namespace)
+            if not routes:
+                continue
+            bodies = sum(framed(length(r)) for r in routes)
+            for host in matching:
+                service, _ = services[host]
+                shaped.add(host)
+                if f"{host}:{port}" not in named:
+                    named.add(f"{host}:{port}")
+                    domains = ["*"] if sniffed else self.domains(service, port, proxy.namespace)
+                    total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
+            for host in others if not sniffed else ():
+                if f"{host}:{port}" not in named:
+                    named.add(f"{host}:{port}")
+                    domains = [host] if self._sizing.ignores_ports else [host, f"{host}:{port}"]
+                    total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
+        return total, shaped
+
+    def _hash_of(self, route: RouteConfiguration, host: str, subset: str, port: int) -> Spec | None:
+        rules = route.rules_of(host)
+        return self.hashing(rules, subset, Port("", port, "HTTP")) if rules else None
+
+
+def _split(
+    hosts: Iterable[str], services: Mapping[str, tuple[Service, Port]], taken: set[str]
+) -> tuple[list[str], list[str]]:
+    """A VirtualService's hosts that are services here, and those that are none."""
+    matching: list[str] = []
+    others: list[str] = []
+    for host in hosts:
+        if not host.startswith("*"):
+            if host in services:
+                matching.append(host)
+            else:
+                others.append(host)
+            continue
+        found = [name for name in services if subset_of(name, host)]
+        matching += [name for name in found if name not in taken]
+        if not found:
+            others.append(host)
+    return matching, others

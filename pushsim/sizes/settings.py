@@ -1,0 +1,85 @@
+"""The mesh config and environment, read once into what the builders ask for.
+
+Keys are Istio's own; what is absent has istiod's built-in default (pkg/config/mesh/mesh.go, DefaultMeshConfig).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pushsim.sizes.wire import duration
+
+
+#: A list entry that asks for nothing in particular.
+ANYTHING: tuple[Mapping[str, Any], ...] = ({},)
+
+
+def truth(written: object, default: bool) -> bool:
+    """A boolean of a YAML file or an environment variable."""
+    if written is None or written == "":
+        return default
+    return str(written).lower() in ("true", "1", "t")
+
+
+def dig(tree: Any, *path: str) -> Any:
+    """A nested value, None as soon as a step is missing."""
+    for step in path:
+        if not isinstance(tree, Mapping):
+            return None
+        tree = tree.get(step)
+    return tree
+
+
+@dataclass(frozen=True, eq=False)
+class Settings:
+    """What of MeshConfig and of istiod's environment decides bytes."""
+
+    mesh: Mapping[str, Any]
+    env: Mapping[str, str]
+
+    @property
+    def connect_timeout(self) -> timedelta:
+        return duration(self.mesh.get("connectTimeout") or "10s")
+
+    @property
+    def dns_refresh_rate(self) -> timedelta:
+        return duration(self.mesh.get("dnsRefreshRate") or "60s")
+
+    @property
+    def protocol_detection_timeout(self) -> timedelta:
+        return duration(self.mesh.get("protocolDetectionTimeout") or "0s")
+
+    @property
+    def auto_mtls(self) -> bool:
+        return truth(self.mesh.get("enableAutoMtls"), True)
+
+    @property
+    def allow_any(self) -> bool:
+        return str(dig(self.mesh, "outboundTrafficPolicy", "mode") or "ALLOW_ANY") == "ALLOW_ANY"
+
+    @property
+    def inbound_localhost(self) -> bool:
+        return str(dig(self.mesh, "inboundTrafficPolicy", "mode") or "PASSTHROUGH") == "LOCALHOST"
+
+    @property
+    def trust_domain(self) -> str:
+        return str(self.mesh.get("trustDomain") or "cluster.local")
+
+    @property
+    def listen_port(self) -> int:
+        return int(self.mesh.get("proxyListenPort") or 15001)
+
+    @property
+    def inbound_listen_port(self) -> int:
+        return int(self.mesh.get("proxyInboundListenPort") or 15006)
+
+    @property
+    def locality_lb(self) -> bool:
+        return truth(dig(self.mesh, "localityLbSetting", "enabled"), True)
+
+    def enabled(self, variable: str, default: bool) -> bool:
+        """A switch of istiod's environment."""
+        return truth(self.env.get(variable), default)

@@ -1,0 +1,250 @@
+"""The front of the package: resources in, bytes out, each shape built once.
+
+Two things make it cheap. A protobuf's length depends on the lengths of its strings, not on what they say, so clusters
+are built once per *shape* (all names replaced by their lengths); endpoints and virtual hosts are measured one by one
+and added up. And a resource that was priced before, for a proxy with the same policies, is found by identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pushsim.mesh import Mode, Object, Proxy, Xds
+from pushsim.resources import (
+    InboundCluster,
+    Listener,
+    LoadAssignment,
+    OutboundCluster,
+    Resource,
+    RouteConfiguration,
+    StaticCluster,
+)
+from pushsim.sizes import clusters, gateway, jwt, rbac
+from pushsim.sizes.assignments import EndpointMeter
+from pushsim.sizes.envelope import Envelope
+from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_cluster, patches
+from pushsim.sizes.http import HttpParts
+from pushsim.sizes.inbound import Inbound
+from pushsim.sizes.listeners import ListenerBuilder
+from pushsim.sizes.peers import MtlsModes, namespace_modes, selected, workload_modes
+from pushsim.sizes.releases import sizing_of
+from pushsim.sizes.routes import RouteMeter
+from pushsim.sizes.settings import Settings
+from pushsim.sizes.telemetry import telemetry
+from pushsim.sizes.wire import length
+
+#: Resources remembered by identity for each kind of proxy; beyond it, memory is worth more.
+_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The configuration objects that apply to a proxy beyond a resource: its namespace's and the root namespace's.
+
+    Oldest first, selectors not yet applied. peer_authentications hold those of the services' namespaces too.
+    """
+
+    peer_authentications: tuple[Object, ...] = ()
+    authorization_policies: tuple[Object, ...] = ()
+    request_authentications: tuple[Object, ...] = ()
+    telemetries: tuple[Object, ...] = ()
+    envoy_filters: tuple[Object, ...] = ()
+    wasm_plugins: tuple[Object, ...] = ()
+    proxy_configs: tuple[Object, ...] = ()
+    root_namespace: str = "istio-system"
+
+
+@dataclass(eq=False)
+class _View:
+    """What policies mean for one kind of proxy (namespace, labels, type), worked out once."""
+
+    modes: MtlsModes
+    namespaces: Mapping[str, str]
+    patches: tuple[Patch, ...]
+    builder: ListenerBuilder
+    cluster_key: int = 0
+    sizes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
+
+    def disabled(self, namespace: str) -> bool:
+        """Whether a namespace's services take no mTLS at all."""
+        return (self.namespaces.get(namespace) or self.namespaces.get("") or "") == "DISABLE"
+
+
+class Sizer:
+    """Prices resources and responses of one istiod.
+
+    Args:
+        release: "1.13" to "1.31", or a patch of one of them.
+        mesh_config: Istio's MeshConfig as istiod sees it; what is absent has istiod's own default.
+        env: istiod's environment.
+        mode: SotW or delta.
+
+    Raises InputError for a release that is not known, naming those that are.
+    """
+
+    def __init__(
+        self, release: str, *, mesh_config: Mapping[str, Any], env: Mapping[str, str] | None = None, mode: Mode = "sotw"
+    ) -> None:
+        self.sizing = sizing_of(release)
+        self.settings = Settings(mesh_config, env or {})
+        self._envelope = Envelope(self.sizing, mode, env or {})
+        self._endpoints = EndpointMeter(self.sizing)
+        self._routes = RouteMeter(self.sizing, self.settings)
+        self._views: dict[tuple[object, ...], _View] = {}
+        self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
+        self._shapes: dict[tuple[object, ...], int] = {}
+
+    def response_bytes(self, xds: Xds, resources: Sequence[tuple[str, int]], removed: Sequence[str] = ()) -> int:
+        """Length of a whole response, of (name, `resource_bytes`) pairs and removed names."""
+        return self._envelope.length(xds, resources, removed)
+
+    def resource_bytes(self, resource: Resource, proxy: Proxy, policies: Policies) -> int:
+        """Length of a resource's value, as this proxy gets it."""
+        view = self._view(proxy, policies)
+        known = view.sizes.get(id(resource))
+        if known is not None and known[0] is resource:
+            return known[1]
+        size = self._measure(resource, proxy, view)
+        if len(view.sizes) >= _REMEMBERED:
+            view.sizes.clear()
+        view.sizes[id(resource)] = (resource, size)
+        return size
+
+    def _measure(self, resource: Resource, proxy: Proxy, view: _View) -> int:
+        match resource:
+            case OutboundCluster():
+                return self._outbound(resource, proxy, view)
+            case InboundCluster():
+                return self._inbound(resource, view)
+            case StaticCluster():
+                return self._static(resource, proxy, view)
+            case LoadAssignment():
+                mtls = resource.service is None or not view.disabled(resource.service.namespace)
+                service = resource.service if resource.port else None
+                if service is not None and service.resolution.startswith("DNS"):
+                    service = None  # its hosts are in its cluster (EndpointBuilder.IsDNSCluster)
+                return self._endpoints.assignment(resource.name, resource.endpoints, service, mtls=mtls)
+            case Listener():
+                return self._listener(resource, view)
+            case RouteConfiguration():
+                if proxy.type == "router":
+                    return length(gateway.routes(resource, proxy, self.sizing, self.settings))
+                return self._routes.sidecar(resource, proxy)
+
+    # ---- clusters
+
+    def _outbound(self, resource: OutboundCluster, proxy: Proxy, view: _View) -> int:
+        service, port = resource.service, resource.port
+        disabled = view.disabled(service.namespace)
+        context = "GATEWAY" if proxy.type == "router" else "SIDECAR_OUTBOUND"
+        merging = cluster_patches(view.patches, context)
+        key = (
+            "outbound", proxy.type, resource.discovery, len(resource.name), len(service.hostname), len(service.name),
+            len(service.namespace), port.number, port.protocol, len(resource.subset), service.external,
+            service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
+            tuple(len(account) for account in resource.accounts), self._inline(resource),
+            (view.cluster_key, service.hostname, resource.name) if merging else (),
+        )  # fmt: skip
+        if key not in self._shapes:
+            built = clusters.outbound(resource, proxy.type, self.sizing, self.settings, mtls_disabled=disabled)
+            merge_cluster(built, merging, service.hostname, port.number, resource.subset)
+            self._shapes[key] = length(built)
+        return self._shapes[key]
+
+    def _inline(self, resource: OutboundCluster) -> object:
+        return resource.endpoints if resource.discovery in ("STRICT_DNS", "LOGICAL_DNS") else ()
+
+    def _inbound(self, resource: InboundCluster, view: _View) -> int:
+        shape = tuple(
+            (len(s.hostname), len(s.name), len(s.namespace), p.number, p.protocol) for s, p in resource.services
+        )
+        merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
+        key = ("inbound", resource.name, shape, resource.rules, view.cluster_key if merging else 0)
+        if key not in self._shapes:
+            built = clusters.inbound(resource, resource.rules, self.sizing, self.settings)
+            self._shapes[key] = length(merge_cluster(built, merging, "", resource.target_port, ""))
+        return self._shapes[key]
+
+    def _static(self, resource: StaticCluster, proxy: Proxy, view: _View) -> int:
+        context = "GATEWAY" if proxy.type == "router" else "SIDECAR_OUTBOUND"
+        if resource.name.startswith("Inbound"):
+            context = "SIDECAR_INBOUND"
+        merging = cluster_patches(view.patches, context)
+        key = ("static", resource.name, proxy.type, view.cluster_key if merging else 0)
+        if key not in self._shapes:
+            built = clusters.static(resource, self.sizing, self.settings)
+            self._shapes[key] = length(merge_cluster(built, merging, "", 0, ""))
+        return self._shapes[key]
+
+    # ---- listeners
+
+    def _listener(self, resource: Listener, view: _View) -> int:
+        builder = view.builder
+        match resource.kind:
+            case "virtualOutbound":
+                built = builder.virtual_outbound()
+            case "virtualInbound":
+                built = Inbound(builder, view.modes, self._inbound_passthrough).build(resource)
+            case "gateway":
+                built = gateway.listener(resource, builder)
+            case _:
+                built = builder.outbound(resource)
+        context = {"gateway": "GATEWAY", "virtualInbound": "SIDECAR_INBOUND"}.get(resource.kind, "SIDECAR_OUTBOUND")
+        extra = 0
+        if view.patches:
+            chains = [*built.filter_chains, *([built.default_filter_chain] if built.default_filter_chain else [])]
+            managers = sum(f.name.endswith("http_connection_manager") for chain in chains for f in chain.filters)
+            extra += managers * inserted(view.patches, "HTTP_FILTER", context, resource.port)
+            extra += len(chains) * inserted(view.patches, "NETWORK_FILTER", context, resource.port)
+        return length(built) + extra
+
+    @property
+    def _inbound_passthrough(self) -> str:
+        return "InboundPassthroughClusterIpv4" if self.sizing.passthrough_ranges else "InboundPassthroughCluster"
+
+    # ---- views
+
+    def _view(self, proxy: Proxy, policies: Policies) -> _View:
+        known = self._by_policies.get(id(policies))
+        if known is None or known[0] is not policies:
+            known = self._by_policies[id(policies)] = (policies, {})
+        views = known[1]
+        who = (proxy.namespace, proxy.type, tuple(sorted(proxy.labels.items())))
+        if who not in views:
+            views[who] = self._views.setdefault((who, policies), self._make(proxy, policies))
+        return views[who]
+
+    def _make(self, proxy: Proxy, policies: Policies) -> _View:
+        root = policies.root_namespace
+        applying = [p for p in policies.authorization_policies if selected(p, proxy)]
+        requests = [p for p in policies.request_authentications if selected(p, proxy)]
+        told = telemetry(_telemetries(policies.telemetries, proxy, root), self.settings)
+        sizing = self.sizing
+        parts = HttpParts(
+            proxy=proxy,
+            sizing=sizing,
+            settings=self.settings,
+            tracing=told.tracing,
+            logs=told.logs,
+            metrics=told.metrics,
+            policies=(*jwt.http_filters(requests, sizing), *rbac.http_filters(applying, sizing)),
+        )
+        found = patches(policies.envoy_filters, proxy)
+        return _View(
+            workload_modes(policies.peer_authentications, proxy, root),
+            namespace_modes(policies.peer_authentications, root),
+            found,
+            ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
+            cluster_key=hash(tuple(id(patch.value) for patch in found)),
+        )
+
+
+def _telemetries(objects: Sequence[Object], proxy: Proxy, root: str) -> list[Object]:
+    """Root-namespace, namespace and selected Telemetry objects; the oldest of each kind counts."""
+    plain = [o for o in objects if not (o.spec.get("selector") or {}).get("matchLabels")]
+    mesh = [o for o in plain if o.ref.namespace == root][:1]
+    namespace = [o for o in plain if o.ref.namespace == proxy.namespace != root][:1]
+    mine = [o for o in objects if o not in plain and o.ref.namespace == proxy.namespace and selected(o, proxy)][:1]
+    return [*mesh, *namespace, *mine]

@@ -1,0 +1,188 @@
+"""TLS contexts and transport sockets, as istiod writes them for clusters and listeners.
+
+Sources: pilot/pkg/networking/core/cluster_tls.go, pilot/pkg/security/model/authentication.go,
+pkg/model/authentication.go, pilot/pkg/security/authn/utils/utils.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiConfigSource,
+    ApiConfigSourceApiType,
+    ApiVersion,
+    ConfigSource,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    TransportSocket,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.raw_buffer.v3 import RawBuffer
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    CommonTlsContextCombinedCertificateValidationContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+    TlsParameters,
+    TlsParametersTlsProtocol,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+
+from pushsim.sizes.wire import packed
+
+MTLS_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
+_TLS = "envoy.extensions.transport_sockets.tls.v3."
+
+
+def raw_buffer() -> TransportSocket:
+    """The plaintext transport socket."""
+    body = packed(RawBuffer(), "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
+    return TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=body)
+
+
+@lru_cache
+def sds(name: str, cluster: str = "sds-grpc") -> SdsSecretConfig:
+    """A secret fetched from the agent."""
+    source = ApiConfigSource(
+        api_type=ApiConfigSourceApiType.GRPC,
+        set_node_on_first_message_only=True,
+        transport_api_version=ApiVersion.V3,
+        grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
+    )
+    config = ConfigSource(
+        api_config_source=source, resource_api_version=ApiVersion.V3, initial_fetch_timeout=timedelta(0)
+    )
+    return SdsSecretConfig(name=name, sds_config=config)
+
+
+def _sans(names: Sequence[str]) -> CertificateValidationContext:
+    return CertificateValidationContext(match_subject_alt_names=[StringMatcher(exact=name) for name in names])
+
+
+def _combined(sans: Sequence[str], root: SdsSecretConfig) -> CommonTlsContextCombinedCertificateValidationContext:
+    return CommonTlsContextCombinedCertificateValidationContext(
+        default_validation_context=_sans(sans), validation_context_sds_secret_config=root
+    )
+
+
+def _parameters() -> TlsParameters:
+    return TlsParameters(
+        tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2,
+        tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+    )
+
+
+def upstream_socket(context: UpstreamTlsContext) -> TransportSocket:
+    """A client's TLS transport socket."""
+    body = packed(context, _TLS + "UpstreamTlsContext")
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=body)
+
+
+def downstream_socket(context: DownstreamTlsContext) -> TransportSocket:
+    """A server's TLS transport socket."""
+    body = packed(context, _TLS + "DownstreamTlsContext")
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=body)
+
+
+def istio_mutual(sni: str, sans: Sequence[str], *, http2: bool, exchange: bool) -> UpstreamTlsContext:
+    """A client's mTLS within the mesh; `exchange` adds the ALPN of TCP metadata exchange."""
+    alpn = (["istio-peer-exchange"] if exchange else []) + ["istio"] + (["h2"] if http2 else [])
+    common = CommonTlsContext(
+        tls_params=_parameters(),
+        tls_certificate_sds_secret_configs=[sds("default")],
+        combined_validation_context=_combined(sans, sds("ROOTCA")),
+        alpn_protocols=alpn,
+    )
+    return UpstreamTlsContext(sni=sni, common_tls_context=common)
+
+
+def originated(tls: Mapping[str, Json], sans: Sequence[str], *, http2: bool) -> UpstreamTlsContext:
+    """TLS to a server outside the mesh, as a DestinationRule asks (constructUpstreamTLS)."""
+    mutual = tls.get("mode") == "MUTUAL"
+    common = CommonTlsContext(tls_params=_parameters(), alpn_protocols=["h2"] if http2 else [])
+    credential, authority = tls.get("credentialName"), tls.get("caCertificates") or ""
+    if credential:
+        # ApplyCustomSDSToClientCommonTLSContext: certificates come from the gateway's own SDS server
+        if mutual:
+            common.tls_certificate_sds_secret_configs = [sds(f"kubernetes://{credential}")]
+        common.combined_validation_context = _combined(sans, sds(f"kubernetes://{credential}-cacert"))
+    else:
+        if mutual:
+            files = f"file-cert:{tls.get('clientCertificate', '')}~{tls.get('privateKey', '')}"
+            common.tls_certificate_sds_secret_configs = [sds(files)]
+        if authority and not tls.get("insecureSkipVerify"):
+            common.combined_validation_context = _combined(sans, sds(f"file-root:{authority}"))
+        else:
+            common.validation_context = CertificateValidationContext()
+    return UpstreamTlsContext(sni=str(tls.get("sni") or ""), common_tls_context=common)
+
+
+_CIPHERS = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-GCM-SHA256",
+)  # fmt: skip
+
+
+def mesh_server(trust_domains: Sequence[str], *, http: bool, exchange: bool) -> DownstreamTlsContext:
+    """A sidecar's own mTLS: clients must have a certificate of one of the trust domains."""
+    parameters = _parameters()
+    parameters.cipher_suites = list(_CIPHERS)
+    domains = CertificateValidationContext(
+        match_subject_alt_names=[StringMatcher(prefix=f"spiffe://{domain}/") for domain in trust_domains]
+    )
+    common = CommonTlsContext(
+        tls_params=parameters,
+        tls_certificate_sds_secret_configs=[sds("default")],
+        combined_validation_context=CommonTlsContextCombinedCertificateValidationContext(
+            default_validation_context=domains, validation_context_sds_secret_config=sds("ROOTCA")
+        ),
+        alpn_protocols=[*(["istio-peer-exchange"] if exchange and not http else []), "h2", "http/1.1"],
+    )
+    return DownstreamTlsContext(common_tls_context=common, require_client_certificate=True)
+
+
+def gateway_server(spec: Mapping[str, Json], *, http: bool) -> DownstreamTlsContext:
+    """TLS of a Gateway's server (BuildListenerTLSContext)."""
+    mode = str(spec.get("mode") or "SIMPLE")
+    common = CommonTlsContext(alpn_protocols=["h2", "http/1.1"] if http else [])
+    sans = [str(name) for name in spec.get("subjectAltNames") or ()]
+    credential = str(spec.get("credentialName") or "")
+    mutual = mode in ("MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
+    if credential:
+        common.tls_certificate_sds_secret_configs = [sds_ads(f"kubernetes://{credential}")]
+        if mutual:
+            common.combined_validation_context = _combined(sans, sds_ads(f"kubernetes://{credential}-cacert"))
+    elif mode == "ISTIO_MUTUAL":
+        common.tls_certificate_sds_secret_configs = [sds("default")]
+        common.combined_validation_context = _combined(sans, sds("ROOTCA"))
+    else:
+        files = f"file-cert:{spec.get('serverCertificate', '')}~{spec.get('privateKey', '')}"
+        common.tls_certificate_sds_secret_configs = [sds(files)]
+        if mutual:
+            common.combined_validation_context = _combined(sans, sds(f"file-root:{spec.get('caCertificates', '')}"))
+    parameters = TlsParameters()
+    parameters.cipher_suites = [str(suite) for suite in spec.get("cipherSuites") or ()]
+    versions = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
+    lowest = versions.get(str(spec.get("minProtocolVersion") or ""), 3)
+    parameters.tls_minimum_protocol_version = TlsParametersTlsProtocol(lowest)
+    highest = versions.get(str(spec.get("maxProtocolVersion") or ""), 0)
+    parameters.tls_maximum_protocol_version = TlsParametersTlsProtocol(highest)
+    common.tls_params = parameters
+    return DownstreamTlsContext(
+        common_tls_context=common, require_client_certificate=mode in ("MUTUAL", "ISTIO_MUTUAL")
+    )
+
+
+def sds_ads(name: str) -> SdsSecretConfig:
+    """A secret that istiod itself sends (credentialName of a Gateway)."""
+    from envoy_data_plane.envoy.config.core.v3 import AggregatedConfigSource
+
+    config = ConfigSource(
+        ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3, initial_fetch_timeout=timedelta(0)
+    )
+    return SdsSecretConfig(name=name, sds_config=config)

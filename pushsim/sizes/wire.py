@@ -1,0 +1,96 @@
+"""Protobuf arithmetic: what a message weighs, without building it where its parts are known.
+
+Lengths are bytes. A string's length is its UTF-8 length; Istio's names are ASCII.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any as Json
+
+from betterproto2 import Message
+from envoy_data_plane.google.protobuf import Any, ListValue, NullValue, Struct, Value
+
+TYPE_PREFIX = "type.googleapis.com/"
+
+
+def varint(value: int) -> int:
+    """Length of an unsigned varint."""
+    return max(1, (value.bit_length() + 6) // 7)
+
+
+def framed(length: int, tag: int = 1) -> int:
+    """A length-delimited field: tag (1 byte up to field 15, else 2), its length, its content."""
+    return tag + varint(length) + length
+
+
+def text(length: int, tag: int = 1) -> int:
+    """A string field, which proto3 leaves out when it is empty."""
+    return framed(length, tag) if length else 0
+
+
+def texts(values: Iterable[str], tag: int = 1) -> int:
+    """A repeated string field."""
+    return sum(framed(len(value.encode()), tag) for value in values)
+
+
+def length(message: Message) -> int:
+    """The message's length on the wire."""
+    return len(bytes(message))
+
+
+def packed(message: Message, full_name: str) -> Any:
+    """google.protobuf.Any as istiod fills it (protoconv.MessageToAny)."""
+    return Any(type_url=TYPE_PREFIX + full_name, value=bytes(message))
+
+
+def blob(full_name: str, size: int = 0) -> Any:
+    """An Any around a message whose Python type nobody publishes: only its length counts."""
+    return Any(type_url=TYPE_PREFIX + full_name, value=bytes(size))
+
+
+def value(plain: Json) -> Value:
+    """A google.protobuf.Value from plain JSON."""
+    if plain is None:
+        return Value(null_value=NullValue(0))
+    if isinstance(plain, bool):
+        return Value(bool_value=plain)
+    if isinstance(plain, int | float):
+        return Value(number_value=float(plain))
+    if isinstance(plain, str):
+        return Value(string_value=plain)
+    if isinstance(plain, Mapping):
+        return Value(struct_value=struct(plain))
+    return Value(list_value=ListValue(values=[value(item) for item in plain]))
+
+
+def struct(plain: Mapping[str, Json]) -> Struct:
+    """A google.protobuf.Struct from plain JSON."""
+    return Struct(fields={key: value(item) for key, item in plain.items()})
+
+
+def typed_struct(type_name: str, plain: Mapping[str, Json] | None = None) -> Any:
+    """istiod's wrapping of filters it has no Go type for (protoconv.TypedStruct, TypedStructWithFields).
+
+    udpa.type.v1.TypedStruct {type_url = 1, value = 2} has no Python type, so it is a blob of exactly its length.
+    """
+    size = text(len(TYPE_PREFIX + type_name)) + (0 if plain is None else framed(length(struct(plain))))
+    return blob("udpa.type.v1.TypedStruct", size)
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def duration(written: str) -> timedelta:
+    """A Go duration ("1h30m", "250ms", "5s")."""
+    seconds, number, unit = 0.0, "", ""
+    for character in written + "0":
+        if character.isdigit() or character in ".-+":
+            if unit:
+                seconds += float(number) * _UNITS[unit]
+                number, unit = "", ""
+            number += character
+        else:
+            unit += character
+    return timedelta(seconds=seconds)
