@@ -79,16 +79,16 @@ def outbound(
     """
     service, port, subset = cluster.service, cluster.port, cluster.subset
     built = _named(cluster.name, ClusterDiscoveryType.from_string(cluster.discovery), sizing)
-    options = _protocol(port, proxy)
+    options = _protocol(port, proxy, sizing)
     sni_dnat = cluster.name.startswith("outbound_.")
     rule = policy.policy_for(cluster.rules, subset, port)
     pool = rule.get("connectionPool") or {}
     if cluster.endpoints:
         _resolved(built, cluster, sizing, settings)
-    options = policy.apply_pool(built, options, pool, settings)
+    options = policy.apply_pool(built, options, pool, sizing, settings)
     if policy.upgrades(pool, port, settings):
         options = options or Upstream()
-        policy.http2(options)
+        policy.http2(options, sizing)
     policy.apply_outlier(built, rule.get("outlierDetection"))
     policy.apply_balancer(built, rule.get("loadBalancer") or {}, settings)
     if not sni_dnat:
@@ -123,14 +123,14 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
     pool: Mapping[str, Json] = {}
     if cluster.services:
         first, port = cluster.services[0]
-        options = _protocol(port, "sidecar")
+        options = _protocol(port, "sidecar", sizing)
         hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
         if not first.external:
             fields["services"] = [_service(service) for service in hosts.values()]
         if rules and (rules_policy := policy.policy_for(rules, "", port)):
             pool = rules_policy.get("connectionPool") or {}
             fields["config"] = config_path(rules[0], sizing, "destination-rule")
-    options = policy.apply_pool(built, options, pool, settings)
+    options = policy.apply_pool(built, options, pool, sizing, settings)
     if localhost:
         endpoint = LbEndpoint(endpoint=Endpoint(address=address("127.0.0.1", cluster.target_port)))
         built.load_assignment = ClusterLoadAssignment(
@@ -158,9 +158,10 @@ def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluste
     built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
     # the inbound one is made from the outbound one, whose stat name it keeps
     built.alt_stat_name = "PassthroughCluster;" if sizing.alt_stat_name else ""
-    options = Upstream(use_downstream_protocol_config=policy.use_downstream())
-    options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=timedelta(minutes=5))
-    policy.apply_pool(built, None, {}, settings)
+    options = Upstream(use_downstream_protocol_config=policy.use_downstream(sizing))
+    if sizing.passthrough_idle:
+        options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=timedelta(minutes=5))
+    policy.apply_pool(built, None, {}, sizing, settings)
     if cluster.name == "PassthroughCluster":
         built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
     else:
@@ -181,6 +182,8 @@ def _named(name: str, kind: ClusterDiscoveryType, sizing: Sizing) -> Cluster:
 def _finished(built: Cluster, options: Upstream | None, sizing: Sizing) -> Cluster:
     common = built.common_lb_config
     outbound_cluster = built.name.startswith("outbound")
+    if not outbound_cluster and not sizing.inbound_common_lb:
+        built.common_lb_config = None
     if common is not None and outbound_cluster:
         if sizing.locality_weighted:
             common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
@@ -203,14 +206,14 @@ def _service(service: Service) -> Mapping[str, str]:
     return {"host": service.hostname, "name": service.name, "namespace": service.namespace}
 
 
-def _protocol(port: Port, proxy: ProxyType) -> Upstream | None:
+def _protocol(port: Port, proxy: ProxyType, sizing: Sizing) -> Upstream | None:
     """setUpstreamProtocol: HTTP/2 as declared; a sidecar follows its client where the protocol is sniffed."""
     options = Upstream()
     if port.protocol in ("HTTP2", "GRPC", "GRPC-Web"):
-        policy.http2(options)
+        policy.http2(options, sizing)
         return options
     if port.auto and proxy == "sidecar":
-        options.use_downstream_protocol_config = policy.use_downstream()
+        options.use_downstream_protocol_config = policy.use_downstream(sizing)
         return options
     return None
 

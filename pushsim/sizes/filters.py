@@ -63,6 +63,12 @@ def _null_vm(code: str, *, root: str = "", vm: str = "", configuration: Any | No
 
 
 @lru_cache
+def network_authn() -> Filter:
+    """Copies the peer's identity for later filters (pilot/pkg/security/authn, IstioNetworkAuthenticationFilter)."""
+    return Filter(name="istio_authn", typed_config=typed_struct("io.istio.network.authn.Config"))
+
+
+@lru_cache
 def http_exchange(sizing: Sizing, *, inbound: bool) -> HttpFilter:
     """Metadata exchange over HTTP headers: a WebAssembly plugin, later the peer_metadata filter."""
     if sizing.http_exchange == "wasm":
@@ -76,14 +82,14 @@ def http_exchange(sizing: Sizing, *, inbound: bool) -> HttpFilter:
 
 
 @lru_cache
-def common_http(sizing: Sizing, *, inbound: bool, grpc_web: bool = False) -> tuple[HttpFilter, ...]:
+def common_http(sizing: Sizing, *, inbound: bool, grpc: bool = False, grpc_web: bool = False) -> tuple[HttpFilter, ...]:
     """The filters between the policies and the router: gRPC statistics, ALPN, fault, CORS."""
     found = []
     if grpc_web:
         found.append(
             HttpFilter(name="envoy.filters.http.grpc_web", typed_config=packed(GrpcWeb(), _H + "grpc_web.v3.GrpcWeb"))
         )
-    if sizing.grpc_stats:
+    if grpc or sizing.grpc_stats == "always":
         stats = packed(
             GrpcStats(emit_filter_state=True, stats_for_all_methods=False), _H + "grpc_stats.v3.FilterConfig"
         )

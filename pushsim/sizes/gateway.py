@@ -70,14 +70,13 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
         if protocol in HTTP_PROTOCOLS and mode not in ("SIMPLE", "MUTUAL", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"):
             if not any(chain.name == "http" for chain in chains):
                 prefix = f"outbound_{resource.name}"
-                chains.append(
-                    builder.chain(builder.http_manager(prefix, gateway=True, route=resource.route), name="http")
-                )
+                manager = builder.http_manager(prefix, gateway=True, route=resource.route)
+                chains.append(builder.chain(*builder.authn(), manager, name="http"))
         elif protocol == "HTTPS" and mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
             names = True
             prefix = str(spec.get("name") or f"outbound_{resource.name}")
             manager = builder.http_manager(prefix, gateway=True, route=_route_name(server))
-            chain = builder.chain(manager, match=_sni(spec))
+            chain = builder.chain(*builder.authn(), manager, match=_sni(spec))
             chain.transport_socket = _server_socket(spec, server, http=True)
             chains.append(chain)
         else:
@@ -190,7 +189,7 @@ def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings:
             name = str(host).lower()
             hosts.setdefault(name, _virtual_host(name, port, sizing)).require_tls = VirtualHostTlsRequirementType.ALL
     built = EnvoyRoutes(name=resource.name, validate_clusters=False, ignore_port_in_host_matching=sizing.ignores_ports)
-    if sizing.body_limit:
+    if sizing.body_limit == "all":
         built.max_direct_response_body_size_bytes = 1048576
     if hosts:
         built.virtual_hosts = _collapsed(hosts, sources)

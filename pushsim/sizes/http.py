@@ -78,7 +78,7 @@ def connection_manager(
     route: str = "",
     routes: RouteConfiguration | None = None,
     http2: bool = False,
-    grpc_web: bool = False,
+    protocol: str = "",
 ) -> Filter:
     """The HTTP connection manager of one filter chain, with its routes by name (`route`) or inline (`routes`)."""
     sizing, settings = parts.sizing, parts.settings
@@ -117,16 +117,17 @@ def connection_manager(
             typed_config=packed(UuidRequestIdConfig(), "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
         )
     manager.access_log = parts.logs.http(inbound=inbound, gateway=gateway)
-    manager.http_filters = _filters(parts, inbound=inbound, gateway=gateway, grpc_web=grpc_web)
+    manager.http_filters = _filters(parts, inbound=inbound, gateway=gateway, protocol=protocol)
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager, HCM))
 
 
-def _filters(parts: HttpParts, *, inbound: bool, gateway: bool, grpc_web: bool) -> list[HttpFilter]:
+def _filters(parts: HttpParts, *, inbound: bool, gateway: bool, protocol: str) -> list[HttpFilter]:
     sizing = parts.sizing
     found = [filters.http_exchange(sizing, inbound=inbound)]
     if inbound or gateway:
         found += parts.policies
-    found += filters.common_http(sizing, inbound=inbound, grpc_web=grpc_web)
+    grpc, web = protocol in ("GRPC", "GRPC-Web"), protocol == "GRPC-Web"
+    found += filters.common_http(sizing, inbound=inbound, grpc=grpc, grpc_web=web)
     if (extra := parts.metrics.extra(inbound=inbound)) is not None:
         config = filters.stats(sizing, inbound=inbound, gateway=gateway, tcp=False, extra=extra)
         found.append(HttpFilter(name="istio.stats", typed_config=config))

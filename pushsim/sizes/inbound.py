@@ -105,6 +105,10 @@ class Inbound:
     def _exchange(self) -> list[Filter]:
         return [filters.tcp_exchange_filter(self.sizing)]
 
+    def _first(self) -> list[Filter]:
+        """What every chain with a destination starts with."""
+        return [*self.builder.authn(), *self._exchange()]
+
     def _black_hole(self) -> FilterChain:
         proxy = self.builder.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)
         return FilterChain(
@@ -136,7 +140,7 @@ class Inbound:
     def _tcp(self, cluster: str) -> list[Filter]:
         builder = self.builder
         proxy = builder.tcp_proxy(cluster, cluster, inbound=True)
-        return [*self._exchange(), *builder.tcp_policies, *builder.tcp_metrics(inbound=True), proxy]
+        return [*self._first(), *builder.tcp_policies, *builder.tcp_metrics(inbound=True), proxy]
 
     def _http(self, cluster: str, host: str, port: Port, target: int, passthrough: bool) -> list[Filter]:
         prefix = cluster if passthrough else f"inbound_0.0.0.0_{target}"
@@ -145,9 +149,9 @@ class Inbound:
             inbound=True,
             routes=self._routes(cluster, host, port),
             http2=port.protocol in ("HTTP2", "GRPC", "GRPC-Web"),
-            grpc_web=port.protocol == "GRPC-Web",
+            protocol=port.protocol,
         )
-        return [*self._exchange(), manager]
+        return [*self._first(), manager]
 
     def _routes(self, cluster: str, host: str, port: Port) -> RouteConfiguration:
         action = RouteAction(

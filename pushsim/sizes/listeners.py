@@ -81,6 +81,10 @@ class ListenerBuilder:
             filter_chain_match=match, filters=list(stack), name=name, transport_socket_connect_timeout=timeout
         )
 
+    def authn(self) -> list[Filter]:
+        """The network filter that copies the peer's identity, where the release has it."""
+        return [filters.network_authn()] if self.sizing.authn_filter else []
+
     def http_manager(self, prefix: str, **how: Json) -> Filter:
         """An HTTP connection manager."""
         return connection_manager(self.parts, prefix, **how)
@@ -161,8 +165,8 @@ class ListenerBuilder:
         match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=list(PLAINTEXT_ALPN))
         if listener.bound:
             match = None  # type: ignore[assignment]
-        web = bool(listener.services) and listener.services[0][1].protocol == "GRPC-Web"
-        manager = self.http_manager(f"outbound_{listener.name}", route=listener.route, grpc_web=web)
+        protocol = listener.services[0][1].protocol if listener.services else ""
+        manager = self.http_manager(f"outbound_{listener.name}", route=listener.route, protocol=protocol)
         return self.chain(manager, match=match)
 
     def _tcp_chains(self, listener: Listener) -> list[FilterChain]:

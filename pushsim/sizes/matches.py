@@ -33,6 +33,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteActionHashPolicyCookie,
     RouteActionHashPolicyHeader,
     RouteActionHashPolicyQueryParameter,
+    RouteActionMaxStreamDuration,
     RouteActionRequestMirrorPolicy,
     RouteMatch,
     WeightedCluster,
@@ -117,7 +118,13 @@ def hash_policy(spec: Spec | None) -> list[RouteActionHashPolicy]:
 
 def default_route(cluster: str, operation: str, sizing: Sizing, settings: Settings, hashing: Spec | None) -> Route:
     """The only route of a service that no VirtualService shapes."""
-    action = RouteAction(cluster=cluster, timeout=_ZERO, max_grpc_timeout=_ZERO, hash_policy=hash_policy(hashing))
+    action = RouteAction(cluster=cluster, timeout=_ZERO, hash_policy=hash_policy(hashing))
+    if sizing.grpc_timeouts == "grpc":
+        action.max_grpc_timeout = _ZERO
+    else:
+        action.max_stream_duration = RouteActionMaxStreamDuration(
+            max_stream_duration=_ZERO, grpc_timeout_header_max=_ZERO
+        )
     action.retry_policy = retry_policy(settings.mesh.get("defaultHttpRetryPolicy"), sizing)
     return Route(name="default", match=RouteMatch(prefix="/"), route=action, decorator=Decorator(operation=operation))
 

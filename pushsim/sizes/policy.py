@@ -38,11 +38,13 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from pushsim.mesh import Object, Port
+from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.wire import duration
 
 Spec = Mapping[str, Any]
 UNLIMITED = 4294967295
+_STREAMS = 1073741824
 _PARTS = ("connectionPool", "loadBalancer", "outlierDetection", "tls", "proxyProtocol", "tunnel")
 
 
@@ -80,16 +82,21 @@ def thresholds() -> CircuitBreakersThresholds:
     )
 
 
-def use_downstream() -> HttpProtocolOptionsUseDownstreamHttpConfig:
+def http2_options(sizing: Sizing) -> Http2ProtocolOptions:
+    """HTTP/2 towards the hosts."""
+    return Http2ProtocolOptions(max_concurrent_streams=_STREAMS if sizing.http2_streams else None)
+
+
+def use_downstream(sizing: Sizing) -> HttpProtocolOptionsUseDownstreamHttpConfig:
     """The upstream protocol follows the client's."""
     return HttpProtocolOptionsUseDownstreamHttpConfig(
-        http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=Http2ProtocolOptions()
+        http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=http2_options(sizing)
     )
 
 
-def http2(options: Upstream) -> None:
+def http2(options: Upstream, sizing: Sizing) -> None:
     """Make an upstream HTTP/2."""
-    options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+    options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2_options(sizing))
 
 
 def is_http2(options: Upstream | None) -> bool:
@@ -98,7 +105,9 @@ def is_http2(options: Upstream | None) -> bool:
     return explicit is not None and explicit.http2_protocol_options is not None
 
 
-def apply_pool(cluster: Cluster, options: Upstream | None, pool: Spec, settings: Settings) -> Upstream | None:
+def apply_pool(
+    cluster: Cluster, options: Upstream | None, pool: Spec, sizing: Sizing, settings: Settings
+) -> Upstream | None:
     """connectionPool: timeouts, keepalive, circuit breakers, HTTP options."""
     http, tcp = pool.get("http") or {}, pool.get("tcp") or {}
     limits = thresholds()
@@ -130,7 +139,7 @@ def apply_pool(cluster: Cluster, options: Upstream | None, pool: Spec, settings:
     if http.get("useClientProtocol"):
         options = options or Upstream()
         options.explicit_http_config = None
-        options.use_downstream_protocol_config = use_downstream()
+        options.use_downstream_protocol_config = use_downstream(sizing)
     return options
 
 

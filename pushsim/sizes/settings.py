@@ -12,7 +12,6 @@ from typing import Any
 
 from pushsim.sizes.wire import duration
 
-
 #: A list entry that asks for nothing in particular.
 ANYTHING: tuple[Mapping[str, Any], ...] = ({},)
 
