@@ -6,15 +6,15 @@ import typer
 
 from pushsim.cli.conform import conform
 from pushsim.cli.plan import plan
+from pushsim.cli.simulate import check, policies, scenarios, schema, simulate
 
 app = typer.Typer(
     name="pushsim",
     help="Predict what an Istio configuration change or scoping policy costs to push.",
     no_args_is_help=True,
-    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (plan, conform):
+for verb in (plan, simulate, conform, check, schema, scenarios, policies):
     app.command()(verb)

@@ -1,0 +1,208 @@
+"""`pushsim simulate`, `check`, `schema`, `scenarios`: scenario files, run and validated."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pushsim.cli.options import Json, amount, note, print_json
+
+if TYPE_CHECKING:
+    from pushsim.result import Result
+    from pushsim.scenario import Scenario
+
+
+def simulate(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, or a bundled one's name.")],
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Only this variant, or a --policy text (repeatable).")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Write a result folder per variant.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed than the scenario's.")] = None,
+    engine: Annotated[
+        Literal["auto", "simpy", "kernel"], typer.Option("--engine", help="auto: the fastest there is.")
+    ] = "auto",
+    detail: Annotated[
+        Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
+    ] = "group",
+    json: Json = False,
+) -> None:
+    """Simulate a scenario's variants: pushes, bytes, delays, CPU and memory. Ctrl-C keeps what there is.
+
+    Example: pushsim simulate aisuite
+
+    Example: pushsim simulate my-mesh.yaml --out results/my-mesh --json
+    """
+    from pushsim.runs import simulate as run
+    from pushsim.scenario import Scenario
+
+    loaded = Scenario.load(scenario)
+    if seed is not None:
+        loaded = loaded.reseeded(seed)
+    names = variant or list(loaded.variant_names)
+    with _bar(names, quiet=json) as progress:
+        results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail)
+    if json:
+        print_json(summary_json(loaded, results))
+    else:
+        _print(loaded, results)
+    if any(not result.complete for result in results.values()):
+        note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
+        raise typer.Exit(130)
+
+
+def summary_json(scenario: Scenario, results: Mapping[str, Result]) -> dict[str, Any]:
+    """What `--json` prints (see the formats)."""
+    from pushsim import __version__
+
+    return {
+        "pushsim": __version__,
+        "scenario": {
+            "path": scenario.path,
+            "id": scenario.id,
+            "seed": scenario.seed,
+            "release": scenario.release,
+            "duration_s": scenario.duration_ns / 1e9,
+        },
+        "variants": {name: result.summary for name, result in results.items()},
+    }
+
+
+def check(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Scenario files.")],
+) -> None:
+    """Validate scenario files without running them; exit 2 if one is wrong.
+
+    Example: pushsim check scenarios/*.yaml
+    """
+    from pushsim.errors import InputError
+    from pushsim.scenario import check as problems_of
+
+    problems = [problem for file in files for problem in problems_of(file)]
+    if problems:
+        raise InputError(problems)
+    typer.echo(f"{len(files)} {'file is' if len(files) == 1 else 'files are'} valid")
+
+
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors.
+
+    Example: pushsim schema > scenario.schema.json
+    """
+    from pushsim.scenario import schema as described
+
+    jsonlib.dump(described(), sys.stdout, indent=1)
+    sys.stdout.write("\n")
+
+
+def scenarios() -> None:
+    """List the bundled scenarios and the questions they answer.
+
+    Example: pushsim scenarios
+    """
+    from pushsim.scenario import bundled
+
+    found = bundled()
+    width = max(len(name) for name, _ in found)
+    for name, question in found:
+        typer.echo(f"{name:{width}}  {question}")
+
+
+def policies() -> None:
+    """List scoping policies with their parameters and defaults.
+
+    Example: pushsim policies
+    """
+    from pushsim.policies import POLICIES
+
+    for name, policy in sorted(POLICIES.items()):
+        typer.echo(f"{name}: {(policy.__doc__ or '').strip().splitlines()[0]}")
+        for field, info in policy.model_fields.items():
+            if field == "objects":
+                continue
+            default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
+            typer.echo(f"  {field}: {info.description or ''} ({default})")
+
+
+class _bar:  # noqa: N801 - a context manager that reads as a word
+    """A progress bar over variants on a terminal, nothing elsewhere."""
+
+    def __init__(self, names: list[str], *, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        console = Console(stderr=True)
+        self._progress = Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
+        self._tasks = {name: self._progress.add_task(name, total=1.0) for name in names}
+
+    def __enter__(self) -> Any:
+        self._progress.start()
+        return lambda name, share: self._progress.update(self._tasks[name], completed=share)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+#: Rows of the table: title, path into a SUMMARY, how it is printed.
+_ROWS = (
+    ("changes", "changes", "n"),
+    ("merged pushes", "merged_pushes", "n"),
+    ("proxy pushes", "proxy_pushes", "n"),
+    ("fan-out, mean proxies per push", "fan_out_mean", "f"),
+    ("bytes sent", "bytes_sent", "b"),
+    ("bytes sent per second", "bytes_sent_per_s", "b"),
+    ("converged P99", "converged_s.p99", "s"),
+    ("converged P99 as Prometheus draws it", "converged_prometheus_s.p99", "s"),
+    ("received P99", "received_s.p99", "s"),
+    ("istiod CPU, mean cores", "istiod_cpu_cores.mean", "f"),
+    ("istiod memory, max", "istiod_memory_bytes.max", "b"),
+    ("sidecar memory, mean", "sidecar_memory_bytes.mean", "b"),
+    ("gateway memory, mean", "gateway_memory_bytes.mean", "b"),
+)
+
+
+def _value(summary: Mapping[str, Any], path: str) -> Any:
+    found: Any = summary
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    return found
+
+
+def _shown(value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    match form:
+        case "n":
+            return f"{value:,.0f}"
+        case "b":
+            return amount(value)
+        case "s":
+            return f"{value:.3g} s"
+    return f"{value:.3g}"
+
+
+def _print(scenario: Scenario, results: Mapping[str, Result]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{scenario.question}[/bold]" if scenario.question else scenario.path)
+    console.print(
+        f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s simulated, id {scenario.id}"
+    )
+    table = Table("", *results)
+    for title, path, form in _ROWS:
+        table.add_row(title, *(_shown(_value(result.summary, path), form) for result in results.values()))
+    console.print(table)
+    for name, result in results.items():
+        for text in result.summary.get("notes") or ():
+            console.print(f"{name}: {text}")
+
+
+__all__ = ["check", "policies", "scenarios", "schema", "simulate", "summary_json"]
