@@ -5,11 +5,13 @@ Only what would make a wrong answer or a crash is checked; the rest is the API s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.errors import Problem
 from pushsim.manifests.document import HELM_REMEDY
+from pushsim.manifests.kinds import KINDS
 
 Fault = tuple[str, str] | None  # (message, remedy)
 Check = Callable[[Any], Fault]
@@ -279,42 +281,64 @@ MESH_CONFIG_FIELDS = frozenset(path for path in MESH_CONFIG if path.isalnum()) |
 }  # fmt: skip
 
 
+@dataclass(slots=True)
+class _Field:
+    """What to check of one field: its value, each of its items, and the fields below either."""
+
+    value: Check | None = None
+    item: Check | None = None
+    below: dict[str, _Field] = field(default_factory=dict)
+    item_below: dict[str, _Field] = field(default_factory=dict)
+
+
+def _tree(checks: Mapping[str, Check]) -> dict[str, _Field]:
+    """Paths like `spec.egress[].hosts[]` as a tree, so that one walk checks an object."""
+    root: dict[str, _Field] = {}
+    for path, check in checks.items():
+        level = root
+        *parents, last = path.split(".")
+        for part in parents:
+            node = level.setdefault(part.removesuffix("[]"), _Field())
+            level = node.item_below if part.endswith("[]") else node.below
+        node = level.setdefault(last.removesuffix("[]"), _Field())
+        if last.endswith("[]"):
+            node.item = check
+        else:
+            node.value = check
+    return root
+
+
+_TREES = {kind: _tree({**_COMMON, **CHECKS.get(kind, {})}) for kind in KINDS}
+_MESH_CONFIG_TREE = _tree(MESH_CONFIG)
+
+
 def check_object(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
     """Every field of a modelled object that has the wrong shape."""
-    return _check(body, _COMMON, where) + _check(body, CHECKS.get(kind, {}), where)
+    return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(body, _TREES[kind], "")]
 
 
 def check_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:
     """Every field of a MeshConfig that pushsim reads and that has the wrong shape."""
-    return _check(config, MESH_CONFIG, where, prefix)
+    return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(config, _MESH_CONFIG_TREE, prefix)]
 
 
-def _check(body: Any, checks: Mapping[str, Check], where: str, prefix: str = "") -> list[Problem]:
-    problems: list[Problem] = []
-    for path, check in checks.items():
-        for field, value in _at(body, path):
-            if fault := check(value):
-                problems.append(Problem(fault[0], where, prefix + field, fault[1]))
-    return problems
-
-
-def _at(value: Any, path: str, field: str = "") -> Iterator[tuple[str, Any]]:
-    """The values at a path like `spec.egress[].hosts[]`; absent and null ones yield nothing."""
-    head, _, rest = path.partition(".")
-    name = head.removesuffix("[]")
-    if not isinstance(value, dict) or value.get(name) is None:
-        return
-    value, field = value[name], f"{field}.{name}" if field else name
-    if not head.endswith("[]"):
-        found = [(field, value)]
-    elif isinstance(value, list):
-        found = [(f"{field}[{i}]", item) for i, item in enumerate(value)]
-    else:
-        if not rest:
-            return
-        found = []
-    for at, item in found:
-        if rest:
-            yield from _at(item, rest, at)
-        else:
-            yield at, item
+def _faults(body: Any, tree: Mapping[str, _Field], prefix: str) -> list[tuple[str, tuple[str, str]]]:
+    """(field path, fault) of a mapping; absent and null fields are no fault, nor is what lies below a wrong shape."""
+    faults: list[tuple[str, tuple[str, str]]] = []
+    if not isinstance(body, dict):
+        return faults
+    for name, node in tree.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if node.value and (fault := node.value(value)):
+            faults.append((prefix + name, fault))
+        if node.below and isinstance(value, dict):
+            faults += _faults(value, node.below, f"{prefix}{name}.")
+        if (node.item or node.item_below) and isinstance(value, list):
+            for i, item in enumerate(value):
+                if node.item and (fault := node.item(item)):
+                    faults.append((f"{prefix}{name}[{i}]", fault))
+                elif node.item_below:
+                    faults += _faults(item, node.item_below, f"{prefix}{name}[{i}].")
+    return faults

@@ -24,8 +24,10 @@ LARGE_BYTES = 256 * 1024
 MAX_ALIAS_VALUES = 200_000
 MAX_DEPTH = 200
 
+_CONTROL = bytes([*range(9), *range(14, 32)])
 HELM_REMEDY = "render the chart first: helm template … | pushsim plan -"
 
+_SEPARATOR = re.compile(rb"\n---(?=[ \t\n]|$)")  # quick to find; all there is in most files
 _MARKER = re.compile(rb"(?m)^(?:---(?=[ \t\r\n]|$)|\.\.\.[ \t\r]*$|%(?:YAML|TAG)[^\n]*$)")
 _ITEMS = re.compile(rb"(?m)^items:[ \t]*\n(?=- )")
 _ITEM = re.compile(rb"(?m)^(?=- )")
@@ -80,7 +82,7 @@ def parse_text(text: bytes, source: str) -> list[Document]:
                 f"is not text (byte {error.start} is not UTF-8)", source, remedy="give YAML or JSON manifests in UTF-8"
             )
         ) from None
-    if bad := re.search(r"[\x00-\x08\x0e-\x1f]", decoded):
+    if text.translate(None, _CONTROL) != text and (bad := re.search(r"[\x00-\x08\x0e-\x1f]", decoded)):
         line = decoded.count("\n", 0, bad.start()) + 1
         raise InputError(
             Problem(
@@ -132,6 +134,12 @@ def _problem(bad: _Bad, part: bytes, where: str, line: int) -> Problem:
 
 def _split(text: bytes) -> Iterator[tuple[int, bytes]]:
     """(line before, text) of each document: a marker in column 0 ends it wherever it stands (YAML 1.2, 9.1.2)."""
+    if b"\n..." not in text and b"\n%" not in text and text[:1] not in (b"%", b"."):
+        line = -1
+        for part in _SEPARATOR.split(b"\n" + text):
+            yield line, part
+            line += part.count(b"\n") + 1
+        return
     start = line = 0
     for marker in _MARKER.finditer(text):
         if marker[0].startswith(b"%") and text[start : marker.start()].strip():
@@ -258,6 +266,6 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return sign * int(digits, 8 if octal else 0)
     if kind == "float" and ":" not in text:
         return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
-    if kind == "str" and node.style is None and _EXPONENT.fullmatch(text):
+    if kind == "str" and not node.style and _EXPONENT.fullmatch(text):
         return float(text)
     return text

@@ -1,0 +1,591 @@
+"""Manifests to a Mesh: parsing, expansion, injection, changes, and what the user is told."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pushsim import files
+from pushsim.errors import InputError
+from pushsim.manifests import delete_change, document, parse_delete, parse_objects, parse_text, to_change, to_mesh
+from pushsim.manifests.document import Document
+from pushsim.manifests.workloads import Addresses
+from pushsim.mesh import Ref
+
+WEB = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: c, image: i, ports: [{name: http, containerPort: 8080}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: http}]
+"""
+
+
+def mesh_of(text, **options):
+    return to_mesh(parse_text(text.encode(), "m.yaml"), **options)
+
+
+def pod(name="p", labels=None, annotations=None, spec=None, status=None):
+    meta = {"name": name, "namespace": "a", "labels": labels or {}, "annotations": annotations or {}}
+    ready = {"phase": "Running", "podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+    status = ready if status is None else status
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec or {}, "status": status}
+
+
+def namespace(labels):
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": labels}}
+
+
+def loaded(*bodies, **options):
+    return to_mesh([Document(f"d{i}", body) for i, body in enumerate(bodies)], **options)
+
+
+OWNED = [{"kind": "Deployment", "name": "w"}]
+
+
+def node(name):
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+
+
+def workload(kind, spec, api="apps/v1", name="w", **metadata):
+    template = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    return {
+        "apiVersion": api,
+        "kind": kind,
+        "metadata": {"name": name, **metadata},
+        "spec": {"template": template, **spec},
+    }
+
+
+def names(mesh, kind):
+    return [o.ref.name for o in mesh.of_kind(kind)]
+
+
+def problem(text, source="m.yaml"):
+    with pytest.raises(InputError) as error:
+        to_mesh(parse_text(text.encode() if isinstance(text, str) else text, source))
+    return str(error.value)
+
+
+# ---- YAML ----------------------------------------------------------------------------------------------------------
+
+
+def test_scalars_have_the_types_kubectl_gives_them():
+    text = """
+    a: '80'
+    b: 80
+    c: True
+    d: ~
+    e: "~"
+    f: 0x1F
+    g: 007
+    h: 1e3
+    i: 2020-01-01
+    j: 1:30
+    k: |
+      true
+    l: yes
+    m: 1.10
+    n:
+    """
+    want = {"a": "80", "b": 80, "c": True, "d": None, "e": "~", "f": 31, "g": 7, "h": 1000.0, "i": "2020-01-01"}
+    want |= {"j": "1:30", "k": "true\n", "l": True, "m": 1.1, "n": None}
+    assert parse_text(text.encode(), "t")[0].data == want
+    assert document._fast(text.encode()) == want, "the path of large files must agree"
+
+
+def test_anchors_and_merge_keys_are_resolved():
+    data = parse_text(b"a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}\ne: *x\n", "t")[0].data
+    assert data["d"] == {"b": 1, "c": 3} and data["e"] == {"b": 1, "c": 2}
+    assert document._fast(b"a: &x {b: 1}\nd:\n  <<: *x\n") == {"a": {"b": 1}, "d": {"b": 1}}
+
+
+WORDS = [
+    "~", "*", "*.example.com", "./*", "yes", "True", "null", "080", "0x1", "1_0", "+1", ".5", "-", "&x", "!t", "<<",
+    "12", "1.10", "it's", 'q"q', "#", "on", "|", "%a", "@a", "{{x}}", "é", ">", "[a", "{a:", "a,b", "?", ":", "--",
+    "---", "...", "=", "0o7", ".inf", "NaN",
+]  # fmt: skip
+words = st.sampled_from([*WORDS, "", "a: b", "a # b", "- a", "x\ny\n", "tab\tx", " lead", "trail "])
+values = st.recursive(
+    words
+    | st.text(st.characters(codec="utf-8", exclude_categories=("C",)), max_size=12).filter(
+        lambda t: not document._EXPONENT.fullmatch(t)
+    )
+    | st.integers()
+    | st.booleans()
+    | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abcxyz.-/", min_size=1, max_size=8), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.text("abcdef", min_size=1), values, min_size=1),
+    st.booleans(),
+    st.sampled_from([None, False, True]),
+)
+def test_both_parsers_read_back_what_was_written(value, narrow, flow):
+    # (PyYAML writes "1e3" without quotes: to YAML 1.1 it is no number; to kubectl it is, so it is filtered out)
+    text = yaml.safe_dump(value, width=20 if narrow else 200, default_flow_style=flow, allow_unicode=True).encode()
+    assert document._exact(text) == value
+    assert document._fast(text) == value
+
+
+def test_a_large_list_is_read_item_by_item_as_it_would_be_whole(monkeypatch):
+    items = [pod(f"p{i}", {"app": "x"}) for i in range(20)]
+    items[7]["metadata"]["annotations"] = {"note": "a\n- b\nyes\n", "x": "*y"}
+    whole = {"apiVersion": "v1", "items": items, "kind": "List", "metadata": {"resourceVersion": ""}}
+    text = yaml.safe_dump(whole).encode()
+    monkeypatch.setattr(document, "LARGE_BYTES", 1000)
+    assert parse_text(text, "list.yaml")[0].data == whole
+
+
+def test_an_alias_across_items_of_a_large_list(monkeypatch):
+    monkeypatch.setattr(document, "LARGE_BYTES", 10)
+    text = b"items:\n- a: &x {b: 1}\n- c: *x\n- d:\n    <<: *x\nkind: List\n"
+    assert parse_text(text, "l")[0].data == {
+        "items": [{"a": {"b": 1}}, {"c": {"b": 1}}, {"d": {"b": 1}}],
+        "kind": "List",
+    }
+
+
+def bomb():
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\x00\x01\x02", "binary"),
+        (b"\x89PNG\xff", "not text"),
+        (b"", "is empty"),
+        (b"# only a comment\n", "is empty"),
+        (b"a: 1\nb: [1,2\nc: 3\n", "YAML syntax error"),
+        (b"kind: {{ .Values.kind }}\n", "helm template"),
+        (b"{{- if .Values.x }}\nkind: Service\n{{- end }}\n", "helm template"),
+        (b'apiVersion: v1\nkind: Service\nmetadata: {name: "{{ .Release.Name }}"}\n', "helm template"),
+        (b"a: &a [*a]\n", "nested deeper"),
+        (b"[" * 100_000, "nested deeper"),
+        (b"- " * 100_000, "nested deeper"),
+        (b"x: " + b"{a: " * 100_000, "nested deeper"),
+        (b"- a\n- b\n", "is no manifest"),
+        (b"just text\n", "is no manifest"),
+        (b'{"a": ', "YAML syntax error"),
+        (b"a: !!python/object/apply:os.system [x]\n", "kind: is missing"),
+    ],
+)
+def test_bad_documents_are_told_with_a_remedy(text, said):
+    message = problem(text)
+    assert said in message and "m.yaml" in message and message.endswith(")")
+
+
+def test_an_alias_bomb_is_refused_before_it_expands():
+    assert "aliases expand to more than" in problem(bomb())
+
+
+def test_syntax_errors_say_the_line_of_the_file_and_come_all_at_once():
+    message = problem("a: 1\n---\nb: [1\nc: 2\n---\nx: 1\n---\n: : :\n")
+    assert "line 4" in message and "document 2" in message
+    assert "line 8" in message and len(message.splitlines()) == 2
+
+
+# ---- objects -------------------------------------------------------------------------------------------------------
+
+
+def test_every_problem_of_a_file_at_once_with_document_and_field():
+    text = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: s}
+spec: {egress: [{hosts: [reviews, "a/b/c", "./*"]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: s}
+spec: {ports: [{port: "80"}, {port: 70000}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualServise
+metadata: {name: v}
+---
+apiVersion: v1
+kind: Service
+metadata: {labels: {version: 1.0}}
+"""
+    lines = problem(text).splitlines()
+    assert len(lines) == 6
+    assert "m.yaml, document 1: spec.egress[0].hosts[0]" in lines[0] and "./reviews" in lines[0]
+    assert "spec.egress[0].hosts[1]" in lines[1]
+    assert "document 2: spec.ports[0].port" in lines[2] and "spec.ports[1].port" in lines[3]
+    assert "did you mean VirtualService?" in lines[4]
+    assert "document 4: metadata.name: is missing" in lines[5]
+
+
+@pytest.mark.parametrize(
+    ("api", "kind", "said"),
+    [
+        ("networking.istio.io/v9", "Sidecar", "no release serves"),
+        ("security.istio.io/v1", "Sidecar", "networking.istio.io/v1"),
+        ("config.istio.io/v1", "rule", "unknown Istio kind"),
+    ],
+)
+def test_wrong_api_versions_name_the_right_one(api, kind, said):
+    assert said in problem(f"apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\n")
+
+
+def test_duplicates_merge_and_differing_ones_name_both_places():
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: %d}]}\n"
+    assert names(mesh_of(service % 80 + "---\n" + service % 80).mesh, "Service") == ["s"]
+    message = problem(service % 80 + "---\n" + service % 81)
+    assert "m.yaml, document 1" in message and "m.yaml, document 2" in message
+
+
+def test_unmodelled_kinds_are_counted_and_gateway_api_warns():
+    both = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: x}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: g}
+"""
+    result = mesh_of(both)
+    assert result.unmodelled == {"ConfigMap": 1, "Gateway (gateway.networking.k8s.io)": 1}
+    assert any("left out: 1 ConfigMap" in n for n in result.notes)
+    assert any("under-predicted" in n for n in result.notes)
+    assert not result.mesh.objects
+
+
+def test_lists_of_kubectl_and_missing_namespaces():
+    item = {"metadata": {"name": "s"}, "spec": {"clusterIP": "None"}}
+    typed = {"apiVersion": "v1", "kind": "ServiceList", "items": [item]}
+    assert list(loaded(typed, namespace="team").mesh.objects) == [Ref("Service", "team", "s")]
+
+
+def test_mesh_config_of_the_configmap_and_of_a_file():
+    config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |-\n    rootNamespace: %s\n"
+    assert mesh_of(config % "root").mesh.mesh_config == {"rootNamespace": "root"}
+    assert mesh_of("defaultServiceExportTo: ['.']\nmadeUp: 1\n").mesh.mesh_config["defaultServiceExportTo"] == ["."]
+    assert "defaultServiceExportTo: must be a list" in problem("defaultServiceExportTo: '.'\n")
+    assert "data.mesh.rootNamespace" in problem(config % "7")
+
+
+# ---- workloads -----------------------------------------------------------------------------------------------------
+
+
+def test_a_deployment_becomes_ready_pods_and_endpoints_with_named_ports_resolved():
+    mesh = mesh_of(WEB).mesh
+    assert len(names(mesh, "Pod")) == 2 and not names(mesh, "Deployment")
+    (found,) = mesh.of_kind("EndpointSlice")
+    assert found.body["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
+    assert {e["targetRef"]["name"] for e in found.body["endpoints"]} == set(names(mesh, "Pod"))
+    assert found.labels["kubernetes.io/service-name"] == "web"
+    assert next(iter(mesh.of_kind("Service"))).spec["clusterIP"].startswith("172.")
+
+
+@pytest.mark.parametrize(
+    ("bodies", "pods"),
+    [
+        ([workload("Deployment", {})], 1),
+        ([workload("Deployment", {"replicas": 0})], 0),
+        ([workload("StatefulSet", {"replicas": 3})], 3),
+        ([workload("DaemonSet", {})], 1),
+        ([workload("DaemonSet", {}), node("x"), node("y")], 2),
+        ([workload("Job", {"parallelism": 4}, "batch/v1")], 4),
+        ([workload("Job", {"parallelism": 4, "completions": 2}, "batch/v1")], 2),
+        ([workload("CronJob", {}, "batch/v1beta1")], 0),
+        ([workload("ReplicaSet", {"replicas": 2})], 2),
+        ([workload("Deployment", {"replicas": 2}), workload("ReplicaSet", {}, name="w-1", ownerReferences=OWNED)], 2),
+    ],
+)  # fmt: skip
+def test_how_many_pods_a_workload_runs(bodies, pods):
+    assert len(names(loaded(*bodies).mesh, "Pod")) == pods
+
+
+@pytest.mark.parametrize(("minimum", "pods"), [(5, 5), (1, 2), (None, 2)])
+def test_an_autoscalers_minimum_counts(minimum, pods):
+    spec = {"scaleTargetRef": {"kind": "Deployment", "name": "w"}} | ({"minReplicas": minimum} if minimum else {})
+    hpa = {
+        "apiVersion": "autoscaling/v2beta2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "h"},
+        "spec": spec,
+    }
+    assert len(names(loaded(workload("Deployment", {"replicas": 2}), hpa).mesh, "Pod")) == pods
+
+
+def test_given_pods_of_a_deployment_are_not_doubled():
+    given_pod = pod(labels={"pod-template-hash": "h1"})
+    given_pod["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "w-h1", "controller": True}]
+    replica_set = workload("ReplicaSet", {"replicas": 1}, name="w-h1", namespace="a")
+    replica_set["metadata"]["ownerReferences"] = [{"kind": "Deployment", "name": "w"}]
+    mesh = loaded(given_pod, workload("Deployment", {"replicas": 3}, namespace="a"), replica_set).mesh
+    assert names(mesh, "Pod") == ["p"]
+
+
+def test_unready_and_addressless_pods_make_no_ready_endpoint():
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "s", "namespace": "a"},
+        "spec": {"selector": {"x": "y"}, "ports": [{"port": 1}]},
+    }
+    unready = {"phase": "Running", "podIP": "10.0.0.2", "conditions": [{"type": "Ready", "status": "False"}]}
+    result = loaded(service, pod("p", {"x": "y"}, status={}), pod("q", {"x": "y"}, status=unready), inject="all")
+    (found,) = result.mesh.of_kind("EndpointSlice")
+    assert [e["conditions"]["ready"] for e in found.body["endpoints"]] == [False]
+    assert not result.mesh.proxies
+    assert any("without an IP" in note for note in result.notes)
+
+
+def test_v1_endpoints_become_slices_unless_slices_are_given():
+    endpoints = {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "s"},
+        "subsets": [{"addresses": [{"ip": "1.2.3.4"}], "ports": [{"port": 9}]}],
+    }
+    own = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "o", "labels": {"kubernetes.io/service-name": "s"}},
+        "endpoints": [],
+    }
+    (found,) = loaded(endpoints).mesh.of_kind("EndpointSlice")
+    assert found.body["endpoints"][0]["addresses"] == ["1.2.3.4"] and found.body["ports"][0]["port"] == 9
+    assert names(loaded(endpoints, own).mesh, "EndpointSlice") == ["o"]
+
+
+def test_headless_and_external_services_get_no_address():
+    for spec in ({"clusterIP": "None"}, {"type": "ExternalName", "externalName": "x.y"}):
+        mesh = loaded({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"}, "spec": spec}).mesh
+        assert mesh.objects[Ref("Service", "default", "s")].spec == spec
+
+
+@given(st.lists(st.text(min_size=1, max_size=5), unique=True, max_size=200))
+def test_addresses_are_never_given_twice(identities):
+    pool = Addresses("10.0.0.0/24", {"10.0.0.7"})
+    handed = [pool.give(identity) for identity in identities]
+    assert len(set(handed)) == len(handed) and "10.0.0.7" not in handed
+
+
+def test_more_than_a_hundred_endpoints_make_several_slices():
+    mesh = mesh_of(WEB.replace("replicas: 2", "replicas: 250")).mesh
+    assert [len(o.body["endpoints"]) for o in mesh.of_kind("EndpointSlice")] == [100, 100, 50]
+
+
+# ---- injection -----------------------------------------------------------------------------------------------------
+
+INJECT = "sidecar.istio.io/inject"
+P = {"name": "istio-proxy"}
+PROXY = {"containers": [{"name": "istio-proxy", "args": ["proxy", "router", "--domain", "x"]}]}
+
+
+@pytest.mark.parametrize(
+    ("ns", "body", "detect", "everything"),
+    [
+        ({}, pod(), None, "sidecar"),
+        ({"istio-injection": "enabled"}, pod(), "sidecar", "sidecar"),
+        ({"istio-injection": "disabled"}, pod(labels={INJECT: "true"}), None, None),
+        ({"istio.io/rev": "canary"}, pod(), "sidecar", "sidecar"),
+        ({"istio-injection": "enabled"}, pod(labels={INJECT: "false"}), None, None),
+        ({"istio-injection": "enabled"}, pod(annotations={INJECT: "false"}), None, None),
+        ({"istio-injection": "enabled"}, pod(spec={"hostNetwork": True}), None, None),
+        ({}, pod(labels={INJECT: "true"}), "sidecar", "sidecar"),
+        ({}, pod(labels={"istio.io/rev": "canary"}), "sidecar", "sidecar"),
+        ({}, pod(labels={INJECT: "true"}, annotations={"inject.istio.io/templates": "gateway"}), "router", "router"),
+        ({}, pod(spec=PROXY), "router", "router"),
+        ({}, pod(spec={"initContainers": [{**P, "args": ["proxy", "sidecar"]}]}), "sidecar", "sidecar"),
+        ({}, pod(spec={"containers": [{**P, "args": ["proxy", "waypoint"]}]}), "waypoint", "waypoint"),
+        ({"istio-injection": "enabled"}, pod(status={"phase": "Succeeded", "podIP": "10.0.0.9"}), None, None),
+    ],
+)  # fmt: skip
+def test_which_pods_are_proxies(ns, body, detect, everything):
+    for inject, want in (("detect", detect), ("all", everything)):
+        proxies = loaded(namespace(ns), body, inject=inject).mesh.proxies
+        assert [p.type for p in proxies] == ([want] if want else [])
+
+
+def test_labelled_goes_by_labels_even_where_a_container_is_there():
+    sidecar = pod(spec={"containers": [{"name": "istio-proxy", "args": ["proxy", "sidecar"]}]})
+    assert not loaded(sidecar, inject="labelled").mesh.proxies
+    assert loaded(namespace({"istio-injection": "enabled"}), sidecar, inject="labelled").mesh.proxies
+
+
+# ---- changes -------------------------------------------------------------------------------------------------------
+
+
+def changed(text, mesh):
+    return to_change(parse_text(text.encode(), "c.yaml"), mesh=mesh)
+
+
+def test_scaling_a_deployment_keeps_its_pods_and_rewrites_one_slice():
+    mesh = mesh_of(WEB).mesh
+    deployment = WEB.split("---")[0]
+    up = changed(deployment.replace("replicas: 2", "replicas: 3"), mesh)
+    assert sorted(o.ref.kind for o in up.apply) == ["EndpointSlice", "Pod"] and not up.delete
+    after = mesh.after(up)
+    assert set(names(mesh, "Pod")) < set(names(after, "Pod"))
+    assert [len(s.body["endpoints"]) for s in after.of_kind("EndpointSlice")] == [3]
+    down = changed(deployment.replace("replicas: 2", "replicas: 1"), mesh)
+    assert [ref.kind for ref in down.delete] == ["Pod"] and [o.ref.kind for o in down.apply] == ["EndpointSlice"]
+
+
+def test_applying_the_same_again_changes_nothing_but_the_service_written():
+    mesh = mesh_of(WEB).mesh
+    again = changed(WEB, mesh)
+    assert mesh.after(again).objects == mesh.objects and not again.delete
+
+
+def test_a_new_image_rolls_over_to_other_pods():
+    mesh = mesh_of(WEB).mesh
+    rolled = changed(WEB.split("---")[0].replace("image: i", "image: j"), mesh)
+    assert {r for r in rolled.delete if r.kind == "Pod"} == {o.ref for o in mesh.of_kind("Pod")}
+    (found,) = mesh.after(rolled).of_kind("EndpointSlice")
+    assert {e["targetRef"]["name"] for e in found.body["endpoints"]} == set(names(mesh.after(rolled), "Pod"))
+
+
+def test_deleting_a_deployment_and_a_service():
+    mesh = mesh_of(WEB).mesh
+    gone = mesh.after(delete_change([parse_delete("deploy/web", mesh)], mesh))
+    assert not names(gone, "Pod") and next(iter(gone.of_kind("EndpointSlice"))).body["endpoints"] == []
+    gone = mesh.after(delete_change([parse_delete("svc/default/web", mesh)], mesh))
+    assert not names(gone, "EndpointSlice") and len(names(gone, "Pod")) == 2
+
+
+def test_a_new_service_finds_the_meshs_pods_and_a_port_change_rewrites_its_slice():
+    deployment, service = WEB.split("---")
+    mesh = mesh_of(deployment).mesh
+    new = changed(service, mesh)
+    assert sorted(o.ref.kind for o in new.apply) == ["EndpointSlice", "Service"]
+    mesh = mesh.after(new)
+    moved = mesh.after(changed(service.replace("targetPort: http", "targetPort: 9090"), mesh))
+    assert [s.body["ports"][0]["port"] for s in moved.of_kind("EndpointSlice")] == [9090]
+    assert names(moved, "EndpointSlice") == names(mesh, "EndpointSlice")
+    kept = [m.objects[Ref("Service", "default", "web")].spec["clusterIP"] for m in (mesh, moved)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Service/default/web", "svc/web", "SERVICES/web", "v1/service/default/web", "service/web"],
+)
+def test_delete_is_spelled_as_in_kubectl(text):
+    mesh = mesh_of(WEB).mesh
+    if text.startswith("v1"):
+        with pytest.raises(InputError, match="unknown kind"):
+            parse_delete(text, mesh)
+    else:
+        assert parse_delete(text, mesh) == Ref("Service", "default", "web")
+
+
+def test_delete_lists_near_misses():
+    mesh = mesh_of(WEB).mesh
+    for text, said in (
+        ("svc/wep", "Service/default/web"),
+        ("Servise/x", "Service"),
+        ("web", "Kind"),
+        ("vs/x", "no VirtualService"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse_delete(text, mesh)
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_files_folders_and_standard_input(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.yml").write_text(WEB)
+    (tmp_path / "b.json").write_text(json.dumps(pod()))
+    (tmp_path / "readme.md").write_text("no manifest")
+    service = b"apiVersion: v1\nkind: Service\nmetadata: {name: s}\n"
+    mesh = files.load([str(tmp_path), "-"], stdin=lambda: service).mesh
+    assert {"web", "s"} == set(names(mesh, "Service")) and len(names(mesh, "Pod")) == 3
+
+
+def test_missing_empty_and_broken_files_are_all_told_at_once(tmp_path):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "bad.yaml").write_text("apiVersion: v1\nkind: Service\n")
+    paths = [str(tmp_path / name) for name in ("none", "empty.yaml", "bad.yaml", "absent")]
+    with pytest.raises(InputError) as error:
+        files.load(paths)
+    said = str(error.value)
+    assert all(text in said for text in ("no manifest in this folder", "is empty", "metadata.name", "no such file"))
+
+
+def test_files_of_one_folder_apply_in_order_of_name_but_given_files_conflict(tmp_path):
+    for name, port in (("a", 80), ("b", 81)):
+        service = f"apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+        (tmp_path / f"{name}.yaml").write_text(service)
+    result = files.load([str(tmp_path)])
+    assert result.mesh.objects[Ref("Service", "default", "s")].spec["ports"] == [{"port": 81}]
+    assert any("is replaced" in note for note in result.notes)
+    with pytest.raises(InputError, match="differs"):
+        files.load([str(tmp_path / "a.yaml"), str(tmp_path / "b.yaml")])
+
+
+def test_a_large_broken_file_says_so_once_and_rapidyaml_is_silent(tmp_path, capfd):
+    (tmp_path / "big.yaml").write_text(
+        "---\n".join(["a: [1\n", *[WEB.replace("name: web", f"name: w{i}") for i in range(900)]])
+    )
+    with pytest.raises(InputError) as error:
+        files.load([str(tmp_path / "big.yaml")])
+    assert "document 1" in str(error.value) and capfd.readouterr().err == ""
+
+
+def test_the_same_in_every_process(tmp_path):
+    (tmp_path / "m.yaml").write_text(WEB)
+    script = "import sys; from pushsim import files; print(files.load(sys.argv[1:], inject='all').mesh)"
+    runs = {
+        subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=-1, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(runs) == 1 and b"Proxy(" in runs.pop()
+
+
+def test_parse_objects_tells_the_index():
+    with pytest.raises(InputError, match=r"here\[1\]"):
+        parse_objects([pod(), {}], source="here")
+
+
+# ---- real manifests ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.manifests
+@pytest.mark.parametrize(("folder", "proxies"), [("online-boutique", 12), ("bookinfo", 6)])
+def test_real_manifests_load_and_every_selected_service_has_endpoints(folder, proxies):
+    data = os.environ.get("PUSHSIM_DATA")
+    if not data:
+        pytest.skip("PUSHSIM_DATA does not name the folder of real manifests")
+    result = files.load([str(Path(data) / folder)], inject="all")
+    assert len(result.mesh.proxies) == proxies
+    assert all(s.body["endpoints"] for s in result.mesh.of_kind("EndpointSlice"))
+    assert any("ServiceAccount" in note for note in result.notes)
+    assert not files.load([str(Path(data) / folder)]).mesh.proxies
