@@ -54,13 +54,15 @@ MESH_CONFIG: Mapping[str, Any] = {
     "trustDomain": "cluster.local",
 }
 
-# Runs before istiod in its process: dies with its parent, even when that is killed. The second line closes the gap in
-# which the parent may have gone already.
+# Runs before istiod in its process: istiod dies with its parent, even when that is killed (PR_SET_PDEATHSIG, SIGKILL);
+# the getppid closes the gap in which the parent may have gone already.
 _GUARD = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]): sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
+parent, cores = sys.argv[1:3]
+if os.getppid() != int(parent): sys.exit(1)
+if cores: os.sched_setaffinity(0, map(int, cores.split(",")))
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 READY_WITHIN_S = 60.0
@@ -249,9 +251,10 @@ def environment(settings: Settings) -> dict[str, str]:
 
 async def _spawn(settings: Settings, arguments: list[str], directory: Path) -> asyncio.subprocess.Process:
     if sys.platform == "linux":
-        arguments = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), *arguments]
+        cores = ",".join(map(str, settings.cores or ()))
+        arguments = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), cores, *arguments]
     env = environment(settings) | {"HOME": str(directory)}
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *arguments,
         cwd=directory / "work",
         env=env,
@@ -261,9 +264,6 @@ async def _spawn(settings: Settings, arguments: list[str], directory: Path) -> a
         start_new_session=True,
         limit=1 << 20,
     )
-    if settings.cores is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, settings.cores)
-    return process
 
 
 async def _drain(process: asyncio.subprocess.Process, tail: deque[str], log_file: Path | None) -> None:

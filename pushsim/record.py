@@ -91,14 +91,19 @@ def record_case(
 
 
 def record_random(
-    seed: int, binary: Path, out: Path, modes: Iterable[Mode] = ("sotw", "delta"), progress: Progress = lambda _: None
+    seed: int,
+    binary: Path,
+    out: Path,
+    modes: Iterable[Mode] = ("sotw", "delta"),
+    progress: Progress = lambda _: None,
+    steps: int = 24,
 ) -> list[Path]:
     """Make a random case of a seed, write it to `OUT/cases/seed-SEED.yaml`, and record it there as `record_case` does.
 
     Returns the case's file and the recordings'.
     """
     name = f"seed-{seed}"
-    body = random_case(seed)
+    body = random_case(seed, steps)
     path = out / "cases" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(to_yaml(body))

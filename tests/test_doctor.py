@@ -1,0 +1,77 @@
+"""What the doctor finds and advises."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pushsim.doctor import Check, doctor
+
+
+def checks(**arguments: Any) -> dict[str, Check]:
+    return {check.name: check for check in doctor(**arguments)}
+
+
+def program(tmp_path: Path, says: str, code: int = 0) -> Path:
+    path = tmp_path / "pilot-discovery"
+    path.write_text(f"#!/bin/sh\necho '{says}'\nexit {code}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [("1.14.6", "ok"), ("1.31.0-alpha.0", "ok"), ("1.13.9", "warning"), ("1.99.0", "warning"), ("unknown", "warning")],
+)
+def test_a_binary_and_its_release(tmp_path: Path, version: str, verdict: str) -> None:
+    found = checks(binary=program(tmp_path, f'{{"version": "{version}"}}'))["istiod"]
+    assert found.verdict == verdict and version in found.found
+    assert bool(found.remedy) is (verdict != "ok")
+
+
+def test_what_is_no_istiod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks(binary=program(tmp_path, "hello", 1))["istiod"].verdict == "problem"
+    assert "no istiod binary" in checks(binary=tmp_path / "nowhere")["istiod"].found
+    monkeypatch.delenv("PUSHSIM_ISTIOD", raising=False)
+    assert "PUSHSIM_ISTIOD" in checks()["istiod"].remedy
+    monkeypatch.setenv("PUSHSIM_ISTIOD", str(tmp_path / "nowhere"))
+    assert "nowhere" in checks()["istiod"].found
+
+
+def test_a_taken_port() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        found = checks(ports=(0, held.getsockname()[1]))["ports"]
+    assert found.verdict == "problem" and "is taken" in found.found and found.remedy
+    assert checks()["ports"].verdict == "ok"
+
+
+def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.import_module
+
+    def without(name: str, package: str | None = None) -> Any:
+        if name.startswith(("grpc", "lightkube")):
+            raise ImportError(name)
+        return known(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    found = checks()
+    assert found["extra replay"].verdict == "problem" and "pushsim[replay]" in found["extra replay"].remedy
+    assert found["extra cluster"].verdict == "warning" and found["extra webhook"].verdict == "ok"
+    assert "istiod" not in found
+
+
+def test_too_many_proxies_for_the_memory() -> None:
+    assert checks(proxies=10**9)["memory"].verdict == "warning"
+    assert checks(proxies=1)["memory"].verdict == "ok"
+
+
+def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    assert checks()["open files"].remedy.startswith("ulimit -n")
