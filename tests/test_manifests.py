@@ -563,7 +563,10 @@ def test_the_same_in_every_process(tmp_path):
     script = "import sys; from pushsim import files; print(files.load(sys.argv[1:], inject='all').mesh)"
     runs = {
         subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path)], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=-1, check=True
+            [sys.executable, "-c", script, str(tmp_path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
