@@ -65,6 +65,7 @@ class _View:
     patches: tuple[Patch, ...]
     builder: ListenerBuilder
     cluster_key: int = 0
+    key: tuple[object, ...] = ()
     sizes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
 
     def disabled(self, namespace: str) -> bool:
@@ -181,6 +182,12 @@ class Sizer:
     # ---- listeners
 
     def _listener(self, resource: Listener, view: _View) -> int:
+        key = ("listener", _listener_shape(resource), view.key)
+        if key not in self._shapes:
+            self._shapes[key] = self._built_listener(resource, view)
+        return self._shapes[key]
+
+    def _built_listener(self, resource: Listener, view: _View) -> int:
         builder = view.builder
         match resource.kind:
             case "virtualOutbound":
@@ -220,7 +227,8 @@ class Sizer:
         root = policies.root_namespace
         applying = [p for p in policies.authorization_policies if selected(p, proxy)]
         requests = [p for p in policies.request_authentications if selected(p, proxy)]
-        told = telemetry(_telemetries(policies.telemetries, proxy, root), self.settings)
+        telemetries = _telemetries(policies.telemetries, proxy, root)
+        told = telemetry(telemetries, self.settings)
         sizing = self.sizing
         parts = HttpParts(
             proxy=proxy,
@@ -232,13 +240,36 @@ class Sizer:
             policies=(*jwt.http_filters(requests, sizing), *rbac.http_filters(applying, sizing)),
         )
         found = patches(policies.envoy_filters, proxy)
+        modes = workload_modes(policies.peer_authentications, proxy, root)
+        labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
         return _View(
-            workload_modes(policies.peer_authentications, proxy, root),
+            modes,
             namespace_modes(policies.peer_authentications, root),
             found,
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
             cluster_key=hash(tuple(id(patch.value) for patch in found)),
+            key=(
+                proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries,
+                modes.mode, *sorted(modes.ports.items()), policies.envoy_filters if found else (),
+            ),  # fmt: skip
         )
+
+
+def _listener_shape(resource: Listener) -> tuple[object, ...]:
+    """All of a listener that decides its length beside the proxy: lengths of names, not the names."""
+    match resource.kind:
+        case "virtualOutbound":
+            return (resource.kind,)
+        case "virtualInbound":
+            ports: dict[int, tuple[object, ...]] = {}
+            for (service, port), target in zip(resource.services, resource.target_ports, strict=True):
+                ports.setdefault(target, (len(service.hostname), port.number, port.protocol))
+            return (resource.kind, tuple(sorted(ports.items())))
+        case "http":
+            first = resource.services[0][1].protocol if resource.services else ""
+            return (resource.kind, len(resource.name), resource.bind, resource.port, resource.bound, first)
+        case _:
+            return (resource.kind, resource)
 
 
 def _telemetries(objects: Sequence[Object], proxy: Proxy, root: str) -> list[Object]:
