@@ -131,7 +131,10 @@ class Sizer:
                 return self._listener(resource, view)
             case RouteConfiguration():
                 if proxy.type == "router":
-                    return length(gateway.routes(resource, proxy, self.sizing, self.settings))
+                    key = ("gateway routes", resource, proxy.namespace, view.key)
+                    if key not in self._shapes:
+                        self._shapes[key] = length(gateway.routes(resource, proxy, self.sizing, self.settings))
+                    return self._shapes[key]
                 return self._routes.sidecar(resource, proxy)
 
     # ---- clusters
