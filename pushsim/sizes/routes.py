@@ -58,6 +58,12 @@ class RouteMeter:
         return total + self._frame(route.name)
 
     def _frame(self, name: str) -> int:
+        key = ("frame", len(name))
+        if key not in self._known:
+            self._known[key] = self._framing(name)
+        return self._known[key]
+
+    def _framing(self, name: str) -> int:
         sizing = self._sizing
         frame = EnvoyRoutes(name=name, validate_clusters=False)
         frame.ignore_port_in_host_matching = sizing.ignores_ports

@@ -67,6 +67,8 @@ class _View:
     cluster_key: int = 0
     key: tuple[object, ...] = ()
     sizes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
+    common: dict[int, tuple[Resource, int]] = field(default_factory=dict)
+    routes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
 
     def disabled(self, namespace: str) -> bool:
         """Whether a namespace's services take no mTLS at all."""
@@ -96,6 +98,8 @@ class Sizer:
         self._views: dict[tuple[object, ...], _View] = {}
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
+        # sizes that proxies share: clusters and assignments by type and policies, routes by namespace
+        self._shared: dict[tuple[object, ...], dict[int, tuple[Resource, int]]] = {}
 
     def response_bytes(self, xds: Xds, resources: Sequence[tuple[str, int]], removed: Sequence[str] = ()) -> int:
         """Length of a whole response, of (name, `resource_bytes`) pairs and removed names."""
@@ -104,13 +108,18 @@ class Sizer:
     def resource_bytes(self, resource: Resource, proxy: Proxy, policies: Policies) -> int:
         """Length of a resource's value, as this proxy gets it."""
         view = self._view(proxy, policies)
-        known = view.sizes.get(id(resource))
+        remembered = view.sizes
+        if isinstance(resource, (OutboundCluster, LoadAssignment)):
+            remembered = view.common
+        elif isinstance(resource, RouteConfiguration) and not resource.virtual_services:
+            remembered = view.routes
+        known = remembered.get(id(resource))
         if known is not None and known[0] is resource:
             return known[1]
         size = self._measure(resource, proxy, view)
-        if len(view.sizes) >= _REMEMBERED:
-            view.sizes.clear()
-        view.sizes[id(resource)] = (resource, size)
+        if len(remembered) >= _REMEMBERED:
+            remembered.clear()
+        remembered[id(resource)] = (resource, size)
         return size
 
     def _measure(self, resource: Resource, proxy: Proxy, view: _View) -> int:
@@ -250,6 +259,10 @@ class Sizer:
             namespace_modes(policies.peer_authentications, root),
             found,
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
+            common=self._shared.setdefault(
+                ("common", proxy.type, policies.peer_authentications, policies.envoy_filters), {}
+            ),
+            routes=self._shared.setdefault(("routes", proxy.type, proxy.namespace), {}),
             cluster_key=hash(tuple(id(patch.value) for patch in found)),
             key=(
                 proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries,
