@@ -42,6 +42,11 @@ class Policy(Section):
         """
         return subject
 
+    @property
+    def admits(self) -> bool:
+        """Whether `admit` may alter anything: if not, objects need not pass through it."""
+        return type(self).admit is not Policy.admit
+
     def control_plane(self, settings: Settings) -> Settings:
         """istiod as the policy wants it."""
         return settings
@@ -74,6 +79,10 @@ class Composed(Policy):
         for part in self.parts:
             subject = part.admit(subject, mesh)
         return subject
+
+    @property
+    def admits(self) -> bool:
+        return any(part.admits for part in self.parts)
 
     def control_plane(self, settings: Settings) -> Settings:
         for part in self.parts:

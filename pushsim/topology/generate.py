@@ -79,6 +79,7 @@ class _Builder:
         self.service_ips = service_addresses(str(held.spec.get("clusterIP")) for held in beside.of_kind("Service"))
         self.nodes: list[tuple[str, str]] = []
         self.placed = 0
+        self.routes = Stream(seed, "generate/routes")
 
     def add(self, created: Object) -> None:
         if created.ref in self.objects:
@@ -161,7 +162,7 @@ class _Builder:
         if not self.spec.gateways.count or wanted == "none" or app.headless:
             return False
         if isinstance(wanted, float):
-            return Stream(self.seed, f"generate/route/{namespace}/{name}").chance(wanted)
+            return self.routes.chance(wanted)
         return wanted == "all" or app.name in wanted
 
     def _workload(self, template: Template, count: int, word: int, **service: Any) -> None:
