@@ -30,6 +30,8 @@ from pushsim.sizes.settings import Settings
 from pushsim.sizes.wire import framed, length, texts
 
 Spec = Mapping[str, Json]
+#: Sizes of services' virtual hosts that are kept.
+_REMEMBERED = 1 << 18
 _SUFFIX = ".svc.cluster.local"
 
 
@@ -39,6 +41,7 @@ class RouteMeter:
     def __init__(self, sizing: Sizing, settings: Settings) -> None:
         self._sizing, self._settings = sizing, settings
         self._known: dict[tuple[object, ...], int] = {}
+        self._hosts: dict[tuple[int, int, bool, bool], tuple[Service, int]] = {}
 
     # ---- sidecars
 
@@ -52,7 +55,7 @@ class RouteMeter:
         total, shaped = self._virtual_services(route, proxy, port, services, sniffed=bool(host))
         for hostname, (service, p) in services.items():
             if hostname not in shaped and service.resolution != "ALIAS":
-                total += framed(self._service(service, p, route, proxy, sniffed=bool(host)))
+                total += self._framed_service(service, p, route, proxy, sniffed=bool(host))
         if not host:
             total += framed(self._catch_all())
         return total + self._frame(route.name)
@@ -70,6 +73,22 @@ class RouteMeter:
         if sizing.body_limit:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(frame)
+
+    def _framed_service(
+        self, service: Service, port: Port, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool
+    ) -> int:
+        """The virtual host of a service, in its frame; remembered where no DestinationRule has a say."""
+        if route.rules_of(service.hostname):
+            return framed(self._service(service, port, route, proxy, sniffed=sniffed))
+        key = (id(service), port.number, service.namespace == proxy.namespace, sniffed)
+        known = self._hosts.get(key)
+        if known is None or known[0] is not service:
+            if len(self._hosts) > _REMEMBERED:
+                self._hosts.clear()
+            known = self._hosts[key] = (
+                service, framed(self._service(service, port, route, proxy, sniffed=sniffed))
+            )  # fmt: skip
+        return known[1]
 
     def _service(self, service: Service, port: Port, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool) -> int:
         domains = ["*"] if sniffed else self.domains(service, port.number, proxy.namespace)
