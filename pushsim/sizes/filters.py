@@ -26,11 +26,13 @@ from envoy_data_plane.envoy.extensions.filters.listener.http_inspector.v3 import
 from envoy_data_plane.envoy.extensions.filters.listener.original_dst.v3 import OriginalDst
 from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.filters.network.mongo_proxy.v3 import MongoProxy
 from envoy_data_plane.envoy.extensions.filters.network.wasm.v3 import Wasm as NetworkWasm
 from envoy_data_plane.envoy.extensions.wasm.v3 import PluginConfig, VmConfig
 from envoy_data_plane.envoy.type.v3 import Int32Range
 from envoy_data_plane.google.protobuf import Any, StringValue
 
+from pushsim.mesh import Port
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.wire import blob, packed, typed_struct
 
@@ -66,6 +68,14 @@ def _null_vm(code: str, *, root: str = "", vm: str = "", configuration: Any | No
 def network_authn() -> Filter:
     """Copies the peer's identity for later filters (pilot/pkg/security/authn, IstioNetworkAuthenticationFilter)."""
     return Filter(name="istio_authn", typed_config=typed_struct("io.istio.network.authn.Config"))
+
+
+def sniffers(port: Port, prefix: str) -> list[Filter]:
+    """Filters that read a TCP protocol along the way: only Mongo's is on by default (networkfilter.go)."""
+    if port.protocol.upper() != "MONGO":
+        return []
+    body = packed(MongoProxy(stat_prefix=prefix), "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy")
+    return [Filter(name="envoy.filters.network.mongo_proxy", typed_config=body)]
 
 
 @lru_cache

@@ -70,7 +70,8 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
         if protocol in HTTP_PROTOCOLS and mode not in ("SIMPLE", "MUTUAL", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"):
             if not any(chain.name == "http" for chain in chains):
                 prefix = f"outbound_{resource.name}"
-                manager = builder.http_manager(prefix, gateway=True, route=resource.route)
+                route = resource.route or f"http.{resource.port}"
+                manager = builder.http_manager(prefix, gateway=True, route=route)
                 chains.append(builder.chain(*builder.authn(), manager, name="http"))
         elif protocol == "HTTPS" and mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
             names = True

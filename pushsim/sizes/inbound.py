@@ -133,14 +133,15 @@ class Inbound:
         return FilterChain(
             name=name,
             filter_chain_match=match,
-            filters=self._http(cluster, host, port, target, passthrough) if option.http else self._tcp(cluster),
+            filters=self._http(cluster, host, port, target, passthrough) if option.http else self._tcp(cluster, port),
             transport_socket=self._server_tls(http=option.http) if option.ends_tls else None,
         )
 
-    def _tcp(self, cluster: str) -> list[Filter]:
+    def _tcp(self, cluster: str, port: Port) -> list[Filter]:
         builder = self.builder
         proxy = builder.tcp_proxy(cluster, cluster, inbound=True)
-        return [*self._first(), *builder.tcp_policies, *builder.tcp_metrics(inbound=True), proxy]
+        last = [*builder.tcp_metrics(inbound=True), *filters.sniffers(port, cluster), proxy]
+        return [*self._first(), *builder.tcp_policies, *last]
 
     def _http(self, cluster: str, host: str, port: Port, target: int, passthrough: bool) -> list[Filter]:
         prefix = cluster if passthrough else f"inbound_0.0.0.0_{target}"

@@ -123,7 +123,6 @@ class ListenerBuilder:
             address=address(listener.bind, listener.port),
             traffic_direction=TrafficDirection.OUTBOUND,
             bind_to_port=None if listener.bound else False,
-            access_log=self.parts.logs.listener(inbound=False),
         )
         chains = []
         if listener.kind in ("tcp", "auto"):
@@ -188,8 +187,8 @@ class ListenerBuilder:
             match = FilterChainMatch(server_names=[service.hostname])
         elif listener.cidrs:
             match = FilterChainMatch(prefix_ranges=[_cidr(text) for text in listener.cidrs])
-        stack = [*self.tcp_metrics(inbound=False), self.tcp_proxy(cluster, prefix, policy=policy)]
-        return self.chain(*stack, match=match)
+        proxy = self.tcp_proxy(cluster, prefix, policy=policy)
+        return self.chain(*self.tcp_metrics(inbound=False), *filters.sniffers(port, prefix), proxy, match=match)
 
     def _prefix(self, cluster: str) -> str:
         return f"{cluster};" if self.sizing.tcp_prefix_delimited else cluster

@@ -101,7 +101,7 @@ def http2(options: Upstream, sizing: Sizing) -> None:
 
 def is_http2(options: Upstream | None) -> bool:
     """Whether the cluster speaks HTTP/2 to its hosts."""
-    explicit = options.explicit_http_config if options else None
+    explicit = options.explicit_http_config if options is not None else None
     return explicit is not None and explicit.http2_protocol_options is not None
 
 
@@ -134,7 +134,7 @@ def apply_pool(
         common.max_connection_duration = duration(longest) if longest else None
         options.common_http_protocol_options = common
         explicit = options.explicit_http_config
-        if explicit and explicit.http2_protocol_options and streams:
+        if explicit is not None and explicit.http2_protocol_options is not None and streams:
             explicit.http2_protocol_options.max_concurrent_streams = streams
     if http.get("useClientProtocol"):
         options = options or Upstream()
@@ -157,7 +157,8 @@ def upgrades(pool: Spec, port: Port, settings: Settings) -> bool:
 def _keepalive(cluster: Cluster, spec: Spec) -> None:
     if cluster.upstream_connection_options is None:
         cluster.upstream_connection_options = UpstreamConnectionOptions(tcp_keepalive=TcpKeepalive())
-    keepalive = cluster.upstream_connection_options.tcp_keepalive or TcpKeepalive()
+    keepalive = cluster.upstream_connection_options.tcp_keepalive
+    assert keepalive is not None  # an empty message is false: no `or` on messages
     if spec.get("probes"):
         keepalive.keepalive_probes = int(spec["probes"])
     if spec.get("time"):

@@ -244,8 +244,9 @@ class _Rule:
         one_of = [ValueMatcher(string_match=_string(value)) for value in values]
         wanted = one_of[0] if len(one_of) == 1 else ValueMatcher(or_match=OrMatcher(value_matchers=one_of))
         path = [MetadataMatcherPathSegment(key=key) for key in ("payload", *claims)]
-        matcher = MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(list_match=ListMatcher(one_of=wanted)))
-        return Principal(metadata=matcher)
+        # a claim may be one value or a list of them
+        either = OrMatcher(value_matchers=[ValueMatcher(list_match=ListMatcher(one_of=wanted)), wanted])
+        return Principal(metadata=MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(or_match=either)))
 
     @staticmethod
     def _claim(name: str, match: StringMatcher) -> MetadataMatcher:
@@ -273,11 +274,18 @@ def _string(value: str, *, prefix: str = "", ignore_case: bool = False) -> Strin
     """A value with an optional `*` at either end (authz/matcher/string.go)."""
     if value == "*":
         return _ANY
+    if value.startswith("*") and prefix:
+        return StringMatcher(safe_regex=RegexMatcher(regex=f"{prefix}.*{_quoted(value[1:])}"))
     if value.startswith("*"):
         return StringMatcher(suffix=value[1:], ignore_case=ignore_case)
     if value.endswith("*"):
         return StringMatcher(prefix=prefix + value[:-1], ignore_case=ignore_case)
     return StringMatcher(exact=prefix + value, ignore_case=ignore_case)
+
+
+def _quoted(text: str) -> str:
+    """Go's regexp.QuoteMeta."""
+    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
 
 
 def _authenticated(name: StringMatcher) -> Principal:

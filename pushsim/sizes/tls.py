@@ -54,9 +54,9 @@ def sds(name: str, cluster: str = "sds-grpc") -> SdsSecretConfig:
         transport_api_version=ApiVersion.V3,
         grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
     )
-    config = ConfigSource(
-        api_config_source=source, resource_api_version=ApiVersion.V3, initial_fetch_timeout=timedelta(0)
-    )
+    config = ConfigSource(api_config_source=source, resource_api_version=ApiVersion.V3)
+    if name in ("default", "ROOTCA"):  # the workload's own wait for the agent; certificates in files do not
+        config.initial_fetch_timeout = timedelta(0)
     return SdsSecretConfig(name=name, sds_config=config)
 
 

@@ -73,10 +73,21 @@ def struct(plain: Mapping[str, Json]) -> Struct:
 def typed_struct(type_name: str, plain: Mapping[str, Json] | None = None) -> Any:
     """istiod's wrapping of filters it has no Go type for (protoconv.TypedStruct, TypedStructWithFields).
 
-    udpa.type.v1.TypedStruct {type_url = 1, value = 2} has no Python type, so it is a blob of exactly its length.
+    udpa.type.v1.TypedStruct {type_url = 1, value = 2} has no Python type, so its two fields are written by hand.
     """
-    size = text(len(TYPE_PREFIX + type_name)) + (0 if plain is None else framed(length(struct(plain))))
-    return blob("udpa.type.v1.TypedStruct", size)
+    body = _bytes_field(1, (TYPE_PREFIX + type_name).encode())
+    if plain is not None:
+        body += _bytes_field(2, bytes(struct(plain)))
+    return Any(type_url=TYPE_PREFIX + "udpa.type.v1.TypedStruct", value=body)
+
+
+def _bytes_field(number: int, content: bytes) -> bytes:
+    head, left = bytearray([number << 3 | 2]), len(content)
+    while left > 0x7F:
+        head.append(left & 0x7F | 0x80)
+        left >>= 7
+    head.append(left)
+    return bytes(head) + content
 
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
