@@ -32,6 +32,8 @@ from pushsim.sizes.wire import framed, length, texts
 Spec = Mapping[str, Json]
 #: Sizes of services' virtual hosts that are kept.
 _REMEMBERED = 1 << 18
+#: Sums over the services of a route that are kept.
+_SUMS = 1 << 12
 _SUFFIX = ".svc.cluster.local"
 
 
@@ -42,6 +44,7 @@ class RouteMeter:
         self._sizing, self._settings = sizing, settings
         self._known: dict[tuple[object, ...], int] = {}
         self._hosts: dict[tuple[int, int, bool, bool], tuple[Service, int]] = {}
+        self._sums: dict[tuple[int, bool], tuple[object, int, dict[str, int]]] = {}
 
     # ---- sidecars
 
@@ -51,14 +54,46 @@ class RouteMeter:
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0:
             return length(EnvoyRoutes(name=route.name, validate_clusters=False))
-        services = {service.hostname: (service, p) for service, p in route.services}
-        total, shaped = self._virtual_services(route, proxy, port, services, sniffed=bool(host))
-        for hostname, (service, p) in services.items():
-            if hostname not in shaped and service.resolution != "ALIAS":
-                total += self._framed_service(service, p, route, proxy, sniffed=bool(host))
+        if not route.virtual_services and not route.rules:
+            total = self._hosts_of(route, proxy, sniffed=bool(host))
+        else:
+            total = self._mixed_hosts(route, proxy, port, sniffed=bool(host))
         if not host:
             total += framed(self._catch_all())
         return total + self._frame(route.name)
+
+    def _hosts_of(self, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool) -> int:
+        """Virtual hosts of services that nothing else shapes: those of the proxy's own namespace have more domains.
+
+        Proxies of all namespaces share the tuple of services, so it is summed up once and corrected for each.
+        """
+        key = (id(route.services), sniffed)
+        known = self._sums.get(key)
+        if known is None or known[0] is not route.services:
+            if len(self._sums) > _SUMS:
+                self._sums.clear()
+            elsewhere, own = 0, dict[str, int]()
+            for service, port in {s.hostname: (s, p) for s, p in route.services}.values():
+                if service.resolution != "ALIAS":
+                    size = self._framed_service(service, port, "", sniffed=sniffed)
+                    at_home = self._framed_service(service, port, service.namespace, sniffed=sniffed)
+                    elsewhere += size
+                    own[service.namespace] = own.get(service.namespace, 0) + at_home - size
+            known = self._sums[key] = (route.services, elsewhere, own)
+        return known[1] + known[2].get(proxy.namespace, 0)
+
+    def _mixed_hosts(self, route: RouteConfiguration, proxy: Proxy, port: int, *, sniffed: bool) -> int:
+        """Virtual hosts where VirtualServices or DestinationRules have a say."""
+        services = {service.hostname: (service, p) for service, p in route.services}
+        total, shaped = self._virtual_services(route, proxy, port, services, sniffed=sniffed)
+        for hostname, (service, p) in services.items():
+            if hostname not in shaped and service.resolution != "ALIAS":
+                rules = route.rules_of(hostname)
+                if rules:
+                    total += framed(self._service(service, p, rules, proxy.namespace, sniffed=sniffed))
+                else:
+                    total += self._framed_service(service, p, proxy.namespace, sniffed=sniffed)
+        return total
 
     def _frame(self, name: str) -> int:
         key = ("frame", len(name))
@@ -74,25 +109,22 @@ class RouteMeter:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(frame)
 
-    def _framed_service(
-        self, service: Service, port: Port, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool
-    ) -> int:
-        """The virtual host of a service, in its frame; remembered where no DestinationRule has a say."""
-        if route.rules_of(service.hostname):
-            return framed(self._service(service, port, route, proxy, sniffed=sniffed))
-        key = (id(service), port.number, service.namespace == proxy.namespace, sniffed)
+    def _framed_service(self, service: Service, port: Port, namespace: str, *, sniffed: bool) -> int:
+        """The virtual host of a service as seen from a namespace, in its frame."""
+        key = (id(service), port.number, service.namespace == namespace, sniffed)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
                 self._hosts.clear()
-            known = self._hosts[key] = (
-                service, framed(self._service(service, port, route, proxy, sniffed=sniffed))
-            )  # fmt: skip
+            size = framed(self._service(service, port, (), namespace, sniffed=sniffed))
+            known = self._hosts[key] = (service, size)
         return known[1]
 
-    def _service(self, service: Service, port: Port, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool) -> int:
-        domains = ["*"] if sniffed else self.domains(service, port.number, proxy.namespace)
-        hashing = self.hashing(route.rules_of(service.hostname), "", port)
+    def _service(
+        self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool
+    ) -> int:
+        domains = ["*"] if sniffed else self.domains(service, port.number, namespace)
+        hashing = self.hashing(rules, "", port) if rules else None
         size = texts(domains)
         key = (len(service.hostname), port.number, size, repr(hashing) if hashing else "")
         if key not in self._known:
