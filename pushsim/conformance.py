@@ -144,7 +144,9 @@ def _run(found: Sequence[tuple[Path, Path]], table: Table, sizes: bool, done: An
             loaded = {case_path: load_case(case_path)}
         release, _, mode = path.stem.rpartition("-")
         if mode not in ("sotw", "delta"):
-            raise InputError(Problem("is no recording's name", str(path), remedy="call it RELEASE-sotw or RELEASE-delta"))
+            raise InputError(
+                Problem("is no recording's name", str(path), remedy="call it RELEASE-sotw or RELEASE-delta")
+            )
         run = _read(path)
         rules = _rules(run.get("istio", release))
         used: Mode = "delta" if mode == "delta" else "sotw"

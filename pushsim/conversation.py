@@ -54,8 +54,7 @@ class Conversation:
             key = (proxy.type, proxy.namespace, proxy.service_account, told, self._named_ports(proxy), alone)
             classes.setdefault(key, []).append(proxy)
         self.classes: list[Outcome] = [
-            Outcome(tuple(members), self.istiod.connect(members[0]), self.istiod.latest)
-            for members in classes.values()
+            Outcome(tuple(members), self.istiod.connect(members[0]), self.istiod.latest) for members in classes.values()
         ]
 
     def _named_ports(self, proxy: Proxy) -> tuple[tuple[str, int], ...]:

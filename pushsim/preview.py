@@ -130,9 +130,7 @@ def _shortened(names: list[str], most: int = 12) -> str:
     return f"{shown}, … ({len(names)} in all)" if len(names) > most else shown
 
 
-def preview(
-    mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode: Mode | None = None
-) -> Preview:
+def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode: Mode | None = None) -> Preview:
     """Which proxies a change pushes, with what, and why; nothing is applied anywhere.
 
     Args:

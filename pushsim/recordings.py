@@ -212,4 +212,5 @@ def _compare_bytes(score: Score, outcome: Outcome, real: Iterable[Recorded], pri
         key = next(k for k in left if k[0] == mine)
         size = left.pop(key)
         score.checked["bytes"] += 1
-        score.equal["bytes"] += abs(pricing.size(response, outcome.plan.state, outcome.push) - size) <= byte_tolerance(size)
+        ours = pricing.size(response, outcome.plan.state, outcome.push)
+        score.equal["bytes"] += abs(ours - size) <= byte_tolerance(size)

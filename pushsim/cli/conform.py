@@ -10,8 +10,10 @@ from pushsim.cli.options import Json, print_json
 
 
 def conform(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A vectors folder: cases/NAME.yaml and NAME/R-MODE.json.")],
-    release: Annotated[list[str] | None, typer.Option("--release", "-r", help="Only this release (repeatable).")] = None,
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Holds cases/NAME.yaml and NAME/R-MODE.json.")],
+    release: Annotated[
+        list[str] | None, typer.Option("--release", "-r", help="Only this release (repeatable).")
+    ] = None,
     mode: Annotated[Literal["sotw", "delta"] | None, typer.Option("--mode", help="Only this mode.")] = None,
     case: Annotated[str, typer.Option("--case", help="Only cases whose name fits this glob.")] = "*",
     json: Json = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-Release = Annotated[str | None, typer.Option("--release", "-r", help="Istio release, minor or patch. [default: newest]")]
+Release = Annotated[str | None, typer.Option("--release", "-r", help="Istio release or patch. [default: newest]")]
 XdsMode = Annotated[
     Literal["sotw", "delta"] | None, typer.Option("--mode", help="xDS mode. [default: what that release's agent uses]")
 ]

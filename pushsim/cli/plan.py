@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def plan(
     mesh: Annotated[list[str] | None, typer.Argument(metavar="MESH...", help="Manifests: files, folders or -.")] = None,
-    change: Annotated[list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write.")
+    ] = None,
     delete: Annotated[
         list[str] | None, typer.Option("--delete", "-d", help="[group/]Kind/[namespace/]name of an object to delete.")
     ] = None,
@@ -82,9 +84,7 @@ def _say_if_unproven(release: str) -> None:
         note(f"release {release} is not checked against recordings; its rules are read from Istio's source")
 
 
-def _load(
-    mesh: list[str], change: list[str], delete: list[str], namespace: str, inject: Inject
-) -> tuple[Mesh, Change]:
+def _load(mesh: list[str], change: list[str], delete: list[str], namespace: str, inject: Inject) -> tuple[Mesh, Change]:
     from pushsim.errors import InputError, Problem
     from pushsim.files import load, load_change
     from pushsim.manifests import delete_change, parse_delete

@@ -29,6 +29,9 @@ def simulate(
     detail: Annotated[
         Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
     ] = "group",
+    assumptions: Annotated[
+        bool, typer.Option("--assumptions", help="Run again with each stated assumption halved and doubled.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Simulate a scenario's variants: pushes, bytes, delays, CPU and memory. Ctrl-C keeps what there is.
@@ -42,7 +45,7 @@ def simulate(
 
     loaded = Scenario.load(scenario)
     if seed is not None:
-        loaded = loaded.reseeded(seed)
+        loaded = loaded.replaced({"seed": seed})
     names = variant or list(loaded.variant_names)
     with _bar(names, quiet=json) as progress:
         results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail)
@@ -50,6 +53,9 @@ def simulate(
         print_json(summary_json(loaded, results))
     else:
         _print(loaded, results)
+        _print_published(loaded, results)
+        if assumptions:
+            _print_assumptions(loaded, names[:2])
     if any(not result.complete for result in results.values()):
         note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
         raise typer.Exit(130)
@@ -203,6 +209,52 @@ def _print(scenario: Scenario, results: Mapping[str, Result]) -> None:
     for name, result in results.items():
         for text in result.summary.get("notes") or ():
             console.print(f"{name}: {text}")
+
+
+def _figure(value: float | None, metric: str) -> str:
+    if metric.endswith("bytes") or "_bytes" in metric:
+        return _shown(value, "b")
+    return _shown(value, "s" if "_s." in metric else "f")
+
+
+def _print_published(scenario: Scenario, results: Mapping[str, Result]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pushsim.publication import compare, readings
+
+    if scenario.published is None:
+        return
+    summaries = {name: result.summary for name, result in results.items()}
+    table = Table("variant", "figure", "published", "predicted", "error", title=scenario.published.source)
+    for row in compare(scenario.published, summaries):
+        low, high = (_figure(value, row.metric) for value in row.published)
+        told = f"at least {low}" if row.at_least else low if low == high else f"{low} to {high}"
+        error = "used" if row.used else "-" if row.error is None else f"{100 * row.error:+.0f} %"
+        table.add_row(row.variant, row.metric, told, _figure(row.predicted, row.metric), error)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("used: an assumption was chosen from this figure, so agreement proves nothing")
+    for variant, path, rate, by in readings(scenario.published, summaries):
+        console.print(f"{variant}: {rate:.3g} {path} a second{' (what the table goes by)' if by else ''}")
+
+
+def _print_assumptions(scenario: Scenario, variants: list[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pushsim.publication import sensitivity
+    from pushsim.runs import simulate as run
+
+    def summaries(changed: Scenario, names: Any) -> dict[str, Any]:
+        return {name: result.summary for name, result in run(changed, names).items()}
+
+    rows = sensitivity(scenario, variants, summaries)
+    columns = list(rows[0][2]) if rows else []
+    table = Table("assumption", "", *columns, title="each assumption halved and doubled")
+    for field, label, figures in rows:
+        table.add_row(field, label, *(_figure(figures[column], column) for column in columns))
+    Console(highlight=False).print(table)
 
 
 __all__ = ["check", "policies", "scenarios", "schema", "simulate", "summary_json"]
