@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -94,8 +94,6 @@ def _remedy(entry: Mapping[str, Any], path: list[str | int], data: Any, model: t
 
 def _fields_at(model: type[BaseModel], path: list[str | int], data: Any) -> list[str]:
     """The fields that may stand at that path: those of the model found by walking its annotations."""
-    from typing import get_args
-
     candidates: list[Any] = [model]
     for part in path:
         data = data[part] if data is not None else None
@@ -110,15 +108,14 @@ def _fields_at(model: type[BaseModel], path: list[str | int], data: Any) -> list
         candidates = following
     models = [leaf for leaf in candidates if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
     if isinstance(data, Mapping) and "source" in data:  # a churn source: only the chosen one's fields
-        chosen = [leaf for leaf in models if data["source"] in get_args(leaf.model_fields["source"].annotation)]
+        sources = [leaf for leaf in models if "source" in leaf.model_fields]
+        chosen = [leaf for leaf in sources if data["source"] in get_args(leaf.model_fields["source"].annotation)]
         models = chosen or models
     return sorted({field for leaf in models for field in leaf.model_fields})
 
 
 def _leaves(annotation: Any) -> list[Any]:
     """Annotation's alternatives: unions and Annotated opened, lists and dicts opened to their elements."""
-    from typing import get_args, get_origin
-
     origin = get_origin(annotation)
     if origin is None:
         return [annotation]

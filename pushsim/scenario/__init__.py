@@ -52,4 +52,6 @@ def schema() -> dict[str, Any]:
     function = {"type": "object", "patternProperties": {"^[^:]+:[^:]+$": {"type": "object"}}}
     choices.append({**function, "additionalProperties": False, "minProperties": 1, "maxProperties": 1})
     definitions["Policy"] = {"anyOf": choices}
+    listed = described["properties"]["variants"]["additionalProperties"]["anyOf"][0]
+    listed["items"] = {"$ref": "#/$defs/Policy"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pushsim scenario", **described}

@@ -66,7 +66,7 @@ def scaled(value: Any, factor: Fraction) -> Any:
         return float(Fraction(str(value)) * factor)
     if isinstance(value, list) and value:
         return [scaled(item, factor) for item in value]
-    if isinstance(value, str):
+    if isinstance(value, str) and not re.fullmatch(r"\d+\.\d+", value):  # "1.24" is a release
         forms: list[tuple[Callable[[object], Any], Callable[[Any], str]]] = [
             (duration, lambda ns: duration_text(whole(ns * factor))),
             (rate, lambda per_s: rate_text(per_s * factor)),

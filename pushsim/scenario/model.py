@@ -187,7 +187,7 @@ def _distinct(value: dict[str, Any] | None) -> dict[str, Any]:
 
 _POLICY_SCHEMA = {
     "type": "object",
-    "additionalProperties": {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/Policy"}}, {"type": "null"}]},
+    "additionalProperties": {"anyOf": [{"type": "array"}, {"type": "null"}]},
 }
 
 

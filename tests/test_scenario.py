@@ -1,0 +1,449 @@
+"""Scenarios: the contract's example loads; every mistake is told; identity, dump, schema, fields, bundled ones."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsim.errors import InputError
+from pushsim.manifests.document import parse_text
+from pushsim.mesh import Ref
+from pushsim.policies import EXPORT_TO
+from pushsim.scenario import Scenario, bundled, check, schema
+from pushsim.scenario.bundle import folder
+from pushsim.scenario.model import Model
+from pushsim.settings import ISTIOD_RESTART
+from pushsim.units import SECOND_NS, UnitError, bytes_text, duration, duration_text, quantity, rate, rate_text
+
+#: formats.md's own example, with shorter churn so that it is built in a moment.
+EXAMPLE = """\
+# What does one root Sidecar save a multi-tenant serving mesh?
+mesh:
+  manifests: [../mesh/]
+  generate:
+    namespaces: 6
+    apps:
+    - {name: predictor, per_namespace: 8, pods: 2, ports: {http: 8080}, labels: {role: predictor}, sidecar: true}
+    gateways: {count: 4, namespace: istio-system, virtual_services: all}
+    calls: {model: layered, out_degree: 3}
+  inject: detect
+istiod:
+  release: "1.24"
+  replicas: 1
+  cpus: 16
+  env: {PILOT_DEBOUNCE_AFTER: 100ms, PILOT_PUSH_THROTTLE: 100}
+  mesh_config: {defaultServiceExportTo: ["*"]}
+  profile: default
+  calibration: calibration.yaml
+proxies: {mode: delta, workers: 2, memory_limit: 512Mi}
+clients: {slow: {share: 0.01, delay: 500ms}, nack: {share: 0}, reconnect: {every: 30m}}
+calls: calls.csv
+churn:
+- {source: training-job, rate: 1/s, services: 5, lifetime: 2m, labels: {kind: training}}
+- {source: rollout, rate: 40/h}
+- {source: hpa-annotation, period: 15s, share: 0.1}
+changes:
+- {at: 5s, apply: [change.yaml], delete: [{kind: Sidecar, namespace: ns-001, name: default}]}
+duration: 1m
+warmup: 30s
+seed: 1
+variants:
+  unscoped: []
+  root-sidecar: [{root-sidecar: {hosts: [istio-system/*, kubeflow/*, ./*]}}]
+  hidden-training:
+  - {root-sidecar: {hosts: [istio-system/*, kubeflow/*, ./*]}}
+  - {export-to: {value: "~", services: {labels: {kind: training}}}}
+"""
+MANIFEST = """\
+apiVersion: v1
+kind: Service
+metadata: {name: legacy, namespace: ns-001}
+spec: {clusterIP: 172.30.0.1, ports: [{name: http, port: 80}], selector: {app: legacy}}
+"""
+CHANGE = """\
+apiVersion: networking.istio.io/v1beta1
+kind: DestinationRule
+metadata: {name: legacy, namespace: ns-001}
+spec: {host: legacy}
+"""
+MINIMAL = "mesh: {generate: {namespaces: 2, apps: [{name: a}]}}\nduration: 10s\n"
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The example with the files it names."""
+    (tmp_path / "mesh").mkdir()
+    (tmp_path / "mesh" / "legacy.yaml").write_text(MANIFEST)
+    where = tmp_path / "scenarios"
+    where.mkdir()
+    (where / "change.yaml").write_text(CHANGE)
+    (where / "calibration.yaml").write_text("format: 1\n")
+    (where / "calls.csv").write_text("source,destination,rate\nns-000/predictor-0,ns-001/legacy,3\n")
+    path = where / "example.yaml"
+    path.write_text(EXAMPLE)
+    return path
+
+
+def problems(text: str) -> list[tuple[str, str]]:
+    with pytest.raises(InputError) as failed:
+        Scenario.loads(text)
+    return [(problem.field, problem.remedy) for problem in failed.value.problems]
+
+
+def test_the_contracts_example(example: Path) -> None:
+    assert check(example) == []
+    scenario = Scenario.load(example)
+    assert scenario.question == "What does one root Sidecar save a multi-tenant serving mesh?"
+    assert (scenario.seed, scenario.duration_ns, scenario.warmup_ns) == (1, 60 * SECOND_NS, 30 * SECOND_NS)
+    assert scenario.variant_names == ("unscoped", "root-sidecar", "hidden-training")
+    unscoped, scoped, hidden = (scenario.variant(name) for name in scenario.variant_names)
+    settings = unscoped.settings
+    assert settings.env == {"PILOT_DEBOUNCE_AFTER": "100ms", "PILOT_PUSH_THROTTLE": "100"}
+    assert settings.mesh_config["enablePrometheusMerge"] is True, "the profile lies under the scenario's own"
+    assert settings.mesh_config["defaultServiceExportTo"] == ["*"]
+    assert (settings.mode, settings.workers, settings.memory_limit_bytes) == ("delta", 2, 512 * 2**20)
+    assert (settings.clients.slow_share, settings.clients.slow_delay_ns) == (0.01, SECOND_NS // 2)
+    assert settings.clients.reconnect_ns == 1800 * SECOND_NS
+    assert settings.calibration is not None and Path(settings.calibration).is_file()
+    assert unscoped.mesh.mesh_config == settings.mesh_config
+    root = Ref("Sidecar", "istio-system", "default")
+    assert root not in unscoped.mesh.objects and root in scoped.mesh.objects
+    assert Counter(c.source for c in unscoped.changes) == Counter(c.source for c in hidden.changes)
+    written = [c for c in unscoped.changes if c.source == "changes"]
+    assert [c.at_ns for c in written] == [35 * SECOND_NS], "dated from where counting starts"
+    assert {held.ref.kind for held in written[0].change.apply} == {"DestinationRule"}
+    assert written[0].change.delete == (Ref("Sidecar", "ns-001", "default"),)
+
+
+def test_a_service_created_later_is_admitted_too(example: Path) -> None:
+    scenario = Scenario.load(example)
+    plain, hidden = scenario.variant("unscoped"), scenario.variant("hidden-training")
+    made = [held for c in hidden.changes for held in c.change.apply if held.ref.kind == "Service"]
+    training = [held for held in made if held.labels.get("kind") == "training"]
+    assert training and all(held.annotations[EXPORT_TO] == "~" for held in training)
+    assert all(held.labels.get("kind") == "training" for held in made if EXPORT_TO in held.annotations)
+    untouched = [(a, b) for a, b in zip(plain.changes, hidden.changes, strict=True) if a.source == "rollout"]
+    assert all(a.change is b.change for a, b in untouched), "what a policy leaves alone is shared"
+
+
+def test_variants_are_the_same_every_time(example: Path) -> None:
+    first, second = Scenario.load(example), Scenario.load(example)
+    assert first.id == second.id
+    assert first.variant("root-sidecar") == second.variant("root-sidecar")
+
+
+def test_policy_text_in_place_of_a_variant(example: Path, tmp_path: Path) -> None:
+    scenario = Scenario.load(example)
+    assert scenario.variant("root-sidecar+gateway-filter").settings.env["PILOT_FILTER_GATEWAY_CLUSTER_CONFIG"] == "true"
+    listed = tmp_path / "policy.yaml"
+    listed.write_text('- {export-to: {value: "."}}\n- {files: {paths: [objects]}}\n')
+    (tmp_path / "objects").mkdir()
+    (tmp_path / "objects" / "rule.yaml").write_text(CHANGE)
+    both = scenario.variant(str(listed)).mesh
+    assert Ref("DestinationRule", "ns-001", "legacy") in both.objects
+    assert both.objects[Ref("Service", "ns-001", "legacy")].annotations[EXPORT_TO] == "."
+    alone = scenario.variant(str(tmp_path / "objects")).mesh.objects
+    assert alone[Ref("DestinationRule", "ns-001", "legacy")].creation
+    with pytest.raises(InputError, match="did you mean root-sidecar"):
+        scenario.variant("root-sidcar")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("seed: 1", "seed: 2"),
+        ("duration: 1m", "duration: 2m"),
+        ("cpus: 16", "cpus: 15"),
+        ("rate: 40/h", "rate: 41/h"),
+        ("[istio-system/*, kubeflow/*, ./*]}}]", "[istio-system/*, ./*]}}]"),
+    ],
+)
+def test_identity_moves_with_what_matters(example: Path, edit: tuple[str, str]) -> None:
+    before = Scenario.load(example).id
+    example.write_text(EXAMPLE.replace(*edit))
+    assert Scenario.load(example).id != before
+
+
+@pytest.mark.parametrize("name", ["change.yaml", "calls.csv", "calibration.yaml", "../mesh/legacy.yaml"])
+def test_identity_moves_with_the_contents_of_files(example: Path, name: str) -> None:
+    before = Scenario.load(example).id
+    path = example.parent / name
+    path.write_text(path.read_text() + "\n# more\n")
+    assert Scenario.load(example).id != before
+
+
+def test_identity_stays_for_what_does_not_matter(example: Path) -> None:
+    before = Scenario.load(example).id
+    text = EXAMPLE.replace("1m\n", "60s\n").replace("512Mi", "536870912").replace("40/h", "40 / h")
+    text += "assumptions: [{field: istiod.cpus, why: a guess}]\npublished: {source: somebody}\n"
+    (example.parent / "renamed.yaml").write_text(text.replace("# What", "# Why"))
+    assert Scenario.load(example.parent / "renamed.yaml").id == before
+
+
+def test_dump_loads_to_the_same(example: Path) -> None:
+    scenario = Scenario.load(example)
+    text = scenario.dump()
+    again = Scenario.loads(text, example.parent)
+    assert again.id == scenario.id and again.question == scenario.question and again.dump() == text
+
+
+def test_all_mistakes_of_a_file_at_once() -> None:
+    text = """
+mesh:
+  generate:
+    namespace: 3
+    apps: [{name: Web}, {pods: 1}, {name: b, ports: {http: 99999}, labels: {"a b": c}}]
+istiod: {release: 1.30, cpus: none}
+clients: {slow: {share: 2}}
+churn: [{source: rolout}, {source: rollout, rate: 3}, {source: services, live_time: 3s}, {source: istiod-restart}, {}]
+changes: [{at: 5}]
+duration: 10
+variants: {a: [namspace], b/c: []}
+assumptions: [{field: istiod.cpu, why: x}]
+colour: blue
+"""
+    found = problems(text)
+    assert ("mesh.generate.namespace", "did you mean namespaces?") in found
+    assert ("churn[0]", "did you mean rollout?") in found
+    assert ("churn[1].rate", "add the unit: 3/s") in found
+    assert ("churn[2].live_time", "did you mean lifetime?") in found
+    assert ("duration", "add the unit: 10s") in found
+    assert ("istiod.release", 'put it in quotes: "1.30" would else become 1.3') in found
+    assert ("variants.a[0]", "did you mean namespace?") in found
+    assert {field for field, _ in found} >= {
+        "mesh.generate.apps[0].name",
+        "mesh.generate.apps[1].name",
+        "mesh.generate.apps[2].ports.http",
+        "mesh.generate.apps[2].labels",
+        "istiod.cpus",
+        "clients.slow.share",
+        "churn[3]",
+        "churn[4]",
+        "changes[0].at",
+        "variants",
+        "colour",
+    }
+
+
+def test_sections_that_contradict_each_other() -> None:
+    text = MINIMAL + (
+        "churn: [{source: headless-statefulset, rate: 1/m}]\n"
+        "variants: {x: []}\n"
+        "published: {source: s, figures: [{metric: converged_s.p99, variant: y, value: 5s}]}\n"
+        "assumptions: [{field: istiod.cpu, why: w}, {field: istiod.release, why: w}, "
+        "{field: churn.nothing.rate, why: w}]\n"
+    )
+    text = text.replace("apps: [{name: a}]", "apps: [{name: a}], gateways: {count: 1, virtual_services: [b]}")
+    assert [field for field, _ in problems(text)] == [
+        "published.figures[0].variant",
+        "assumptions[0].field",
+        "assumptions[1].field",
+        "assumptions[2].field",
+        "mesh.generate.gateways.virtual_services",
+        "churn[0]",
+    ]
+
+
+def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:
+    text = (
+        MINIMAL.replace("mesh: {", "mesh: {manifests: [absent/], ")
+        + "calls: no.csv\nchanges: [{at: 1s, apply: [no.yaml]}]\n"
+    )
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    found = check(path)
+    assert [problem.field for problem in found] == ["mesh.manifests[0]", "calls", "changes[0].apply[0]"]
+    assert all(problem.where == str(path) and str(tmp_path) in problem.remedy for problem in found)
+
+
+def test_check_reads_manifests_and_changes(example: Path) -> None:
+    (example.parent / "change.yaml").write_text(CHANGE.replace("{host: legacy}", "[]"))
+    (example.parent / "calls.csv").write_text("from,to\n")
+    assert check(example)
+    (example.parent.parent / "mesh" / "legacy.yaml").write_text("{{ .Values.name }}\n")
+    assert any("Helm" in problem.message for problem in check(example))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "mesh: {}", "mesh: [", "a: 1\n---\nb: 2\n", "\x00", "variants: {a: 1}"]
+)
+def test_what_is_no_scenario_is_an_input_error(text: str) -> None:
+    with pytest.raises(InputError):
+        Scenario.loads(text)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.floats(allow_nan=False),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from([*Model.model_fields, "generate", "apps", "source", "rate", "x"]), inner, max_size=4
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_value_ends_in_anything_but_an_input_error(value: Any) -> None:
+    try:
+        Scenario(value, Path())
+    except InputError as error:
+        assert error.problems
+
+
+def test_one_variant_as_is_by_default() -> None:
+    scenario = Scenario.loads(MINIMAL)
+    assert scenario.variant_names == ("as-is",)
+    variant = scenario.variant("as-is")
+    assert variant.changes == () and len(variant.mesh.proxies) == 2
+
+
+def test_connection_age_follows_the_profile() -> None:
+    def age(extra: str) -> int | None:
+        return Scenario.loads(MINIMAL + extra).variant("as-is").settings.clients.reconnect_ns
+
+    assert age("") == 1800 * SECOND_NS
+    assert age("istiod: {profile: bare}\n") is None
+    assert age("clients: {reconnect: {every: never}}\n") is None
+    assert age("istiod: {profile: bare}\nclients: {reconnect: {every: 5m}}\n") == 300 * SECOND_NS
+    assert Scenario.loads(MINIMAL + "istiod: {profile: bare}\n").variant("as-is").settings.mesh_config == {}
+
+
+def test_markers_reach_the_runner() -> None:
+    scenario = Scenario.loads(MINIMAL + "churn: [{source: istiod-restart, at: [2s]}]\n")
+    (timed,) = scenario.variant("as-is").changes
+    assert timed.marker == ISTIOD_RESTART and timed.at_ns == 32 * SECOND_NS
+    assert Scenario.loads(MINIMAL).variant("as-is").changes == ()
+
+
+def test_fields_are_found_set_and_scaled(example: Path) -> None:
+    scenario = Scenario.load(example)
+    assert scenario.value("mesh.generate.apps.predictor.per_namespace") == 8
+    assert scenario.value("mesh.generate.apps[0].per_namespace") == 8
+    assert scenario.value("churn.hpa-annotation.arrivals") == "poisson", "defaults have a value too"
+    twice = scenario.scaled("mesh.generate.apps.predictor.per_namespace", 2)
+    assert twice.value("mesh.generate.apps.predictor.per_namespace") == 16 and twice.id != scenario.id
+    assert scenario.scaled("churn.rollout.rate", "1/2").value("churn.rollout.rate") == "20/h"
+    assert scenario.scaled("churn.training-job.lifetime", Fraction(1, 2)).value("churn.training-job.lifetime") == "1m"
+    assert scenario.scaled("proxies.memory_limit", 2).value("proxies.memory_limit") == "1Gi"
+    assert scenario.replaced({"istiod.cpus": 2}).variant("unscoped").settings.cpus == 2.0
+    assert scenario.replaced({"istiod.env.PILOT_PUSH_THROTTLE": 7}).settings.env["PILOT_PUSH_THROTTLE"] == "7"
+    assert Scenario.loads(MINIMAL).replaced({"clients.slow.share": 0.5}).settings.clients.slow_share == 0.5
+    for path in ("istiod.cpu", "churn.rolout.rate", "mesh.generate.apps.b.pods"):
+        with pytest.raises(InputError):
+            scenario.value(path)
+    with pytest.raises(InputError, match="amount"):
+        scenario.scaled("istiod.release", 2)
+
+
+def test_the_schema_accepts_what_we_accept(example: Path) -> None:
+    described = schema()
+    jsonschema.Draft202012Validator.check_schema(described)
+    validator = jsonschema.Draft202012Validator(described)
+    for path in [example, *sorted(folder().glob("*.yaml"))]:
+        (document,) = parse_text(path.read_bytes(), str(path))
+        assert [error.message for error in validator.iter_errors(document.data)] == [], path
+    for wrong in (
+        {},
+        {"mesh": {"generate": {"namespace": 1}}},
+        {"mesh": {}, "variants": {"a": [{"root-sidecar": {"host": 1}}]}},
+    ):
+        assert not validator.is_valid(wrong)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in bundled()])
+def test_bundled_scenarios_are_sound(name: str) -> None:
+    text = (folder() / f"{name}.yaml").read_text()
+    assert text.startswith("# ") and Scenario.load(name).question.endswith("?"), "each opens with its question"
+    assert check(name) == []
+    assert len(Scenario.load(name).variant_names) >= 2
+
+
+def test_bundled_scenarios_have_the_sizes_they_claim() -> None:
+    small = Scenario.load("aisuite-small").variant("unscoped")
+    assert len([s for s in small.mesh.of_kind("Service") if s.ref.namespace != "istio-system"]) == 200
+    assert Counter(proxy.type for proxy in small.mesh.proxies) == {"sidecar": 200, "router": 1}
+    assert len(small.changes) == 60 and small.changes[-1].at_ns == (5 + 15) * SECOND_NS - SECOND_NS // 4
+    hidden = Scenario.load("aisuite-small").variant("hidden-training")
+    assert all(c.change.apply[0].annotations[EXPORT_TO] == "~" for c in hidden.changes)
+    aisuite = Scenario.load("aisuite")
+    assert len(aisuite.variant("unscoped").mesh.proxies) == 939 and len(aisuite.variant_names) == 4
+    assert aisuite.published is not None and aisuite.assumptions
+    hold = Scenario.load("debounce-hold").variant("as-is").changes
+    assert {b.at_ns - a.at_ns for a, b in pairwise(hold)} == {SECOND_NS // 25}
+
+
+def test_an_unknown_bare_name_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean aisuite"):
+        Scenario.load("aisuit")
+    with pytest.raises(InputError, match="cannot be read"):
+        Scenario.load("no/such.yaml")
+
+
+# Units
+
+
+@given(st.integers(0, 10**18))
+def test_durations_round_trip(nanoseconds: int) -> None:
+    assert duration(duration_text(nanoseconds)) == nanoseconds
+
+
+@given(st.integers(0, 2**60))
+def test_byte_counts_round_trip(count: int) -> None:
+    assert quantity(bytes_text(count)) == count
+
+
+@given(st.integers(1, 10**6), st.sampled_from(["s", "m", "h", "d"]), st.integers(0, 3))
+def test_rates_round_trip(count: int, unit: str, digits: int) -> None:
+    per_second = rate(f"{Fraction(count, 10**digits).__float__():.{digits}f}/{unit}")
+    assert rate(rate_text(per_second)) == per_second
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1h30m", 5400 * SECOND_NS),
+        ("1.5s", 1_500_000_000),
+        ("100ms", 10**8),
+        ("2us", 2000),
+        ("0", 0),
+        (".5s", 5 * 10**8),
+    ],
+)
+def test_durations_as_go_reads_them(text: str, expected: int) -> None:
+    assert duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "s", "10", 10, "-1s", "1 s", "1d", None, True, "1s1", "1e3s", [1]])
+def test_what_is_no_duration(text: object) -> None:
+    with pytest.raises(UnitError) as failed:
+        duration(text)
+    assert failed.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("500m", Fraction(1, 2)), ("2Gi", 2 * 2**30), ("1e3", 1000), ("1.5k", 1500), (0.1, Fraction(1, 10)), (4, 4)],
+)
+def test_quantities_as_kubernetes_reads_them(text: object, expected: Fraction) -> None:
+    assert quantity(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "m", "2GB", "1/s", True, None, float("inf"), float("nan"), -1, "-1"])
+def test_what_is_no_quantity(text: object) -> None:
+    with pytest.raises(UnitError):
+        quantity(text)
+
+
+def test_rates() -> None:
+    assert rate("10/s") == 10 and rate("40/h") == Fraction(1, 90) and rate("0.5 / m") == Fraction(1, 120)
+    assert re.fullmatch(r"\S+/\S", rate_text(Fraction(1, 3)))
