@@ -6,7 +6,7 @@ Sources: pilot/pkg/xds/endpoints/endpoint_builder.go (earlier pilot/pkg/xds/eds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, Locality, Metadata, SocketAddress
 from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint as EnvoyEndpoint
@@ -93,14 +93,14 @@ class EndpointMeter:
         self._known: dict[tuple[object, ...], int] = {}
 
     def assignment(
-        self, name: str, endpoints: Sequence[Endpoint], service: Service | None, *, mtls: bool = True
+        self, name: str, endpoints: Sequence[Endpoint], service: Service | None, *, mtls: Callable[[Endpoint], bool]
     ) -> int:
         """Length of the ClusterLoadAssignment: name, then a group per locality."""
         total = text(len(name))
         if service is None:
             return total
         for label, group in _grouped(endpoints).items():
-            members = sum(framed(self._endpoint(e, service, mtls)) for e in group)
+            members = sum(framed(self._endpoint(e, service, mtls(e))) for e in group)
             frame = LocalityLbEndpoints(
                 locality=locality(label), load_balancing_weight=sum(e.weight or 1 for e in group)
             )

@@ -26,6 +26,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     BindConfig,
     ConfigSource,
+    Http1ProtocolOptions,
     HttpProtocolOptions,
     Metadata,
     SocketAddress,
@@ -195,7 +196,7 @@ def _finished(built: Cluster, options: Upstream | None, sizing: Sizing) -> Clust
             limits.track_remaining = False
     if options is not None:
         if options.explicit_http_config is None and options.use_downstream_protocol_config is None:
-            explicit = HttpProtocolOptionsExplicitHttpConfig()
+            explicit = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
             options.explicit_http_config = explicit
         built.typed_extension_protocol_options = {_HTTP: packed(options, _HTTP)}
     return built

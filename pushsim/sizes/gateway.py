@@ -22,7 +22,7 @@ from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
 from pushsim.sizes.inbound import ALL_ALPN
 from pushsim.sizes.listeners import ListenerBuilder
-from pushsim.sizes.matches import RouteTranslator
+from pushsim.sizes.matches import RouteTranslator, resource_hashes
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import ANYTHING, Settings
 
@@ -78,7 +78,7 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
             prefix = str(spec.get("name") or f"outbound_{resource.name}")
             manager = builder.http_manager(prefix, gateway=True, route=_route_name(server))
             chain = builder.chain(*builder.authn(), manager, match=_sni(spec))
-            chain.transport_socket = _server_socket(spec, server, http=True)
+            chain.transport_socket = _server_socket(spec)
             chains.append(chain)
         else:
             found = _tcp_chains(resource, server, spec, builder)
@@ -111,8 +111,8 @@ def _sni(spec: Spec) -> FilterChainMatch | None:
     return None if not hosts or "*" in hosts else FilterChainMatch(server_names=hosts)
 
 
-def _server_socket(spec: Spec, server: Server, *, http: bool) -> TransportSocket:
-    return tls.downstream_socket(tls.gateway_server(spec.get("tls") or {}, http=http))
+def _server_socket(spec: Spec) -> TransportSocket:
+    return tls.downstream_socket(tls.gateway_server(spec.get("tls") or {}))
 
 
 def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: ListenerBuilder) -> list[FilterChain]:
@@ -124,13 +124,16 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
         return [_sni_chain(builder, f"outbound_.{p.number}_._.{s.hostname}") for s, p in resource.services]
     bound = [w for w in resource.virtual_services if _bound(w, gateway) and _shared(server, w)]
     if security and mode == "PASSTHROUGH":
-        return [
+        chains = [
             builder.routed_chain(written, route, match, port, gateway=True)
             for written in bound
             for route in written.spec.get("tls") or ()
             for match in route.get("match") or ()
             if int(match.get("port") or number) == number
         ]
+        for chain in chains:
+            chain.metadata = None
+        return chains
     for written in bound:
         for route in written.spec.get("tcp") or ():
             if any(int(m.get("port") or number) == number for m in route.get("match") or ANYTHING):
@@ -138,7 +141,7 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
                 chain.metadata = None
                 if security:
                     chain.filter_chain_match = _sni(spec)
-                    chain.transport_socket = _server_socket(spec, server, http=False)
+                    chain.transport_socket = _server_socket(spec)
                 return [chain]
     return []
 
@@ -177,7 +180,7 @@ def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings:
                 continue
             translator = RouteTranslator(
                 sizing, settings, port,
-                ports=ports.get, hashes=lambda host, subset: _hash(resource, host, subset), gateway=_name(gateway),
+                ports=ports.get, hashes=resource_hashes(resource), gateway=_name(gateway),
             )  # fmt: skip
             found = translator.routes(written, proxy.labels, proxy.namespace)
             for host in map(str.lower, shared if found else ()):
@@ -214,12 +217,3 @@ def _collapsed(hosts: Mapping[str, VirtualHost], sources: Mapping[str, Sequence[
         else:
             kept[key] = virtual
     return list(kept.values())
-
-
-def _hash(resource: RouteConfiguration, host: str, subset: str) -> Spec | None:
-    from pushsim.sizes.policy import policy_for
-
-    rules = resource.rules_of(host)
-    port = next((p for s, p in resource.services if s.hostname == host), Port("", 0, "HTTP"))
-    found: Spec | None = (policy_for(rules, subset, port).get("loadBalancer") or {}).get("consistentHash")
-    return found

@@ -108,14 +108,10 @@ def connection_manager(
         manager.http2_protocol_options = Http2ProtocolOptions()
     if not parts.tracing.disabled:
         manager.tracing = _tracing(parts, client=not inbound)
-        identifier = UuidRequestIdConfig(use_request_id_for_trace_sampling=True)
-        manager.request_id_extension = RequestIdExtension(
-            typed_config=packed(identifier, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
-        )
-    elif sizing.always_request_id:
-        manager.request_id_extension = RequestIdExtension(
-            typed_config=packed(UuidRequestIdConfig(), "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
-        )
+    identifier = UuidRequestIdConfig(use_request_id_for_trace_sampling=True)
+    manager.request_id_extension = RequestIdExtension(
+        typed_config=packed(identifier, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
+    )
     manager.access_log = parts.logs.http(inbound=inbound, gateway=gateway)
     manager.http_filters = _filters(parts, inbound=inbound, gateway=gateway, protocol=protocol)
     return Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager, HCM))
@@ -169,7 +165,6 @@ def _tracing(parts: HttpParts, *, client: bool) -> HttpConnectionManagerTracing:
         built.provider = TracingHttp(
             name="envoy.tracers.zipkin", typed_config=packed(config, "envoy.config.trace.v3.ZipkinConfig")
         )
-        built.max_path_tag_length = 256
     return built
 
 

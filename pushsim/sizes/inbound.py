@@ -79,7 +79,7 @@ class Inbound:
     def build(self, listener: Listener) -> EnvoyListener:
         """Black hole, passthrough chains (per port with its own mTLS mode too), then the chains of each port."""
         chains = [self._black_hole()]
-        for port, mode in self.modes.passthrough():
+        for port, mode in self.modes.passthrough(listener.target_ports):
             for option in options(mode, "auto"):
                 chains.append(self._chain(option, port, self.passthrough, "", Port("", 0, "auto"), passthrough=True))
         ports: dict[int, tuple[str, Port]] = {}

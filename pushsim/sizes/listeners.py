@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
     TcpProxyWeightedCluster,
     TcpProxyWeightedClusterClusterWeight,
 )
+from envoy_data_plane.envoy.type.v3 import HashPolicy, HashPolicySourceIp
 
 from pushsim.hosts import resolve
 from pushsim.mesh import Object, Port, Service
@@ -26,7 +27,7 @@ from pushsim.sizes import filters
 from pushsim.sizes.assignments import address
 from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.http import HttpParts, connection_manager
-from pushsim.sizes.policy import Spec, policy_for
+from pushsim.sizes.policy import Spec
 from pushsim.sizes.settings import ANYTHING
 from pushsim.sizes.wire import duration, packed
 
@@ -69,6 +70,9 @@ class ListenerBuilder:
             proxy.idle_timeout = duration(tcp["idleTimeout"])
         if tcp.get("maxConnectionDuration"):
             proxy.max_downstream_connection_duration = duration(tcp["maxConnectionDuration"])
+        balancer = (policy or {}).get("loadBalancer") or {}
+        if (balancer.get("consistentHash") or {}).get("useSourceIp"):
+            proxy.hash_policy = [HashPolicy(source_ip=HashPolicySourceIp())]
         if logged:
             proxy.access_log = self.parts.logs.http(inbound=inbound, gateway=gateway)
         config = packed(proxy, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")
@@ -180,7 +184,8 @@ class ListenerBuilder:
 
     def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
-        policy = policy_for(listener.rules, "", port)
+        # of the whole rule: TCP proxies know no port-level settings (buildOutboundNetworkFiltersWithSingleDestination)
+        policy: Spec = next((r.spec["trafficPolicy"] for r in listener.rules if r.spec.get("trafficPolicy")), {})
         prefix = self._prefix(cluster)
         match = None
         if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" and not listener.cidrs:

@@ -39,17 +39,17 @@ from envoy_data_plane.envoy.config.route.v3 import (
     WeightedCluster,
     WeightedClusterClusterWeight,
 )
-from envoy_data_plane.envoy.extensions.filters.common.fault.v3 import FaultDelay
-from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import CorsPolicy
-from envoy_data_plane.envoy.extensions.filters.http.fault.v3 import FaultAbort, HttpFault
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
-from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
+from envoy_data_plane.envoy.type.v3 import FractionalPercent
 
 from pushsim.hosts import resolve
 from pushsim.mesh import Object
+from pushsim.resources import RouteConfiguration
 from pushsim.sizes.clusters import config_path, istio_metadata
+from pushsim.sizes.features import cors_policy, fault_filter, mirrors, string_match
+from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.wire import duration, packed
@@ -57,7 +57,8 @@ from pushsim.sizes.wire import duration, packed
 Spec = Mapping[str, Json]
 #: Whose port a destination without one means: host to port, None where the listener's own port is meant.
 PortOf = Callable[[str], int | None]
-HashOf = Callable[[str, str], Spec | None]
+#: consistentHash of a host: (host, subset, the port a destination names) to what applies.
+HashOf = Callable[[str, str, int | None], Spec | None]
 _ZERO = timedelta(0)
 _RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
@@ -129,6 +130,11 @@ def default_route(cluster: str, operation: str, sizing: Sizing, settings: Settin
     return Route(name="default", match=RouteMatch(prefix="/"), route=action, decorator=Decorator(operation=operation))
 
 
+def resource_hashes(resource: RouteConfiguration) -> HashOf:
+    """The hashing that a route configuration's own DestinationRules ask for."""
+    return lambda host, subset, port: consistent_hash(resource.rules_of(host), subset, port)
+
+
 class RouteTranslator:
     """Translates VirtualServices for one listener port (route names of a sidecar) or gateway server."""
 
@@ -184,12 +190,12 @@ class RouteTranslator:
                 _, port, _, host = built.route.cluster.split("|")
                 operation = f"{host}:{port}{_path(match)}"
         built.decorator = Decorator(operation=operation)
-        if http.get("fault") is not None and (fault := _fault(http["fault"])) is not None:
+        if http.get("fault") is not None and (fault := fault_filter(http["fault"])) is not None:
             kind = "envoy.extensions.filters.http.fault.v3.HTTPFault"
             built.typed_per_filter_config["envoy.filters.http.fault"] = packed(fault, kind)
         if http.get("corsPolicy") is not None:
             kind = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
-            cors = _cors(http["corsPolicy"], self.sizing)
+            cors = cors_policy(http["corsPolicy"], self.sizing)
             built.typed_per_filter_config["envoy.filters.http.cors"] = packed(cors, kind)
         return built
 
@@ -212,7 +218,7 @@ class RouteTranslator:
         authority = str(rewrite.get("authority") or authority)
         namespace = written.ref.namespace
         action.request_mirror_policies = [
-            self._mirror(self.cluster(destination, namespace), percent) for destination, percent in _mirrors(http)
+            self._mirror(self.cluster(destination, namespace), percent) for destination, percent in mirrors(http)
         ]
         destinations: Sequence[Spec] = http.get("route") or ()
         hashed = False
@@ -233,7 +239,8 @@ class RouteTranslator:
 
     def _hash(self, item: Spec, namespace: str) -> Spec | None:
         destination = item.get("destination") or {}
-        return self.hashes(resolve(str(destination.get("host") or ""), namespace), str(destination.get("subset") or ""))
+        host = resolve(str(destination.get("host") or ""), namespace)
+        return self.hashes(host, str(destination.get("subset") or ""), dig(destination, "port", "number"))
 
     def _weighted(self, items: Iterable[Spec], namespace: str, action: RouteAction) -> WeightedCluster:
         clusters = []
@@ -291,19 +298,6 @@ def _path(match: Spec | None) -> str:
     if "regex" in uri:
         return str(uri["regex"])
     return f"{uri.get('prefix') or '/'}*"
-
-
-def string_match(spec: Spec | None) -> StringMatcher | None:
-    """A StringMatch, None if it only asks for presence."""
-    if not spec or spec.get("regex") == "*":
-        return None
-    if "exact" in spec:
-        return StringMatcher(exact=str(spec["exact"]))
-    if "prefix" in spec:
-        return StringMatcher(prefix=str(spec["prefix"]))
-    if "regex" in spec:
-        return StringMatcher(safe_regex=RegexMatcher(regex=str(spec["regex"])))
-    return None
 
 
 def _header(name: str, spec: Spec | None, *, without: bool = False) -> HeaderMatcher:
@@ -372,66 +366,3 @@ def _direct(spec: Spec) -> DirectResponseAction:
     elif "bytes" in body:
         built.body = DataSource(inline_bytes=bytes(len(str(body["bytes"])) * 3 // 4))
     return built
-
-
-def _percent(value: float) -> FractionalPercent:
-    return FractionalPercent(numerator=int(value * 10000), denominator=FractionalPercentDenominatorType.MILLION)
-
-
-def _mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
-    whole = FractionalPercent(numerator=100)
-    found: list[tuple[Spec, FractionalPercent]] = []
-    if http.get("mirror"):
-        if http.get("mirrorPercentage") is not None:
-            share = float(http["mirrorPercentage"].get("value") or 0)
-            found += [(http["mirror"], _percent(share))] if share > 0 else []
-        elif http.get("mirrorPercent") is not None:
-            share = int(http["mirrorPercent"])
-            found += [(http["mirror"], FractionalPercent(numerator=share))] if share > 0 else []
-        else:
-            found.append((http["mirror"], whole))
-    for item in http.get("mirrors") or ():
-        share = item.get("percentage")
-        percent = whole if share is None else _percent(float(share.get("value") or 0))
-        if item.get("destination") and percent.numerator:
-            found.append((item["destination"], percent))
-    return found
-
-
-def _fault(spec: Spec) -> HttpFault | None:
-    fault = HttpFault()
-    delay, abort = spec.get("delay"), spec.get("abort")
-    if delay and delay.get("fixedDelay"):
-        share = delay.get("percentage")
-        percent = (
-            _percent(float(share.get("value") or 0)) if share else FractionalPercent(int(delay.get("percent") or 0))
-        )
-        fault.delay = FaultDelay(fixed_delay=duration(delay["fixedDelay"]), percentage=percent)
-    if abort:
-        fault.abort = FaultAbort()
-        if abort.get("percentage"):
-            fault.abort.percentage = _percent(float(abort["percentage"].get("value") or 0))
-        if abort.get("httpStatus"):
-            fault.abort.http_status = int(abort["httpStatus"])
-        elif abort.get("grpcStatus"):
-            fault.abort.grpc_status = 14
-    return fault if fault.delay or fault.abort else None
-
-
-def _cors(spec: Spec, sizing: Sizing) -> CorsPolicy:
-    policy = CorsPolicy(
-        allow_methods=",".join(spec.get("allowMethods") or ()),
-        allow_headers=",".join(spec.get("allowHeaders") or ()),
-        expose_headers=",".join(spec.get("exposeHeaders") or ()),
-        filter_enabled=RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100)),
-    )
-    origins = [string_match(origin) for origin in spec.get("allowOrigins") or ()]
-    origins += [StringMatcher(exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
-    policy.allow_origin_string_match = [origin for origin in origins if origin is not None]
-    if spec.get("allowCredentials") is not None:
-        policy.allow_credentials = bool(spec["allowCredentials"])
-    if spec.get("maxAge"):
-        policy.max_age = str(int(duration(spec["maxAge"]).total_seconds()))
-    if sizing.cors_preflights:
-        policy.forward_not_matching_preflights = spec.get("unmatchedPreflights") != "IGNORE"
-    return policy

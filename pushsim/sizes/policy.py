@@ -58,6 +58,35 @@ def policy_for(rules: Sequence[Object], subset: str, port: Port) -> Spec:
     return merged
 
 
+def tls_mode(rules: Sequence[Object], subset: str, port: Port) -> str | None:
+    """The TLS mode a rule sets for endpoints: of the subset alone if one is named (mtls_checker.go)."""
+    written: Spec = next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
+    if subset:
+        written = subset_spec(rules, subset).get("trafficPolicy") or {}
+    found = written.get("tls")
+    for level in written.get("portLevelSettings") or ():
+        if (level.get("port") or {}).get("number") == port.number and level.get("tls") is not None:
+            found = level["tls"]
+            break
+    return None if found is None else str(found.get("mode") or "DISABLE")
+
+
+def consistent_hash(rules: Sequence[Object], subset: str, port: int | None) -> Spec | None:
+    """consistentHash for requests to a host: of the subset's port, the subset, the port, or the rule, whichever has it.
+
+    port is None where a destination names none (hashForHTTPDestination and hashForService of route/route.go).
+    """
+    written: Spec = next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
+    own = (subset_spec(rules, subset).get("trafficPolicy") or {}) if subset else {}
+    for policy in (own, written):
+        levels = [p for p in policy.get("portLevelSettings") or () if (p.get("port") or {}).get("number") == port]
+        for part in (*levels[:1], policy) if policy is own else levels[:1]:
+            found: Spec | None = (part.get("loadBalancer") or {}).get("consistentHash")
+            if found is not None:
+                return found
+    return (written.get("loadBalancer") or {}).get("consistentHash")
+
+
 def subset_spec(rules: Sequence[Object], subset: str) -> Spec:
     """The subset's entry: the first rule that has it."""
     return next((s for rule in rules for s in rule.spec.get("subsets") or () if s.get("name") == subset), {})

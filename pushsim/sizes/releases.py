@@ -43,7 +43,6 @@ class Sizing:
     authn_filter:          inbound and gateway chains start with the `istio_authn` network filter.
     cluster_id_tag:        tracing tags name the cluster.
     proxy_100_continue:    HTTP connection managers pass 100-continue on.
-    always_request_id:     a request ID extension also without tracing.
     chain_timeout:         outbound chains have a transport socket connect timeout.
     tcp_filters_timeout:   outbound TCP listeners say how long listener filters may take.
     gateway_filters_timeout: gateway listeners too.
@@ -96,7 +95,6 @@ class Sizing:
     authn_filter: bool = False
     cluster_id_tag: bool = True
     proxy_100_continue: bool = True
-    always_request_id: bool = True
     chain_timeout: bool = True
     tcp_filters_timeout: bool = True
     gateway_filters_timeout: bool = False

@@ -23,8 +23,8 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import RouteConfiguration
-from pushsim.sizes import policy
-from pushsim.sizes.matches import RouteTranslator, default_route
+from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
+from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.wire import framed, length, texts
@@ -120,11 +120,9 @@ class RouteMeter:
             known = self._hosts[key] = (service, size)
         return known[1]
 
-    def _service(
-        self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool
-    ) -> int:
+    def _service(self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool) -> int:
         domains = ["*"] if sniffed else self.domains(service, port.number, namespace)
-        hashing = self.hashing(rules, "", port) if rules else None
+        hashing = consistent_hash(rules, "", port.number) if rules else None
         size = texts(domains)
         key = (len(service.hostname), port.number, size, repr(hashing) if hashing else "")
         if key not in self._known:
@@ -150,12 +148,6 @@ class RouteMeter:
             names += [f"*.{name}" for name in names]
         names += [address for address in (*service.addresses, service.auto_address) if address and address != "0.0.0.0"]
         return names if sizing.ignores_ports else [n for name in names for n in (name, f"{name}:{port}")]
-
-    def hashing(self, rules: Sequence[Object], subset: str, port: Port) -> Spec | None:
-        """consistentHash of the rules that apply."""
-        balancer = policy.policy_for(rules, subset, port).get("loadBalancer") or {}
-        found: Spec | None = balancer.get("consistentHash")
-        return found
 
     def _catch_all(self) -> int:
         key = ("catch-all",)
@@ -193,7 +185,7 @@ class RouteMeter:
                 self._settings,
                 port,
                 ports=lambda _host: None,
-                hashes=lambda host, subset: self._hash_of(route, host, subset, port),
+                hashes=resource_hashes(route),
             )
             routes = translator.routes(written, proxy.labels, proxy.namespace)
             if not routes:
@@ -212,10 +204,6 @@ class RouteMeter:
                     domains = [host] if self._sizing.ignores_ports else [host, f"{host}:{port}"]
                     total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
         return total, shaped
-
-    def _hash_of(self, route: RouteConfiguration, host: str, subset: str, port: int) -> Spec | None:
-        rules = route.rules_of(host)
-        return self.hashing(rules, subset, Port("", port, "HTTP")) if rules else None
 
 
 def _split(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushsim.mesh import Mode, Object, Proxy, Xds
+from pushsim.mesh import Endpoint, Mode, Object, Proxy, Xds
 from pushsim.resources import (
     InboundCluster,
     Listener,
@@ -28,7 +28,8 @@ from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_c
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
 from pushsim.sizes.listeners import ListenerBuilder
-from pushsim.sizes.peers import MtlsModes, namespace_modes, selected, workload_modes
+from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
+from pushsim.sizes.policy import tls_mode
 from pushsim.sizes.releases import sizing_of
 from pushsim.sizes.routes import RouteMeter
 from pushsim.sizes.settings import Settings
@@ -62,6 +63,7 @@ class _View:
 
     modes: MtlsModes
     namespaces: Mapping[str, str]
+    endpoints: EndpointModes
     patches: tuple[Patch, ...]
     builder: ListenerBuilder
     cluster_key: int = 0
@@ -131,11 +133,7 @@ class Sizer:
             case StaticCluster():
                 return self._static(resource, proxy, view)
             case LoadAssignment():
-                mtls = resource.service is None or not view.disabled(resource.service.namespace)
-                service = resource.service if resource.port else None
-                if service is not None and service.resolution.startswith("DNS"):
-                    service = None  # its hosts are in its cluster (EndpointBuilder.IsDNSCluster)
-                return self._endpoints.assignment(resource.name, resource.endpoints, service, mtls=mtls)
+                return self._assignment(resource, view)
             case Listener():
                 return self._listener(resource, view)
             case RouteConfiguration():
@@ -146,6 +144,18 @@ class Sizer:
                     return self._shapes[key]
                 return self._routes.sidecar(resource, proxy)
 
+    def _assignment(self, resource: LoadAssignment, view: _View) -> int:
+        service, port = resource.service, resource.port
+        # hosts of a DNS service are in its cluster (EndpointBuilder.IsDNSCluster)
+        if service is None or port is None or service.resolution.startswith("DNS"):
+            return self._endpoints.assignment(resource.name, (), None, mtls=lambda _: True)
+        namespace, written = service.namespace, tls_mode(resource.rules, resource.subset, port)
+
+        def mtls(endpoint: Endpoint) -> bool:
+            return view.endpoints.take(endpoint, namespace) if written is None else written == "ISTIO_MUTUAL"
+
+        return self._endpoints.assignment(resource.name, resource.endpoints, service, mtls=mtls)
+
     # ---- clusters
 
     def _outbound(self, resource: OutboundCluster, proxy: Proxy, view: _View) -> int:
@@ -155,7 +165,7 @@ class Sizer:
         merging = cluster_patches(view.patches, context)
         key = (
             "outbound", proxy.type, resource.discovery, len(resource.name), len(service.hostname), len(service.name),
-            len(service.namespace), port.number, port.protocol, len(resource.subset), service.external,
+            len(service.namespace), port.number, port.protocol, resource.subset, service.external,
             service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
             tuple(len(account) for account in resource.accounts), self._inline(resource),
             (view.cluster_key, service.hostname, resource.name) if merging else (),
@@ -252,22 +262,23 @@ class Sizer:
             policies=(*jwt.http_filters(requests, sizing), *rbac.http_filters(applying, sizing)),
         )
         found = patches(policies.envoy_filters, proxy)
-        modes = workload_modes(policies.peer_authentications, proxy, root)
+        merged = hash(tuple(id(patch.value) for patch in found))
+        modes = workload_modes(policies.peer_authentications, proxy.namespace, proxy.labels, root)
         labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
+        key = (
+            proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries,
+            modes.mode, *sorted(modes.ports.items()), policies.envoy_filters if found else (),
+        )  # fmt: skip
         return _View(
             modes,
             namespace_modes(policies.peer_authentications, root),
+            EndpointModes(policies.peer_authentications, root),
             found,
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
-            common=self._shared.setdefault(
-                ("common", proxy.type, policies.peer_authentications, policies.envoy_filters), {}
-            ),
+            common=self._shared.setdefault(("common", proxy.type, policies.peer_authentications, merged), {}),
             routes=self._shared.setdefault(("routes", proxy.type, proxy.namespace), {}),
-            cluster_key=hash(tuple(id(patch.value) for patch in found)),
-            key=(
-                proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries,
-                modes.mode, *sorted(modes.ports.items()), policies.envoy_filters if found else (),
-            ),  # fmt: skip
+            cluster_key=merged,
+            key=key,
         )
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import (
+    AggregatedConfigSource,
     ApiConfigSource,
     ApiConfigSourceApiType,
     ApiVersion,
@@ -109,8 +110,8 @@ def originated(tls: Mapping[str, Json], sans: Sequence[str], *, http2: bool) -> 
     if credential:
         # ApplyCustomSDSToClientCommonTLSContext: certificates come from the gateway's own SDS server
         if mutual:
-            common.tls_certificate_sds_secret_configs = [sds(f"kubernetes://{credential}")]
-        common.combined_validation_context = _combined(sans, sds(f"kubernetes://{credential}-cacert"))
+            common.tls_certificate_sds_secret_configs = [sds_ads(f"kubernetes://{credential}")]
+        common.combined_validation_context = _combined(sans, sds_ads(f"kubernetes://{credential}-cacert"))
     else:
         if mutual:
             files = f"file-cert:{tls.get('clientCertificate', '')}~{tls.get('privateKey', '')}"
@@ -146,10 +147,10 @@ def mesh_server(trust_domains: Sequence[str], *, http: bool, exchange: bool) -> 
     return DownstreamTlsContext(common_tls_context=common, require_client_certificate=True)
 
 
-def gateway_server(spec: Mapping[str, Json], *, http: bool) -> DownstreamTlsContext:
+def gateway_server(spec: Mapping[str, Json]) -> DownstreamTlsContext:
     """TLS of a Gateway's server (BuildListenerTLSContext)."""
     mode = str(spec.get("mode") or "SIMPLE")
-    common = CommonTlsContext(alpn_protocols=["h2", "http/1.1"] if http else [])
+    common = CommonTlsContext(alpn_protocols=["h2", "http/1.1"])
     sans = [str(name) for name in spec.get("subjectAltNames") or ()]
     credential = str(spec.get("credentialName") or "")
     mutual = mode in ("MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
@@ -165,24 +166,28 @@ def gateway_server(spec: Mapping[str, Json], *, http: bool) -> DownstreamTlsCont
         common.tls_certificate_sds_secret_configs = [sds(files)]
         if mutual:
             common.combined_validation_context = _combined(sans, sds(f"file-root:{spec.get('caCertificates', '')}"))
-    parameters = TlsParameters()
-    parameters.cipher_suites = [str(suite) for suite in spec.get("cipherSuites") or ()]
-    versions = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
-    lowest = versions.get(str(spec.get("minProtocolVersion") or ""), 3)
-    parameters.tls_minimum_protocol_version = TlsParametersTlsProtocol(lowest)
-    highest = versions.get(str(spec.get("maxProtocolVersion") or ""), 0)
-    parameters.tls_maximum_protocol_version = TlsParametersTlsProtocol(highest)
-    common.tls_params = parameters
+    if mode != "ISTIO_MUTUAL":
+        common.tls_params = _written_parameters(spec)
     return DownstreamTlsContext(
         common_tls_context=common, require_client_certificate=mode in ("MUTUAL", "ISTIO_MUTUAL")
     )
 
 
+def _written_parameters(spec: Mapping[str, Json]) -> TlsParameters | None:
+    """Versions and ciphers a server asks for; none if it does not."""
+    if not any(spec.get(key) for key in ("minProtocolVersion", "maxProtocolVersion", "cipherSuites")):
+        return None
+    parameters = TlsParameters()
+    parameters.cipher_suites = [str(suite) for suite in spec.get("cipherSuites") or ()]
+    versions = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
+    lowest = versions.get(str(spec.get("minProtocolVersion") or ""), 0)
+    parameters.tls_minimum_protocol_version = TlsParametersTlsProtocol(lowest)
+    highest = versions.get(str(spec.get("maxProtocolVersion") or ""), 0)
+    parameters.tls_maximum_protocol_version = TlsParametersTlsProtocol(highest)
+    return parameters
+
+
 def sds_ads(name: str) -> SdsSecretConfig:
     """A secret that istiod itself sends (credentialName of a Gateway)."""
-    from envoy_data_plane.envoy.config.core.v3 import AggregatedConfigSource
-
-    config = ConfigSource(
-        ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3, initial_fetch_timeout=timedelta(0)
-    )
+    config = ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
     return SdsSecretConfig(name=name, sds_config=config)

@@ -1,0 +1,97 @@
+"""Parts of a VirtualService's route that stand alone: mirrors, faults, CORS.
+
+Source: pilot/pkg/networking/core/route/route.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any as Json
+
+from envoy_data_plane.envoy.config.core.v3 import RuntimeFractionalPercent
+from envoy_data_plane.envoy.extensions.filters.common.fault.v3 import FaultDelay
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import CorsPolicy
+from envoy_data_plane.envoy.extensions.filters.http.fault.v3 import FaultAbort, HttpFault
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
+
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.wire import duration
+
+Spec = Mapping[str, Json]
+
+
+def string_match(spec: Spec | None) -> StringMatcher | None:
+    """A StringMatch, None if it only asks for presence."""
+    if not spec or spec.get("regex") == "*":
+        return None
+    if "exact" in spec:
+        return StringMatcher(exact=str(spec["exact"]))
+    if "prefix" in spec:
+        return StringMatcher(prefix=str(spec["prefix"]))
+    if "regex" in spec:
+        return StringMatcher(safe_regex=RegexMatcher(regex=str(spec["regex"])))
+    return None
+
+
+def _percent(value: float) -> FractionalPercent:
+    return FractionalPercent(numerator=int(value * 10000), denominator=FractionalPercentDenominatorType.MILLION)
+
+
+def mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
+    whole = FractionalPercent(numerator=100)
+    found: list[tuple[Spec, FractionalPercent]] = []
+    if http.get("mirror"):
+        if http.get("mirrorPercentage") is not None:
+            share = float(http["mirrorPercentage"].get("value") or 0)
+            found += [(http["mirror"], _percent(share))] if share > 0 else []
+        elif http.get("mirrorPercent") is not None:
+            share = int(http["mirrorPercent"])
+            found += [(http["mirror"], FractionalPercent(numerator=share))] if share > 0 else []
+        else:
+            found.append((http["mirror"], whole))
+    for item in http.get("mirrors") or ():
+        share = item.get("percentage")
+        percent = whole if share is None else _percent(float(share.get("value") or 0))
+        if item.get("destination") and percent.numerator:
+            found.append((item["destination"], percent))
+    return found
+
+
+def fault_filter(spec: Spec) -> HttpFault | None:
+    fault = HttpFault()
+    delay, abort = spec.get("delay"), spec.get("abort")
+    if delay and delay.get("fixedDelay"):
+        share = delay.get("percentage")
+        percent = (
+            _percent(float(share.get("value") or 0)) if share else FractionalPercent(int(delay.get("percent") or 0))
+        )
+        fault.delay = FaultDelay(fixed_delay=duration(delay["fixedDelay"]), percentage=percent)
+    if abort:
+        fault.abort = FaultAbort()
+        if abort.get("percentage"):
+            fault.abort.percentage = _percent(float(abort["percentage"].get("value") or 0))
+        if abort.get("httpStatus"):
+            fault.abort.http_status = int(abort["httpStatus"])
+        elif abort.get("grpcStatus"):
+            fault.abort.grpc_status = 14
+    return fault if fault.delay is not None or fault.abort is not None else None
+
+
+def cors_policy(spec: Spec, sizing: Sizing) -> CorsPolicy:
+    policy = CorsPolicy(
+        allow_methods=",".join(spec.get("allowMethods") or ()),
+        allow_headers=",".join(spec.get("allowHeaders") or ()),
+        expose_headers=",".join(spec.get("exposeHeaders") or ()),
+        filter_enabled=RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100)),
+    )
+    origins = [string_match(origin) for origin in spec.get("allowOrigins") or ()]
+    origins += [StringMatcher(exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
+    policy.allow_origin_string_match = [origin for origin in origins if origin is not None]
+    if spec.get("allowCredentials") is not None:
+        policy.allow_credentials = bool(spec["allowCredentials"])
+    if spec.get("maxAge"):
+        policy.max_age = str(int(duration(spec["maxAge"]).total_seconds()))
+    if sizing.cors_preflights:
+        policy.forward_not_matching_preflights = spec.get("unmatchedPreflights") != "IGNORE"
+    return policy
