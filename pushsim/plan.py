@@ -571,9 +571,9 @@ def _has_subset(name: str) -> bool:
 
 
 def _gone_ports(service: Service, watched: frozenset[str]) -> set[str]:
-    """Watched clusters of ports a service has no more; of a port with subsets only one, as istiod does."""
+    """Watched clusters of ports a service has no more; of a port with subsets only one, the last, as istiod does."""
     by_port: dict[int, str] = {}
-    for name in sorted(watched):
+    for name in sorted(watched, key=lambda name: (_has_subset(name), name)):
         if (cluster := parse_cluster(name)) is not None:
             by_port[cluster.port] = name
     ports = {port.number for port in service.ports}

@@ -136,7 +136,7 @@ class RuleIndex:
             exported = self._exported.get(owner)
             for rule in exported.most_specific(service.hostname) if exported else ():
                 to = rule.exported
-                if not to or _PUBLIC in to or namespace in to or (_PRIVATE in to and namespace == owner):
+                if not to or _PUBLIC in to or namespace in to:  # `.` counts in the rule's own namespace alone, above
                     found = [*found, rule]
         return tuple(found)
 
