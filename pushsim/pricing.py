@@ -39,10 +39,12 @@ class Pricing:
         )
 
     def _block(self, xds: Xds, block: Block, proxy: Proxy, policies: Policies) -> int:
-        if len(block) < _SHARED or xds in ("LDS", "RDS"):
+        if len(block) < _SHARED or xds == "RDS":
             return self._framed(xds, block, proxy, policies)
-        # clusters and assignments of services depend on no more of a proxy than this
-        key = (id(block), (proxy.type, policies.envoy_filters, policies.peer_authentications))
+        if xds == "LDS":
+            key: tuple[int, Hashable] = (id(block), self._sizer.listener_key(proxy, policies))
+        else:  # clusters and assignments of services depend on no more of a proxy than this
+            key = (id(block), (proxy.type, policies.envoy_filters, policies.peer_authentications))
         if key not in self._blocks:
             self._blocks[key] = (self._framed(xds, block, proxy, policies), block)
         return self._blocks[key][0]

@@ -7,7 +7,7 @@ and added up. And a resource that was priced before, for a proxy with the same p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,7 @@ class _View:
     sizes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
     common: dict[int, tuple[Resource, int]] = field(default_factory=dict)
     routes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
+    listeners: dict[int, tuple[Resource, int]] = field(default_factory=dict)
 
     def disabled(self, namespace: str) -> bool:
         """Whether a namespace's services take no mTLS at all."""
@@ -115,6 +116,8 @@ class Sizer:
             remembered = view.common
         elif isinstance(resource, RouteConfiguration) and not resource.virtual_services:
             remembered = view.routes
+        elif isinstance(resource, Listener):
+            remembered = view.listeners
         known = remembered.get(id(resource))
         if known is not None and known[0] is resource:
             return known[1]
@@ -123,6 +126,10 @@ class Sizer:
             remembered.clear()
         remembered[id(resource)] = (resource, size)
         return size
+
+    def listener_key(self, proxy: Proxy, policies: Policies) -> Hashable:
+        """Proxies of equal keys have listeners of equal lengths."""
+        return self._view(proxy, policies).key
 
     def _measure(self, resource: Resource, proxy: Proxy, view: _View) -> int:
         match resource:
@@ -250,7 +257,7 @@ class Sizer:
         applying = [p for p in policies.authorization_policies if selected(p, proxy)]
         requests = [p for p in policies.request_authentications if selected(p, proxy)]
         telemetries = _telemetries(policies.telemetries, proxy, root)
-        told = telemetry(telemetries, self.settings)
+        told = telemetry(telemetries, self.settings, self.sizing)
         sizing = self.sizing
         parts = HttpParts(
             proxy=proxy,
@@ -277,6 +284,7 @@ class Sizer:
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
             common=self._shared.setdefault(("common", proxy.type, policies.peer_authentications, merged), {}),
             routes=self._shared.setdefault(("routes", proxy.type, proxy.namespace), {}),
+            listeners=self._shared.setdefault(("listeners", *key), {}),
             cluster_key=merged,
             key=key,
         )
@@ -295,8 +303,19 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
         case "http":
             first = resource.services[0][1].protocol if resource.services else ""
             return (resource.kind, len(resource.name), resource.bind, resource.port, resource.bound, first)
-        case _:
+        case "gateway":
             return (resource.kind, resource)
+        case _:
+            pairs = tuple(
+                (len(service.hostname), port.number, port.protocol, service.resolution)
+                for service, port in resource.services
+            )
+            bind = resource.bind if resource.bind == "0.0.0.0" else len(resource.bind)
+            return (
+                resource.kind, len(resource.name), bind, resource.port, len(resource.route), resource.bound,
+                resource.rules, resource.virtual_services, resource.cidrs, pairs,
+                pairs and resource.virtual_services and resource.services,
+            )  # fmt: skip
 
 
 def _telemetries(objects: Sequence[Object], proxy: Proxy, root: str) -> list[Object]:
