@@ -96,6 +96,8 @@ def outbound(
         options = _security(built, cluster, options, rule.get("tls"), sizing, settings, mtls_disabled)
     if built.type == ClusterDiscoveryType.ORIGINAL_DST:
         built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
+        if sizing.original_dst_cleanup:
+            built.cleanup_interval = timedelta(seconds=60)
     elif built.type == ClusterDiscoveryType.EDS:
         built.eds_cluster_config = ClusterEdsClusterConfig(service_name=cluster.name, eds_config=aggregated())
     built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]

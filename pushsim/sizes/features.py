@@ -39,6 +39,7 @@ def _percent(value: float) -> FractionalPercent:
 
 
 def mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
+    """Where copies of requests go, and what share of them."""
     whole = FractionalPercent(numerator=100)
     found: list[tuple[Spec, FractionalPercent]] = []
     if http.get("mirror"):
@@ -59,6 +60,7 @@ def mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
 
 
 def fault_filter(spec: Spec) -> HttpFault | None:
+    """Injected delays and aborts, None if there is neither."""
     fault = HttpFault()
     delay, abort = spec.get("delay"), spec.get("abort")
     if delay and delay.get("fixedDelay"):
@@ -79,6 +81,7 @@ def fault_filter(spec: Spec) -> HttpFault | None:
 
 
 def cors_policy(spec: Spec, sizing: Sizing) -> CorsPolicy:
+    """A CORS policy."""
     policy = CorsPolicy(
         allow_methods=",".join(spec.get("allowMethods") or ()),
         allow_headers=",".join(spec.get("allowHeaders") or ()),

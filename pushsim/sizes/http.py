@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any as Json
 
-from envoy_data_plane.envoy.config.core.v3 import Http1ProtocolOptions, Http2ProtocolOptions
+from envoy_data_plane.envoy.config.core.v3 import Http1ProtocolOptions, Http2ProtocolOptions, HttpService, HttpUri
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.config.trace.v3 import TracingHttp, ZipkinConfig, ZipkinConfigCollectorEndpointVersion
@@ -45,6 +45,7 @@ from pushsim.sizes.telemetry import AccessLogs, Metrics, Tracing
 from pushsim.sizes.wire import packed
 
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_SPANS = "/api/v2/spans"
 _DRY_RUN = {
     "allow_policy.name": "istio_dry_run_allow_shadow_effective_policy_id",
     "allow_policy.result": "istio_dry_run_allow_shadow_engine_result",
@@ -155,13 +156,15 @@ def _tracing(parts: HttpParts, *, client: bool) -> HttpConnectionManagerTracing:
     if tracing.zipkin is not None:
         host, cluster = tracing.zipkin
         config = ZipkinConfig(
-            collector_cluster=cluster,
-            collector_endpoint="/api/v2/spans",
-            collector_hostname=host,
             collector_endpoint_version=ZipkinConfigCollectorEndpointVersion.HTTP_JSON,
             trace_id_128bit=True,
             shared_span_context=False,
         )
+        if parts.sizing.zipkin_service:
+            uri = HttpUri(uri=f"http://{host}{_SPANS}", cluster=cluster, timeout=timedelta(seconds=5))
+            config.collector_service = HttpService(http_uri=uri)
+        else:
+            config.collector_cluster, config.collector_hostname, config.collector_endpoint = cluster, host, _SPANS
         built.provider = TracingHttp(
             name="envoy.tracers.zipkin", typed_config=packed(config, "envoy.config.trace.v3.ZipkinConfig")
         )

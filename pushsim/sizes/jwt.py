@@ -27,7 +27,7 @@ from envoy_data_plane.google.protobuf import Empty
 
 from pushsim.mesh import Object
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.wire import packed
+from pushsim.sizes.wire import blob, framed, packed, text
 
 #: Length of the key set that stands in for one that cannot be fetched (pilot/pkg/model/jwks_resolver.go, FakeJwks).
 PLACEHOLDER_KEYS = 450
@@ -55,7 +55,13 @@ def http_filters(policies: Sequence[Object], sizing: Sizing) -> list[HttpFilter]
         bypass_cors_preflight=True,
     )
     body = packed(config, "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication")
-    return [HttpFilter(name="envoy.filters.http.jwt_authn", typed_config=body)]
+    found = [HttpFilter(name="envoy.filters.http.jwt_authn", typed_config=body)]
+    if sizing.jwt_filter == "istio_authn":
+        # FilterConfig {policy = 1 {origins = 4 {jwt = 1 {issuer = 1}}, two switches}, two switches}: no Python type
+        origins = sum(framed(framed(text(len(str(rule.get("issuer") or ""))))) for rule in rules)
+        own = blob("istio.envoy.config.filter.http.authn.v2alpha1.FilterConfig", framed(origins + 4) + 4)
+        found.append(HttpFilter(name="istio_authn", typed_config=own))
+    return found
 
 
 def _provider(rule: Mapping[str, Json], sizing: Sizing) -> JwtProvider:
@@ -66,7 +72,7 @@ def _provider(rule: Mapping[str, Json], sizing: Sizing) -> JwtProvider:
         audiences=[str(audience) for audience in rule.get("audiences") or ()],
         forward=bool(rule.get("forwardOriginalToken")),
         forward_payload_header=str(rule.get("outputPayloadToHeader") or ""),
-        payload_in_metadata="payload" if sizing.normalized_claims else issuer,
+        payload_in_metadata="payload" if sizing.jwt_filter == "jwt_authn" else issuer,
         local_jwks=DataSource(inline_string=keys),
         from_headers=[
             JwtHeader(name=str(header.get("name")), value_prefix=str(header.get("prefix") or ""))
@@ -79,7 +85,7 @@ def _provider(rule: Mapping[str, Json], sizing: Sizing) -> JwtProvider:
             for item in rule.get("outputClaimToHeaders") or ()
         ],
     )
-    if sizing.normalized_claims:
+    if sizing.jwt_filter == "jwt_authn":
         provider.normalize_payload_in_metadata = JwtProviderNormalizePayload(
             space_delimited_claims=["scope", "permission"]
         )

@@ -70,7 +70,7 @@ def retry_policy(spec: Spec | None, sizing: Sizing, *, hashed: bool = False) -> 
     policy = RetryPolicy(retry_on=_RETRY_ON, num_retries=2, host_selection_retry_max_attempts=5)
     if sizing.retries_503:
         policy.retriable_status_codes = [503]
-    if not hashed:
+    if not hashed or sizing.hashed_spread:
         predicate = packed(
             PreviousHostsPredicate(), "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
         )
@@ -175,7 +175,7 @@ class RouteTranslator:
         if match and match.get("name"):
             name = f"{name}.{match['name']}"
         metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
-        built = Route(name=name, match=_match(match), metadata=metadata)
+        built = Route(name=name, match=_match(match, self.sizing), metadata=metadata)
         if match and match.get("statPrefix"):
             built.stat_prefix = str(match["statPrefix"])
         authority = _headers(built, http.get("headers"))
@@ -300,18 +300,18 @@ def _path(match: Spec | None) -> str:
     return f"{uri.get('prefix') or '/'}*"
 
 
-def _header(name: str, spec: Spec | None, *, without: bool = False) -> HeaderMatcher:
+def _header(name: str, spec: Spec | None, *, without: bool = False, empty: bool = False) -> HeaderMatcher:
     matcher = HeaderMatcher(name=name, invert_match=without)
     found = string_match(spec)
     if found is None:
         matcher.present_match = True
     else:
         matcher.string_match = found
-        matcher.treat_missing_header_as_empty = without
+        matcher.treat_missing_header_as_empty = without and empty
     return matcher
 
 
-def _match(spec: Spec | None) -> RouteMatch:
+def _match(spec: Spec | None, sizing: Sizing) -> RouteMatch:
     if spec is None:
         return RouteMatch(prefix="/")
     built = RouteMatch(case_sensitive=not spec.get("ignoreUriCase"))
@@ -323,7 +323,10 @@ def _match(spec: Spec | None) -> RouteMatch:
     else:
         built.prefix = str(uri.get("prefix") or "/")
     headers = [_header(name, how) for name, how in (spec.get("headers") or {}).items()]
-    headers += [_header(name, how, without=True) for name, how in (spec.get("withoutHeaders") or {}).items()]
+    headers += [
+        _header(name, how, without=True, empty=sizing.missing_headers_empty)
+        for name, how in (spec.get("withoutHeaders") or {}).items()
+    ]
     for key in ("method", "authority", "scheme"):
         if spec.get(key):
             headers.append(_header(f":{key}", spec[key]))

@@ -153,9 +153,9 @@ def apply_pool(
     for keepalive in (settings.mesh.get("tcpKeepalive"), tcp.get("tcpKeepalive")):
         if keepalive is not None:
             _keepalive(cluster, keepalive)
-    idle = http.get("idleTimeout") or tcp.get("idleTimeout")
+    idle = http.get("idleTimeout") or (tcp.get("idleTimeout") if sizing.tcp_idle else None)
     per_connection, streams = int(http.get("maxRequestsPerConnection") or 0), int(http.get("maxConcurrentStreams") or 0)
-    longest = tcp.get("maxConnectionDuration")
+    longest = tcp.get("maxConnectionDuration") if sizing.connection_duration else None
     if idle or per_connection or streams or longest:
         options = options or Upstream()
         common = HttpProtocolOptions(max_requests_per_connection=per_connection or None)

@@ -229,6 +229,8 @@ class _Rule:
         """Principals of a JWT; principals are pairs of issuer and subject, claims are lists."""
         if not values or not self._http():
             return None
+        if self.sizing.jwt_filter == "istio_authn":
+            return Principal(or_ids=PrincipalSet(ids=[self._istio_claim(kind, value) for value in values]))
         if kind == "request.auth.principal":
             pairs = [_issuer_and_subject(value) for value in values]
             both = [
@@ -247,6 +249,16 @@ class _Rule:
         # a claim may be one value or a list of them
         either = OrMatcher(value_matchers=[ValueMatcher(list_match=ListMatcher(one_of=wanted)), wanted])
         return Principal(metadata=MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(or_match=either)))
+
+    @staticmethod
+    def _istio_claim(kind: str, value: str) -> Principal:
+        """A claim as Istio's own filter published it: single values as strings, claims as lists."""
+        match = ValueMatcher(string_match=_string(value))
+        keys = [kind.partition("[")[0], *_bracketed(kind)]
+        if len(keys) > 1:
+            match = ValueMatcher(list_match=ListMatcher(one_of=match))
+        path = [MetadataMatcherPathSegment(key=key) for key in keys]
+        return Principal(metadata=MetadataMatcher(filter="istio_authn", path=path, value=match))
 
     @staticmethod
     def _claim(name: str, match: StringMatcher) -> MetadataMatcher:

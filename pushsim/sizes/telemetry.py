@@ -6,7 +6,7 @@ Source: pilot/pkg/model/{telemetry,telemetry_logging}.go, pilot/pkg/networking/c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any as Json
 
@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessL
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 
 from pushsim.mesh import Object
+from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig, truth
 from pushsim.sizes.wire import framed, packed, struct, text
 
@@ -91,16 +92,21 @@ class FileLog:
     fields: tuple[tuple[str, str], ...] = ()
     json: bool = False
     expression: str = ""
+    raw: bool = True
+    options: bool = True
 
 
 @lru_cache
 def _access_log(log: FileLog, flag: str) -> AccessLog:
     shape = SubstitutionFormatString()
     if log.json:
-        shape.json_format = struct(dict(log.fields or _JSON_FIELDS))
-        shape.json_format_options = JsonFormatOptions()
+        fields = dict(log.fields or _JSON_FIELDS)
+        if not log.fields and not log.raw:
+            fields["upstream_cluster"] = "%UPSTREAM_CLUSTER%"
+        shape.json_format = struct(fields)
+        shape.json_format_options = JsonFormatOptions() if log.options else None
     else:
-        written = log.format or "x" * DEFAULT_LOG_FORMAT
+        written = log.format or "x" * (DEFAULT_LOG_FORMAT - (0 if log.raw else len("_RAW")))
         shape.text_format_source = DataSource(
             inline_string=written if written.endswith("\n") or not log.format else written + "\n"
         )
@@ -136,9 +142,15 @@ class Telemetry:
     logs: AccessLogs = field(default=AccessLogs())
 
 
-def telemetry(objects: Sequence[Object], settings: Settings) -> Telemetry:
+def telemetry(objects: Sequence[Object], settings: Settings, sizing: Sizing) -> Telemetry:
     """What applies, given the Telemetry objects that do: root namespace, namespace, selected; in that order."""
-    return Telemetry(_metrics(objects, settings), _tracing(objects, settings), _logs(objects, settings))
+    logs = _logs(objects, settings)
+    as_release = AccessLogs(*(tuple(_of_release(log, sizing) for log in some) for some in (logs.client, logs.server)))
+    return Telemetry(_metrics(objects, settings), _tracing(objects, settings), as_release)
+
+
+def _of_release(log: FileLog, sizing: Sizing) -> FileLog:
+    return replace(log, raw=sizing.cluster_raw, options=sizing.json_options)
 
 
 def _names(spec: Spec) -> list[str]:
