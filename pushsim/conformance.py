@@ -88,7 +88,8 @@ def _told(difference: Difference) -> str:
         )
 
     return (
-        f"step {difference.step} ({difference.name}), {difference.proxy}: expected {listed(difference.expected) or '-'}, "
+        f"step {difference.step} ({difference.name}), {difference.proxy}: "
+        f"expected {listed(difference.expected) or '-'}, "
         f"got {listed(difference.got) or '-'}, because {difference.why}"
     )
 
@@ -133,7 +134,7 @@ def run_folder(
             task = progress.add_task("conform", total=len(found))
             _run(found, table, sizes, lambda: progress.advance(task))
     proven = {release for _, release, _ in table.scores}
-    table.unproven = tuple(m for m in _minors() if m not in proven and (not minors or m in minors))
+    table.unproven = tuple(m for m in _MINORS if m not in proven and (not minors or m in minors))
     return table
 
 
@@ -162,9 +163,12 @@ def _read(path: Path) -> dict[str, Any]:
     return run
 
 
+_MINORS = releases.MINORS
+
+
 def _column(path: Path) -> tuple[tuple[int, ...], str]:
     release, _, mode = path.stem.rpartition("-")
     return tuple(int(part) for part in release.split(".") if part.isdigit()), mode
 
 
-_rules, _minors = releases.rules, lambda: releases.MINORS
+_rules = releases.rules

@@ -87,8 +87,10 @@ class ServiceIndex:
     """Services by host and by who sees them."""
 
     def __init__(self, services: Iterable[Service], default: frozenset[str], rules: Rules) -> None:
-        tie = (lambda s: (s.created, f"{s.name}.{s.namespace}")) if rules.default_scope == "legacy" else (
-            lambda s: (s.created, s.name, s.namespace)
+        tie = (
+            (lambda s: (s.created, f"{s.name}.{s.namespace}"))
+            if rules.default_scope == "legacy"
+            else (lambda s: (s.created, s.name, s.namespace))
         )
         self.default, self._rules = default, rules
         self.ordered: tuple[Service, ...] = tuple(sorted(services, key=tie))
@@ -277,9 +279,7 @@ def _default(mesh_config: Mapping[str, Any], field: str) -> frozenset[str]:
 
 
 def _sidecars(objects: Iterable[Object]) -> dict[str, tuple[Object, ...]]:
-    ordered = sorted(
-        objects, key=lambda o: ("workloadSelector" not in o.spec, o.creation, o.ref.name, o.ref.namespace)
-    )
+    ordered = sorted(objects, key=lambda o: ("workloadSelector" not in o.spec, o.creation, o.ref.name, o.ref.namespace))
     found: dict[str, list[Object]] = defaultdict(list)
     for written in ordered:
         found[written.ref.namespace].append(written)

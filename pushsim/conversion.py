@@ -1,4 +1,4 @@
-"""Kubernetes and ServiceEntry objects to istiod's services and endpoints (istiod's `kube.ConvertService` and the like)."""
+"""Kubernetes and ServiceEntry objects to istiod's services and endpoints (`kube.ConvertService` and the like)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ TLS_MODE_LABEL = "security.istio.io/tlsMode"
 #: protocol.Parse of istio/istio pkg/config/protocol, by lower-case name.
 _PROTOCOLS = {
     name.lower(): name
-    for name in ("HTTP", "HTTP2", "HTTP_PROXY", "HTTPS", "GRPC", "TCP", "TLS", "UDP", "Mongo", "Redis", "MySQL", "HBONE")
+    for name in (
+        "HTTP",
+        "HTTP2",
+        "HTTP_PROXY",
+        "HTTPS",
+        "GRPC",
+        "TCP",
+        "TLS",
+        "UDP",
+        "Mongo",
+        "Redis",
+        "MySQL",
+        "HBONE",
+    )
 } | {"grpc-web": "GRPC-Web", "grpc-web-text": "GRPC-Web"}
 _APP_PROTOCOLS = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}
 #: Never sniffed: SMTP, DNS, MySQL, MongoDB.
@@ -73,7 +86,9 @@ def kubernetes_service(body: Object) -> Service:
         addresses = tuple(spec["clusterIPs"])
     ports = spec.get("ports") or ()
     status = (body.status.get("loadBalancer") or {}).get("ingress") or ()
-    outside = [str(i.get("ip") or i.get("hostname") or "") for i in status] if spec.get("type") == "LoadBalancer" else []
+    outside = (
+        [str(i.get("ip") or i.get("hostname") or "") for i in status] if spec.get("type") == "LoadBalancer" else []
+    )
     extras = {
         "externalName": external,
         "externalAddresses": ",".join([*outside, *map(str, spec.get("externalIPs") or ())]),
@@ -134,7 +149,9 @@ def service_entry_services(body: Object) -> tuple[Service, ...]:
             hostname=str(host),
             namespace=body.ref.namespace,
             name=str(host),
-            ports=tuple(Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in ports),
+            ports=tuple(
+                Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in ports
+            ),
             resolution=_RESOLUTIONS[str(spec.get("resolution") or "NONE")],
             registry="External",
             export_to=frozenset(str(value) for value in spec.get("exportTo") or ()),
@@ -170,7 +187,9 @@ def workload_endpoints(
             port=int(own_ports.get(port.name) or targets.get(port.name) or port.number),
             port_name=port.name,
             labels=pairs(labels),
-            account=account(str(entry["serviceAccount"]), namespace, trust_domain) if entry.get("serviceAccount") else "",
+            account=account(str(entry["serviceAccount"]), namespace, trust_domain)
+            if entry.get("serviceAccount")
+            else "",
             locality=str(entry.get("locality") or ""),
             tls=str(labels.get(TLS_MODE_LABEL) or ("istio" if entry.get("serviceAccount") else "")),
             weight=int(entry.get("weight") or 0),

@@ -132,8 +132,7 @@ def extra_services(view: View) -> frozenset[str]:
     for provider in context.mesh_config.get("extensionProviders") or ():
         for settings in provider.values():
             if isinstance(settings, dict) and settings.get("service"):
-                namespace, _, host = str(settings["service"]).rpartition("/")
-                found.add(host)
+                found.add(str(settings["service"]).rpartition("/")[2])
     return frozenset(found)
 
 

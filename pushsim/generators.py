@@ -1,8 +1,9 @@
-"""What each xDS type holds for a proxy: the resources of CDS, EDS, LDS and RDS (reference `push-semantics` §6, §11.2)."""
+"""What each xDS type holds for a proxy: resources of CDS, EDS, LDS and RDS (reference `push-semantics` §6, §11.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -57,7 +58,7 @@ class Generators:
         memo, mine = self.scope.family.memo, self.scope.memo
         return (
             self.base_clusters(),
-            *(_once(memo, ("CDS", id(b), *kind), lambda b=b: self._clusters_of_block(b)) for b in shared),
+            *(_once(memo, ("CDS", id(b), *kind), partial(self._clusters_of_block, b)) for b in shared),
             _once(mine, ("CDS", *kind, told), lambda: self._clusters_of_block(own)),
         )
 
@@ -165,9 +166,7 @@ class Generators:
         if subset and rule:
             labels = dict(dict(rule.subsets()).get(subset, {}).get("labels") or {})
         return tuple(
-            e
-            for e in known
-            if e.port_name == port.name and all(dict(e.labels).get(k) == v for k, v in labels.items())
+            e for e in known if e.port_name == port.name and all(dict(e.labels).get(k) == v for k, v in labels.items())
         )
 
     # ---- EDS
@@ -183,11 +182,10 @@ class Generators:
     def _all_assignments(self, names: ClusterNames) -> Blocks:
         memo, number = self.scope.family.memo, self.context.number
         clusters = self.clusters()[1:]
-        listed = [_once(memo, ("EDS names", id(b)), lambda b=b: eds_names([b]), b) for b in clusters]
+        listed = [_once(memo, ("EDS names", id(b)), partial(eds_names, [b]), b) for b in clusters]
         if not self._filtered and len(names) == sum(map(len, listed)) and all(part <= names.names for part in listed):
             return tuple(
-                _once(memo, ("EDS", id(part), number), lambda part=part: self._assignments(part), part)
-                for part in listed
+                _once(memo, ("EDS", id(part), number), partial(self._assignments, part), part) for part in listed
             )
         return (self._assignments(names.names),)
 
@@ -217,6 +215,9 @@ class Generators:
         return (self._virtual_listeners(), self._outbound())
 
     def _virtual_listeners(self) -> Block:
+        return _once(self.scope.memo, ("virtual", self.view.targets), self._make_virtual_listeners)
+
+    def _make_virtual_listeners(self) -> Block:
         return (
             Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001),
             Listener(
@@ -248,14 +249,22 @@ class Generators:
         found: dict[str, Listener] = {}
         for port in self.view.gateway.ports:
             routes = self._gateway_tcp_routes(port.servers)
-            if not parse_protocol(port.protocol) == "HTTPS" and not port.route and not routes and not any(
-                _terminates(s) for s in port.servers
+            if (
+                parse_protocol(port.protocol) != "HTTPS"
+                and not port.route
+                and not routes
+                and not any(_terminates(s) for s in port.servers)
             ):
                 continue  # a TCP or TLS port without a route has no filter chain, so no listener
             earlier = found.get(port.name)
             servers = (*(earlier.servers if earlier else ()), *port.servers)
             found[port.name] = Listener(
-                port.name, "gateway", port.bind or ANY_ADDRESS, port.port, port.route, servers=servers,
+                port.name,
+                "gateway",
+                port.bind or ANY_ADDRESS,
+                port.port,
+                port.route,
+                servers=servers,
                 virtual_services=routes,
             )
         yield from found.values()
@@ -274,9 +283,7 @@ class Generators:
         if len(self.scope.listeners) == 1 and not self.scope.listeners[0].spec.get("port"):
             *shared, own = self.scope.blocks
             pulled = self.scope.pulled_only
-            parts = [
-                _once(self.scope.family.memo, ("LDS", id(b)), lambda b=b: self._listeners_of(b, "")) for b in shared
-            ]
+            parts = [_once(self.scope.family.memo, ("LDS", id(b)), partial(self._listeners_of, b, "")) for b in shared]
             bind = _bind(self.scope.listeners[0])
             if bind:
                 parts = [self._listeners_of(b, bind) for b in shared]
@@ -329,8 +336,12 @@ class Generators:
             return
         if listen.http:
             yield Listener(
-                f"{bind or ANY_ADDRESS}_{listen.number}", "http", bind or ANY_ADDRESS, listen.number,
-                str(listen.number), ((service, port),),
+                f"{bind or ANY_ADDRESS}_{listen.number}",
+                "http",
+                bind or ANY_ADDRESS,
+                listen.number,
+                str(listen.number),
+                ((service, port),),
             )
             return
         address = bind or service.addresses[0]
@@ -351,7 +362,11 @@ class Generators:
         if listen.auto:
             route = str(listen.number) if address == ANY_ADDRESS else f"{service.hostname}:{listen.number}"
         return Listener(
-            f"{address}_{listen.number}", "auto" if listen.auto else "tcp", address, listen.number, route,
+            f"{address}_{listen.number}",
+            "auto" if listen.auto else "tcp",
+            address,
+            listen.number,
+            route,
             ((service, port),),
         )
 
@@ -367,17 +382,15 @@ class Generators:
         if self.view.proxy.type != "sidecar":
             servers = self.view.gateway.routes.get(name, ())
             names = sorted({f"{gateway.ref.namespace}/{gateway.ref.name}" for gateway, _ in servers})
-            routes = [
-                r.written for n in names for r in self.context.routes.visible(n, self.view.proxy.namespace)
-            ]
-            return RouteConfiguration(name, (), tuple(dict.fromkeys(routes)), servers, bool(servers))
-        host, _, number = name.rpartition(":")
+            visible = [r.written for n in names for r in self.context.routes.visible(n, self.view.proxy.namespace)]
+            return RouteConfiguration(name, (), tuple(dict.fromkeys(visible)), servers, bool(servers))
+        number = name.rpartition(":")[2]
         owners = list(self._route_listeners(int(number) if number.isdigit() else 0))
         routes = dict.fromkeys(r.written for egress in owners for r in egress.routes)
         if len(self.scope.listeners) == 1:
             *shared, own = self.scope.blocks
             pulled, memo = self.scope.pulled_only, self.scope.family.memo
-            parts = [_once(memo, ("RDS", id(b)), lambda b=b: _routed(b)) for b in shared]
+            parts = [_once(memo, ("RDS", id(b)), partial(_routed, b)) for b in shared]
             parts.append(_once(self.scope.memo, "RDS", lambda: _routed(s for s in own if s.hostname not in pulled)))
         else:
             parts = [_routed(s for egress in owners for s in self._egress_services(egress))]

@@ -34,7 +34,20 @@ from pushsim.requests import (
 
 #: Config kinds whose events become a key of their own kind.
 CONFIG_KINDS = frozenset(
-    ["VirtualService", "DestinationRule", "Gateway", "Sidecar", "EnvoyFilter", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "Telemetry", "WasmPlugin", "ProxyConfig", "TrafficExtension"]
+    (
+        "VirtualService",
+        "DestinationRule",
+        "Gateway",
+        "Sidecar",
+        "EnvoyFilter",
+        "AuthorizationPolicy",
+        "PeerAuthentication",
+        "RequestAuthentication",
+        "Telemetry",
+        "WasmPlugin",
+        "ProxyConfig",
+        "TrafficExtension",
+    )
 )
 _KUBERNETES, _EXTERNAL = "Kubernetes", "External"
 _DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
@@ -288,7 +301,9 @@ class Registry:
         if pushed == "none":
             return []
         kind = "ServiceEntry" if pushed == "full" else self.rules.endpoint_kind
-        return [PushRequest(frozenset({ConfigKey(kind, *host)}), pushed == "full", reasons=frozenset({ENDPOINT_UPDATE}))]
+        return [
+            PushRequest(frozenset({ConfigKey(kind, *host)}), pushed == "full", reasons=frozenset({ENDPOINT_UPDATE}))
+        ]
 
     def _headless_request(self, service: Service) -> list[PushRequest]:
         rules, key = self.rules, service.key

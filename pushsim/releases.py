@@ -62,7 +62,7 @@ class Rules:
             previous one (#42422).
         router_filter: PILOT_FILTER_GATEWAY_CLUSTER_CONFIG in the decision: not at all, by host, by host and namespace.
         passthrough_attaches: AUTO_PASSTHROUGH servers attach every service (#42721).
-        filter_extra_services: extension providers count only for gateways with some VirtualService, or for all (#48236).
+        filter_extra_services: extension providers count for gateways with some VirtualService, or all (#48236).
         own_service: own-service rule for the first service only, or all (1.20).
         sidecar_ignores, router_ignores: kinds that never affect that type of proxy.
         always_types: proxy types pushed whatever the keys (#43414).
@@ -143,15 +143,17 @@ class Rules:
     passthrough_attaches: bool = False
     filter_extra_services: Literal["with-route", "always"] = "with-route"
     own_service: Literal["first", "all"] = "first"
-    sidecar_ignores: Kinds = _kinds("Gateway Secret")
-    router_ignores: Kinds = _kinds("Sidecar")
+    sidecar_ignores: Kinds = frozenset(("Gateway", "Secret"))
+    router_ignores: Kinds = frozenset(("Sidecar",))
     always_types: frozenset[str] = frozenset()
-    cluster_kinds: Kinds = _kinds("EnvoyFilter AuthorizationPolicy RequestAuthentication")
-    known_kinds: Kinds = _kinds("ServiceEntry VirtualService DestinationRule Sidecar")
+    cluster_kinds: Kinds = frozenset(("EnvoyFilter", "AuthorizationPolicy", "RequestAuthentication"))
+    known_kinds: Kinds = frozenset(("ServiceEntry", "VirtualService", "DestinationRule", "Sidecar"))
     address_watchers_only: bool = False
 
     targets: Literal["full", "service", "service-or-own", "service-and-own"] = "full"
-    scope_triggers: Kinds = _kinds("ServiceEntry DestinationRule VirtualService Sidecar Ingress HTTPRoute TCPRoute")
+    scope_triggers: Kinds = frozenset(
+        ("ServiceEntry", "DestinationRule", "VirtualService", "Sidecar", "Ingress", "HTTPRoute", "TCPRoute")
+    )
     root_sidecar_lost: bool = True
 
     namespace_fallthrough: bool = False
@@ -170,16 +172,42 @@ class Rules:
     peer_authentication_deps: bool = False
     scope_endpoints_key: bool = False
 
-    cds_skip: Kinds = _kinds(
-        "Gateway WorkloadEntry WorkloadGroup AuthorizationPolicy RequestAuthentication Secret Telemetry WasmPlugin"
+    cds_skip: Kinds = frozenset(
+        (
+            "Gateway",
+            "WorkloadEntry",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "Secret",
+            "Telemetry",
+            "WasmPlugin",
+        )
     )
-    eds_skip: Kinds = _kinds(
-        "Gateway VirtualService WorkloadGroup AuthorizationPolicy RequestAuthentication Secret Telemetry WasmPlugin"
+    eds_skip: Kinds = frozenset(
+        (
+            "Gateway",
+            "VirtualService",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "Secret",
+            "Telemetry",
+            "WasmPlugin",
+        )
     )
-    lds_sidecar_skip: Kinds = _kinds("DestinationRule WorkloadGroup Secret")
-    lds_router_skip: Kinds = _kinds("WorkloadGroup Secret")
-    rds_skip: Kinds = _kinds(
-        "WorkloadEntry WorkloadGroup AuthorizationPolicy RequestAuthentication PeerAuthentication Secret WasmPlugin"
+    lds_sidecar_skip: Kinds = frozenset(("DestinationRule", "WorkloadGroup", "Secret"))
+    lds_router_skip: Kinds = frozenset(("WorkloadGroup", "Secret"))
+    rds_skip: Kinds = frozenset(
+        (
+            "WorkloadEntry",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "PeerAuthentication",
+            "Secret",
+            "WasmPlugin",
+        )
     )
     cds_router_virtual_service: bool = True
     cds_router_gateway: Literal["always", "never", "passthrough"] = "always"
@@ -193,7 +221,7 @@ class Rules:
     headless_trim_rds: bool = False
     inbound_passthrough: str = "InboundPassthroughClusterIpv4"
 
-    delta_cds_kinds: Kinds = _kinds("ServiceEntry")
+    delta_cds_kinds: Kinds = frozenset(("ServiceEntry",))
     delta_filter: Literal["unfiltered", "full", "filtered"] = "unfiltered"
     delta_watched: Literal["last-push", "last-response", "union"] = "last-push"
     delta_removes_inbound: bool = False

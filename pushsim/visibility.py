@@ -470,7 +470,8 @@ class Scopes:
         return {
             host: service
             for host, service in self.context.services.common.items()
-            if host not in touched and not (service.resolution == "PASSTHROUGH" and any(not p.http for p in service.ports))
+            if host not in touched
+            and not (service.resolution == "PASSTHROUGH" and any(not port.http for port in service.ports))
         }
 
     @cached_property
@@ -510,7 +511,7 @@ class Scopes:
 
     @cached_property
     def root_sidecar(self) -> Object | None:
-        """The oldest Sidecar without selector of the root namespace: the default of all namespaces without their own."""
+        """The oldest Sidecar without selector of the root namespace: the default of namespaces without their own."""
         sidecars = self.context.sidecars.get(self.context.root, ())
         return next((s for s in sidecars if "workloadSelector" not in s.spec), None)
 

@@ -104,13 +104,13 @@ def outbound(
     fields: dict[str, Json] = {"services": [_service(service)]}
     if sizing.original_port_metadata:
         fields["default_original_port"] = port.number
-    if service.external:
+    if service.external and sizing.external_metadata:
         fields["external"] = True
     if cluster.rules:
         fields["config"] = config_path(cluster.rules[0], sizing, "destination-rule")
         if subset:
             fields["subset"] = subset
-        if (rule.get("tls") or {}).get("mode") in ("SIMPLE", "MUTUAL"):
+        if sizing.alpn_override and (rule.get("tls") or {}).get("mode") in ("SIMPLE", "MUTUAL"):
             fields["alpn_override"] = "false"
     built.metadata = istio_metadata(fields)
     return _finished(built, options, sizing)

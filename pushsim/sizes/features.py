@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import RuntimeFractionalPercent
+from envoy_data_plane.envoy.config.route.v3 import CorsPolicy as RouteCorsPolicy
 from envoy_data_plane.envoy.extensions.filters.common.fault.v3 import FaultDelay
 from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import CorsPolicy
 from envoy_data_plane.envoy.extensions.filters.http.fault.v3 import FaultAbort, HttpFault
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, RegexMatcherGoogleRe2, StringMatcher
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
 
 from pushsim.sizes.releases import Sizing
@@ -21,7 +22,12 @@ from pushsim.sizes.wire import duration
 Spec = Mapping[str, Json]
 
 
-def string_match(spec: Spec | None) -> StringMatcher | None:
+def regex(pattern: str, sizing: Sizing) -> RegexMatcher:
+    """A regular expression; earlier releases name the engine."""
+    return RegexMatcher(regex=pattern, google_re2=RegexMatcherGoogleRe2() if sizing.google_re2 else None)
+
+
+def string_match(spec: Spec | None, sizing: Sizing) -> StringMatcher | None:
     """A StringMatch, None if it only asks for presence."""
     if not spec or spec.get("regex") == "*":
         return None
@@ -30,7 +36,7 @@ def string_match(spec: Spec | None) -> StringMatcher | None:
     if "prefix" in spec:
         return StringMatcher(prefix=str(spec["prefix"]))
     if "regex" in spec:
-        return StringMatcher(safe_regex=RegexMatcher(regex=str(spec["regex"])))
+        return StringMatcher(safe_regex=regex(str(spec["regex"]), sizing))
     return None
 
 
@@ -81,20 +87,30 @@ def fault_filter(spec: Spec) -> HttpFault | None:
 
 
 def cors_policy(spec: Spec, sizing: Sizing) -> CorsPolicy:
-    """A CORS policy."""
-    policy = CorsPolicy(
-        allow_methods=",".join(spec.get("allowMethods") or ()),
-        allow_headers=",".join(spec.get("allowHeaders") or ()),
-        expose_headers=",".join(spec.get("exposeHeaders") or ()),
-        filter_enabled=RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100)),
-    )
-    origins = [string_match(origin) for origin in spec.get("allowOrigins") or ()]
-    origins += [StringMatcher(exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
-    policy.allow_origin_string_match = [origin for origin in origins if origin is not None]
-    if spec.get("allowCredentials") is not None:
-        policy.allow_credentials = bool(spec["allowCredentials"])
-    if spec.get("maxAge"):
-        policy.max_age = str(int(duration(spec["maxAge"]).total_seconds()))
+    """A CORS policy as a filter's own configuration."""
+    policy = CorsPolicy(**_cors_fields(spec, sizing))
     if sizing.cors_preflights:
         policy.forward_not_matching_preflights = spec.get("unmatchedPreflights") != "IGNORE"
     return policy
+
+
+def route_cors(spec: Spec, sizing: Sizing) -> RouteCorsPolicy:
+    """A CORS policy as a part of the route, where earlier releases had it."""
+    return RouteCorsPolicy(**_cors_fields(spec, sizing))
+
+
+def _cors_fields(spec: Spec, sizing: Sizing) -> dict[str, Json]:
+    origins = [string_match(origin, sizing) for origin in spec.get("allowOrigins") or ()]
+    origins += [StringMatcher(exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
+    fields: dict[str, Json] = {
+        "allow_methods": ",".join(spec.get("allowMethods") or ()),
+        "allow_headers": ",".join(spec.get("allowHeaders") or ()),
+        "expose_headers": ",".join(spec.get("exposeHeaders") or ()),
+        "filter_enabled": RuntimeFractionalPercent(default_value=FractionalPercent(numerator=100)),
+        "allow_origin_string_match": [origin for origin in origins if origin is not None],
+    }
+    if spec.get("allowCredentials") is not None:
+        fields["allow_credentials"] = bool(spec["allowCredentials"])
+    if spec.get("maxAge"):
+        fields["max_age"] = str(int(duration(spec["maxAge"]).total_seconds()))
+    return fields

@@ -127,6 +127,7 @@ class ListenerBuilder:
             address=address(listener.bind, listener.port),
             traffic_direction=TrafficDirection.OUTBOUND,
             bind_to_port=None if listener.bound else False,
+            access_log=self.parts.logs.listener(inbound=False) if self.sizing.listener_logs else [],
         )
         chains = []
         if listener.kind in ("tcp", "auto"):

@@ -41,14 +41,14 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 from envoy_data_plane.envoy.type.v3 import FractionalPercent
 
 from pushsim.hosts import resolve
 from pushsim.mesh import Object
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes.clusters import config_path, istio_metadata
-from pushsim.sizes.features import cors_policy, fault_filter, mirrors, string_match
+from pushsim.sizes.features import cors_policy, fault_filter, mirrors, regex, route_cors, string_match
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig
@@ -178,7 +178,7 @@ class RouteTranslator:
         built = Route(name=name, match=_match(match, self.sizing), metadata=metadata)
         if match and match.get("statPrefix"):
             built.stat_prefix = str(match["statPrefix"])
-        authority = _headers(built, http.get("headers"))
+        authority = _headers(built, http.get("headers"), self.sizing)
         operation = f"{written.ref.name}:{self.port}{_path(match)}"
         if http.get("redirect") is not None:
             built.redirect = self._redirect(http["redirect"])
@@ -193,7 +193,9 @@ class RouteTranslator:
         if http.get("fault") is not None and (fault := fault_filter(http["fault"])) is not None:
             kind = "envoy.extensions.filters.http.fault.v3.HTTPFault"
             built.typed_per_filter_config["envoy.filters.http.fault"] = packed(fault, kind)
-        if http.get("corsPolicy") is not None:
+        if http.get("corsPolicy") is not None and built.route is not None and self.sizing.route_cors:
+            built.route.cors = route_cors(http["corsPolicy"], self.sizing)
+        elif http.get("corsPolicy") is not None:
             kind = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
             cors = cors_policy(http["corsPolicy"], self.sizing)
             built.typed_per_filter_config["envoy.filters.http.cors"] = packed(cors, kind)
@@ -211,7 +213,7 @@ class RouteTranslator:
         rewrite = http.get("rewrite") or {}
         if rewrite.get("uriRegexRewrite"):
             spec = rewrite["uriRegexRewrite"]
-            pattern = RegexMatcher(regex=str(spec.get("match") or ""))
+            pattern = regex(str(spec.get("match") or ""), self.sizing)
             action.regex_rewrite = RegexMatchAndSubstitute(pattern=pattern, substitution=str(spec.get("rewrite") or ""))
         elif rewrite.get("uri"):
             action.prefix_rewrite = str(rewrite["uri"])
@@ -225,7 +227,7 @@ class RouteTranslator:
         if len(destinations) == 1:
             first = destinations[0]
             action.cluster = self.cluster(first.get("destination") or {}, namespace)
-            own = _headers(route, first.get("headers"))
+            own = _headers(route, first.get("headers"), self.sizing)
             authority = authority or own
             hashing = self._hash(first, namespace)
             action.hash_policy, hashed = hash_policy(hashing), bool(hashing)
@@ -250,12 +252,15 @@ class RouteTranslator:
             weight = WeightedClusterClusterWeight(
                 name=self.cluster(item.get("destination") or {}, namespace), weight=int(item["weight"])
             )
-            authority = _headers(weight, item.get("headers"))
+            authority = _headers(weight, item.get("headers"), self.sizing)
             if authority:
                 weight.host_rewrite_literal = authority
             action.hash_policy = [*action.hash_policy, *hash_policy(self._hash(item, namespace))]
             clusters.append(weight)
-        return WeightedCluster(clusters=clusters)
+        built = WeightedCluster(clusters=clusters)
+        if self.sizing.total_weight:
+            built.total_weight = sum(cluster.weight or 0 for cluster in clusters)
+        return built
 
     def _mirror(self, cluster: str, percent: FractionalPercent) -> RouteActionRequestMirrorPolicy:
         policy = RouteActionRequestMirrorPolicy(
@@ -300,14 +305,14 @@ def _path(match: Spec | None) -> str:
     return f"{uri.get('prefix') or '/'}*"
 
 
-def _header(name: str, spec: Spec | None, *, without: bool = False, empty: bool = False) -> HeaderMatcher:
+def _header(name: str, spec: Spec | None, sizing: Sizing, *, without: bool = False) -> HeaderMatcher:
     matcher = HeaderMatcher(name=name, invert_match=without)
-    found = string_match(spec)
+    found = string_match(spec, sizing)
     if found is None:
-        matcher.present_match = True
+        matcher.present_match = True if sizing.present_match else None
     else:
         matcher.string_match = found
-        matcher.treat_missing_header_as_empty = without and empty
+        matcher.treat_missing_header_as_empty = without and sizing.missing_headers_empty
     return matcher
 
 
@@ -319,20 +324,18 @@ def _match(spec: Spec | None, sizing: Sizing) -> RouteMatch:
     if "exact" in uri:
         built.path = str(uri["exact"])
     elif "regex" in uri:
-        built.safe_regex = RegexMatcher(regex=str(uri["regex"]))
+        built.safe_regex = regex(str(uri["regex"]), sizing)
     else:
         built.prefix = str(uri.get("prefix") or "/")
-    headers = [_header(name, how) for name, how in (spec.get("headers") or {}).items()]
-    headers += [
-        _header(name, how, without=True, empty=sizing.missing_headers_empty)
-        for name, how in (spec.get("withoutHeaders") or {}).items()
-    ]
+    headers = [_header(name, how, sizing) for name, how in (spec.get("headers") or {}).items()]
+    without = spec.get("withoutHeaders") or {}
+    headers += [_header(name, how, sizing, without=True) for name, how in without.items()]
     for key in ("method", "authority", "scheme"):
         if spec.get(key):
-            headers.append(_header(f":{key}", spec[key]))
+            headers.append(_header(f":{key}", spec[key], sizing))
     built.headers = headers
     for name, how in (spec.get("queryParams") or {}).items():
-        found = string_match(how)
+        found = string_match(how, sizing)
         parameter = QueryParameterMatcher(name=name)
         if found is None:
             parameter.present_match = True
@@ -342,7 +345,7 @@ def _match(spec: Spec | None, sizing: Sizing) -> RouteMatch:
     return built
 
 
-def _headers(target: Route | WeightedClusterClusterWeight, spec: Spec | None) -> str:
+def _headers(target: Route | WeightedClusterClusterWeight, spec: Spec | None, sizing: Sizing) -> str:
     """Header operations of a route or destination; returns the authority they set."""
     authority = ""
     actions = HeaderValueOptionHeaderAppendAction
@@ -354,7 +357,11 @@ def _headers(target: Route | WeightedClusterClusterWeight, spec: Spec | None) ->
                     authority = str(written)
                 if name.startswith(":") or name.lower() == "host":
                     continue
-                option = HeaderValueOption(header=HeaderValue(key=name, value=str(written)), append_action=action)
+                option = HeaderValueOption(header=HeaderValue(key=name, value=str(written)))
+                if sizing.append_action:
+                    option.append_action = action
+                else:
+                    option.append = key == "add"
                 getattr(target, f"{direction}_headers_to_add").append(option)
         gone = [n for n in operations.get("remove") or () if not n.startswith(":") and n.lower() != "host"]
         getattr(target, f"{direction}_headers_to_remove").extend(gone)

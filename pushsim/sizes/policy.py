@@ -58,13 +58,13 @@ def policy_for(rules: Sequence[Object], subset: str, port: Port) -> Spec:
     return merged
 
 
-def tls_mode(rules: Sequence[Object], subset: str, port: Port) -> str | None:
+def tls_mode(rules: Sequence[Object], subset: str, port: Port, sizing: Sizing) -> str | None:
     """The TLS mode a rule sets for endpoints: of the subset alone if one is named (mtls_checker.go)."""
     written: Spec = next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
     if subset:
         written = subset_spec(rules, subset).get("trafficPolicy") or {}
     found = written.get("tls")
-    for level in written.get("portLevelSettings") or ():
+    for level in (written.get("portLevelSettings") or ()) if sizing.port_tls_endpoints else ():
         if (level.get("port") or {}).get("number") == port.number and level.get("tls") is not None:
             found = level["tls"]
             break

@@ -32,12 +32,12 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     MetadataMatcherPathSegment,
     OrMatcher,
     PathMatcher,
-    RegexMatcher,
     StringMatcher,
     ValueMatcher,
 )
 
 from pushsim.mesh import Object
+from pushsim.sizes.features import regex
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import ANYTHING
 from pushsim.sizes.wire import packed
@@ -159,7 +159,7 @@ class _Rule:
             if not self._http():
                 return None
             if kind == "path":
-                return Permission(url_path=PathMatcher(path=_string(value)))
+                return Permission(url_path=PathMatcher(path=_string(value, self.sizing)))
             name = ":authority" if kind == "host" else ":method"
             return Permission(header=self._header(name, value, ignore_case=kind == "host"))
         if kind in ("port", "destination.port"):
@@ -167,7 +167,7 @@ class _Rule:
         if kind == "destination.ip":
             return Permission(destination_ip=_cidr(value))
         if kind == "connection.sni":
-            return Permission(requested_server_name=_string(value))
+            return Permission(requested_server_name=_string(value, self.sizing))
         return None
 
     def _header(self, name: str, value: str, *, ignore_case: bool = False) -> HeaderMatcher:
@@ -179,7 +179,7 @@ class _Rule:
             if value.endswith("*"):
                 return HeaderMatcher(name=name, prefix_match=value[:-1])
             return HeaderMatcher(name=name, exact_match=value)
-        return HeaderMatcher(name=name, string_match=_string(value, ignore_case=ignore_case))
+        return HeaderMatcher(name=name, string_match=_string(value, self.sizing, ignore_case=ignore_case))
 
     # ---- who
 
@@ -211,10 +211,10 @@ class _Rule:
 
     def _who(self, kind: str, value: str) -> Principal | None:
         if kind == "source.principal":
-            return _authenticated(_string(value, prefix="spiffe://"))
+            return _authenticated(_string(value, self.sizing, prefix="spiffe://"))
         if kind == "source.namespace":
             pattern = value.replace("*", ".*")
-            return _authenticated(StringMatcher(safe_regex=RegexMatcher(regex=f".*/ns/{pattern}/.*")))
+            return _authenticated(StringMatcher(safe_regex=regex(f".*/ns/{pattern}/.*", self.sizing)))
         if kind == "source.serviceAccount":
             return _authenticated(StringMatcher(exact=f"spiffe://cluster.local/ns/{value.replace('/', '/sa/')}"))
         if kind == "source.ip":
@@ -232,7 +232,7 @@ class _Rule:
         if self.sizing.jwt_filter == "istio_authn":
             return Principal(or_ids=PrincipalSet(ids=[self._istio_claim(kind, value) for value in values]))
         if kind == "request.auth.principal":
-            pairs = [_issuer_and_subject(value) for value in values]
+            pairs = [_issuer_and_subject(value, self.sizing) for value in values]
             both = [
                 Principal(
                     and_ids=PrincipalSet(
@@ -243,17 +243,16 @@ class _Rule:
             ]
             return both[0] if len(both) == 1 else Principal(or_ids=PrincipalSet(ids=both))
         claims = {"request.auth.audiences": ["aud"], "request.auth.presenter": ["azp"]}.get(kind) or _bracketed(kind)
-        one_of = [ValueMatcher(string_match=_string(value)) for value in values]
+        one_of = [ValueMatcher(string_match=_string(value, self.sizing)) for value in values]
         wanted = one_of[0] if len(one_of) == 1 else ValueMatcher(or_match=OrMatcher(value_matchers=one_of))
         path = [MetadataMatcherPathSegment(key=key) for key in ("payload", *claims)]
         # a claim may be one value or a list of them
         either = OrMatcher(value_matchers=[ValueMatcher(list_match=ListMatcher(one_of=wanted)), wanted])
         return Principal(metadata=MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(or_match=either)))
 
-    @staticmethod
-    def _istio_claim(kind: str, value: str) -> Principal:
+    def _istio_claim(self, kind: str, value: str) -> Principal:
         """A claim as Istio's own filter published it: single values as strings, claims as lists."""
-        match = ValueMatcher(string_match=_string(value))
+        match = ValueMatcher(string_match=_string(value, self.sizing))
         keys = [kind.partition("[")[0], *_bracketed(kind)]
         if len(keys) > 1:
             match = ValueMatcher(list_match=ListMatcher(one_of=match))
@@ -266,28 +265,26 @@ class _Rule:
         return MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(string_match=match))
 
 
-_ANY = StringMatcher(safe_regex=RegexMatcher(regex=".+"))
-
-
-def _issuer_and_subject(value: str) -> tuple[StringMatcher, StringMatcher]:
+def _issuer_and_subject(value: str, sizing: Sizing) -> tuple[StringMatcher, StringMatcher]:
+    anything = StringMatcher(safe_regex=regex(".+", sizing))
     if value == "*":
-        return _ANY, _ANY
+        return anything, anything
     issuer, slash, subject = value.rpartition("/")
     if not slash:
         if value.startswith("*"):
-            return _ANY, StringMatcher(suffix=value[1:])
+            return anything, StringMatcher(suffix=value[1:])
         if value.endswith("*"):
-            return StringMatcher(prefix=value[:-1]), _ANY
+            return StringMatcher(prefix=value[:-1]), anything
         return StringMatcher(exact=value), StringMatcher(exact="")
-    return _string(issuer), _string(subject)
+    return _string(issuer, sizing), _string(subject, sizing)
 
 
-def _string(value: str, *, prefix: str = "", ignore_case: bool = False) -> StringMatcher:
+def _string(value: str, sizing: Sizing, *, prefix: str = "", ignore_case: bool = False) -> StringMatcher:
     """A value with an optional `*` at either end (authz/matcher/string.go)."""
     if value == "*":
-        return _ANY
+        return StringMatcher(safe_regex=regex(".+", sizing))
     if value.startswith("*") and prefix:
-        return StringMatcher(safe_regex=RegexMatcher(regex=f"{prefix}.*{_quoted(value[1:])}"))
+        return StringMatcher(safe_regex=regex(f"{prefix}.*{_quoted(value[1:])}", sizing))
     if value.startswith("*"):
         return StringMatcher(suffix=value[1:], ignore_case=ignore_case)
     if value.endswith("*"):

@@ -32,11 +32,14 @@ class Sizing:
     passthrough_idle:      passthrough clusters have an idle timeout.
     http2_streams:         HTTP/2 options limit concurrent streams.
     dns_resolver, dns_jitter: DNS clusters name the c-ares resolver; their refresh is jittered.
+    alpn_override, external_metadata: clusters with TLS origination, and of external services, say so.
     auto_sni, system_roots: TLS origination takes the host as SNI (ENABLE_AUTO_SNI), and the system's roots.
 
     Endpoints (pilot/pkg/xds/endpoints/endpoint_builder.go):
     canonical_default:     the workload label has the canonical name injection would have set.
     entry_health:          endpoints of ServiceEntries say HEALTHY. inline_health: those inline in clusters do.
+    external_cluster_id:   endpoints of external services name the cluster.
+    port_tls_endpoints:    a rule's TLS settings of a port decide about its endpoints' tlsMode.
     entry_workload:        endpoints of ServiceEntries name the entry as their workload.
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
@@ -51,6 +54,7 @@ class Sizing:
     small_tls_buffer:      the TLS inspector starts with a small buffer.
     inspects_tls_outbound: HTTP listeners inspect TLS.
     connections_per_event: connections accepted per socket event (MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP), 0 for none.
+    listener_logs:         outbound listeners log connections that match no chain.
     passthrough_ranges:    inbound passthrough chains match 0.0.0.0/0.
     inbound_retry:         inbound routes retry on reset.
     trusts_own_domain:     servers accept their own trust domain only.
@@ -65,6 +69,10 @@ class Sizing:
     ignores_ports:         hosts match without port, so domains have none (IgnorePortInHostMatching).
     absolute_domains:      each host also with a trailing dot (PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN).
     grpc_timeouts:         which field takes a default route's gRPC timeout: max_grpc_timeout or max_stream_duration.
+    google_re2:            regular expressions name their engine.
+    route_cors:            CORS is a part of the route, not of its filter's configuration.
+    append_action:         header operations are an enum, not a boolean.
+    total_weight:          weighted clusters say their sum. present_match: a header's presence is asked for in words.
     hashed_spread:         hashed routes too retry on another host.
     missing_headers_empty: a withoutHeaders match treats a missing header as an empty one.
     plain_shadow_host:     mirrors keep the host (disable_shadow_host_suffix_append).
@@ -92,12 +100,16 @@ class Sizing:
     http2_streams: bool = False
     dns_resolver: bool = False
     dns_jitter: bool = False
+    alpn_override: bool = True
+    external_metadata: bool = True
     auto_sni: bool = True
     system_roots: bool = True
     canonical_default: bool = True
     entry_health: bool = False
     inline_health: bool = True
     entry_workload: bool = False
+    external_cluster_id: bool = False
+    port_tls_endpoints: bool = True
     http_exchange: Literal["wasm", "struct"] = "struct"
     stats: Literal["wasm", "message"] = "message"
     grpc_stats: Literal["always", "grpc"] = "always"
@@ -110,6 +122,7 @@ class Sizing:
     small_tls_buffer: bool = True
     inspects_tls_outbound: bool = True
     connections_per_event: int = 0
+    listener_logs: bool = False
     passthrough_ranges: bool = False
     inbound_retry: bool = True
     trusts_own_domain: bool = True
@@ -125,6 +138,11 @@ class Sizing:
     absolute_domains: bool = False
     grpc_timeouts: Literal["grpc", "stream"] = "grpc"
     hashed_spread: bool = False
+    google_re2: bool = False
+    route_cors: bool = False
+    append_action: bool = True
+    total_weight: bool = False
+    present_match: bool = True
     missing_headers_empty: bool = True
     plain_shadow_host: bool = False
     cors_preflights: bool = True
@@ -163,17 +181,29 @@ _1_20 = replace(
     tcp_idle=False,
     jwt_filter="istio_authn",
 )
-_1_19 = replace(_1_20, metadata_exchange="message", authn_filter=True, header_string_match=False)
-_1_18 = replace(_1_19, http_exchange="wasm", tcp_filters_timeout=False, gateway_filters_timeout=False)
+_1_19 = replace(_1_20, route_cors=True, metadata_exchange="message", authn_filter=True, header_string_match=False)
+_1_18 = replace(
+    _1_19,
+    alpn_override=False,
+    external_metadata=False,
+    http_exchange="wasm",
+    tcp_filters_timeout=False,
+    gateway_filters_timeout=False,
+    listener_logs=True,
+)
 _1_17 = replace(
     _1_18,
     original_port_metadata=True,
     canonical_default=False,
     entry_health=True,
     inline_health=False,
+    port_tls_endpoints=False,
     body_limit="sidecar",
+    append_action=False,
+    total_weight=True,
+    present_match=False,
 )
-_1_16 = replace(_1_17, authn_filter=False, stats="wasm", grpc_stats="grpc", body_limit="")
+_1_16 = replace(_1_17, google_re2=True, authn_filter=False, stats="wasm", grpc_stats="grpc", body_limit="")
 _1_15 = replace(_1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports=False)
 _1_14 = replace(
     _1_15,
@@ -183,7 +213,9 @@ _1_14 = replace(
     grpc_timeouts="stream",
     connection_duration=False,
 )
-_1_25 = replace(_1_24, identifier=0, dns_resolver=True, dns_jitter=True, inspects_tls_outbound=False)
+_1_25 = replace(
+    _1_24, identifier=0, external_cluster_id=True, dns_resolver=True, dns_jitter=True, inspects_tls_outbound=False
+)
 _1_26 = replace(_1_25, connections_per_event=1)
 _1_27 = replace(_1_26, absolute_domains=True)
 _1_28 = replace(_1_27, plain_shadow_host=True)

@@ -156,7 +156,7 @@ class Sizer:
         # hosts of a DNS service are in its cluster (EndpointBuilder.IsDNSCluster)
         if service is None or port is None or service.resolution.startswith("DNS"):
             return self._endpoints.assignment(resource.name, (), None, mtls=lambda _: True)
-        namespace, written = service.namespace, tls_mode(resource.rules, resource.subset, port)
+        namespace, written = service.namespace, tls_mode(resource.rules, resource.subset, port, self.sizing)
 
         def mtls(endpoint: Endpoint) -> bool:
             return view.endpoints.take(endpoint, namespace) if written is None else written == "ISTIO_MUTUAL"
