@@ -64,10 +64,13 @@ def tls_mode(rules: Sequence[Object], subset: str, port: Port, sizing: Sizing) -
     if subset:
         written = subset_spec(rules, subset).get("trafficPolicy") or {}
     found = written.get("tls")
-    for level in (written.get("portLevelSettings") or ()) if sizing.port_tls_endpoints else ():
-        if (level.get("port") or {}).get("number") == port.number and level.get("tls") is not None:
-            found = level["tls"]
-            break
+    for level in written.get("portLevelSettings") or ():
+        own = level.get("tls")
+        if (level.get("port") or {}).get("number") != port.number or own is None:
+            continue
+        if sizing.port_tls_endpoints or str(own.get("mode") or "DISABLE") == "DISABLE":
+            found = own
+        break
     return None if found is None else str(found.get("mode") or "DISABLE")
 
 

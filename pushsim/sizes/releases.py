@@ -39,7 +39,7 @@ class Sizing:
     canonical_default:     the workload label has the canonical name injection would have set.
     entry_health:          endpoints of ServiceEntries say HEALTHY. inline_health: those inline in clusters do.
     external_cluster_id:   endpoints of external services name the cluster.
-    port_tls_endpoints:    a rule's TLS settings of a port decide about its endpoints' tlsMode.
+    port_tls_endpoints:    any TLS setting of a port decides about its endpoints' tlsMode, not only DISABLE.
     entry_workload:        endpoints of ServiceEntries name the entry as their workload.
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
@@ -207,6 +207,7 @@ _1_16 = replace(_1_17, google_re2=True, authn_filter=False, stats="wasm", grpc_s
 _1_15 = replace(_1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports=False)
 _1_14 = replace(
     _1_15,
+    total_weight=False,
     original_dst_cleanup=False,
     inbound_common_lb=False,
     http2_streams=True,
