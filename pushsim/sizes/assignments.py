@@ -66,12 +66,14 @@ def locality(label: str) -> Locality:
     return Locality(region=region, zone=zone, sub_zone=sub_zone)
 
 
-def localities(endpoints: Sequence[Endpoint], service: Service, sizing: Sizing) -> list[LocalityLbEndpoints]:
-    """Inline hosts of a DNS cluster, by locality."""
+def localities(
+    endpoints: Sequence[Endpoint], service: Service, sizing: Sizing, *, inline: bool = True
+) -> list[LocalityLbEndpoints]:
+    """Hosts by locality; those inline in a DNS cluster by default."""
     return [
         LocalityLbEndpoints(
             locality=locality(label),
-            lb_endpoints=[lb_endpoint(e, service, sizing, inline=True) for e in group],
+            lb_endpoints=[lb_endpoint(e, service, sizing, inline=inline) for e in group],
             load_balancing_weight=sum(e.weight or 1 for e in group),
         )
         for label, group in _grouped(endpoints).items()

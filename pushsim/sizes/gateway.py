@@ -192,7 +192,9 @@ def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings:
         for host in spec.get("hosts") or () if secure else ():
             name = str(host).lower()
             hosts.setdefault(name, _virtual_host(name, port, sizing)).require_tls = VirtualHostTlsRequirementType.ALL
-    built = EnvoyRoutes(name=resource.name, validate_clusters=False, ignore_port_in_host_matching=sizing.ignores_ports)
+    built = EnvoyRoutes(
+        name=resource.name, validate_clusters=False, ignore_port_in_host_matching=sizing.ignores_ports != ""
+    )
     if sizing.body_limit == "all":
         built.max_direct_response_body_size_bytes = 1048576
     if hosts:

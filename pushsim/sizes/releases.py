@@ -66,7 +66,7 @@ class Sizing:
 
     Routes (httproute.go, route/route.go, route/retry/retry.go):
     retries_503:           503 is retried by default. body_limit: whose routes set the direct response limit.
-    ignores_ports:         hosts match without port, so domains have none (IgnorePortInHostMatching).
+    ignores_ports:         whose hosts match without port, so that domains have none (IgnorePortInHostMatching).
     absolute_domains:      each host also with a trailing dot (PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN).
     grpc_timeouts:         which field takes a default route's gRPC timeout: max_grpc_timeout or max_stream_duration.
     google_re2:            regular expressions name their engine.
@@ -134,7 +134,7 @@ class Sizing:
     header_string_match: bool = True
     retries_503: bool = False
     body_limit: Literal["all", "sidecar", ""] = "all"
-    ignores_ports: bool = True
+    ignores_ports: Literal["all", "gateways", ""] = "all"
     absolute_domains: bool = False
     grpc_timeouts: Literal["grpc", "stream"] = "grpc"
     hashed_spread: bool = False
@@ -147,7 +147,7 @@ class Sizing:
     plain_shadow_host: bool = False
     cors_preflights: bool = True
     nonce_has_version: bool = True
-    identifier: int = 143
+    identifier: int = 139
 
 
 _1_24 = Sizing()
@@ -204,9 +204,12 @@ _1_17 = replace(
     present_match=False,
 )
 _1_16 = replace(_1_17, google_re2=True, authn_filter=False, stats="wasm", grpc_stats="grpc", body_limit="")
-_1_15 = replace(_1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports=False)
+_1_15 = replace(
+    _1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports="gateways"
+)
 _1_14 = replace(
     _1_15,
+    ignores_ports="",
     total_weight=False,
     original_dst_cleanup=False,
     inbound_common_lb=False,

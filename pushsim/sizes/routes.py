@@ -104,7 +104,7 @@ class RouteMeter:
     def _framing(self, name: str) -> int:
         sizing = self._sizing
         frame = EnvoyRoutes(name=name, validate_clusters=False)
-        frame.ignore_port_in_host_matching = sizing.ignores_ports
+        frame.ignore_port_in_host_matching = sizing.ignores_ports == "all"
         if sizing.body_limit:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(frame)
@@ -147,7 +147,7 @@ class RouteMeter:
         if service.headless:
             names += [f"*.{name}" for name in names]
         names += [address for address in (*service.addresses, service.auto_address) if address and address != "0.0.0.0"]
-        return names if sizing.ignores_ports else [n for name in names for n in (name, f"{name}:{port}")]
+        return names if sizing.ignores_ports == "all" else [n for name in names for n in (name, f"{name}:{port}")]
 
     def _catch_all(self) -> int:
         key = ("catch-all",)
@@ -201,7 +201,7 @@ class RouteMeter:
             for host in others if not sniffed else ():
                 if f"{host}:{port}" not in named:
                     named.add(f"{host}:{port}")
-                    domains = [host] if self._sizing.ignores_ports else [host, f"{host}:{port}"]
+                    domains = [host] if self._sizing.ignores_ports == "all" else [host, f"{host}:{port}"]
                     total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
         return total, shaped
 
