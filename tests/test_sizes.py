@@ -1,0 +1,135 @@
+"""Sizes against what real istiods sent: lengths measured in raw dumps of ten releases, one small mesh."""
+
+from __future__ import annotations
+
+import pytest
+
+from pushsim.errors import InputError
+from pushsim.mesh import Endpoint, Object, Port, Proxy, Ref, Service
+from pushsim.resources import (
+    InboundCluster,
+    Listener,
+    LoadAssignment,
+    OutboundCluster,
+    RouteConfiguration,
+    StaticCluster,
+)
+from pushsim.sizes import SIZINGS, Policies, Sizer
+
+HTTP = Port("http", 80, "HTTP")
+LABELS = {"app": "a"}
+PROXY = Proxy("a-0", "ns-a", "10.1.1.1", labels=LABELS)
+NONE = Policies()
+
+
+def service(name: str, namespace: str, address: str, port: Port = HTTP) -> Service:
+    return Service(f"{name}.{namespace}.svc.cluster.local", namespace, name, (port,), "EDS", addresses=(address,))
+
+
+A, B, C = (service(n, f"ns-{n}", f"10.0.{i}.1") for i, n in enumerate("abc", 1))
+GATEWAY = service("istio-ingressgateway", "istio-system", "10.0.9.1", Port("http2", 80, "HTTP2"))
+
+
+def outbound(svc: Service, **more: object) -> OutboundCluster:
+    accounts = (f"spiffe://cluster.local/ns/{svc.namespace}/sa/default",)
+    name = f"outbound|80||{svc.hostname}"
+    return OutboundCluster(name, svc, svc.ports[0], "", "EDS", accounts=accounts, **more)  # type: ignore[arg-type]
+
+
+def virtual_inbound() -> Listener:
+    return Listener("virtualInbound", "virtualInbound", "0.0.0.0", 15006, services=((A, HTTP),), target_ports=(8080,))
+
+
+RESOURCES = {
+    "outbound": outbound(A),
+    "http2": outbound(GATEWAY),
+    "black hole": StaticCluster("BlackHoleCluster"),
+    "passthrough": StaticCluster("PassthroughCluster"),
+    "inbound": InboundCluster("inbound|8080||", 8080, ((A, HTTP),)),
+    "endpoints": LoadAssignment(
+        f"outbound|80||{A.hostname}", A, HTTP, "",
+        endpoints=(Endpoint("10.1.1.1", 8080, "http", (("app", "a"),), locality="r/z", workload="a-0"),),
+    ),
+    "http": Listener("0.0.0.0_80", "http", "0.0.0.0", 80, "80", ((A, HTTP),)),
+    "virtualOutbound": Listener("virtualOutbound", "virtualOutbound", "0.0.0.0", 15001),
+    "virtualInbound": virtual_inbound(),
+    "route": RouteConfiguration("80", tuple((s, s.ports[0]) for s in (A, B, C, GATEWAY))),
+}  # fmt: skip
+
+#: Lengths of the values, of the policies case's first conversation, by release, in the order of RESOURCES.
+MEASURED = {
+    "1.14": (916, 1219, 24, 345, 189, 130, 2238, 418, 10566, 2273),
+    "1.15": (916, 1211, 24, 337, 192, 130, 2238, 418, 10566, 2257),
+    "1.16": (916, 1211, 24, 344, 187, 130, 2238, 418, 10566, 1900),
+    "1.17": (916, 1211, 24, 344, 187, 130, 2357, 418, 11854, 1906),
+    "1.20": (967, 1264, 24, 433, 187, 131, 2394, 418, 11918, 1906),
+    "1.22": (967, 1264, 24, 433, 187, 131, 2428, 418, 12054, 1906),
+    "1.24": (1006, 1330, 44, 455, 214, 131, 2444, 418, 12080, 1890),
+    "1.27": (1006, 1330, 44, 455, 214, 131, 2309, 423, 12085, 2025),
+    "1.30": (1004, 1328, 44, 453, 212, 131, 2309, 423, 12085, 2025),
+    "1.31": (1006, 1330, 44, 453, 212, 131, 2309, 423, 12085, 2025),
+}
+
+
+@pytest.mark.parametrize("release", MEASURED)
+def test_lengths_of_a_plain_mesh(release: str) -> None:
+    sizer = Sizer(release, mesh_config={})
+    got = {name: sizer.resource_bytes(resource, PROXY, NONE) for name, resource in RESOURCES.items()}
+    assert got == dict(zip(RESOURCES, MEASURED[release], strict=True))
+
+
+@pytest.mark.parametrize(("release", "expected"), [("1.14", 11785), ("1.20", 13137), ("1.24", 13299), ("1.31", 13304)])
+def test_an_authorization_policy_adds_filters(release: str, expected: int) -> None:
+    body = {"spec": {"rules": [{}]}, "metadata": {}}
+    policy = Object(Ref("AuthorizationPolicy", "ns-a", "p"), body)
+    sizer = Sizer(release, mesh_config={})
+    policies = Policies(authorization_policies=(policy,))
+    assert sizer.resource_bytes(virtual_inbound(), PROXY, policies) == expected
+
+
+def test_strict_mtls_drops_plaintext_chains() -> None:
+    strict = Object(Ref("PeerAuthentication", "ns-a", "default"), {"spec": {"mtls": {"mode": "STRICT"}}})
+    sizer = Sizer("1.24", mesh_config={})
+    assert sizer.resource_bytes(virtual_inbound(), PROXY, Policies(peer_authentications=(strict,))) < 12080
+
+
+def test_services_without_mtls_have_no_socket_matches() -> None:
+    off = Object(Ref("PeerAuthentication", "ns-b", "default"), {"spec": {"mtls": {"mode": "DISABLE"}}})
+    sizer, policies = Sizer("1.24", mesh_config={}), Policies(peer_authentications=(off,))
+    assert sizer.resource_bytes(outbound(B), PROXY, policies) < sizer.resource_bytes(outbound(A), PROXY, policies)
+
+
+def test_chart_defaults_add_metrics_filters() -> None:
+    """The default profile, as measured in the chart-defaults case on 1.24."""
+    sizer = Sizer("1.24", mesh_config={"defaultProviders": {"metrics": ["prometheus"]}})
+    sizes = [sizer.resource_bytes(RESOURCES[n], PROXY, NONE) for n in ("http", "virtualOutbound", "virtualInbound")]
+    assert sizes == [2558, 532, 12568]
+
+
+def test_a_subset_names_itself_and_its_rule() -> None:
+    """Measured in the destination-rules case on 1.24: 1082 and 1106 bytes."""
+    spec = {
+        "host": B.hostname,
+        "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 10}}},
+        "subsets": [{"name": "v1", "labels": {"version": "v1"}}],
+    }
+    rule = Object(Ref("DestinationRule", "ns-b", "b"), {"spec": spec})
+    plain = outbound(B, rules=(rule,))
+    subset = OutboundCluster(
+        f"outbound|80|v1|{B.hostname}", B, HTTP, "v1", "EDS", rules=(rule,), accounts=plain.accounts
+    )
+    sizer = Sizer("1.24", mesh_config={})
+    assert [sizer.resource_bytes(c, PROXY, NONE) for c in (plain, subset)] == [1082, 1106]
+
+
+def test_patch_releases_and_unknown_releases() -> None:
+    assert Sizer("1.24.6", mesh_config={}).sizing is SIZINGS["1.24"]
+    assert Sizer("1.31.0-alpha.0", mesh_config={}).sizing is SIZINGS["1.31"]
+    with pytest.raises(InputError, match=r"1\.13.*1\.31"):
+        Sizer("1.12", mesh_config={})
+
+
+def test_an_empty_response_is_only_its_envelope() -> None:
+    """An LDS response without resources, as recorded: 273, 295, 139 bytes."""
+    sizes = [Sizer(r, mesh_config={}).response_bytes("LDS", ()) for r in ("1.14", "1.22", "1.24", "1.27", "1.31")]
+    assert sizes == [273, 273, 295, 139, 139]
