@@ -27,21 +27,20 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     except Exception as error:
-        import click
-        import typer
-
-        if isinstance(error, click.ClickException):
-            error.show()
+        # typer may carry a click of its own: its exceptions are told by what they offer, not by their class
+        kind, show = type(error).__name__, getattr(error, "show", None)
+        if show is not None:
+            show()
             code = 2
-        elif isinstance(error, (click.exceptions.Exit, typer.Exit)):
-            code = error.exit_code
-        elif isinstance(error, (click.Abort, typer.Abort)):
+        elif kind == "Exit":
+            code = int(getattr(error, "exit_code", 0))
+        elif kind == "Abort":
             _say("interrupted")
             code = 130
         elif debug:
             raise
         else:
-            _say(f"a defect of pushsim: {type(error).__name__}: {error} (run again with --debug and report it)")
+            _say(f"a defect of pushsim: {kind}: {error} (run again with --debug and report it)")
             code = 4
     sys.exit(code or 0)
 

@@ -1,0 +1,67 @@
+"""The command line's exit codes and messages, as scripts see them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pushsim.cli import main
+
+VECTORS = Path(__file__).parent / "vectors"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    printed = capsys.readouterr()
+    return int(ended.value.code or 0), printed.out, printed.err
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["plan", "--bogus"], ["check"], ["plan", "--mode", "x", "mesh.yaml"]])
+def test_wrong_use_is_bad_input(capsys, arguments):
+    code, _, said = run(capsys, *arguments)
+    assert code == 2
+    assert "defect" not in said
+
+
+def test_help_of_every_verb_has_an_example(capsys):
+    code, listed, _ = run(capsys, "--help")
+    verbs = [line.split()[0] for line in listed.split("Commands:")[1].splitlines() if line.strip()]
+    assert code == 0
+    assert {"plan", "simulate", "conform", "check", "schema", "scenarios"} <= set(verbs)
+    for verb in verbs:
+        code, text, _ = run(capsys, verb, "--help")
+        assert (code, "Example:" in text) == (0, True), verb
+
+
+def test_an_unknown_release_lists_the_known_ones(capsys):
+    code, _, said = run(capsys, "plan", "mesh.yaml", "--change", "c.yaml", "--release", "1.99")
+    assert code == 2
+    assert "1.24" in said
+
+
+def test_a_mesh_without_proxies_names_the_option(capsys, tmp_path):
+    mesh = tmp_path / "mesh.yaml"
+    mesh.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: i}]}\n")
+    code, _, said = run(capsys, "plan", str(mesh), "--delete", "Pod/default/a")
+    assert code == 2
+    assert "--inject all" in said
+
+
+def test_a_case_is_answered_in_the_recordings_format(capsys):
+    case = VECTORS / "cases" / "gateway-visibility.yaml"
+    code, printed, _ = run(capsys, "plan", "--case", str(case), "--release", "1.24", "--mode", "sotw", "--json")
+    answer = json.loads(printed)
+    real = json.loads((VECTORS / "gateway-visibility" / "1.24-sotw.json").read_text())
+    assert code == 0
+    assert [step["name"] for step in answer["steps"]] == [step["name"] for step in real["steps"]]
+    for ours, theirs in zip(
+        [answer["connect"], *(s["responses"] for s in answer["steps"])],
+        [real["connect"], *(s["responses"] for s in real["steps"])],
+        strict=True,
+    ):
+        assert ours.keys() == theirs.keys()
+        for proxy, responses in ours.items():
+            assert all(response["why"] for response in responses)
+            told = [(r["xds"], r["names"], r["removed_names"], r["solicited"]) for r in responses]
+            assert told == [(r["xds"], r["names"], r["removed_names"], r["solicited"]) for r in theirs[proxy]]
