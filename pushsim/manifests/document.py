@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import yaml  # type: ignore[import-untyped,unused-ignore]
+import yaml
 
 from pushsim.errors import InputError, Problem
 
@@ -206,7 +206,7 @@ def _check_depth(part: bytes) -> None:
     for event in yaml.parse(part, yaml.CSafeLoader):  # iterative, unlike composing
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise _too_deep(event.start_mark.line + 1)
+            raise _too_deep(event.start_mark.line + 1 if event.start_mark else 0)
 
 
 def _too_deep(line: int) -> _Bad:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml  # type: ignore[import-untyped,unused-ignore]
+import yaml
 from pydantic import ValidationError
 
 from pushsim import files, policies
