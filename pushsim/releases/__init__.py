@@ -1,0 +1,13 @@
+"""How Istio releases differ in who is pushed what: one frozen `Rules` value each.
+
+Nothing else in pushsim asks for a version number: code asks the rules.
+
+switches  `Rules`: one documented field for each behaviour that differs, with the pull request that changed it
+chain     the releases, each built from the one before it
+lookup    from a release as people write it to its rules
+"""
+
+from pushsim.releases.lookup import KNOWN, MINORS, NEWEST, RECORDED, rules
+from pushsim.releases.switches import Kinds, Rules
+
+__all__ = ["KNOWN", "MINORS", "NEWEST", "RECORDED", "Kinds", "Rules", "rules"]

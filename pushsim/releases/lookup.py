@@ -1,0 +1,55 @@
+"""From a release as people write it (`1.24`, `1.24.3`) to its rules."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from pushsim.errors import InputError, Problem
+from pushsim.releases.chain import chain
+from pushsim.releases.switches import Rules
+
+#: Every release with rules of its own or recordings, by full name.
+KNOWN: Mapping[str, Rules] = MappingProxyType(chain())
+
+#: Releases that recordings in the vectors' format were made of.
+RECORDED = frozenset(
+    ["1.14.6", "1.15.7", "1.16.7", "1.17.8", "1.20.8", "1.22.8", "1.24.6", "1.27.9", "1.30.3", "1.31.0-alpha.0"]
+)
+
+
+def _order(release: str) -> tuple[int, ...]:
+    number, _, stage = release.partition("-")
+    stages = {"alpha": 0, "beta": 1, "rc": 2, "": 3}
+    name, _, count = stage.partition(".")
+    return (*map(int, number.split(".")), stages.get(name, 0), int(count or 0))
+
+
+MINORS: tuple[str, ...] = tuple(dict.fromkeys(rules.minor for rules in KNOWN.values()))
+NEWEST: str = MINORS[-1]
+
+
+def rules(release: str) -> Rules:
+    """The rules of a release: `1.24` is its newest known patch, `1.24.3` the newest known one not after it.
+
+    Raises:
+        InputError: the release is not known; the message lists those that are.
+    """
+    if release in KNOWN:
+        return KNOWN[release]
+    same = [known for known in KNOWN if KNOWN[known].minor == ".".join(release.split(".")[:2])]
+    try:
+        wanted = _order(release) if release.count(".") >= 2 else (9999,)
+        fitting = [known for known in same if release.count(".") < 2 or _order(known) <= wanted]
+    except ValueError:
+        fitting = []
+    if not fitting:
+        near = difflib.get_close_matches(release, MINORS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(
+            Problem(f"Istio release {release!r} is not known", remedy=f"{hint}known: {', '.join(MINORS)}, and patches")
+        )
+    newest = max(fitting, key=_order)
+    return KNOWN[newest] if release.count(".") < 2 else replace(KNOWN[newest], release=release)

@@ -1,0 +1,225 @@
+"""`Rules`: all in which Istio releases differ, one field a behaviour.
+
+Each field names the pull request (istio/istio) that changed it. Sources: reference text `push-semantics` §0.1 and §9,
+confirmed against recordings of the releases in `RECORDED`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pushsim.mesh import Mode
+
+Kinds = frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What one istiod release does; fields in the order of a push: events, request, decision, scope, generators, delta.
+
+    Attributes:
+        release: the full release, `1.24.6`.
+        agent_mode: the xDS mode this release's agent uses by default (delta from 1.22).
+
+        Events to keys
+        has_full: endpoint-only requests are a class of their own (`Full: false`); gone in 1.31 (#59808).
+        endpoint_kind: kind of the key of an endpoint-only change (#59808).
+        service_update: when a Service update pushes: always, if the converted service differs, or if that or a
+            targetPort differs (#42617, #47009).
+        hidden_update_silent: an update of a service that was and stays `~` pushes nobody (#47009).
+        hidden_silent: adding, deleting or changing endpoints of a `~` service pushes nobody (#54120).
+        endpoint_comparison: when an endpoint list that differs pushes: always; by health and added or removed
+            address; or by any field.
+        unready_kept: endpoints that are not ready are stored (and later left out of EDS), not dropped.
+        pod_labels: a changed pod label pushes: nobody, its own proxy, or that and its services' endpoints (#50432).
+        accounts_forgotten: an emptied endpoint list forgets its service accounts, so the next one is Full (#40866).
+        headless_second_request: headless slice events send a second, Full request: for ServiceEntry, with
+            `headless_reason` if set; `dnsname`: kind DNSName where all ports are HTTP (#42165, #48207).
+        headless_reason: that request carries the reason HeadlessEndpointUpdate.
+        headless_hidden_silent: none for a `~` service.
+        service_entry_always_full: updating a ServiceEntry without addresses is Full for all its hosts: never, always,
+            or only with PILOT_ENABLE_IP_AUTOALLOCATE=false.
+        autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
+        update_compares_previous: needsPush of a CR also looks at the previous object's istio.io labels and annotations.
+        delegate_keys: a delegate VirtualService has keys of its own (#59435: only its roots have).
+
+        Merging
+        empty_is_all: a request without keys means everything (#55496: `Forced` does).
+
+        Decision
+        narrow: keys irrelevant to the proxy are dropped before the generators see the request (#55496).
+        router_service: a Router and a ServiceEntry key: always; unless now invisible (#39168); if in the scope or the
+            previous one (#42422).
+        router_filter: PILOT_FILTER_GATEWAY_CLUSTER_CONFIG in the decision: not at all, by host, by host and namespace.
+        passthrough_attaches: AUTO_PASSTHROUGH servers attach every service (#42721).
+        filter_extra_services: extension providers count for gateways with some VirtualService, or for all (#48236).
+        own_service: own-service rule for the first service only, or all (1.20).
+        sidecar_ignores, router_ignores: kinds that never affect that type of proxy.
+        always_types: proxy types pushed whatever the keys (#43414).
+        cluster_kinds: kinds that affect the sidecars of their namespace, or of all if in the root namespace.
+        known_kinds: kinds that affect a sidecar only if its scope depends on the key.
+        address_watchers_only: an Address key affects only those who watch addresses (#60648).
+
+        Proxy state
+        targets: when a proxy's services are recomputed.
+        scope_triggers: kinds that recompute the SidecarScope.
+        root_sidecar_lost: an update that rebuilds no scope loses the root Sidecar (bug, #40575).
+
+        Scope
+        namespace_fallthrough: a host unmatched in its namespace's hosts is tried against `*/…` (#38638).
+        route_ports: VirtualService destinations import only the routed ports (#39067).
+        source_namespace: http routes for another sourceNamespace import nothing (#52302).
+        destination_namespace: namespace of an ambiguous destination: alphabetical, or Kubernetes then oldest (#59486).
+        default_scope: without a Sidecar: legacy, merged (#48896), or as if `*/*` (#51776).
+        gateway_scope: gateways have a scope of their own, without pulled destinations (#49932).
+        merge_services: `add` (first wins, ports added) or `append` (Kubernetes wins, compatible ones merge).
+        namespace_of_host: one namespace per host: legacy, or first, own, Kubernetes (#51776).
+        index_duplicate: same host and namespace twice: last, or oldest with Kubernetes first.
+        exclusions: a leading `~` of an egress host excludes (#60581).
+        default_export_list: mesh-wide default exportTo may name namespaces (#60701).
+        rule_sources: a merged DestinationRule depends on all its sources (#38088).
+        rule_merge: DestinationRules of one host with other exportTo: first list, or kept apart (#52636).
+        peer_authentication_deps: a scope depends on the PeerAuthentications of its services' namespaces (#59331).
+        scope_endpoints_key: a scope depends on Endpoints keys (1.31).
+
+        Generators
+        cds_skip, eds_skip, lds_sidecar_skip, lds_router_skip, rds_skip: kinds alone that do not run the generator.
+        cds_router_virtual_service: CDS of a Router runs for a VirtualService without FILTER (#55757).
+        cds_router_gateway: for a Gateway without FILTER: always, never, or if passthrough hosts changed (#50757).
+        cds_narrowed: delta CDS judges the keys without the CDS-skipped ones (#55757).
+        lds_peer_authentication_own: a PeerAuthentication runs LDS only in its own or the root namespace.
+        rds_gateway_router_only: a Gateway key runs RDS for Routers only.
+        eds_partial: which Full requests send only the services named: none (SotW) or ServiceEntry-only in delta;
+            only-service: all keys are ServiceEntry; unskipped: all that EDS does not skip are; aware: every key is one
+            EDS understands (#59482).
+        eds_removes: a partial EDS of a service outside the scope removes it in delta (#60454: sends it empty).
+        eds_empty_sent: an EDS response without anything in it is sent all the same (until #38072).
+        headless_trim: a request of headless ServiceEntry keys only runs no CDS (and RDS if `headless_trim_rds`), nor
+            LDS at Routers (#60803, #60928).
+        inbound_passthrough: name of the inbound passthrough cluster.
+
+        Delta and subscriptions
+        delta_cds_kinds: kinds for which CDS can be a delta.
+        delta_filter: with FILTER: unfiltered, full list (#55818), or filtered (#59482).
+        delta_watched: what removals of wildcard types are computed from (#49890).
+        delta_removes_inbound: a delta CDS removes inbound clusters (#49890).
+        answers_all: a changed SotW name list is answered with all its names, also when it shrank.
+    """
+
+    release: str
+    agent_mode: Mode = "sotw"
+
+    has_full: bool = True
+    endpoint_kind: str = "ServiceEntry"
+    service_update: Literal["always", "equal", "equal-or-target-port"] = "always"
+    hidden_update_silent: bool = False
+    hidden_silent: bool = False
+    endpoint_comparison: Literal["never", "health-removed", "health", "any"] = "never"
+    unready_kept: bool = False
+    pod_labels: Literal["none", "proxy", "proxy-and-endpoints"] = "none"
+    accounts_forgotten: bool = True
+    headless_second_request: Literal["service-entry", "dnsname"] = "service-entry"
+    headless_reason: bool = False
+    headless_hidden_silent: bool = False
+    service_entry_always_full: Literal["never", "always", "without-autoallocate"] = "never"
+    autoallocate_default: bool = False
+    update_compares_previous: bool = False
+    delegate_keys: bool = True
+
+    empty_is_all: bool = True
+
+    narrow: bool = False
+    router_service: Literal["always", "visible", "scope"] = "always"
+    router_filter: Literal["none", "host", "host-namespace"] = "none"
+    passthrough_attaches: bool = False
+    filter_extra_services: Literal["with-route", "always"] = "with-route"
+    own_service: Literal["first", "all"] = "first"
+    sidecar_ignores: Kinds = frozenset({"Gateway", "Secret"})
+    router_ignores: Kinds = frozenset({"Sidecar"})
+    always_types: frozenset[str] = frozenset()
+    cluster_kinds: Kinds = frozenset({"EnvoyFilter", "AuthorizationPolicy", "RequestAuthentication"})
+    known_kinds: Kinds = frozenset({"ServiceEntry", "VirtualService", "DestinationRule", "Sidecar"})
+    address_watchers_only: bool = False
+
+    targets: Literal["full", "service", "service-or-own", "service-and-own"] = "full"
+    scope_triggers: Kinds = frozenset(
+        {"ServiceEntry", "DestinationRule", "VirtualService", "Sidecar", "Ingress", "HTTPRoute", "TCPRoute"}
+    )
+    root_sidecar_lost: bool = True
+
+    namespace_fallthrough: bool = False
+    route_ports: bool = False
+    source_namespace: bool = False
+    destination_namespace: Literal["alphabetical", "best"] = "alphabetical"
+    default_scope: Literal["legacy", "merged", "unified"] = "legacy"
+    gateway_scope: bool = False
+    merge_services: Literal["add", "append"] = "add"
+    namespace_of_host: Literal["own-or-first", "own-kubernetes-first"] = "own-or-first"
+    index_duplicate: Literal["last", "oldest"] = "last"
+    exclusions: bool = False
+    default_export_list: bool = False
+    rule_sources: bool = False
+    rule_merge: Literal["first", "separate"] = "first"
+    peer_authentication_deps: bool = False
+    scope_endpoints_key: bool = False
+
+    cds_skip: Kinds = frozenset(
+        {
+            "Gateway",
+            "WorkloadEntry",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "Secret",
+            "Telemetry",
+            "WasmPlugin",
+        }
+    )
+    eds_skip: Kinds = frozenset(
+        {
+            "Gateway",
+            "VirtualService",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "Secret",
+            "Telemetry",
+            "WasmPlugin",
+        }
+    )
+    lds_sidecar_skip: Kinds = frozenset({"DestinationRule", "WorkloadGroup", "Secret"})
+    lds_router_skip: Kinds = frozenset({"WorkloadGroup", "Secret"})
+    rds_skip: Kinds = frozenset(
+        {
+            "WorkloadEntry",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "PeerAuthentication",
+            "Secret",
+            "WasmPlugin",
+        }
+    )
+    cds_router_virtual_service: bool = True
+    cds_router_gateway: Literal["always", "never", "passthrough"] = "always"
+    cds_narrowed: bool = False
+    lds_peer_authentication_own: bool = False
+    rds_gateway_router_only: bool = False
+    eds_partial: Literal["none", "only-service", "unskipped", "aware"] = "none"
+    eds_removes: bool = True
+    eds_empty_sent: bool = True
+    headless_trim: bool = False
+    headless_trim_rds: bool = False
+    inbound_passthrough: str = "InboundPassthroughClusterIpv4"
+
+    delta_cds_kinds: Kinds = frozenset({"ServiceEntry"})
+    delta_filter: Literal["unfiltered", "full", "filtered"] = "unfiltered"
+    delta_watched: Literal["last-push", "last-response", "union"] = "last-push"
+    delta_removes_inbound: bool = False
+    answers_all: bool = True
+
+    @property
+    def minor(self) -> str:
+        """`1.24` of `1.24.6`."""
+        return ".".join(self.release.split(".")[:2])
