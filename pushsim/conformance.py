@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pushsim import releases
 from pushsim.cases import Case, load_case
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mode
 from pushsim.recordings import ASPECTS, Difference, Score, Signature, conform
+from pushsim.releases import MINORS
+from pushsim.releases import rules as rules_of
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["ASPECTS", "Table", "run_folder"]
 
@@ -89,8 +93,7 @@ def _told(difference: Difference) -> str:
 
     return (
         f"step {difference.step} ({difference.name}), {difference.proxy}: "
-        f"expected {listed(difference.expected) or '-'}, "
-        f"got {listed(difference.got) or '-'}, because {difference.why}"
+        f"expected {listed(difference.expected) or '-'}, got {listed(difference.got) or '-'}, because {difference.why}"
     )
 
 
@@ -100,7 +103,7 @@ def run_folder(
     releases: Sequence[str] = (),
     mode: Mode | None = None,
     pattern: str = "*",
-    progress: Any = None,
+    progress: Progress | None = None,
     sizes: bool = True,
 ) -> Table:
     """Run every case of a vectors folder that has recordings.
@@ -117,7 +120,7 @@ def run_folder(
     cases = sorted(p for p in root.glob("cases/*.yaml") if fnmatch.fnmatch(p.stem, pattern))
     if not cases:
         raise InputError(Problem(f"no case fits {pattern!r}", str(root), remedy="give a folder with cases/NAME.yaml"))
-    minors = {_rules(name).minor for name in releases}
+    minors = {rules_of(name).minor for name in releases}
     found = [
         (case, path)
         for case in cases
@@ -134,11 +137,11 @@ def run_folder(
             task = progress.add_task("conform", total=len(found))
             _run(found, table, sizes, lambda: progress.advance(task))
     proven = {release for _, release, _ in table.scores}
-    table.unproven = tuple(m for m in _MINORS if m not in proven and (not minors or m in minors))
+    table.unproven = tuple(m for m in MINORS if m not in proven and (not minors or m in minors))
     return table
 
 
-def _run(found: Sequence[tuple[Path, Path]], table: Table, sizes: bool, done: Any) -> None:
+def _run(found: Sequence[tuple[Path, Path]], table: Table, sizes: bool, done: Callable[[], object]) -> None:
     loaded: dict[Path, Case] = {}
     for case_path, path in found:
         if case_path not in loaded:
@@ -149,7 +152,7 @@ def _run(found: Sequence[tuple[Path, Path]], table: Table, sizes: bool, done: An
                 Problem("is no recording's name", str(path), remedy="call it RELEASE-sotw or RELEASE-delta")
             )
         run = _read(path)
-        rules = _rules(run.get("istio", release))
+        rules = rules_of(run.get("istio", release))
         used: Mode = "delta" if mode == "delta" else "sotw"
         table.scores[case_path.stem, release, used] = conform(loaded[case_path], run, rules, used, sizes=sizes)
         done()
@@ -163,12 +166,6 @@ def _read(path: Path) -> dict[str, Any]:
     return run
 
 
-_MINORS = releases.MINORS
-
-
 def _column(path: Path) -> tuple[tuple[int, ...], str]:
     release, _, mode = path.stem.rpartition("-")
     return tuple(int(part) for part in release.split(".") if part.isdigit()), mode
-
-
-_rules = releases.rules

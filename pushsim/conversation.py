@@ -148,6 +148,6 @@ def individual_addresses(registry: Registry) -> set[str]:
         if s.registry != "Kubernetes" or not s.selector or (s.headless and not all(p.http for p in s.ports))
     ]
     for host in services:
-        for endpoints in registry.endpoints.get(host, {}).values():
+        for endpoints in registry.endpoints.shards.get(host, {}).values():
             found.update(endpoint.address for endpoint in endpoints)
     return found

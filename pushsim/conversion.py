@@ -1,8 +1,7 @@
-"""Kubernetes and ServiceEntry objects to istiod's services and endpoints (`kube.ConvertService` and the like)."""
+"""Kubernetes Services and ServiceEntries to istiod's services and endpoints (`kube.ConvertService` and the like)."""
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,23 +12,8 @@ SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 
 #: protocol.Parse of istio/istio pkg/config/protocol, by lower-case name.
-_PROTOCOLS = {
-    name.lower(): name
-    for name in (
-        "HTTP",
-        "HTTP2",
-        "HTTP_PROXY",
-        "HTTPS",
-        "GRPC",
-        "TCP",
-        "TLS",
-        "UDP",
-        "Mongo",
-        "Redis",
-        "MySQL",
-        "HBONE",
-    )
-} | {"grpc-web": "GRPC-Web", "grpc-web-text": "GRPC-Web"}
+_NAMES = ("HTTP", "HTTP2", "HTTP_PROXY", "HTTPS", "GRPC", "TCP", "TLS", "UDP", "Mongo", "Redis", "MySQL", "HBONE")
+_PROTOCOLS = {name.lower(): name for name in _NAMES} | {"grpc-web": "GRPC-Web", "grpc-web-text": "GRPC-Web"}
 _APP_PROTOCOLS = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}
 #: Never sniffed: SMTP, DNS, MySQL, MongoDB.
 _WELL_KNOWN = frozenset({25, 53, 3306, 27017})
@@ -85,10 +69,10 @@ def kubernetes_service(body: Object) -> Service:
     elif len(spec.get("clusterIPs") or ()) > 1:
         addresses = tuple(spec["clusterIPs"])
     ports = spec.get("ports") or ()
-    status = (body.status.get("loadBalancer") or {}).get("ingress") or ()
-    outside = (
-        [str(i.get("ip") or i.get("hostname") or "") for i in status] if spec.get("type") == "LoadBalancer" else []
-    )
+    outside: list[str] = []
+    if spec.get("type") == "LoadBalancer":
+        ingress = (body.status.get("loadBalancer") or {}).get("ingress") or ()
+        outside = [str(item.get("ip") or item.get("hostname") or "") for item in ingress]
     extras = {
         "externalName": external,
         "externalAddresses": ",".join([*outside, *map(str, spec.get("externalIPs") or ())]),
@@ -142,16 +126,15 @@ def service_entry_services(body: Object) -> tuple[Service, ...]:
     Source: istio/istio pilot/pkg/serviceregistry/serviceentry/conversion.go.
     """
     spec = body.spec
-    ports = spec.get("ports") or ()
+    written = spec.get("ports") or ()
+    ports = tuple(Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in written)
     addresses = tuple(str(a) for a in spec.get("addresses") or ())
     return tuple(
         Service(
             hostname=str(host),
             namespace=body.ref.namespace,
             name=str(host),
-            ports=tuple(
-                Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in ports
-            ),
+            ports=ports,
             resolution=_RESOLUTIONS[str(spec.get("resolution") or "NONE")],
             registry="External",
             export_to=frozenset(str(value) for value in spec.get("exportTo") or ()),
@@ -162,7 +145,7 @@ def service_entry_services(body: Object) -> tuple[Service, ...]:
             external=str(spec.get("location") or "MESH_EXTERNAL") == "MESH_EXTERNAL",
             accounts=tuple(str(a) for a in spec.get("subjectAltNames") or ()),
             created=body.creation,
-            target_ports=tuple((str(p["name"]), p.get("targetPort")) for p in ports),
+            target_ports=tuple((str(p["name"]), p.get("targetPort")) for p in written),
         )
         for host in spec.get("hosts") or ()
     )
@@ -179,7 +162,7 @@ def workload_endpoints(
     """Endpoints of one WorkloadEntry (or inline `endpoints` item) of a ServiceEntry host: one per port."""
     own_ports = entry.get("ports") or {}
     targets = dict(service.target_ports)
-    labels = entry.get("labels") or {}
+    labels, service_account = entry.get("labels") or {}, entry.get("serviceAccount")
     address = str(entry.get("address") or service.hostname)
     return tuple(
         Endpoint(
@@ -187,11 +170,9 @@ def workload_endpoints(
             port=int(own_ports.get(port.name) or targets.get(port.name) or port.number),
             port_name=port.name,
             labels=pairs(labels),
-            account=account(str(entry["serviceAccount"]), namespace, trust_domain)
-            if entry.get("serviceAccount")
-            else "",
+            account=account(str(service_account), namespace, trust_domain) if service_account else "",
             locality=str(entry.get("locality") or ""),
-            tls=str(labels.get(TLS_MODE_LABEL) or ("istio" if entry.get("serviceAccount") else "")),
+            tls=str(labels.get(TLS_MODE_LABEL) or ("istio" if service_account else "")),
             weight=int(entry.get("weight") or 0),
             network=str(entry.get("network") or ""),
         )
@@ -207,12 +188,3 @@ def named_target_port(pod: Object, name: str) -> int | None:
             if port.get("name") == name:
                 return int(port["containerPort"])
     return None
-
-
-def is_address(text: str) -> bool:
-    """Whether it is an IP address (not a name or a CIDR)."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -22,7 +22,7 @@ from pushsim.gateways import MergedGateway
 from pushsim.mesh import ConfigKey, Proxy
 from pushsim.registry import Target
 from pushsim.requests import PushRequest
-from pushsim.visibility import Scope
+from pushsim.visibility import Scope, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +146,5 @@ def _own_service(targets: Sequence[Target], key: ConfigKey, every: bool) -> str:
 
 
 def _named(key: ConfigKey) -> str:
-    short = Scope.short(key) if key.kind in ("ServiceEntry", "Endpoints", "DNSName") else f"{key.namespace}/{key.name}"
-    return f"{'service' if key.kind == 'ServiceEntry' else key.kind} {short}"
+    name = short(key) if key.kind in ("ServiceEntry", "Endpoints", "DNSName") else f"{key.namespace}/{key.name}"
+    return f"{'service' if key.kind == 'ServiceEntry' else key.kind} {name}"

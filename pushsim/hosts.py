@@ -9,7 +9,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def subset_of(host: str, of: str) -> bool:
-    """Whether everything `host` names, `of` names too: `a.b.com` is a subset of `*.b.com`, not vice versa."""
+    """Whether all that `host` names, `of` names too: `a.b.com` and `*.b.com` are subsets of `*.b.com`."""
     if is_wildcard(of):
         suffix = of[1:]
         return (len(host) >= len(of) if is_wildcard(host) else True) and host.endswith(suffix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from weakref import WeakValueDictionary, ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +27,34 @@ def parse_cluster(name: str) -> ClusterName | None:
     return ClusterName(parts[0], int(parts[1]), parts[2], parts[3])
 
 
+def host_of(name: str) -> str:
+    """The host a cluster is of, "" for static and inbound ones."""
+    cluster = parse_cluster(name)
+    return cluster.host if cluster else ""
+
+
 class ClusterNames:
     """An immutable set of cluster names, indexed by host.
 
-    `plus` of the same names gives the same object again, so that what many proxies share stays shared.
+    `plus` of the same names gives the same object again as long as somebody holds it, so that what many proxies share
+    stays shared.
     """
 
-    __slots__ = ("_by_host", "_derived", "_missing", "names")
+    __slots__ = ("__weakref__", "_by_host", "_derived", "_joined", "_missing", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
         self._by_host: Mapping[str, frozenset[str]] | None = None
-        self._derived: dict[tuple[frozenset[str], frozenset[str]], ClusterNames] = {}
-        self._missing: tuple[ClusterNames, frozenset[str]] | None = None
+        self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str]], ClusterNames] | None = None
+        self._missing: tuple[ref[ClusterNames], frozenset[str]] | None = None
+        self._joined: tuple[ref[ClusterNames], frozenset[str], ref[ClusterNames]] | None = None
 
     def missing_from(self, earlier: ClusterNames) -> frozenset[str]:
         """The names that another set has not; asked about the same one again, it does not count again."""
         if self is earlier:
             return frozenset()
-        if self._missing is None or self._missing[0] is not earlier:
-            self._missing = (earlier, self.names - earlier.names)
+        if self._missing is None or self._missing[0]() is not earlier:
+            self._missing = (ref(earlier), self.names - earlier.names)
         return self._missing[1]
 
     @property
@@ -54,8 +63,7 @@ class ClusterNames:
         if self._by_host is None:
             found: dict[str, list[str]] = {}
             for name in self.names:
-                cluster = parse_cluster(name)
-                found.setdefault(cluster.host if cluster else "", []).append(name)
+                found.setdefault(host_of(name), []).append(name)
             self._by_host = {host: frozenset(names) for host, names in found.items()}
         return self._by_host
 
@@ -64,26 +72,44 @@ class ClusterNames:
         known = self.by_host
         return frozenset().union(*(known[host] for host in hosts if host in known))
 
+    def joined(self, other: ClusterNames, removed: frozenset[str]) -> ClusterNames:
+        """With another set's names added, and then those removed; asked for the same again, it does not count again."""
+        if self is other and removed.isdisjoint(self.names):
+            return self
+        if self._joined is not None and self._joined[0]() is other and self._joined[1] == removed:
+            known = self._joined[2]()
+            if known is not None:
+                return known
+        made = self.plus(other.names, removed)
+        self._joined = (ref(other), removed, ref(made))
+        return made
+
     def plus(self, added: frozenset[str], removed: frozenset[str] = frozenset()) -> ClusterNames:
         """With these names added, and then those removed."""
         added, removed = (added - self.names) - removed, removed & self.names
         if not added and not removed:
             return self
-        key = (added, removed)
-        if key not in self._derived:
-            new = ClusterNames((self.names | added) - removed)
-            if self._by_host is not None:
-                by_host = dict(self._by_host)
-                for name in (*added, *removed):
-                    cluster = parse_cluster(name)
-                    host = cluster.host if cluster else ""
-                    changed = (by_host.get(host, frozenset()) | {name}) if name in added else by_host[host] - {name}
-                    by_host[host] = changed
-                    if not changed:
-                        del by_host[host]
-                new._by_host = by_host
-            self._derived[key] = new
-        return self._derived[key]
+        if self._derived is None:
+            self._derived = WeakValueDictionary()
+        known = self._derived.get((added, removed))
+        if known is None:
+            known = self._derived[added, removed] = self._with(added, removed)
+        return known
+
+    def _with(self, added: frozenset[str], removed: frozenset[str]) -> ClusterNames:
+        new = ClusterNames((self.names | added) - removed)
+        if self._by_host is not None:
+            by_host = dict(self._by_host)
+            for name in added:
+                host = host_of(name)
+                by_host[host] = by_host.get(host, frozenset()) | {name}
+            for name in removed:
+                host = host_of(name)
+                by_host[host] -= {name}
+                if not by_host[host]:
+                    del by_host[host]
+            new._by_host = by_host
+        return new
 
     def __len__(self) -> int:
         return len(self.names)

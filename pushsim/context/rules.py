@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pushsim.context.audience import PRIVATE, PUBLIC
 from pushsim.conversion import pairs, selects
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.mesh import ConfigKey, Object, Service
 from pushsim.releases import Rules
-
-_PRIVATE, _PUBLIC = ".", "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +83,11 @@ class RuleIndex:
         exported = frozenset(str(value) for value in spec.get("exportTo") or ())
         self.selective |= bool(selector)
         if selector:
-            exported = frozenset({_PRIVATE})
+            exported = frozenset({PRIVATE})
         rule = MergedRule(resolve(str(spec.get("host")), namespace), (written,), exported, selector)
-        if not exported or exported & {_PUBLIC, _PRIVATE, namespace}:
+        if not exported or exported & {PUBLIC, PRIVATE, namespace}:
             self._merge(self._local.setdefault(namespace, _ByHost()), rule)
-        private = _PRIVATE in default if not exported else exported in ({_PRIVATE}, {namespace})
+        private = PRIVATE in default if not exported else exported in ({PRIVATE}, {namespace})
         if not private:
             self._merge(self._exported.setdefault(namespace, _ByHost()), rule)
         elif namespace == self._root:
@@ -121,7 +120,7 @@ class RuleIndex:
             host = resolve(str(written.spec.get("host")), written.ref.namespace)
             hosts = [h for h in services if subset_of(h, host)] if is_wildcard(host) else [host]
             shown = frozenset(map(str, written.spec.get("exportTo") or ())) or self._default
-            open_to_all = _PUBLIC in shown and not written.spec.get("workloadSelector")
+            open_to_all = PUBLIC in shown and not written.spec.get("workloadSelector")
             home = written.ref.namespace
             found.update(h for h in hosts if h in services and not (open_to_all and services[h].namespace == home))
         return found
@@ -136,7 +135,7 @@ class RuleIndex:
             exported = self._exported.get(owner)
             for rule in exported.most_specific(service.hostname) if exported else ():
                 to = rule.exported
-                if not to or _PUBLIC in to or namespace in to:  # `.` counts in the rule's own namespace alone, above
+                if not to or PUBLIC in to or namespace in to:  # `.` counts in the rule's own namespace alone, above
                     found = [*found, rule]
         return tuple(found)
 

@@ -1,0 +1,147 @@
+"""VirtualServices, delegates merged in, by gateway and by who sees them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pushsim.context.audience import PUBLIC, audience
+from pushsim.hosts import resolve
+from pushsim.mesh import ConfigKey, Object, Ref
+from pushsim.registry import delegates
+from pushsim.releases import Rules
+
+#: The gateway that stands for all sidecars.
+MESH_GATEWAY = "mesh"
+
+#: A host routed to, and its port; 0 stands for all.
+Destination = tuple[str, int]
+
+
+class HttpRoute(NamedTuple):
+    """An http route: where to, and for which sourceNamespaces only (empty: for all)."""
+
+    destinations: tuple[Destination, ...]
+    source_namespaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """A VirtualService with its delegates merged in.
+
+    hosts:     FQDNs or wildcards.
+    gateways:  resolved names, `mesh` if none are written.
+    shown_to:  as `audience`.
+    http:      its own http routes and those of its delegates.
+    other:     destinations of its tcp and tls routes.
+    delegates: the keys of the delegates it names.
+    """
+
+    key: ConfigKey
+    written: Object
+    hosts: tuple[str, ...]
+    gateways: frozenset[str]
+    shown_to: frozenset[str]
+    http: tuple[HttpRoute, ...]
+    other: tuple[Destination, ...]
+    delegates: tuple[ConfigKey, ...]
+
+    def destinations(self, namespace: str | None) -> dict[str, set[int]]:
+        """Destination hosts with ports; http routes meant for another sourceNamespace left out if one is given."""
+        found: dict[str, set[int]] = {}
+        for route in self.http:
+            if namespace is None or not route.source_namespaces or namespace in route.source_namespaces:
+                for host, port in route.destinations:
+                    found.setdefault(host, set()).add(port)
+        for host, port in self.other:
+            found.setdefault(host, set()).add(port)
+        return found
+
+
+class RouteIndex:
+    """All VirtualServices of a PushContext.
+
+    routes: roots, oldest first.
+    destinations_of_gateway: hosts that the routes of a gateway name.
+
+    Args:
+        objects: every VirtualService.
+        default: mesh-wide defaultVirtualServiceExportTo.
+        rules: the release.
+    """
+
+    def __init__(self, objects: Mapping[Ref, Object], default: frozenset[str], rules: Rules) -> None:
+        self._objects, self._default, self._rules = objects, default, rules
+        ordered = sorted(objects.values(), key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
+        self.routes = tuple(self._route(written) for written in ordered if written.spec.get("hosts"))
+        self.by_gateway: dict[str, list[Route]] = defaultdict(list)
+        self.destinations_of_gateway: dict[str, set[str]] = defaultdict(set)
+        for route in self.routes:
+            for gateway in route.gateways:
+                self.by_gateway[gateway].append(route)
+                if gateway != MESH_GATEWAY:
+                    self.destinations_of_gateway[gateway].update(route.destinations(None))
+
+    def visible(self, gateway: str, namespace: str) -> list[Route]:
+        """Routes of a gateway (or `mesh`) a namespace sees: private, exported to it, public; oldest first in each."""
+        found = self.by_gateway.get(gateway, [])
+        private = [r for r in found if PUBLIC not in r.shown_to and namespace in r.shown_to]
+        private.sort(key=lambda r: r.written.ref.namespace != namespace)
+        return private + [r for r in found if PUBLIC in r.shown_to]
+
+    def _route(self, written: Object) -> Route:
+        namespace, spec = written.ref.namespace, written.spec
+        gateways = frozenset(_gateway_name(str(g), namespace) for g in spec.get("gateways") or ())
+        return Route(
+            key=ConfigKey("VirtualService", written.ref.name, namespace),
+            written=written,
+            hosts=tuple(resolve(str(h), namespace) for h in spec.get("hosts") or ()),
+            gateways=gateways or frozenset({MESH_GATEWAY}),
+            shown_to=self._shown_to(written),
+            http=tuple(route for item in spec.get("http") or () for route in self._http(item, namespace)),
+            other=tuple(
+                _destination(route["destination"], namespace)
+                for protocol in ("tcp", "tls")
+                for item in spec.get(protocol) or ()
+                for route in item.get("route") or ()
+                if route.get("destination")
+            ),
+            delegates=tuple(ConfigKey("VirtualService", ref.name, ref.namespace) for ref in delegates(written)),
+        )
+
+    def _shown_to(self, written: Object) -> frozenset[str]:
+        own = frozenset(map(str, written.spec.get("exportTo") or ()))
+        return audience(own, self._default, written.ref.namespace, default_list=self._rules.default_export_list)
+
+    def _http(self, item: Mapping[str, Any], namespace: str) -> list[HttpRoute]:
+        """One item of `http`: itself, or the http routes of the delegate it names, if that is visible."""
+        if not item.get("delegate"):
+            return [_http_route(item, namespace)]
+        home = str(item["delegate"].get("namespace") or namespace)
+        delegate = self._objects.get(Ref("VirtualService", home, str(item["delegate"].get("name"))))
+        if delegate is None or not self._shown_to(delegate) & {PUBLIC, namespace}:
+            return []
+        return [_http_route(one, home) for one in delegate.spec.get("http") or ()]
+
+
+def _http_route(item: Mapping[str, Any], namespace: str) -> HttpRoute:
+    named = [route.get("destination") for route in item.get("route") or ()]
+    named += [item.get("mirror"), *(mirror.get("destination") for mirror in item.get("mirrors") or ())]
+    sources = [str(match["sourceNamespace"]) for match in item.get("match") or () if match.get("sourceNamespace")]
+    return HttpRoute(tuple(_destination(to, namespace) for to in named if to), tuple(sources))
+
+
+def _destination(written: Mapping[str, Any], namespace: str) -> Destination:
+    port = (written.get("port") or {}).get("number") or 0
+    return resolve(str(written.get("host") or ""), namespace), int(port)
+
+
+def _gateway_name(name: str, namespace: str) -> str:
+    if name == MESH_GATEWAY or "/" in name:
+        return name if not name.startswith("./") else f"{namespace}/{name[2:]}"
+    if "." in name:  # legacy name.namespace.svc…
+        parts = name.split(".")
+        return f"{parts[1]}/{parts[0]}"
+    return f"{namespace}/{name}"

@@ -1,0 +1,81 @@
+"""Services by host and by who sees them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from pushsim.context.audience import PRIVATE, PUBLIC, audience
+from pushsim.mesh import Service
+from pushsim.releases import Rules
+
+
+class ServiceIndex:
+    """All services of a PushContext.
+
+    ordered: by age, as istiod reads them.
+    by_host, by_namespace: in that order.
+    exact:   by host, then namespace, the one that istiod finds under both.
+    common:  hosts that every namespace sees alike: one service, exported to all.
+
+    Args:
+        services: of all registries.
+        default: mesh-wide defaultServiceExportTo.
+        rules: the release.
+    """
+
+    def __init__(self, services: Iterable[Service], default: frozenset[str], rules: Rules) -> None:
+        self._default, self._rules = default, rules
+        by_age = _by_age_then_fqdn if rules.default_scope == "legacy" else _by_age
+        self.ordered: tuple[Service, ...] = tuple(sorted(services, key=by_age))
+        self.by_host: dict[str, list[Service]] = defaultdict(list)
+        self.by_namespace: dict[str, list[Service]] = defaultdict(list)
+        self.exact: dict[str, dict[str, Service]] = defaultdict(dict)
+        self._shown_to: dict[int, frozenset[str]] = {}  # by id; `ordered` keeps them
+        for service in self.ordered:
+            host, namespace = service.hostname, service.namespace
+            self.by_host[host].append(service)
+            self.by_namespace[namespace].append(service)
+            self._shown_to[id(service)] = audience(
+                service.export_to, default, namespace, default_list=rules.default_export_list
+            )
+            if self._replaces(service, self.exact[host].get(namespace)):
+                self.exact[host][namespace] = service
+        self.common: dict[str, Service] = {
+            host: found[0]
+            for host, found in self.by_host.items()
+            if len(found) == 1 and PUBLIC in self._shown_to[id(found[0])]
+        }
+
+    def _replaces(self, service: Service, known: Service | None) -> bool:
+        if known is None or self._rules.index_duplicate == "last":
+            return True
+        return known.registry != "Kubernetes" and service.registry == "Kubernetes"
+
+    def visible(self, service: Service, namespace: str) -> bool:
+        """istiod's IsServiceVisible, which knows no `~` (§4.3)."""
+        own = service.export_to
+        if not own:
+            default = self._default
+            if not self._rules.default_export_list:
+                return service.namespace == namespace if PRIVATE in default else PUBLIC in default
+            own = default
+        return PUBLIC in own or (PRIVATE in own and service.namespace == namespace) or namespace in own
+
+    def candidates(self, host: str, namespace: str) -> list[Service]:
+        """Services of a host that a namespace sees: its private ones, those exported to it, the public ones."""
+        found, shown = self.by_host.get(host, []), self._shown_to
+        if len(found) == 1:
+            return found if shown[id(found[0])] & {PUBLIC, namespace} else []
+        own = [s for s in found if PUBLIC not in shown[id(s)] and namespace in shown[id(s)]]
+        if not self._rules.default_export_list:
+            own.sort(key=lambda s: s.namespace != namespace)
+        return own + [s for s in found if PUBLIC in shown[id(s)]]
+
+
+def _by_age(service: Service) -> tuple[str, ...]:
+    return (service.created, service.name, service.namespace)
+
+
+def _by_age_then_fqdn(service: Service) -> tuple[str, ...]:
+    return (service.created, f"{service.name}.{service.namespace}")

@@ -1,0 +1,215 @@
+"""LDS: istiod's ListenerBuilder, and the listeners of its gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from pushsim.conversion import parse_protocol
+from pushsim.generators.recipient import ANY_ADDRESS, Block, Blocks, Recipient, gateway_names, services_of
+from pushsim.mesh import Object, Port, Service
+from pushsim.registry import Target
+from pushsim.resources import Listener
+from pushsim.visibility import EgressListener
+
+#: Where a listener listens: bind address and port.
+_Socket = tuple[str, int]
+
+
+class Listeners(Recipient):
+    """The listeners of one proxy."""
+
+    def listeners(self) -> Blocks:
+        """Every listener: a sidecar's two virtual ones, then the outbound ones."""
+        if not self.sidecar:
+            return (tuple(self._gateway_listeners()),)
+        return (self._virtual_listeners(), self._outbound())
+
+    def routes_by_listener(self, blocks: Blocks) -> Mapping[str, frozenset[str]]:
+        """RDS names that listeners refer to, by listener: one object for all sidecars that share the outbound ones."""
+        if not self.sidecar:
+            return self._routes_by_listener(blocks)
+        return self.scope.memo.once(lambda: self._routes_by_listener(blocks), "LDS routes", of=(blocks[-1],))
+
+    def _routes_by_listener(self, blocks: Blocks) -> dict[str, frozenset[str]]:
+        listeners = (r for block in blocks for r in block if isinstance(r, Listener))
+        return {listener.name: self._routes_of(listener) for listener in listeners}
+
+    def _routes_of(self, listener: Listener) -> frozenset[str]:
+        """A TLS port of a gateway has one per HTTPS server."""
+        if listener.route:
+            return frozenset({listener.route})
+        shown = set(listener.servers)
+        if not shown:
+            return frozenset()
+        routes = self.view.gateway.routes.items()
+        return frozenset(name for name, servers in routes if name and not shown.isdisjoint(servers))
+
+    # ---- sidecars
+
+    def _virtual_listeners(self) -> Block:
+        targets = self.view.targets
+        return self.scope.memo.once(lambda: _virtual_listeners(targets), "virtual", targets)
+
+    def _outbound(self) -> Block:
+        """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
+        own = self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
+        return self.scope.memo.once(lambda: tuple(self._outbound_sockets().values()), "LDS", own)
+
+    @property
+    def _listening_endpoints(self) -> frozenset[str]:
+        """Addresses of endpoints that have a listener of their own."""
+
+        def found() -> frozenset[str]:
+            services = (s for s in self.scope.blocks[-1] if s.resolution == "PASSTHROUGH")  # shared ones have none
+            return frozenset(e.address for s in services for e in self.scope.context.instances_of(s))
+
+        return self.scope.memo.once(found, "listening")
+
+    def _outbound_sockets(self) -> dict[_Socket, Listener]:
+        listeners = self.scope.listeners
+        if len(listeners) == 1 and not listeners[0].spec.get("port"):
+            return self._of_one_listener(_bind(listeners[0]))
+        found: dict[_Socket, Listener] = {}
+        locked: set[_Socket] = set()
+        for egress in listeners:
+            mine = set()
+            for listener in self._of_listener(egress):
+                socket = (listener.bind, listener.port)
+                if socket not in locked:
+                    found[socket] = _joined(found.get(socket), listener)
+                    mine.add(socket)
+            if egress.spec.get("port"):
+                locked |= mine  # a listener with a port of its own keeps it
+        return found
+
+    def _of_one_listener(self, bind: str) -> dict[_Socket, Listener]:
+        """The listeners of a scope with one egress listener on all ports, from the scope's blocks."""
+        *shared, own = self.scope.blocks
+        pulled = self.scope.pulled_only
+        found: dict[_Socket, Listener] = {}
+        for part in (
+            *(self._of_shared(block, bind) for block in shared),
+            self._of_services((s for s in own if s.hostname not in pulled), bind),
+        ):
+            for socket, listener in part.items():
+                found[socket] = _joined(found.get(socket), listener)
+        return found
+
+    def _of_shared(self, block: tuple[Service, ...], bind: str) -> dict[_Socket, Listener]:
+        return self.scope.family.memo.once(lambda: self._of_services(block, bind), "LDS", bind, of=(block,))
+
+    def _of_services(self, services: Iterable[Service], bind: str) -> dict[_Socket, Listener]:
+        found: dict[_Socket, list[Listener]] = {}
+        for service in services:
+            for port in service.ports:
+                for listener in self._of_port(service, port, port, bind):
+                    found.setdefault((listener.bind, listener.port), []).append(listener)
+        return {socket: _join(listeners) for socket, listeners in found.items()}
+
+    def _of_listener(self, egress: EgressListener) -> Iterator[Listener]:
+        fixed = egress.spec.get("port")
+        bind = _bind(egress)
+        for service in services_of(egress):
+            if not fixed:
+                for port in service.ports:
+                    yield from self._of_port(service, port, port, bind)
+            elif service.ports:
+                protocol = parse_protocol(str(fixed.get("protocol") or ""))
+                listen = Port(str(fixed.get("name") or ""), int(fixed["number"]), protocol)
+                yield from self._of_port(service, service.ports[0], listen, bind)
+
+    def _of_port(self, service: Service, port: Port, listen: Port, bind: str) -> Iterator[Listener]:
+        """The listeners of one service port, listening on `listen`."""
+        if service.resolution == "ALIAS" or listen.protocol == "UDP":
+            return
+        if listen.http:
+            address, number = bind or ANY_ADDRESS, listen.number
+            yield Listener(f"{address}_{number}", "http", address, number, str(number), ((service, port),))
+            return
+        address = bind or service.addresses[0]
+        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind:
+            instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
+            if instances or service.registry == "Kubernetes" or service.selector:
+                for endpoint_address in dict.fromkeys(e.address for e in instances):
+                    if endpoint_address != self.view.proxy.ip:
+                        yield _tcp(service, port, listen, endpoint_address)
+                return
+        yield _tcp(service, port, listen, ANY_ADDRESS if "/" in address else address)
+
+    # ---- gateways
+
+    def _gateway_listeners(self) -> Iterator[Listener]:
+        found: dict[str, Listener] = {}
+        for port in self.view.gateway.ports:
+            routes = self._gateway_tcp_routes(port.servers)
+            serves = port.route or routes or any(_terminates(server) for server in port.servers)
+            if not serves and parse_protocol(port.protocol) != "HTTPS":
+                continue  # a TCP or TLS port without a route has no filter chain, so no listener
+            earlier = found.get(port.name)
+            found[port.name] = Listener(
+                port.name,
+                "gateway",
+                port.bind or ANY_ADDRESS,
+                port.port,
+                port.route,
+                servers=(*(earlier.servers if earlier else ()), *port.servers),
+                virtual_services=routes,
+            )
+        yield from found.values()
+
+    def _gateway_tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Object, ...]:
+        return tuple(
+            route.written
+            for name in gateway_names(servers)
+            for route in self.context.routes.visible(name, self.view.proxy.namespace)
+            if route.written.spec.get("tcp") or route.written.spec.get("tls")
+        )
+
+
+def _virtual_listeners(targets: tuple[Target, ...]) -> Block:
+    return (
+        Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001),
+        Listener(
+            "virtualInbound",
+            "virtualInbound",
+            ANY_ADDRESS,
+            15006,
+            services=tuple((t.service, t.port) for t in targets),
+            target_ports=tuple(t.target_port for t in targets),
+        ),
+    )
+
+
+def _tcp(service: Service, port: Port, listen: Port, address: str) -> Listener:
+    name, number = f"{address}_{listen.number}", listen.number
+    if not listen.auto:
+        return Listener(name, "tcp", address, number, "", ((service, port),))
+    route = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
+    return Listener(name, "auto", address, number, route, ((service, port),))
+
+
+def _joined(earlier: Listener | None, later: Listener) -> Listener:
+    return later if earlier is None else _join([earlier, later])
+
+
+def _join(listeners: list[Listener]) -> Listener:
+    """Outbound listeners on one address and port as one: HTTP ones share it, a mix becomes a sniffed one."""
+    first = listeners[0]
+    if len(listeners) == 1:
+        return first
+    kind = first.kind if all(listener.kind == first.kind for listener in listeners) else "auto"
+    route = next((listener.route for listener in listeners if listener.route), "")
+    services = tuple(pair for listener in listeners for pair in listener.services)
+    return Listener(first.name, kind, first.bind, first.port, route, services)
+
+
+def _bind(egress: EgressListener) -> str:
+    """The address an egress listener binds to, "" for each service's own."""
+    bind = str(egress.spec.get("bind") or "")
+    return bind or ("127.0.0.1" if egress.spec.get("captureMode") == "NONE" else "")
+
+
+def _terminates(server: tuple[Object, int]) -> bool:
+    gateway, index = server
+    tls = gateway.spec["servers"][index].get("tls") or {}
+    return bool(tls) and tls.get("mode") not in ("PASSTHROUGH", "AUTO_PASSTHROUGH")

@@ -1,0 +1,61 @@
+"""The proxy that resources are made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from pushsim.context import MergedRule, PushContext, applying
+from pushsim.dependencies import View, attached
+from pushsim.mesh import Object, Service
+from pushsim.resources import Resource
+from pushsim.visibility import EgressListener
+
+ANY_ADDRESS = "0.0.0.0"
+
+#: Resources that proxies share as one object, and a response as several of them.
+Block = tuple[Resource, ...]
+Blocks = tuple[Block, ...]
+
+
+class Recipient:
+    """One proxy (or all proxies that are equal to it) in one push.
+
+    Args:
+        view: the proxy, with the scope it has.
+        context: the push; younger than the scope's, where the push rebuilt no scopes.
+    """
+
+    def __init__(self, view: View, context: PushContext) -> None:
+        self.view, self.scope, self.context = view, view.scope, context
+        self.rules = context.rules
+        self.sidecar = view.proxy.type == "sidecar"
+        self.filtered = view.proxy.type == "router" and context.filter_gateways
+
+    @cached_property
+    def told(self) -> tuple[tuple[str, str], ...]:
+        """Its labels, as far as they tell it from other proxies of its scope: where a DestinationRule selects some."""
+        return tuple(sorted(self.view.proxy.labels.items())) if self.context.rule_index.selective else ()
+
+    def rule_for(self, service: Service) -> MergedRule | None:
+        """The DestinationRule this proxy uses for a service."""
+        return applying(self.scope.rules_for(service), self.view.proxy.labels)
+
+    def has_clusters(self, service: Service) -> bool:
+        """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, a router has clusters only of services its routes name."""
+        return not self.filtered or attached(self.view, service.key)
+
+    def services(self) -> Iterator[Service]:
+        """Services that it has clusters of."""
+        return (service for service in self.scope.all_services if self.has_clusters(service))
+
+
+def gateway_names(servers: tuple[tuple[Object, int], ...]) -> list[str]:
+    """`namespace/name` of the Gateways of these servers, sorted."""
+    return sorted({f"{gateway.ref.namespace}/{gateway.ref.name}" for gateway, _ in servers})
+
+
+def services_of(egress: EgressListener) -> Iterator[Service]:
+    """The services one egress listener imports."""
+    for host in egress.hosts():
+        yield from egress.services(host)

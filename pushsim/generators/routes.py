@@ -1,0 +1,69 @@
+"""RDS: istiod's route configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from pushsim.generators.recipient import Recipient, gateway_names, services_of
+from pushsim.mesh import Port, Service
+from pushsim.resources import RouteConfiguration
+from pushsim.visibility import EgressListener
+
+#: By RDS name, the service ports with a virtual host there.
+_Routed = Mapping[str, tuple[tuple[Service, Port], ...]]
+
+
+class Routes(Recipient):
+    """The route configurations of one proxy."""
+
+    def route(self, name: str) -> RouteConfiguration:
+        """One route configuration of a watched name; a sidecar's is shared by all proxies of its scope."""
+        if not self.sidecar:
+            return self._gateway_route(name)
+        return self.scope.memo.once(lambda: self._sidecar_route(name), "RDS", name)
+
+    def _gateway_route(self, name: str) -> RouteConfiguration:
+        servers = self.view.gateway.routes.get(name, ())
+        namespace = self.view.proxy.namespace
+        visible = (self.context.routes.visible(gateway, namespace) for gateway in gateway_names(servers))
+        written = dict.fromkeys(route.written for routes in visible for route in routes)
+        return RouteConfiguration(name, (), tuple(written), servers, bool(servers))
+
+    def _sidecar_route(self, name: str) -> RouteConfiguration:
+        number = name.rpartition(":")[2]
+        owners = self._owners(int(number) if number.isdigit() else 0)
+        written = dict.fromkeys(route.written for egress in owners for route in egress.routes)
+        if len(self.scope.listeners) == 1:
+            *shared, own = self.scope.blocks
+            pulled = self.scope.pulled_only
+            mine = self.scope.memo.once(lambda: _routed(s for s in own if s.hostname not in pulled), "RDS")
+            parts = [*map(self._routed_of_shared, shared), mine]
+        else:
+            parts = [_routed(service for egress in owners for service in services_of(egress))]
+        found = [part[name] for part in parts if name in part]
+        services = found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
+        return RouteConfiguration(name, services, tuple(written), (), bool(services))
+
+    def _routed_of_shared(self, block: tuple[Service, ...]) -> _Routed:
+        return self.scope.family.memo.once(lambda: _routed(block), "RDS", of=(block,))
+
+    def _owners(self, number: int) -> list[EgressListener]:
+        """The egress listener that owns a port, else those without a port."""
+        by_port = ((int((egress.spec.get("port") or {}).get("number") or 0), egress) for egress in self.scope.listeners)
+        owner = next((egress for port, egress in by_port if port == number), None)
+        if owner is not None:
+            return [owner]
+        return [egress for egress in self.scope.listeners if not egress.spec.get("port")]
+
+
+def _routed(services: Iterable[Service]) -> _Routed:
+    """HTTP service ports by number, those and sniffed ones by host."""
+    found: dict[str, list[tuple[Service, Port]]] = {}
+    for service in services:
+        for port in service.ports:
+            if port.http:
+                found.setdefault(str(port.number), []).append((service, port))
+            if port.http or port.auto:
+                found.setdefault(f"{service.hostname}:{port.number}", []).append((service, port))
+    return {name: tuple(pairs) for name, pairs in found.items()}

@@ -1,0 +1,22 @@
+"""One push for one proxy: (proxy state, merged request, push) to (responses, new state, why).
+
+The order is istiod's pushConnection: bring the proxy's state up to date, decide, then each watched type: CDS, EDS,
+LDS, RDS. Then the proxy changes its subscriptions as Envoy does, and istiod answers. Everything here is a value;
+`Istiod` holds the one thing that moves, the registry.
+
+state          what is pushed, to whom, and what both sides remember
+refresh        the proxy's state, brought up to date (computeProxyState)
+pushing        `Pushing`: one push on its way to one proxy
+cds, eds       which clusters and assignments it gets, all or a delta
+lds, rds       which listeners and routes
+subscriptions  what the proxy then asks for, and what both sides remember
+deciding       `plan`: all of it, in order
+istiod         `Istiod`: the registry and the pushes made of it; a proxy's first conversation
+"""
+
+from pushsim.plan.deciding import plan
+from pushsim.plan.istiod import Istiod
+from pushsim.plan.refresh import recomputes_targets, refresh
+from pushsim.plan.state import Plan, ProxyState, Push, Response
+
+__all__ = ["Istiod", "Plan", "ProxyState", "Push", "Response", "plan", "recomputes_targets", "refresh"]

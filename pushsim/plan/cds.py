@@ -1,0 +1,171 @@
+"""CDS: whether it runs for a push, in full or as a delta, and what delta takes back (reference §6, §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+
+from pushsim.generators import Blocks, eds_names
+from pushsim.hosts import resolve, subset_of
+from pushsim.memo import Memo
+from pushsim.mesh import ConfigKey, Object, Service
+from pushsim.names import ClusterNames, parse_cluster
+from pushsim.plan.pushing import Pushing
+from pushsim.plan.state import Response
+from pushsim.visibility import Scope
+
+
+def clusters(pushing: Pushing) -> Response | None:
+    """The CDS response; None if CDS does not run."""
+    if not _runs(pushing):
+        return None
+    if pushing.delta and _is_delta(pushing):
+        return _delta(pushing)
+    blocks = pushing.generators.clusters()
+    removed: frozenset[str] = frozenset()
+    if pushing.delta:
+        removed = pushing.state.watched.missing_from(outbound_names(blocks, pushing.lasting))
+        removed |= pushing.state.base - {cluster.name for cluster in blocks[0]}
+    return Response("CDS", blocks, tuple(sorted(removed)))
+
+
+def outbound_names(blocks: Blocks, memo: Memo) -> ClusterNames:
+    """Names of all clusters in a CDS response but the first block's, which are the proxy's own."""
+    others = blocks[1:]
+    return memo.once(lambda: ClusterNames(c.name for c in chain.from_iterable(others)), "CDS names", of=others)
+
+
+def watched_names(blocks: Blocks, memo: Memo) -> ClusterNames:
+    """Names of the EDS clusters in a CDS response."""
+    others = blocks[1:]
+    return memo.once(lambda: ClusterNames(eds_names(others)), "EDS names of CDS", of=others)
+
+
+def _runs(pushing: Pushing) -> bool:
+    rules, kinds = pushing.rules, pushing.kinds
+    if not pushing.full or pushing.headless_only:
+        return False
+    if pushing.everything:
+        return True
+    counted = set(kinds - rules.cds_skip)
+    if pushing.router:
+        filtered = pushing.context.filter_gateways
+        if not filtered and not rules.cds_router_virtual_service:
+            counted.discard("VirtualService")
+        if "Gateway" in kinds:
+            before, now = pushing.state.previous_gateway, pushing.state.gateway
+            changed = (before.passthrough, before.sni) != (now.passthrough, now.sni)
+            rule = rules.cds_router_gateway
+            if filtered or rule == "always" or (rule == "passthrough" and changed):
+                counted.add("Gateway")
+    return bool(counted)
+
+
+# ---- delta
+
+
+def _keys(pushing: Pushing) -> frozenset[ConfigKey]:
+    """The keys that delta CDS judges and works on."""
+    rules = pushing.rules
+    if not rules.cds_narrowed:
+        return pushing.request.keys
+    dropped = set(rules.cds_skip)
+    if pushing.router:
+        filtered = pushing.context.filter_gateways
+        if not filtered and not rules.cds_router_virtual_service:
+            dropped.add("VirtualService")
+        if filtered or rules.cds_router_gateway == "always":
+            dropped.discard("Gateway")
+    return frozenset(key for key in pushing.request.keys if key.kind not in dropped)
+
+
+def _is_delta(pushing: Pushing) -> bool:
+    rules, root = pushing.rules, pushing.context.root
+    if pushing.everything:
+        return False
+    if pushing.router and pushing.context.filter_gateways and rules.delta_filter == "full":
+        return False
+    return all(
+        key.kind in rules.delta_cds_kinds and not (key.kind == "PeerAuthentication" and key.namespace == root)
+        for key in _keys(pushing)
+    )
+
+
+def _delta(pushing: Pushing) -> Response:
+    rules, generators = pushing.rules, pushing.generators
+    services: dict[str, Service] = {}
+    removed: set[str] = set()
+    for key in sorted(_keys(pushing)):
+        found, gone = _of_key(pushing, key)
+        services |= {service.hostname: service for service in found}
+        removed |= gone
+    unfiltered = rules.delta_filter == "unfiltered"
+    sent = tuple(s for s in services.values() if unfiltered or generators.has_clusters(s))
+    base, built = generators.base_clusters(), generators.clusters_of_services(sent)
+    if rules.delta_removes_inbound:
+        removed |= {name for name in pushing.state.base if name.startswith("inbound|")}
+    removed.difference_update(cluster.name for cluster in chain(base, built))
+    return Response("CDS", (base, built), tuple(sorted(removed)))
+
+
+def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[list[Service], set[str]]:
+    """The services whose clusters one key makes anew, and the clusters it takes back."""
+    scope, by_host = pushing.state.scope, pushing.state.watched.by_host
+    match key.kind:
+        case "ServiceEntry":
+            service = scope.service(key.name)
+            if service is None:
+                return [], set(by_host.get(key.name, ()))
+            if pushing.rules.delta_filter == "filtered" and not pushing.generators.has_clusters(service):
+                return [], set()
+            return [service], _gone_ports(service, by_host.get(key.name, frozenset()))
+        case "DestinationRule":
+            found = _services_of_rule(pushing, key)
+            return found, {n for s in found for n in by_host.get(s.hostname, ()) if _has_subset(n)}
+        case "PeerAuthentication":
+            return [s for s in scope.all_services if s.namespace == key.namespace], set()
+        case "VirtualService" | "Sidecar" | "Gateway":
+            return _scope_difference(pushing, by_host)
+    return [], set()
+
+
+def _services_of_rule(pushing: Pushing, key: ConfigKey) -> list[Service]:
+    scope, previous = pushing.state.scope, pushing.state.previous
+    used = (_used_rule(scope, key), _used_rule(previous, key) if previous else None)
+    patterns = [resolve(str(rule.spec.get("host")), rule.ref.namespace) for rule in used if rule is not None]
+    hosts = dict.fromkeys(host for p in dict.fromkeys(patterns) for host in _hosts_matching(scope, p))
+    return [service for host in hosts if (service := scope.service(host)) is not None]
+
+
+def _used_rule(scope: Scope, key: ConfigKey) -> Object | None:
+    """A DestinationRule by key, if it applies to some service of the scope."""
+    return scope.context.rule_index.by_key.get(key) if scope.depends_on(key) else None
+
+
+def _hosts_matching(scope: Scope, pattern: str) -> list[str]:
+    known = scope.context.services.by_host
+    return [pattern] if pattern in known else [host for host in known if subset_of(host, pattern)]
+
+
+def _scope_difference(pushing: Pushing, by_host: Mapping[str, frozenset[str]]) -> tuple[list[Service], set[str]]:
+    """Services that came into the scope, and the clusters of those that left it."""
+    if pushing.state.previous is None:
+        return [], set()
+    current = {service.hostname: service for service in pushing.generators.services()}
+    added = [service for host, service in current.items() if host not in by_host]
+    return added, {name for host, names in by_host.items() if host not in current for name in names}
+
+
+def _has_subset(name: str) -> bool:
+    cluster = parse_cluster(name)
+    return cluster is not None and bool(cluster.subset)
+
+
+def _gone_ports(service: Service, watched: frozenset[str]) -> set[str]:
+    """Watched clusters of ports a service has no more; of a port with subsets only one, the last, as istiod does."""
+    by_port: dict[int, str] = {}
+    for name in sorted(watched, key=lambda name: (_has_subset(name), name)):
+        if (cluster := parse_cluster(name)) is not None:
+            by_port[cluster.port] = name
+    ports = {port.number for port in service.ports}
+    return {name for port, name in by_port.items() if port not in ports}

@@ -1,0 +1,30 @@
+"""`plan`: one push of a merged request for one proxy, in istiod's order (pushConnection)."""
+
+from __future__ import annotations
+
+from pushsim.dependencies import decide
+from pushsim.plan.cds import clusters
+from pushsim.plan.eds import endpoints
+from pushsim.plan.lds import listeners
+from pushsim.plan.pushing import Pushing
+from pushsim.plan.rds import routes
+from pushsim.plan.refresh import refresh
+from pushsim.plan.state import Plan, ProxyState, Push
+from pushsim.plan.subscriptions import settle
+from pushsim.requests import PushRequest
+
+
+def plan(state: ProxyState, request: PushRequest, push: Push) -> Plan:
+    """What a proxy in this state gets for a merged request, why, and its state thereafter."""
+    state = refresh(state, request, push)
+    view = state.view
+    decision = decide(view, request)
+    if not decision.needed:
+        return Plan(state, decision)
+    pushing = Pushing(state, view, decision.request, push)
+    cds = clusters(pushing)
+    eds = endpoints(pushing) if len(state.clusters) else None
+    lds, listening = listeners(pushing)
+    rds = routes(pushing) if state.routes else None
+    after, answers = settle(pushing, cds, listening)
+    return Plan(after, decision, (*(r for r in (cds, eds, lds, rds) if r is not None), *answers))

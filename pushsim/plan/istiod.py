@@ -1,0 +1,92 @@
+"""The configuration side of one istiod: its registry, and the pushes made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pushsim.context import build_context
+from pushsim.dependencies import Decision
+from pushsim.gateways import MergedGateway, merge_gateways
+from pushsim.generators import Generators
+from pushsim.mesh import Change, Mesh, Mode, Proxy
+from pushsim.plan.cds import outbound_names, watched_names
+from pushsim.plan.eds import assignments
+from pushsim.plan.lds import sotw_listening
+from pushsim.plan.rds import configurations
+from pushsim.plan.state import Listening, Plan, ProxyState, Push, Response
+from pushsim.registry import Registry
+from pushsim.releases import Rules
+from pushsim.requests import PushRequest
+from pushsim.visibility import Scopes
+
+
+class Istiod:
+    """One istiod; `latest` is its last push.
+
+    Args:
+        mesh: what there is when it starts, with its mesh config and environment.
+        rules: the release.
+        mode: the xDS mode of its proxies; None for the release's own.
+    """
+
+    def __init__(self, mesh: Mesh, rules: Rules, mode: Mode | None = None) -> None:
+        self.rules, self.mode, self._env = rules, mode or rules.agent_mode, mesh.env
+        self.registry = Registry(mesh, rules)
+        context = build_context(self.registry, self._env, None, PushRequest(forced=True))
+        self.latest = Push(context, Scopes(context), self.registry)
+
+    def fork(self) -> Istiod:
+        """An independent copy, for trying something."""
+        copy = object.__new__(Istiod)
+        copy.rules, copy.mode, copy._env = self.rules, self.mode, self._env
+        copy.registry = self.registry.fork()
+        copy.latest = replace(self.latest, registry=copy.registry)
+        return copy
+
+    def handle(self, change: Change, *, services_first: bool = False) -> tuple[PushRequest, ...]:
+        """What the handlers ask to be pushed for a change (before the debounce)."""
+        return self.registry.handle(change, services_first=services_first)
+
+    def merge(self, requests: Iterable[PushRequest]) -> PushRequest | None:
+        """The requests of one debounce window as one; ProxyUpdates, which bypass it, left out."""
+        merged: PushRequest | None = None
+        for request in requests:
+            if not request.proxy:
+                merged = request if merged is None else merged.merge(request, self.rules)
+        return merged
+
+    def push(self, request: PushRequest) -> Push:
+        """Build the PushContext of a merged request."""
+        before = self.latest
+        context = build_context(self.registry, self._env, before.context, request)
+        scopes = before.scopes if context.scopes_at == before.context.scopes_at else Scopes(context)
+        self.latest = Push(context, scopes, self.registry)
+        return self.latest
+
+    def connect(self, proxy: Proxy, push: Push | None = None) -> Plan:
+        """A proxy's first conversation: all of everything, as of a push (the latest)."""
+        push = push or self.latest
+        memo, labels, targets = push.scopes.family.memo, self.registry.labels_of(proxy), self.registry.targets(proxy)
+        gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else MergedGateway()
+        scope = push.scopes.of(proxy, labels)
+        state = ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())
+        generators = Generators(state.view, push.context)
+        cds = Response("CDS", generators.clusters(), solicited=True)
+        lds = Response("LDS", generators.listeners(), solicited=True)
+        by_listener = generators.routes_by_listener(lds.blocks)
+        remembers = self.mode == "delta" and self.rules.delta_watched != "last-push"
+        listening = push.context.memo.once(lambda: _first(by_listener, remembers), "first listening", of=(by_listener,))
+        clusters = watched_names(cds.blocks, memo)
+        state = replace(state, clusters=clusters, listening=listening)
+        if remembers:
+            base = frozenset(cluster.name for cluster in cds.blocks[0])
+            state = replace(state, watched=outbound_names(cds.blocks, memo), base=base)
+        eds = [assignments(generators, clusters, solicited=True)] if len(clusters) else []
+        rds = [configurations(generators, listening.routes, solicited=True)] if listening.routes else []
+        return Plan(state, Decision(True, PushRequest(forced=True), ("it connects",)), (cds, *eds, lds, *rds))
+
+
+def _first(by_listener: Mapping[str, frozenset[str]], remembers: bool) -> Listening:
+    listening = sotw_listening(by_listener)
+    return replace(listening, served=frozenset(by_listener)) if remembers else listening

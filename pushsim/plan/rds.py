@@ -1,0 +1,32 @@
+"""RDS: whether it runs for a push (reference §6)."""
+
+from __future__ import annotations
+
+from pushsim.generators import Block, Generators
+from pushsim.plan.pushing import Pushing
+from pushsim.plan.state import Response
+
+
+def routes(pushing: Pushing) -> Response | None:
+    """The RDS response: all routes the proxy watches; None if RDS does not run."""
+    return configurations(pushing.generators, pushing.state.routes) if _runs(pushing) else None
+
+
+def configurations(generators: Generators, names: frozenset[str], *, solicited: bool = False) -> Response:
+    """The RDS response with these names."""
+
+    def made() -> Block:
+        return tuple(map(generators.route, sorted(names)))
+
+    if not generators.sidecar:
+        return Response("RDS", (made(),), solicited=solicited)
+    block = generators.context.memo.once(made, "RDS of", names, of=(generators.scope,))
+    return Response("RDS", (block,), solicited=solicited)
+
+
+def _runs(pushing: Pushing) -> bool:
+    rules = pushing.rules
+    if not pushing.full or (rules.headless_trim_rds and pushing.headless_only):
+        return False
+    gateways = rules.rds_gateway_router_only and not pushing.router
+    return pushing.has_other_than(rules.rds_skip | {"Gateway"} if gateways else rules.rds_skip)

@@ -1,0 +1,48 @@
+"""The proxy's state, brought up to date before anything is decided: istiod's computeProxyState (reference §2.5)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pushsim.gateways import merge_gateways
+from pushsim.mesh import Proxy
+from pushsim.plan.state import ProxyState, Push
+from pushsim.releases import Rules
+from pushsim.requests import PROXY_UPDATE, PushRequest
+
+
+def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
+    """What a merged request makes of a proxy's labels, services, scope and gateway."""
+    rules, proxy = push.context.rules, state.proxy
+    if request.endpoints_only(rules):
+        return state
+    everything = request.everything(rules)
+    kinds = {key.kind for key in request.keys}
+    fresh: dict[str, Any] = {}
+    labels, targets = state.labels, state.targets
+    if PROXY_UPDATE in request.reasons and rules.pod_labels != "none":
+        labels = fresh["labels"] = push.registry.labels_of(proxy)
+    retarget = recomputes_targets(request, proxy, rules)
+    if retarget:
+        targets = fresh["targets"] = push.registry.targets(proxy)
+    if everything or kinds & rules.scope_triggers:
+        fresh |= {"scope": push.scopes.of(proxy, labels), "previous": state.scope}
+    if proxy.type == "router" and (everything or "Gateway" in kinds or (retarget and rules.targets != "full")):
+        gateway = merge_gateways(push.context, targets, labels)
+        fresh |= {"gateway": gateway, "previous_gateway": state.gateway}
+    return replace(state, **fresh) if fresh else state
+
+
+def recomputes_targets(request: PushRequest, proxy: Proxy, rules: Rules) -> bool:
+    """Whether a request that is not for endpoints only makes istiod look up a proxy's services again."""
+    if request.everything(rules) or rules.targets == "full":
+        return True
+    kinds = {key.kind for key in request.keys}
+    own = {key.kind for key in request.keys if key.namespace == proxy.namespace}
+    match rules.targets:
+        case "service":
+            return "ServiceEntry" in kinds
+        case "service-or-own":
+            return "ServiceEntry" in kinds or bool(own)
+    return "ServiceEntry" in own

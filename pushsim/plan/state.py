@@ -1,0 +1,120 @@
+"""What is pushed, to whom, and what both sides remember of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from pushsim.context import PushContext
+from pushsim.dependencies import Decision, View
+from pushsim.gateways import MergedGateway
+from pushsim.generators import Blocks
+from pushsim.mesh import Mode, Proxy, Xds
+from pushsim.names import NO_NAMES, ClusterNames
+from pushsim.registry import Registry, Target
+from pushsim.resources import Resource
+from pushsim.visibility import Scope, Scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One xDS response.
+
+    blocks:    what it holds, in blocks that proxies share.
+    removed:   names delta takes back.
+    solicited: the proxy asked for it just before.
+    """
+
+    xds: Xds
+    blocks: Blocks
+    removed: tuple[str, ...] = ()
+    solicited: bool = False
+
+    @property
+    def resources(self) -> Iterator[Resource]:
+        """The resources it holds."""
+        return chain.from_iterable(self.blocks)
+
+    @property
+    def count(self) -> int:
+        """How many resources it holds."""
+        return sum(map(len, self.blocks))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the resources, sorted."""
+        return tuple(sorted(resource.name for resource in self.resources))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Push:
+    """A push as every proxy meets it: the context and its scopes; the registry is as it is now, not as it was then."""
+
+    context: PushContext
+    scopes: Scopes
+    registry: Registry
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listening:
+    """The listeners a proxy has; one object for all proxies that have the same.
+
+    by_listener: RDS names that each refers to.
+    routes:      all of those: the names the proxy subscribes to.
+    served:      for delta, the names that removals are computed from.
+    """
+
+    by_listener: Mapping[str, frozenset[str]]
+    routes: frozenset[str]
+    served: frozenset[str] = frozenset()
+
+
+NOT_LISTENING = Listening({}, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """What istiod and a proxy remember of each other between pushes.
+
+    labels:    workload labels, as of connect or the last ProxyUpdate.
+    previous:  the scope before the last one that was computed.
+    previous_gateway: the merged gateway before the last one.
+    watched:   for delta, the outbound clusters that removals are computed from;
+    base:      likewise the other clusters.
+    clusters:  EDS names the proxy subscribes to: those of the EDS clusters it has.
+    listening: its listeners.
+    """
+
+    proxy: Proxy
+    mode: Mode
+    labels: Mapping[str, str]
+    scope: Scope
+    previous: Scope | None
+    targets: tuple[Target, ...]
+    gateway: MergedGateway
+    previous_gateway: MergedGateway
+    watched: ClusterNames = NO_NAMES
+    base: frozenset[str] = frozenset()
+    clusters: ClusterNames = NO_NAMES
+    listening: Listening = NOT_LISTENING
+
+    @property
+    def routes(self) -> frozenset[str]:
+        """RDS names it subscribes to."""
+        return self.listening.routes
+
+    @property
+    def view(self) -> View:
+        """What decisions and generators read of it."""
+        proxy = self.proxy if self.labels == self.proxy.labels else replace(self.proxy, labels=self.labels)
+        return View(proxy, self.scope, self.previous, self.targets, self.gateway)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of one push for one proxy."""
+
+    state: ProxyState
+    decision: Decision
+    responses: tuple[Response, ...] = ()

@@ -1,0 +1,278 @@
+"""`IstioPlanner`: one istiod replica.
+
+It numbers requests, pushes and states, remembers plans by (group, state, interval of pushes), prices responses, and
+says which cells of the cache and how much work they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pushsim import planner as ask
+from pushsim import releases
+from pushsim.conversation import Conversation
+from pushsim.dependencies import Decision
+from pushsim.memo import Recent
+from pushsim.mesh import Change, ConfigKey, Mesh, Proxy, Ref
+from pushsim.names import host_of
+from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
+from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
+from pushsim.planners.work import inventory_of, of_push, of_response, of_scope, shape_of
+from pushsim.pricing import Pricing
+from pushsim.requests import PROXY_UPDATE, PushRequest
+from pushsim.settings import Variant
+from pushsim.topology import proxy_of
+
+#: A longer full list is not searched for the resources of a host: the scope tells whether it has some.
+_SEARCHED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one Push() was asked for: the merged request, and the changes in it."""
+
+    request: PushRequest
+    changes: tuple[int, ...]
+
+
+class IstioPlanner:
+    """See `planner.Planner`; its methods are documented there."""
+
+    def __init__(self, variant: Variant) -> None:
+        settings, mesh = variant.settings, _configured(variant)
+        self._rules = releases.rules(settings.release)
+        changes = [timed.change for timed in variant.changes]
+        late = _late_proxies(mesh, changes)
+        everyone = replace(mesh, proxies=(*mesh.proxies, *late))
+        conversation = Conversation(everyone, self._rules, settings.mode, changes)
+        self._istiod, self._start = conversation.istiod, conversation.istiod.latest
+        self._pricing = Pricing(mesh, self._rules, self._istiod.mode)
+        self._cells = Cells()
+        self._groups: list[ask.Group] = []
+        self._first: list[Plan] = []
+        self._place: dict[str, tuple[int, int]] = {}
+        self._by_ip: dict[str, str] = {}
+        arriving = {proxy.id for proxy in late}
+        for outcome in conversation.classes:
+            ordered = sorted(outcome.members, key=lambda p: p.id in arriving)
+            for position, proxy in enumerate(ordered):
+                self._place[proxy.id] = (len(self._groups), position)
+                self._by_ip[proxy.ip] = proxy.id
+            self._groups.append(ask.Group(tuple(ordered), sum(p.id in arriving for p in ordered)))
+            self._first.append(outcome.plan)
+        # by their numbers; what `keep` lets go is no more in the dictionaries
+        self._requests: list[tuple[PushRequest, int]] = []
+        self._keys: dict[int, frozenset[ConfigKey]] = {}
+        self._asked: list[_Asked] = []
+        self._pushes: dict[int, Push] = {}
+        self._states: dict[int, ProxyState] = {}
+        self._shapes: dict[ask.Shape, ask.Shape] = {}
+        self._shape_of: list[ask.Shape] = []
+        self._scopes = 0
+        self._connected: dict[tuple[int, int], ask.Planned] = {}
+        self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
+        self._merged = Recent(1 << 12)
+        self._work = Recent(1 << 18)
+
+    @property
+    def groups(self) -> Sequence[ask.Group]:
+        return self._groups
+
+    # ---- handlers and pushes
+
+    def handle(self, change: int, written: Change) -> ask.Handled:
+        before = self._istiod.registry.store.objects
+        gone = [self._place[i] for i in (_proxy_id(r) for r in written.delete if r in before) if i in self._place]
+        new = [o for o in written.apply if o.ref.kind == "Pod" and o.ref not in before]
+        joined = [self._place[i] for i in (_proxy_id(o.ref) for o in new) if i in self._place]
+        requests = []
+        keys: set[ConfigKey] = set()
+        for request in self._istiod.handle(written):
+            own = self._by_ip.get(request.proxy) if request.proxy else None
+            if request.proxy and (own is None or self._place[own] in joined):
+                continue  # nobody with that address is connected
+            self._requests.append((request, change))
+            keys |= request.keys
+            hosts = [key.name for key in request.keys if key.kind in HOST_KINDS]
+            evicts = self._cells.evicted(owners_of_hosts(hosts, self._istiod.latest.context)) if hosts else None
+            requests.append(
+                ask.Request(
+                    endpoints_only=request.endpoints_only(self._rules),
+                    evicts=evicts,
+                    proxies=(self._place[own],) if own is not None else (),
+                    keys=len(request.keys),
+                )
+            )
+        self._keys[change] = frozenset(keys)
+        endpoints = sum(len(o.body.get("endpoints") or ()) for o in written.apply if o.ref.kind == "EndpointSlice")
+        work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
+        return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
+
+    def push(self, requests: Sequence[int]) -> ask.Push:
+        merged = self._istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
+        changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
+        before = self._istiod.latest.context
+        number, made = len(self._asked), self._istiod.push(merged)
+        self._asked.append(_Asked(merged, changes))
+        self._pushes[number] = made
+        everything = merged.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in merged.keys)
+        evicts = self._cells.evicted(owners_of_keys(merged.keys, made))
+        return ask.Push(number, of_push(before, made.context, merged.keys), evicts, everything)
+
+    def keep(self, states: Collection[int], push: int) -> None:
+        kept = set(states)
+        self._states = {number: state for number, state in self._states.items() if number in kept}
+        self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
+        self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
+        self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
+
+    # ---- proxies
+
+    def connect(self, group: int, push: int) -> ask.Planned:
+        if (group, push) not in self._connected:
+            made, at = self._first[group], self._start
+            if push >= 0:
+                at = self._pushes[push]
+                made = self._istiod.connect(self._groups[group].proxies[0], at)
+            work = {"proxy.states": 1, "proxy.targets": len(made.state.targets)}
+            responses = tuple(self._response(r, made.state, at, ()) for r in made.responses)
+            scope = self._scope(made.state, at)
+            self._connected[group, push] = ask.Planned(True, self._number(made.state), responses, work, scope)
+        return self._connected[group, push]
+
+    def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
+        key = (group, state, first, last, forced)
+        if key not in self._plans:
+            self._plans[key] = self._plan(state, first, last, forced)
+        return self._plans[key]
+
+    def _plan(self, state: int, first: int, last: int, forced: bool) -> ask.Planned:
+        before, push = self._states[state], self._pushes[last]
+        request = self._interval(first, last, forced)
+        planned = plan(before, request, push)
+        after, decision = planned.state, planned.decision
+        work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
+        if not request.endpoints_only(self._rules):
+            retargeted = recomputes_targets(request, after.proxy, self._rules)
+            work |= {"proxy.states": 1, "proxy.targets": len(after.targets) if retargeted else 0}
+        changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
+        shown = self._shown(planned, before, changes)
+        return ask.Planned(
+            needed=decision.needed,
+            state=state if after is before else self._number(after),
+            responses=tuple(self._response(r, after, push, shown.get(i, ())) for i, r in enumerate(planned.responses)),
+            work=work,
+            scope=self._scope(after, push) if after.scope is not before.scope else None,
+            causes=tuple(change for change in changes if self._caused(change, decision)) if decision.needed else (),
+        )
+
+    def _interval(self, first: int, last: int, forced: bool) -> PushRequest:
+        """The requests of consecutive pushes as one; a ProxyUpdate among them makes it forced."""
+        alone = PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}))
+        if first > last:
+            return alone
+        merged = self._merged.once(lambda: self._merge(first, last), first, last)
+        return merged.merge(alone, self._rules) if forced else merged
+
+    def _merge(self, first: int, last: int) -> PushRequest:
+        request = self._asked[first].request
+        for asked in self._asked[first + 1 : last + 1]:
+            request = request.merge(asked.request, self._rules)
+        return request
+
+    # ---- which changes a push shows
+
+    def _caused(self, change: int, decision: Decision) -> bool:
+        keys = self._keys[change]
+        return not keys or not decision.keys or bool(keys & decision.keys)
+
+    def _shown(self, planned: Plan, before: ProxyState, changes: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
+        """By response, the changes that it is the first to show: one of a host by a resource of it, others at once."""
+        shown: dict[int, list[int]] = {}
+        pushed = [(i, response) for i, response in enumerate(planned.responses) if not response.solicited]
+        for change in changes:
+            if not self._caused(change, planned.decision):
+                continue
+            keys = self._keys[change]
+            hosts = {key.name for key in keys if key.kind in HOST_KINDS}
+            others = any(key.kind not in HOST_KINDS for key in keys) or not keys
+            for index, response in pushed:
+                if others or any(_shows(response, host, planned.state, before) for host in hosts):
+                    shown.setdefault(index, []).append(change)
+                    break
+        return {index: tuple(of) for index, of in shown.items()}
+
+    # ---- states, scopes and responses as the machine knows them
+
+    def _number(self, state: ProxyState) -> int:
+        number, shape = len(self._shape_of), shape_of(state)
+        self._states[number] = state
+        self._shape_of.append(self._shapes.setdefault(shape, shape))
+        return number
+
+    def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
+        """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
+        return state.scope.memo.once(lambda: self._new_scope(state, push), "ask.Scope")
+
+    def _new_scope(self, state: ProxyState, push: Push) -> ask.Scope:
+        number = self._scopes
+        self._scopes += 1
+        lock = -1 if state.scope.sidecar is None else number
+        return ask.Scope(number, lock, of_scope(state.scope, push.context, self._rules))
+
+    def _response(self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...]) -> ask.Response:
+        def work() -> ask.Counts:
+            return of_response(response, state)
+
+        shared = response.xds in ("LDS", "RDS")  # that of CDS and EDS is quickly counted
+        return ask.Response(
+            response.xds,
+            response.count,
+            self._pricing.size(response, state, push),
+            len(response.removed),
+            response.solicited,
+            self._cells.view(response, state),
+            self._work.once(work, of=response.blocks, weight=response.count) if shared else work(),
+            shows,
+        )
+
+    # ---- what is held
+
+    def shape(self, group: int, state: int) -> ask.Shape:
+        return self._shape_of[state]
+
+    def inventory(self) -> ask.Counts:
+        return inventory_of(self._istiod.registry)
+
+
+def _configured(variant: Variant) -> Mesh:
+    """The variant's mesh with its control plane's environment and mesh config."""
+    mesh, settings = variant.mesh, variant.settings
+    return replace(mesh, mesh_config={**mesh.mesh_config, **settings.mesh_config}, env={**mesh.env, **settings.env})
+
+
+def _late_proxies(mesh: Mesh, changes: Iterable[Change]) -> tuple[Proxy, ...]:
+    """Proxies of pods that changes bring."""
+    known = {proxy.id for proxy in mesh.proxies}
+    written = (o for change in changes for o in change.apply if o.ref.kind == "Pod")
+    found: dict[str, Proxy] = {}
+    for pod in written:
+        proxy = proxy_of(pod)
+        if proxy is not None and proxy.id not in known:
+            found.setdefault(proxy.id, proxy)
+    return tuple(found.values())
+
+
+def _proxy_id(ref: Ref) -> str:
+    return f"{ref.name}.{ref.namespace}" if ref.kind == "Pod" else ""
+
+
+def _shows(response: Response, host: str, after: ProxyState, before: ProxyState) -> bool:
+    """Whether a response has a resource of a host, or takes one away."""
+    if response.xds == "CDS" and len(response.blocks) > 2:  # a full list: what was or is in the scope
+        return after.scope.service(host) is not None or before.scope.service(host) is not None
+    if response.xds in ("CDS", "EDS") and response.count <= _SEARCHED:
+        names = (*(resource.name for resource in response.resources), *response.removed)
+        return any(host_of(name) == host for name in names)
+    return response.xds != "LDS" and after.scope.service(host) is not None

@@ -1,0 +1,133 @@
+"""The work behind pushes, scopes and responses, by cost driver (names of `cost.DRIVERS`)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pushsim import planner as ask
+from pushsim.context import PushContext
+from pushsim.mesh import ConfigKey, Service
+from pushsim.plan import ProxyState, Response
+from pushsim.registry import Registry, Shards
+from pushsim.releases import Rules
+from pushsim.resources import InboundCluster, Listener, RouteConfiguration
+from pushsim.visibility import Scope
+
+#: Kinds that are not Istio configuration.
+_PLAIN = frozenset({"Namespace", "Node", "Pod", "Service", "EndpointSlice"})
+
+
+def of_push(before: PushContext, context: PushContext, keys: Iterable[ConfigKey]) -> ask.Counts:
+    """InitContext: the indexes that are made anew."""
+    work = Counter[str]()
+    if context.services is not before.services:
+        count = len(context.services.ordered)
+        work["push.services"] = int(count * (1 + math.log2(max(count, 1)) / 10))
+        work["push.endpoints"] = _endpoints(context.instances)
+    if context.routes is not before.routes:
+        work["push.virtual_services"] = len(context.routes.routes)
+    if context.rule_index is not before.rule_index:
+        work["push.destination_rules"] = len(context.rule_index.by_key)
+    work["push.configs"] = sum(len(context.policies.get(kind, ())) for kind in {key.kind for key in keys})
+    return dict(work)
+
+
+def of_scope(scope: Scope, context: PushContext, rules: Rules) -> ask.Counts:
+    """Building a scope."""
+    count = len(context.services.ordered)
+    if scope.sidecar is None:
+        return {"scope.derived": count}
+    hosts = [str(host) for egress in scope.listeners for host in egress.spec.get("hosts") or ()]
+    wild = sum(host.endswith("*") for host in hosts)
+    return {
+        "scope.sidecars": 1,
+        "scope.wildcards": wild * count,
+        "scope.indexed" if rules.exclusions else "scope.exact": len(hosts) - wild,
+        "scope.services": sum(map(len, scope.blocks)),
+    }
+
+
+def of_response(response: Response, state: ProxyState) -> ask.Counts:
+    """Generating a response, but for its cached part."""
+    work: Counter[str] = Counter()
+    match response.xds:
+        case "CDS":
+            inbound = sum(isinstance(cluster, InboundCluster) for cluster in response.blocks[0])
+            work["cds.inbound"] = inbound
+            work["cds.static"] = len(response.blocks[0]) - inbound
+        case "EDS":
+            work["eds.walked"] = len(state.clusters)
+        case "LDS":
+            for listener in response.resources:
+                assert isinstance(listener, Listener)
+                _count_listener(work, listener)
+        case "RDS":
+            for route in response.resources:
+                assert isinstance(route, RouteConfiguration)
+                work["rds.keys"] += len(route.services)
+                if not route.name.isdigit():
+                    work["rds.hosts"] += len(route.services) + len(route.virtual_services)
+    return dict(work)
+
+
+def _count_listener(work: Counter[str], listener: Listener) -> None:
+    match listener.kind:
+        case "http" | "auto":
+            work["lds.http"] += 1
+        case "virtualInbound":
+            work["lds.inbound"] += 1
+        case "gateway":
+            work["lds.http"] += 1
+            work["lds.chains"] += len(listener.servers)
+        case _:
+            work["lds.tcp"] += 1
+
+
+def shape_of(state: ProxyState) -> ask.Shape:
+    """What a proxy in this state holds."""
+    clusters, endpoints, hosts = state.scope.memo.once(lambda: _held(state.scope), "shape")
+    inbound = len({target.target_port for target in state.targets})
+    listeners = max(2, len(state.listening.by_listener))
+    return ask.Shape(
+        clusters=clusters + inbound + (3 if state.proxy.type == "sidecar" else 1),
+        tls_clusters=clusters,
+        endpoints=endpoints,
+        listeners=listeners,
+        filter_chains=listeners + 2 * inbound,
+        virtual_hosts=hosts,
+        names=clusters + len(state.clusters) + listeners + len(state.routes),
+    )
+
+
+def _held(scope: Scope) -> tuple[int, int, int]:
+    """Outbound clusters, endpoints and virtual hosts of a scope."""
+    context, memo = scope.context, scope.family.memo
+    *shared, own = scope.blocks
+
+    def remembered(block: tuple[Service, ...]) -> tuple[int, int, int]:
+        return memo.once(lambda: _held_of(block, context), "shape", of=(block,))
+
+    columns = zip(_held_of(own, context), *map(remembered, shared), strict=True)
+    clusters, endpoints, hosts = map(sum, columns)
+    return clusters, endpoints, hosts
+
+
+def _held_of(services: Sequence[Service], context: PushContext) -> tuple[int, int, int]:
+    clusters = sum(len(service.ports) for service in services if service.resolution != "ALIAS")
+    endpoints = sum(len(context.instances_of(service)) for service in services)
+    return clusters, endpoints, sum(port.http for service in services for port in service.ports)
+
+
+def inventory_of(registry: Registry) -> ask.Counts:
+    """What an istiod holds."""
+    return {
+        "memory.services": sum(1 for _ in registry.services()),
+        "memory.endpoints": _endpoints(registry.endpoints.shards),
+        "memory.configs": sum(ref.kind not in _PLAIN for ref in registry.store.objects),
+    }
+
+
+def _endpoints(shards: Shards) -> int:
+    return sum(len(endpoints) for by_shard in shards.values() for endpoints in by_shard.values())

@@ -1,0 +1,175 @@
+"""All registries of one istiod as one: istiod's aggregate controller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pushsim.conversion import named_target_port, selects
+from pushsim.mesh import Change, Mesh, Object, Port, Proxy, Ref, Service
+from pushsim.registry import entries, kubernetes
+from pushsim.registry.configs import CONFIG_KINDS, config_changed
+from pushsim.registry.endpoints import EndpointIndex
+from pushsim.registry.entries import EntryRegistry
+from pushsim.registry.kubernetes import KubernetesRegistry
+from pushsim.registry.store import Store
+from pushsim.releases import Rules
+from pushsim.requests import PushRequest
+
+#: Order in which an istiod that starts reads what there is; other kinds follow.
+_START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
+
+
+class Target(NamedTuple):
+    """A service port of a service that a proxy belongs to: istiod's ServiceTarget."""
+
+    service: Service
+    port: Port
+    target_port: int
+
+
+class Registry:
+    """The state of one istiod's service registries, endpoint index and config store.
+
+    Args:
+        mesh: the objects there are when istiod starts; its own events push nothing.
+        rules: the release.
+    """
+
+    def __init__(self, mesh: Mesh, rules: Rules) -> None:
+        self.rules, self.mesh_config = rules, mesh.mesh_config
+        trust_domain = str(mesh.mesh_config.get("trustDomain") or "cluster.local")
+        self.store, self.endpoints = Store(), EndpointIndex(rules)
+        self._kubernetes = KubernetesRegistry(self.store, self.endpoints, rules, trust_domain)
+        self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
+        self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
+        rank = {kind: place for place, kind in enumerate(_START_ORDER)}
+        for written in sorted(mesh.objects.values(), key=lambda o: rank.get(o.ref.kind, len(rank))):
+            self._write(written)
+
+    def fork(self) -> Registry:
+        """An independent copy: what happens to it does not happen to this one."""
+        copy = object.__new__(Registry)
+        copy.rules, copy.mesh_config = self.rules, self.mesh_config
+        copy.store, copy.endpoints = self.store.fork(), self.endpoints.fork()
+        copy._kubernetes = self._kubernetes.fork(copy.store, copy.endpoints)
+        copy._entries = self._entries.fork(copy.store, copy.endpoints)
+        copy._targets = {namespace: dict(known) for namespace, known in self._targets.items()}
+        return copy
+
+    def handle(self, change: Change, *, services_first: bool = False) -> tuple[PushRequest, ...]:
+        """Apply a change, object by object, and return the requests its events make, in order.
+
+        A Service and its EndpointSlice written together race on a real istiod (reference §1.6). The slice goes first
+        here, as in most recordings; `services_first` is the other outcome.
+        """
+        later = "EndpointSlice" if services_first else "Service"
+        requests: list[PushRequest] = []
+        for written in sorted(change.apply, key=lambda o: o.ref.kind == later):
+            requests += self._write(written)
+        for ref in change.delete:
+            requests += self._delete(ref)
+        return tuple(requests)
+
+    # ---- events
+
+    def _write(self, written: Object) -> list[PushRequest]:
+        before = self.store.write(written)
+        self._targets.pop(written.ref.namespace, None)
+        match written.ref.kind:
+            case "Service":
+                return self._kubernetes.service_written(before, written)
+            case "EndpointSlice":
+                return self._kubernetes.slice_written(written)
+            case "Pod":
+                requests = self._kubernetes.pod_written(before, written)
+                if written.status.get("podIP"):
+                    requests += self._entries.workload_changed(before, written, written.ref.namespace)
+                return requests
+            case "ServiceEntry":
+                return self._entries.entry_written(before, written)
+            case "WorkloadEntry":
+                return self._workload_changed(before, written, written.ref.namespace)
+            case kind if kind in CONFIG_KINDS:
+                return config_changed(self.store, self.rules, before, written)
+        return []
+
+    def _delete(self, ref: Ref) -> list[PushRequest]:
+        before = self.store.delete(ref)
+        if before is None:
+            return []
+        self._targets.pop(ref.namespace, None)
+        match ref.kind:
+            case "Service":
+                return self._kubernetes.service_deleted(before)
+            case "EndpointSlice":
+                return self._kubernetes.slice_deleted(before)
+            case "Pod":
+                requests = self._kubernetes.pod_deleted(before)
+                return requests + self._entries.workload_changed(before, None, ref.namespace)
+            case "ServiceEntry":
+                return self._entries.entry_deleted(before)
+            case "WorkloadEntry":
+                return self._workload_changed(before, None, ref.namespace)
+            case kind if kind in CONFIG_KINDS:
+                return config_changed(self.store, self.rules, before, None)
+        return []
+
+    def _workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
+        requests = self._entries.workload_update(before, written)
+        requests += self._kubernetes.workload_changed(before, written, namespace)
+        return requests + self._entries.workload_changed(before, written, namespace)
+
+    # ---- what a PushContext or a proxy reads
+
+    def services(self) -> Iterator[Service]:
+        """All services of all registries, Kubernetes first."""
+        yield from self._kubernetes.services.values()
+        for services in self._entries.services.values():
+            yield from services
+
+    def pod_of(self, proxy: Proxy) -> Object | None:
+        """The pod a proxy runs in."""
+        return self.store.get(Ref("Pod", proxy.namespace, proxy.name))
+
+    def labels_of(self, proxy: Proxy) -> Mapping[str, str]:
+        """Workload labels: the pod's, else those the proxy itself reports."""
+        pod = self.pod_of(proxy)
+        return pod.labels if pod else proxy.labels
+
+    def targets(self, proxy: Proxy) -> tuple[Target, ...]:
+        """The services a proxy belongs to, one entry per service port (istiod's GetProxyServiceTargets).
+
+        They hang on objects of the proxy's namespace alone, so they are remembered until one of those is written.
+        """
+        known = self._targets.setdefault(proxy.namespace, {})
+        if proxy not in known:
+            known[proxy] = self._find_targets(proxy)
+        return known[proxy]
+
+    def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
+        namespace, labels = proxy.namespace, self.labels_of(proxy)
+        by_host = sorted(self._kubernetes.selecting.get(namespace, {}).items())
+        selecting = [service for _, service in by_host if selects(service.selector, labels)]
+        found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
+        if not selecting:
+            plain = (service for service in self._kubernetes.in_namespace(namespace) if not service.selector)
+            found += self._targets_by_address(proxy, plain, kubernetes.SHARD)
+        external = (service for _, service in self._entries.in_namespace(namespace))
+        return (*found, *self._targets_by_address(proxy, external, entries.SHARD))
+
+    def _targets_by_selector(self, proxy: Proxy, service: Service) -> Iterator[Target]:
+        pod, targets = self.pod_of(proxy), dict(service.target_ports)
+        for port in service.ports:
+            number = targets.get(port.name) or port.number
+            if isinstance(number, str):
+                number = (int(number) if number.isdigit() else named_target_port(pod, number) if pod else None) or 0
+            if number:
+                yield Target(service, port, number)
+
+    def _targets_by_address(self, proxy: Proxy, services: Iterable[Service], shard: str) -> Iterator[Target]:
+        for service in services:
+            ports = {port.name: port for port in service.ports}
+            for endpoint in self.endpoints.shards.get((service.hostname, service.namespace), {}).get(shard, ()):
+                if endpoint.address == proxy.ip and endpoint.port_name in ports:
+                    yield Target(service, ports[endpoint.port_name], endpoint.port)

@@ -1,0 +1,147 @@
+"""ServiceEntries, and the Pods and WorkloadEntries they select: istiod's serviceentry controller (§1.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pushsim.conversion import service_entry_services, workload_endpoints
+from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
+from pushsim.registry.endpoints import EndpointIndex, PushType
+from pushsim.registry.store import Store
+from pushsim.registry.workloads import (
+    entry_workload,
+    picks,
+    pod_workload,
+    selected_entries,
+    selected_pods,
+)
+from pushsim.releases import Rules
+from pushsim.requests import ENDPOINT_UPDATE, PROXY_UPDATE, SERVICE_UPDATE, PushRequest
+
+#: The shard of its endpoints.
+SHARD = "External"
+_DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
+
+
+class EntryRegistry:
+    """The services of ServiceEntries.
+
+    services: one per host, by ServiceEntry.
+
+    Args:
+        store, endpoints: shared with the other registries.
+        env: istiod's environment: PILOT_ENABLE_IP_AUTOALLOCATE.
+    """
+
+    def __init__(
+        self, store: Store, endpoints: EndpointIndex, rules: Rules, trust_domain: str, env: Mapping[str, str]
+    ) -> None:
+        self._store, self._endpoints, self._rules, self._trust_domain = store, endpoints, rules, trust_domain
+        self._env = env
+        autoallocate = env.get("PILOT_ENABLE_IP_AUTOALLOCATE")
+        self._autoallocate = rules.autoallocate_default if autoallocate is None else autoallocate.lower() == "true"
+        self.services: dict[Ref, tuple[Service, ...]] = {}
+
+    def fork(self, store: Store, endpoints: EndpointIndex) -> EntryRegistry:
+        """An independent copy on copies of what it shares."""
+        copy = EntryRegistry(store, endpoints, self._rules, self._trust_domain, self._env)
+        copy.services = dict(self.services)
+        return copy
+
+    def in_namespace(self, namespace: str) -> Iterator[tuple[Ref, Service]]:
+        """The services of a namespace, with the ServiceEntry each is of."""
+        for ref in self._store.placed("ServiceEntry", namespace):
+            for service in self.services.get(ref, ()):
+                yield ref, service
+
+    # ---- ServiceEntries
+
+    def entry_written(self, before: Object | None, written: Object) -> list[PushRequest]:
+        """A ServiceEntry was created or replaced."""
+        services = service_entry_services(written)
+        old = self.services.get(written.ref, ())
+        self.services[written.ref] = services
+        if before is None:
+            return self._entry_events(written.ref.namespace, services, set(services), ())
+        known = {service.hostname: service for service in old}
+        always = self._always_full(written)
+        retargeted = _target_ports(before) != _target_ports(written)
+        updated = {s for s in services if always or retargeted or known.get(s.hostname) != s}
+        hosts = {service.hostname for service in services}
+        deleted = tuple(s for s in old if s.hostname not in hosts)
+        return self._entry_events(written.ref.namespace, services, updated, deleted)
+
+    def _always_full(self, written: Object) -> bool:
+        """Addresses allocated in process make every update look like one of the service (§1.7 ★)."""
+        rule, spec = self._rules.service_entry_always_full, written.spec
+        in_process = rule == "always" or (rule == "without-autoallocate" and not self._autoallocate)
+        fixed = spec.get("addresses") or str(spec.get("resolution") or "NONE") == "NONE"
+        return in_process and not fixed and not any(str(host).startswith("*") for host in spec.get("hosts") or ())
+
+    def entry_deleted(self, before: Object) -> list[PushRequest]:
+        """A ServiceEntry was deleted."""
+        return self._entry_events(before.ref.namespace, (), set(), self.services.pop(before.ref, ()))
+
+    def _entry_events(
+        self, namespace: str, services: tuple[Service, ...], updated: set[Service], deleted: tuple[Service, ...]
+    ) -> list[PushRequest]:
+        keys = {s.key for s in (*updated, *deleted)}
+        keys |= {s.key for s in services if s not in updated and s.resolution in _DNS}
+        requests: list[PushRequest] = []
+        if keys:
+            requests.append(PushRequest(frozenset(keys), reasons=frozenset({SERVICE_UPDATE})))
+        for service in (*services, *deleted):
+            pushed = self._refresh(service.hostname, namespace)
+            if not keys:
+                requests += self._endpoints.request((service.hostname, namespace), pushed)
+        return requests
+
+    def _refresh(self, host: str, namespace: str) -> PushType:
+        """Recompute the shard of a host from all that makes endpoints for it."""
+        making = [(ref, service) for ref, service in self.in_namespace(namespace) if service.hostname == host]
+        if not making:
+            self._endpoints.drop(SHARD, (host, namespace), keep_key=False)
+            return "incremental"
+        found = (e for ref, service in making for e in self._entry_endpoints(self._store.objects[ref], service))
+        return self._endpoints.update(SHARD, (host, namespace), tuple(dict.fromkeys(found)))
+
+    def _entry_endpoints(self, entry: Object, service: Service) -> Iterator[Endpoint]:
+        spec, namespace = entry.spec, entry.ref.namespace
+        inline: list[Mapping[str, Any]] = list(spec.get("endpoints") or ())
+        if service.selector:
+            inline += map(entry_workload, selected_entries(self._store, namespace, service.selector))
+            inline += map(pod_workload, selected_pods(self._store, namespace, service.selector))
+        elif not inline and service.resolution in _DNS:
+            inline = [{"address": service.hostname}]
+        for item in inline:
+            yield from workload_endpoints(item, service, namespace, self._trust_domain)
+
+    # ---- Pods and WorkloadEntries
+
+    def workload_update(self, before: Object | None, written: Object | None) -> list[PushRequest]:
+        """A WorkloadEntry that is new or differs pushes the proxy that runs there."""
+        if written is None or (before is not None and entry_workload(before) == entry_workload(written)):
+            return []
+        address = str(written.spec.get("address") or "")
+        return [PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=address)]
+
+    def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
+        """A Pod or WorkloadEntry came, changed or went: ServiceEntries that select it have other endpoints."""
+        requests: list[PushRequest] = []
+        dns_keys: set[ConfigKey] = set()
+        for _, service in self.in_namespace(namespace):
+            if not service.selector or not picks(service.selector, before, written):
+                continue
+            pushed = self._refresh(service.hostname, namespace)
+            if service.resolution in _DNS:
+                dns_keys.add(service.key)
+            else:
+                requests += self._endpoints.request((service.hostname, namespace), pushed)
+        if dns_keys:
+            requests.append(PushRequest(frozenset(dns_keys), reasons=frozenset({ENDPOINT_UPDATE})))
+        return requests
+
+
+def _target_ports(entry: Object) -> list[Any]:
+    return [port.get("targetPort") for port in entry.spec.get("ports") or ()]

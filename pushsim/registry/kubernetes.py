@@ -1,0 +1,275 @@
+"""Services, EndpointSlices and Pods: istiod's kube controller (§1.3 to §1.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pushsim.conversion import (
+    SERVICE_NAME_LABEL,
+    TLS_MODE_LABEL,
+    account,
+    fqdn,
+    kubernetes_service,
+    pairs,
+    workload_endpoints,
+)
+from pushsim.mesh import Endpoint, Object, Ref, Service
+from pushsim.registry.endpoints import EndpointIndex
+from pushsim.registry.store import Store
+from pushsim.registry.workloads import entry_workload, picks, selected_entries, workload_name
+from pushsim.releases import Rules
+from pushsim.requests import (
+    ENDPOINT_UPDATE,
+    HEADLESS_ENDPOINT_UPDATE,
+    PROXY_UPDATE,
+    SERVICE_UPDATE,
+    PushRequest,
+)
+
+#: The shard of its endpoints.
+SHARD = "Kubernetes"
+_LOCALITY_LABELS = (
+    ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
+    ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
+    ("topology.istio.io/subzone", ""),
+)
+
+Owner = tuple[str, str]  # namespace and name of a Service
+
+
+class KubernetesRegistry:
+    """The Services of a cluster.
+
+    services:  by host name.
+    selecting: those with a selector, by namespace and host name.
+
+    Args:
+        store, endpoints: shared with the other registries.
+    """
+
+    def __init__(self, store: Store, endpoints: EndpointIndex, rules: Rules, trust_domain: str) -> None:
+        self._store, self._endpoints, self._rules, self._trust_domain = store, endpoints, rules, trust_domain
+        self.services: dict[str, Service] = {}
+        self.selecting: dict[str, dict[str, Service]] = {}
+        self._slices: dict[Owner, dict[str, tuple[Endpoint, ...]]] = {}
+        self._slice_refs: dict[Owner, dict[str, Ref]] = {}
+        self._pods_by_ip: dict[str, Ref] = {}
+
+    def fork(self, store: Store, endpoints: EndpointIndex) -> KubernetesRegistry:
+        """An independent copy on copies of what it shares."""
+        copy = KubernetesRegistry(store, endpoints, self._rules, self._trust_domain)
+        copy.services, copy._pods_by_ip = dict(self.services), dict(self._pods_by_ip)
+        copy.selecting = {namespace: dict(services) for namespace, services in self.selecting.items()}
+        copy._slices = {owner: dict(slices) for owner, slices in self._slices.items()}
+        copy._slice_refs = {owner: dict(refs) for owner, refs in self._slice_refs.items()}
+        return copy
+
+    def in_namespace(self, namespace: str) -> Iterator[Service]:
+        """The services of a namespace."""
+        return (self.services[fqdn(ref.name, namespace)] for ref in self._store.placed("Service", namespace))
+
+    # ---- Services
+
+    def service_written(self, before: Object | None, written: Object) -> list[PushRequest]:
+        """A Service was created or replaced."""
+        service = kubernetes_service(written)
+        previous = self.services.get(service.hostname)
+        self.services[service.hostname] = service
+        self._index_selector(previous, service)
+        host = (service.hostname, service.namespace)
+        if self._slice_refs.get((service.namespace, service.name)):
+            # the add handler fills the endpoint index without asking for a push
+            endpoints = self._endpoints_of(service.name, service.namespace)
+            if endpoints:
+                self._endpoints.update(SHARD, host, endpoints)
+        if not self._pushes(previous if before else None, service, added=before is None):
+            return []
+        return [PushRequest(frozenset({service.key}), reasons=frozenset({SERVICE_UPDATE}))]
+
+    def _pushes(self, previous: Service | None, current: Service, *, added: bool) -> bool:
+        rules = self._rules
+        if added and not rules.hidden_silent:
+            return True
+        if rules.service_update == "always":
+            return True
+        if rules.hidden_update_silent:
+            hidden = "~" in current.export_to
+            if previous is None:
+                return not hidden
+            if hidden and "~" in previous.export_to:
+                return False
+        if previous != current:
+            return True
+        return (
+            rules.service_update == "equal-or-target-port"
+            and previous is not None
+            and previous.target_ports != current.target_ports
+        )
+
+    def service_deleted(self, before: Object) -> list[PushRequest]:
+        """A Service was deleted."""
+        service = kubernetes_service(before)
+        self._index_selector(self.services.pop(service.hostname, None), None)
+        self._endpoints.drop(SHARD, (service.hostname, service.namespace), keep_key=False)
+        if self._rules.hidden_silent and "~" in service.export_to:
+            return []
+        return [PushRequest(frozenset({service.key}), reasons=frozenset({SERVICE_UPDATE}))]
+
+    def _index_selector(self, previous: Service | None, current: Service | None) -> None:
+        if previous and previous.selector:
+            self.selecting[previous.namespace].pop(previous.hostname, None)
+        if current and current.selector:
+            self.selecting.setdefault(current.namespace, {})[current.hostname] = current
+
+    # ---- EndpointSlices
+
+    def slice_written(self, written: Object) -> list[PushRequest]:
+        """An EndpointSlice was created or replaced."""
+        name = written.labels.get(SERVICE_NAME_LABEL)
+        if not name:
+            return []
+        owner = (written.ref.namespace, name)
+        self._slice_refs.setdefault(owner, {})[written.ref.name] = written.ref
+        if written.body.get("addressType") != "FQDN":
+            self._slices.setdefault(owner, {})[written.ref.name] = tuple(self._slice_endpoints(written))
+        return self._slice_event(name, written.ref.namespace)
+
+    def slice_deleted(self, before: Object) -> list[PushRequest]:
+        """An EndpointSlice was deleted."""
+        name = before.labels.get(SERVICE_NAME_LABEL)
+        if not name:
+            return []
+        owner = (before.ref.namespace, name)
+        self._slice_refs.get(owner, {}).pop(before.ref.name, None)
+        self._slices.get(owner, {}).pop(before.ref.name, None)
+        return self._slice_event(name, before.ref.namespace)
+
+    def _slice_event(self, name: str, namespace: str) -> list[PushRequest]:
+        rules, host = self._rules, (fqdn(name, namespace), namespace)
+        service = self.services.get(host[0])
+        hidden = service is not None and "~" in service.export_to
+        pushed = self._endpoints.update(SHARD, host, self._endpoints_of(name, namespace))
+        if hidden and rules.hidden_silent:
+            return []
+        requests = self._endpoints.request(host, pushed)
+        if service is not None and service.headless and not (hidden and rules.headless_hidden_silent):
+            requests.append(self._headless_request(service))
+        return requests
+
+    def _headless_request(self, service: Service) -> PushRequest:
+        rules, key = self._rules, service.key
+        if rules.headless_second_request == "dnsname" and all(port.http for port in service.ports):
+            key = key._replace(kind="DNSName")
+        reason = HEADLESS_ENDPOINT_UPDATE if rules.headless_reason else ENDPOINT_UPDATE
+        return PushRequest(frozenset({key}), reasons=frozenset({reason}))
+
+    def _endpoints_of(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
+        """Endpoints of all slices of a service, each address and port once; WorkloadEntries it selects, too."""
+        found: dict[tuple[str, str], Endpoint] = {}
+        for endpoints in self._slices.get((namespace, name), {}).values():
+            for endpoint in endpoints:
+                found.setdefault((endpoint.address, endpoint.port_name), endpoint)
+        service = self.services.get(fqdn(name, namespace))
+        if service is not None and service.selector:
+            for entry in selected_entries(self._store, namespace, service.selector):
+                for endpoint in workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain):
+                    found.setdefault((endpoint.address, endpoint.port_name), endpoint)
+        return tuple(found.values())
+
+    def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:
+        namespace = written.ref.namespace
+        for item in written.body.get("endpoints") or ():
+            ready = (item.get("conditions") or {}).get("ready") is not False
+            if not ready and not self._rules.unready_kept:
+                continue
+            for address in item.get("addresses") or ():
+                ref = item.get("targetRef") or {}
+                if ref.get("kind") == "Pod":
+                    pod = self._store.get(Ref("Pod", str(ref.get("namespace") or namespace), str(ref.get("name"))))
+                    if pod is None:
+                        continue  # istiod waits for the pod's event
+                else:
+                    pod = self._store.get(self._pods_by_ip.get(address, Ref("Pod", "", "")))
+                    if pod is not None and pod.ref.namespace != namespace:
+                        pod = None
+                for port in written.body.get("ports") or ():
+                    yield self._endpoint(str(address), port, pod, item, ready)
+
+    def _endpoint(
+        self, address: str, port: Mapping[str, Any], pod: Object | None, item: Mapping[str, Any], ready: bool
+    ) -> Endpoint:
+        labels = pod.labels if pod else {}
+        node_name = (pod.spec.get("nodeName") if pod else None) or item.get("nodeName")
+        node = self._store.get(Ref("Node", "", str(node_name or "")))
+        zones = node.labels if node else {}
+        locality = labels.get("istio-locality", "").replace(".", "/") or "/".join(
+            zones.get(label) or zones.get(old) or "" for label, old in _LOCALITY_LABELS
+        )
+        identity = ""
+        if pod is not None:
+            service_account = str(pod.spec.get("serviceAccountName") or "default")
+            identity = account(service_account, pod.ref.namespace, self._trust_domain)
+        return Endpoint(
+            address=address,
+            port=int(port.get("port") or 0),
+            port_name=str(port.get("name") or ""),
+            labels=pairs(labels),
+            account=identity,
+            locality=locality.rstrip("/"),
+            healthy=ready,
+            tls=str(labels.get(TLS_MODE_LABEL) or ""),
+            workload=workload_name(pod) if pod else "",
+            network=str(labels.get("topology.istio.io/network") or ""),
+            host=str(item.get("hostname") or ""),
+        )
+
+    # ---- Pods, and WorkloadEntries that Services select
+
+    def pod_written(self, before: Object | None, written: Object) -> list[PushRequest]:
+        """A Pod was created or replaced: its own proxy is pushed, and slices that waited for it are read again."""
+        ip = str(written.status.get("podIP") or "")
+        if not ip:
+            return []
+        self._pods_by_ip[ip] = written.ref
+        requests: list[PushRequest] = []
+        added = before is None or not before.status.get("podIP")
+        relabelled = not added and before is not None and before.labels != written.labels
+        if added or (relabelled and self._rules.pod_labels != "none"):
+            requests.append(PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=ip))
+        if added or (relabelled and self._rules.pod_labels == "proxy-and-endpoints"):
+            requests += self._reread_slices(written.ref)
+        return requests
+
+    def _reread_slices(self, pod: Ref) -> list[PushRequest]:
+        """Convert the slices that name a pod again; services whose endpoints differ now are pushed."""
+        requests: list[PushRequest] = []
+        slices = self._store.placed("EndpointSlice", pod.namespace).values()
+        owners = dict.fromkeys(n for o in slices if (n := o.labels.get(SERVICE_NAME_LABEL)))
+        for name in owners:
+            owner = (pod.namespace, name)
+            written = [self._store.objects[ref] for ref in self._slice_refs[owner].values()]
+            known = self._slices.get(owner, {})
+            read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _names_pod(o, pod.name)}
+            if any(known.get(key) != value for key, value in read.items()):
+                self._slices[owner] = {**known, **read}
+                requests += self._slice_event(name, pod.namespace)
+        return requests
+
+    def pod_deleted(self, before: Object) -> list[PushRequest]:
+        """A Pod was deleted: that alone pushes nobody, its slice's update does."""
+        self._pods_by_ip.pop(str(before.status.get("podIP") or ""), None)
+        return []
+
+    def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
+        """A WorkloadEntry came, changed or went: Services that select it have other endpoints."""
+        requests: list[PushRequest] = []
+        for service in self.selecting.get(namespace, {}).values():
+            if picks(service.selector, before, written):
+                requests += self._slice_event(service.name, namespace)
+        return requests
+
+
+def _names_pod(written: Object, pod: str) -> bool:
+    refs = (item.get("targetRef") or {} for item in written.body.get("endpoints") or ())
+    return any(ref.get("kind") == "Pod" and ref.get("name") == pod for ref in refs)

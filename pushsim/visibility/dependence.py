@@ -1,0 +1,84 @@
+"""Does a change of this key concern the proxies of a scope? istiod's SidecarScope.DependsOnConfig (reference §3.8)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pushsim.mesh import ConfigKey, Service
+
+if TYPE_CHECKING:
+    from pushsim.visibility.scope import Scope
+
+
+def dependence(scope: Scope, key: ConfigKey) -> str:
+    """Why a push of this key concerns the proxies of this scope, "" if it does not."""
+    context, rules = scope.context, scope.context.rules
+    if key.kind in rules.cluster_kinds:
+        if key.namespace == context.root:
+            return f"{key.kind} {key.name} is in the root namespace {key.namespace}"
+        return f"{key.kind} {key.name} is in its namespace" if key.namespace == scope.namespace else ""
+    if key.kind not in rules.known_kinds:
+        return f"{key.kind} {key.name}: sidecars are not scoped by {key.kind}"
+    match key.kind:
+        case "Sidecar":
+            ref = scope.sidecar.ref if scope.sidecar else None
+            own = ref is not None and (key.name, key.namespace) == (ref.name, ref.namespace)
+            return f"Sidecar {key.namespace}/{key.name} is its own" if own else ""
+        case "ServiceEntry" | "Endpoints":
+            return _on_service(scope, key)
+        case "VirtualService":
+            return f"{scope} imports VirtualService {key.namespace}/{key.name}" if key in scope.route_keys else ""
+        case "DestinationRule":
+            return _on_rule(scope, key)
+        case "PeerAuthentication":
+            return _on_peer_authentication(scope, key)
+    return ""
+
+
+def _on_service(scope: Scope, key: ConfigKey) -> str:
+    if key.kind == "Endpoints" and not scope.context.rules.scope_endpoints_key:
+        return ""
+    winner = scope.service(key.name)
+    if any(s is not None and s.namespace == key.namespace for s in (winner, scope.replaced.get(key.name))):
+        return f"{scope} imports {short(key)}{_how(scope, winner)}"
+    return ""
+
+
+def _how(scope: Scope, service: Service | None) -> str:
+    """The entry of the Sidecar, or the VirtualService, by which it imports a service."""
+    if service is None or scope.sidecar is None:
+        return ""
+    for listener, named in zip(scope.listeners, scope.destinations, strict=True):
+        if listener.services(service.hostname):
+            return f" (hosts {listener.importing(service)})"
+        if service.hostname in named:
+            route = named[service.hostname][0][0]
+            return f" (destination of VirtualService {route.key.namespace}/{route.key.name})"
+    return ""
+
+
+def _on_rule(scope: Scope, key: ConfigKey) -> str:
+    written = scope.context.rule_index.by_key.get(key)
+    if written is None:
+        return ""
+    for host in scope.family.hosts_of_rule(written):
+        merged = scope.rules_on(host)
+        if key in [k for rule in merged for k in (rule.keys if scope.context.rules.rule_sources else rule.keys[:1])]:
+            return f"{scope}: DestinationRule {key.namespace}/{key.name} applies to {host}"
+    return ""
+
+
+def _on_peer_authentication(scope: Scope, key: ConfigKey) -> str:
+    policies = scope.context.policies["PeerAuthentication"]
+    if not any((o.ref.name, o.ref.namespace) == (key.name, key.namespace) for o in policies):
+        return ""
+    if key.namespace in (scope.context.root, scope.namespace):
+        return f"PeerAuthentication {key.namespace}/{key.name} is in its or the root namespace"
+    if key.namespace in scope.service_namespaces:
+        return f"{scope} imports services of {key.namespace}, where PeerAuthentication {key.name} is"
+    return ""
+
+
+def short(key: ConfigKey) -> str:
+    """A service's key as people say it: `b.ns-b`, or the host of a ServiceEntry."""
+    return key.name.removesuffix(".svc.cluster.local")

@@ -1,0 +1,64 @@
+"""What the scopes of one PushContext share: hosts that look the same from everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from pushsim.context import PushContext
+from pushsim.hosts import is_wildcard, resolve, subset_of
+from pushsim.memo import Memo
+from pushsim.mesh import Object, Service
+
+#: The namespace part of `hosts` that stands for all.
+ANY = "*"
+
+
+class Family:
+    """The scopes of one PushContext, as far as they are alike.
+
+    memo: what is made of that, by whoever makes it.
+    """
+
+    def __init__(self, context: PushContext) -> None:
+        self.context = context
+        self.memo = Memo()
+
+    @cached_property
+    def neutral(self) -> dict[str, Service]:
+        """Hosts that look the same from everywhere.
+
+        One service, shown to all, no DestinationRule that tells namespaces apart, no listener per endpoint.
+        """
+        touched = self.context.rule_index.telling_apart(self.context.services.common)
+        return {
+            host: service
+            for host, service in self.context.services.common.items()
+            if host not in touched and (service.resolution != "PASSTHROUGH" or all(p.http for p in service.ports))
+        }
+
+    @cached_property
+    def particular(self) -> tuple[str, ...]:
+        """The other hosts, in istiod's order."""
+        hosts = dict.fromkeys(service.hostname for service in self.context.services.ordered)
+        return tuple(host for host in hosts if host not in self.neutral)
+
+    @cached_property
+    def _blocks(self) -> dict[str, tuple[Service, ...]]:
+        by_namespace: dict[str, list[Service]] = {ANY: list(self.neutral.values())}
+        for service in self.neutral.values():
+            by_namespace.setdefault(service.namespace, []).append(service)
+        return {part: tuple(services) for part, services in by_namespace.items()}
+
+    def block(self, namespace: str) -> tuple[Service, ...]:
+        """The neutral services of a namespace (`*`: of all), one object for all who ask."""
+        return self._blocks.get(namespace, ())
+
+    def hosts_of_rule(self, written: Object) -> Iterator[str]:
+        """Hosts in the mesh that a DestinationRule's host covers."""
+        pattern = resolve(str(written.spec.get("host")), written.ref.namespace)
+        by_host = self.context.services.by_host
+        if is_wildcard(pattern):
+            yield from (host for host in by_host if subset_of(host, pattern))
+        elif pattern in by_host:
+            yield pattern

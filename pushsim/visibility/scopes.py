@@ -1,0 +1,44 @@
+"""Which scope a proxy has (reference §3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from pushsim.context import PushContext
+from pushsim.conversion import pairs, selects
+from pushsim.mesh import Object, Proxy
+from pushsim.visibility.family import Family
+from pushsim.visibility.scope import Scope
+
+
+class Scopes:
+    """The scopes of one PushContext, each computed once."""
+
+    def __init__(self, context: PushContext) -> None:
+        self.context = context
+        self.family = Family(context)
+        self._scopes: dict[tuple[str, Object | None, bool], Scope] = {}
+
+    def of(self, proxy: Proxy, labels: Mapping[str, str]) -> Scope:
+        """The scope of a proxy with these workload labels."""
+        if proxy.type != "sidecar":
+            return self._scope(proxy.namespace, None, gateway=True)
+        for sidecar in self.context.sidecars.get(proxy.namespace, ()):
+            selector = sidecar.spec.get("workloadSelector")
+            if selector is None or selects(pairs(selector.get("labels")), labels):
+                return self._scope(proxy.namespace, sidecar)
+        return self._scope(proxy.namespace, self._root_sidecar)
+
+    @cached_property
+    def _root_sidecar(self) -> Object | None:
+        """The oldest Sidecar without selector of the root namespace: that of all namespaces without their own."""
+        sidecars = self.context.sidecars.get(self.context.root, ())
+        return next((s for s in sidecars if "workloadSelector" not in s.spec), None)
+
+    def _scope(self, namespace: str, sidecar: Object | None, *, gateway: bool = False) -> Scope:
+        apart = gateway and self.context.rules.gateway_scope
+        key = (namespace, sidecar, apart)
+        if key not in self._scopes:
+            self._scopes[key] = Scope(self.family, namespace, sidecar, gateway=gateway)
+        return self._scopes[key]
