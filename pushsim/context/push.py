@@ -86,13 +86,15 @@ def build_context(
     number = 0 if previous is None else previous.number + 1
     endpoints = dict(registry.endpoints.shards)
     if previous is None or request.everything(registry.rules):
-        return _new_context(registry, env, number, endpoints)
+        return _new_context(registry, env, number, endpoints, previous)
     if request.endpoints_only(registry.rules):
         return replace(previous, number=number, endpoints=endpoints, memo=Memo())
     return _renewed(registry, previous, frozenset(key.kind for key in request.keys), number, endpoints)
 
 
-def _new_context(registry: Registry, env: Mapping[str, str], number: int, endpoints: Shards) -> PushContext:
+def _new_context(
+    registry: Registry, env: Mapping[str, str], number: int, endpoints: Shards, previous: PushContext | None
+) -> PushContext:
     config = registry.mesh_config
     return PushContext(
         number=number,
@@ -101,7 +103,7 @@ def _new_context(registry: Registry, env: Mapping[str, str], number: int, endpoi
         root=str(config.get("rootNamespace") or "istio-system"),
         mesh_config=config,
         filter_gateways=str(env.get("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", "")).lower() == "true",
-        services=_services(registry),
+        services=_services(registry, previous.services if previous else None),
         routes=_routes(registry),
         rule_index=_rules(registry),
         sidecars=_sidecars(registry),
@@ -125,7 +127,7 @@ def _renewed(
         previous,
         number=number,
         scopes_at=number if rescoped else previous.scopes_at,
-        services=_services(registry) if served else previous.services,
+        services=_services(registry, previous.services) if served else previous.services,
         routes=_routes(registry) if "VirtualService" in kinds else previous.routes,
         rule_index=_rules(registry) if "DestinationRule" in kinds else previous.rule_index,
         sidecars=_sidecars(registry) if rescoped else previous.sidecars,
@@ -138,8 +140,8 @@ def _renewed(
     )
 
 
-def _services(registry: Registry) -> ServiceIndex:
-    return ServiceIndex(registry.services(), _default(registry, "defaultServiceExportTo"), registry.rules)
+def _services(registry: Registry, before: ServiceIndex | None = None) -> ServiceIndex:
+    return ServiceIndex(registry.services(), _default(registry, "defaultServiceExportTo"), registry.rules, before)
 
 
 def _routes(registry: Registry) -> RouteIndex:

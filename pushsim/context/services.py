@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from pushsim.context.audience import PRIVATE, PUBLIC, audience
+from pushsim.memo import Memo
 from pushsim.mesh import Service
 from pushsim.releases import Rules
 
@@ -22,9 +23,12 @@ class ServiceIndex:
         services: of all registries.
         default: mesh-wide defaultServiceExportTo.
         rules: the release.
+        before: the index before: what was made of services that are still the same is kept.
     """
 
-    def __init__(self, services: Iterable[Service], default: frozenset[str], rules: Rules) -> None:
+    def __init__(
+        self, services: Iterable[Service], default: frozenset[str], rules: Rules, before: ServiceIndex | None = None
+    ) -> None:
         self._default, self._rules = default, rules
         by_age = _by_age_then_fqdn if rules.default_scope == "legacy" else _by_age
         self.ordered: tuple[Service, ...] = tuple(sorted(services, key=by_age))
@@ -41,6 +45,8 @@ class ServiceIndex:
             )
             if self._replaces(service, self.exact[host].get(namespace)):
                 self.exact[host][namespace] = service
+        known = before._memos if before else {}
+        self._memos: dict[int, Memo] = {id(s): known.get(id(s)) or Memo() for s in self.ordered}
         self.common: dict[str, Service] = {
             host: found[0]
             for host, found in self.by_host.items()
@@ -51,6 +57,10 @@ class ServiceIndex:
         if known is None or self._rules.index_duplicate == "last":
             return True
         return known.registry != "Kubernetes" and service.registry == "Kubernetes"
+
+    def memo_of(self, service: Service) -> Memo | None:
+        """What is made of a service, by whoever makes it; None for one that is not in the index."""
+        return self._memos.get(id(service))
 
     def visible(self, service: Service, namespace: str) -> bool:
         """istiod's IsServiceVisible, which knows no `~` (§4.3)."""

@@ -12,10 +12,9 @@ routes       RDS
 from pushsim.generators.assignments import Assignments
 from pushsim.generators.clusters import eds_names
 from pushsim.generators.listeners import Listeners
-from pushsim.generators.recipient import Block, Blocks
 from pushsim.generators.routes import Routes
 
-__all__ = ["Block", "Blocks", "Generators", "eds_names"]
+__all__ = ["Generators", "eds_names"]
 
 
 class Generators(Assignments, Listeners, Routes):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from pushsim.generators.clusters import Clusters, eds_names, endpoints_of
-from pushsim.generators.recipient import Block, Blocks
+from pushsim.blocks import Block, Blocks
+from pushsim.generators.clusters import Clusters, endpoints_of
+from pushsim.mesh import Service
 from pushsim.names import ClusterNames, parse_cluster
 from pushsim.resources import LoadAssignment
 
@@ -14,32 +13,35 @@ class Assignments(Clusters):
     """The ClusterLoadAssignments of one proxy."""
 
     def assignments(self, names: ClusterNames | frozenset[str]) -> Blocks:
-        """The assignments of watched clusters; where those are all clusters there are, in their blocks."""
-        memo, proxy = self.context.memo, (self.told, self.view.proxy.type)
+        """The assignments of watched clusters, host by host."""
+        memo, of = self.context.memo, self.content
         if isinstance(names, ClusterNames):
-            return memo.once(lambda: self._all_assignments(names), "EDS", *proxy, of=(self.scope, names))
-        return memo.once(lambda: (self._assignments_of(names),), "EDS of", names, *proxy, of=(self.scope,))
+            return memo.once(lambda: (self._assignments_of(names),), "EDS", self.told, of=(names, *of))
+        return memo.once(lambda: (self._assignments_of(ClusterNames(names)),), "EDS", self.told, names, of=of)
 
-    def _all_assignments(self, names: ClusterNames) -> Blocks:
-        parts = list(map(self._eds_names, self.clusters()[1:]))
-        if self.filtered or len(names) != sum(map(len, parts)) or not all(part <= names.names for part in parts):
-            return (self._assignments_of(names.names),)
-        return tuple(map(self._shared_assignments, parts))
+    def _assignments_of(self, names: ClusterNames) -> Block:
+        return Block.joined(self._assignments_of_host(host, of_host) for host, of_host in names.by_host.items())
 
-    def _eds_names(self, clusters: Block) -> frozenset[str]:
-        return self.scope.family.memo.once(lambda: eds_names([clusters]), "EDS names", of=(clusters,))
+    def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
+        service = self.scope.service(host)
+        if service is None:
+            return self.scope.family.memo.once(
+                lambda: Block(LoadAssignment(name, None, None, "") for name in sorted(names)), "no EDS", names
+            )
+        rule = self.rule_for(service)
+        shards = self.context.endpoints.get((service.hostname, service.namespace))
+        return self.memo_of(service).once(
+            lambda: Block(self._assignment(name, service) for name in sorted(names)),
+            "EDS",
+            names,
+            rule.sources if rule else (),
+            of=(service, shards),
+        )
 
-    def _shared_assignments(self, part: frozenset[str]) -> Block:
-        return self.context.memo.once(lambda: self._assignments_of(part), "EDS", of=(part,))
-
-    def _assignments_of(self, names: Iterable[str]) -> Block:
-        return tuple(map(self.assignment, sorted(names)))
-
-    def assignment(self, name: str) -> LoadAssignment:
-        """The ClusterLoadAssignment of a watched cluster; empty if nothing is known of it any more."""
+    def _assignment(self, name: str, service: Service) -> LoadAssignment:
+        """The ClusterLoadAssignment of a watched cluster; empty if its port is known no more."""
         cluster = parse_cluster(name)
-        service = self.scope.service(cluster.host) if cluster else None
-        if cluster is None or service is None:
+        if cluster is None:
             return LoadAssignment(name, None, None, "")
         port = next((p for p in service.ports if p.number == cluster.port), None)
         if port is None:

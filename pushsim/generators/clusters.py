@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule
-from pushsim.generators.recipient import Block, Blocks, Recipient
+from pushsim.generators.recipient import Recipient
 from pushsim.mesh import Endpoint, Port, Service
 from pushsim.resources import Discovery, InboundCluster, OutboundCluster, StaticCluster
+
+#: Discovery whose clusters hold their endpoints.
+_INLINE = ("STRICT_DNS", "LOGICAL_DNS")
 
 
 class Clusters(Recipient):
@@ -24,8 +28,8 @@ class Clusters(Recipient):
         def made(block: tuple[Service, ...]) -> Block:
             return family.once(lambda: self._clusters_of_all(block), "CDS", *kind, of=(block,))
 
-        last = mine.once(lambda: self._clusters_of_all(own), "CDS", *kind, self.told)
-        return (self.base_clusters(), *map(made, shared), last)
+        particular = [mine.once(lambda: self._clusters_of_all(own), "CDS", *kind, self.told)] if own else []
+        return (self.base_clusters(), *map(made, shared), *particular)
 
     def clusters_of_services(self, services: tuple[Service, ...]) -> Block:
         """The clusters of these services of the scope, one object for all proxies that get the same."""
@@ -34,14 +38,20 @@ class Clusters(Recipient):
         return self.context.memo.once(lambda: self._clusters_of_all(services), "CDS of", *kind, of=of)
 
     def _clusters_of_all(self, services: Iterable[Service]) -> Block:
-        return tuple(cluster for service in services for cluster in self.clusters_of(service))
+        return Block.joined(map(self.clusters_of, services))
 
     def base_clusters(self) -> Block:
         """Clusters that every CDS response holds."""
-        if not self.sidecar:
-            return (StaticCluster("BlackHoleCluster"),)
-        static = ("BlackHoleCluster", "PassthroughCluster", self.rules.inbound_passthrough)
-        return (*(StaticCluster(name) for name in static), *self.inbound_clusters())
+        targets, sidecar = self.view.targets, self.scope.sidecar
+        memo = self.memo_of(targets[0].service) if targets else self.scope.memo
+        return memo.once(lambda: Block(self._base()), "base", self.view.proxy.type, of=(targets, sidecar))
+
+    def _base(self) -> Iterator[StaticCluster | InboundCluster]:
+        yield StaticCluster("BlackHoleCluster")
+        if self.sidecar:
+            yield StaticCluster("PassthroughCluster")
+            yield StaticCluster(self.rules.inbound_passthrough)
+            yield from self.inbound_clusters()
 
     def inbound_clusters(self) -> list[InboundCluster]:
         """One per target port of the proxy's services, or per ingress listener of its Sidecar."""
@@ -68,16 +78,24 @@ class Clusters(Recipient):
                 return "EDS" if self.view.proxy.type == "router" else "ORIGINAL_DST"
         return None
 
-    def clusters_of(self, service: Service) -> Iterator[OutboundCluster]:
+    def clusters_of(self, service: Service) -> Block:
         """The clusters of one service: each port, and each subset of the DestinationRule that applies."""
-        discovery = self.discovery(service)
-        if discovery is None:
-            return
-        rule = self.rule_for(service)
+        discovery, rule, accounts = self.discovery(service), self.rule_for(service), self.accounts(service)
+        shards = self.scope.context.instances.get((service.hostname, service.namespace))
+        told = (discovery, self.view.gateway.passthrough, rule.sources if rule else (), accounts)
+        return self.memo_of(service).once(
+            lambda: Block(self._clusters_of(service, discovery, rule, accounts) if discovery else ()),
+            "CDS",
+            *told,
+            of=(service, shards if discovery in _INLINE else None),
+        )
+
+    def _clusters_of(
+        self, service: Service, discovery: Discovery, rule: MergedRule | None, accounts: tuple[str, ...]
+    ) -> Iterator[OutboundCluster]:
         sources = rule.sources if rule else ()
-        accounts = self.accounts(service)
         subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
-        inline = discovery in ("STRICT_DNS", "LOGICAL_DNS")
+        inline = discovery in _INLINE
         instances = self.scope.context.instances_of(service) if inline else ()
         for port in service.ports:
             if port.protocol == "UDP":
@@ -95,7 +113,9 @@ class Clusters(Recipient):
     def accounts(self, service: Service) -> tuple[str, ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted."""
         known = self.scope.context.accounts.get((service.hostname, service.namespace), frozenset())
-        return tuple(sorted({*known, *service.accounts}))
+        return self.memo_of(service).once(
+            lambda: tuple(sorted({*known, *service.accounts})), "accounts", of=(service, known)
+        )
 
 
 def endpoints_of(known: tuple[Endpoint, ...], port: Port, subset: str, rule: MergedRule | None) -> tuple[Endpoint, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from pushsim.blocks import Block, Blocks
 from pushsim.conversion import parse_protocol
-from pushsim.generators.recipient import ANY_ADDRESS, Block, Blocks, Recipient, gateway_names, services_of
+from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, services_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
 from pushsim.resources import Listener
@@ -21,14 +22,14 @@ class Listeners(Recipient):
     def listeners(self) -> Blocks:
         """Every listener: a sidecar's two virtual ones, then the outbound ones."""
         if not self.sidecar:
-            return (tuple(self._gateway_listeners()),)
+            return (Block(self._gateway_listeners()),)
         return (self._virtual_listeners(), self._outbound())
 
     def routes_by_listener(self, blocks: Blocks) -> Mapping[str, frozenset[str]]:
         """RDS names that listeners refer to, by listener: one object for all sidecars that share the outbound ones."""
         if not self.sidecar:
             return self._routes_by_listener(blocks)
-        return self.scope.memo.once(lambda: self._routes_by_listener(blocks), "LDS routes", of=(blocks[-1],))
+        return blocks[-1].memo.once(lambda: self._routes_by_listener(blocks), "LDS routes")
 
     def _routes_by_listener(self, blocks: Blocks) -> dict[str, frozenset[str]]:
         listeners = (r for block in blocks for r in block if isinstance(r, Listener))
@@ -48,22 +49,28 @@ class Listeners(Recipient):
 
     def _virtual_listeners(self) -> Block:
         targets = self.view.targets
-        return self.scope.memo.once(lambda: _virtual_listeners(targets), "virtual", targets)
+        memo = self.memo_of(targets[0].service) if targets else self.scope.memo
+        return memo.once(lambda: Block(_virtual_listeners(targets)), "virtual", of=(targets,))
 
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
-        own = self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
-        return self.scope.memo.once(lambda: tuple(self._outbound_sockets().values()), "LDS", own)
+        own, memo = self._own_endpoint, self.scope.family.memo
+        return memo.once(lambda: Block(self._outbound_sockets().values()), "LDS", own, of=self.scope.content)
+
+    @property
+    def _own_endpoint(self) -> str:
+        """Its address, if it is an endpoint that others have a listener for."""
+        return self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
 
     @property
     def _listening_endpoints(self) -> frozenset[str]:
         """Addresses of endpoints that have a listener of their own."""
 
         def found() -> frozenset[str]:
-            services = (s for s in self.scope.blocks[-1] if s.resolution == "PASSTHROUGH")  # shared ones have none
+            services = (s for s in self.scope.all_services if s.resolution == "PASSTHROUGH")
             return frozenset(e.address for s in services for e in self.scope.context.instances_of(s))
 
-        return self.scope.memo.once(found, "listening")
+        return self.scope.family.memo.once(found, "listening", of=self.scope.content)
 
     def _outbound_sockets(self) -> dict[_Socket, Listener]:
         listeners = self.scope.listeners
@@ -86,17 +93,18 @@ class Listeners(Recipient):
         """The listeners of a scope with one egress listener on all ports, from the scope's blocks."""
         *shared, own = self.scope.blocks
         pulled = self.scope.pulled_only
+        parts = [self._of_shared(block, bind) for block in shared]
+        if own:
+            parts.append(self._of_services((s for s in own if s.hostname not in pulled), bind))
         found: dict[_Socket, Listener] = {}
-        for part in (
-            *(self._of_shared(block, bind) for block in shared),
-            self._of_services((s for s in own if s.hostname not in pulled), bind),
-        ):
+        for part in parts:
             for socket, listener in part.items():
                 found[socket] = _joined(found.get(socket), listener)
         return found
 
     def _of_shared(self, block: tuple[Service, ...], bind: str) -> dict[_Socket, Listener]:
-        return self.scope.family.memo.once(lambda: self._of_services(block, bind), "LDS", bind, of=(block,))
+        own, memo = self._own_endpoint, self.scope.family.memo
+        return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, own, of=(block,))
 
     def _of_services(self, services: Iterable[Service], bind: str) -> dict[_Socket, Listener]:
         found: dict[_Socket, list[Listener]] = {}
@@ -166,7 +174,7 @@ class Listeners(Recipient):
         )
 
 
-def _virtual_listeners(targets: tuple[Target, ...]) -> Block:
+def _virtual_listeners(targets: tuple[Target, ...]) -> tuple[Listener, ...]:
     return (
         Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001),
         Listener(

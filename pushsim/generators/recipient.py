@@ -7,15 +7,11 @@ from functools import cached_property
 
 from pushsim.context import MergedRule, PushContext, applying
 from pushsim.dependencies import View, attached
+from pushsim.memo import Memo
 from pushsim.mesh import Object, Service
-from pushsim.resources import Resource
 from pushsim.visibility import EgressListener
 
 ANY_ADDRESS = "0.0.0.0"
-
-#: Resources that proxies share as one object, and a response as several of them.
-Block = tuple[Resource, ...]
-Blocks = tuple[Block, ...]
 
 
 class Recipient:
@@ -37,9 +33,18 @@ class Recipient:
         """Its labels, as far as they tell it from other proxies of its scope: where a DestinationRule selects some."""
         return tuple(sorted(self.view.proxy.labels.items())) if self.context.rule_index.selective else ()
 
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All of its scope and labels that decides its outbound resources, told apart by identity."""
+        return (self.scope,) if self.told else self.scope.content
+
     def rule_for(self, service: Service) -> MergedRule | None:
         """The DestinationRule this proxy uses for a service."""
         return applying(self.scope.rules_for(service), self.view.proxy.labels)
+
+    def memo_of(self, service: Service) -> Memo:
+        """What is made of a service of its scope: kept as long as the service stays as it is."""
+        return self.scope.context.services.memo_of(service) or self.scope.memo
 
     def has_clusters(self, service: Service) -> bool:
         """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, a router has clusters only of services its routes name."""

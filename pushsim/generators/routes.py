@@ -21,7 +21,12 @@ class Routes(Recipient):
         """One route configuration of a watched name; a sidecar's is shared by all proxies of its scope."""
         if not self.sidecar:
             return self._gateway_route(name)
-        return self.scope.memo.once(lambda: self._sidecar_route(name), "RDS", name)
+        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", name, of=self.routed)
+
+    @property
+    def routed(self) -> tuple[object, ...]:
+        """All of its scope that decides its routes, told apart by identity."""
+        return (self.scope,) if any(egress.routes for egress in self.scope.listeners) else self.scope.content
 
     def _gateway_route(self, name: str) -> RouteConfiguration:
         servers = self.view.gateway.routes.get(name, ())

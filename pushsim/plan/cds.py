@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 
-from pushsim.generators import Blocks, eds_names
+from pushsim.blocks import Blocks
+from pushsim.generators import eds_names
 from pushsim.hosts import resolve, subset_of
 from pushsim.memo import Memo
 from pushsim.mesh import ConfigKey, Object, Service

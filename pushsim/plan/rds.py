@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pushsim.generators import Block, Generators
+from pushsim.blocks import Block
+from pushsim.generators import Generators
 from pushsim.plan.pushing import Pushing
 from pushsim.plan.state import Response
 
@@ -16,11 +17,11 @@ def configurations(generators: Generators, names: frozenset[str], *, solicited: 
     """The RDS response with these names."""
 
     def made() -> Block:
-        return tuple(map(generators.route, sorted(names)))
+        return Block(map(generators.route, sorted(names)))
 
     if not generators.sidecar:
         return Response("RDS", (made(),), solicited=solicited)
-    block = generators.context.memo.once(made, "RDS of", names, of=(generators.scope,))
+    block = generators.scope.family.memo.once(made, "RDS of", names, of=generators.routed)
     return Response("RDS", (block,), solicited=solicited)
 
 

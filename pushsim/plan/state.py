@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from pushsim.blocks import Blocks
 from pushsim.context import PushContext
 from pushsim.dependencies import Decision, View
 from pushsim.gateways import MergedGateway
-from pushsim.generators import Blocks
 from pushsim.mesh import Mode, Proxy, Xds
 from pushsim.names import NO_NAMES, ClusterNames
 from pushsim.registry import Registry, Target

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import count
 
 import numpy as np
 
 from pushsim import planner as ask
+from pushsim.blocks import Block, Blocks
 from pushsim.context import PushContext
-from pushsim.generators import Block
-from pushsim.memo import Recent
 from pushsim.mesh import ConfigKey
 from pushsim.plan import ProxyState, Push, Response
 from pushsim.resources import LoadAssignment, OutboundCluster, RouteConfiguration
@@ -19,11 +17,8 @@ from pushsim.resources import LoadAssignment, OutboundCluster, RouteConfiguratio
 #: Kinds whose key stands for a host.
 HOST_KINDS = frozenset({"ServiceEntry", "Endpoints", "DNSName"})
 
-#: Resources in all the responses whose views are remembered, and likewise in their blocks.
-_REMEMBERED = 1 << 18
-
-#: Cells, with how many resources and how many units are in each.
-_Columns = tuple[ask.Cells, ask.Cells, ask.Cells]
+#: By cell, how many resources and how many units are in it.
+_Contents = dict[int, tuple[int, int]]
 
 
 class Cells:
@@ -32,7 +27,6 @@ class Cells:
     def __init__(self) -> None:
         self._numbers: dict[Hashable, int] = {}
         self._of: dict[Hashable, set[int]] = {}
-        self._views, self._parts = Recent(_REMEMBERED), Recent(_REMEMBERED)
         self._view_numbers = count()
 
     def evicted(self, owners: Iterable[Hashable]) -> ask.Cells:
@@ -45,39 +39,45 @@ class Cells:
         if response.xds == "LDS":
             return None
         kind = (state.proxy.type, state.scope.namespace if response.xds == "RDS" else "")
-        return self._views.once(
-            lambda: self._view(response, kind), response.xds, kind, of=response.blocks, weight=response.count
-        )
+        blocks = response.blocks[1:] if response.xds == "CDS" else response.blocks  # the first has no cached ones
+        if not blocks:
+            return None
+        largest = max(blocks, key=len)
+        return largest.memo.once(lambda: self._view(blocks, kind), "view", kind, of=(self, *blocks))
 
-    def _view(self, response: Response, kind: tuple[str, str]) -> ask.View | None:
-        parts = [self._part(response.xds, block, kind) for block in response.blocks]
-        cells, resources, units = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return ask.View(next(self._view_numbers), cells, resources, units) if len(cells) else None
+    def _view(self, blocks: Blocks, kind: tuple[str, str]) -> ask.View | None:
+        found: _Contents = {}
+        for block in blocks:
+            for leaf in block.leaves:
+                for cell, (resources, units) in self._contents(leaf, kind).items():
+                    known = found.get(cell)
+                    found[cell] = (resources, units) if known is None else (known[0] + resources, known[1] + units)
+        if not found:
+            return None
+        cells = np.fromiter(found, dtype=np.int32, count=len(found))
+        amounts = np.array(list(found.values()), dtype=np.int32)
+        return ask.View(next(self._view_numbers), cells, amounts[:, 0].copy(), amounts[:, 1].copy())
 
-    def _part(self, xds: str, block: Block, kind: tuple[str, str]) -> _Columns:
-        return self._parts.once(lambda: self._columns(xds, block, kind), kind, of=(block,), weight=len(block))
+    def _contents(self, leaf: Block, kind: tuple[str, str]) -> _Contents:
+        return leaf.memo.once(lambda: self._contents_of(leaf, kind), "cells", kind, of=(self,))
 
-    def _columns(self, xds: str, block: Block, kind: tuple[str, str]) -> _Columns:
-        resources: Counter[int] = Counter()
-        units: Counter[int] = Counter()
-        for cell, unit in self._cached(xds, block, kind):
-            resources[cell] += 1
-            units[cell] += unit
-        columns = (list(resources), list(resources.values()), [units[cell] for cell in resources])
-        first, second, third = (np.array(column, dtype=np.int32) for column in columns)
-        return first, second, third
-
-    def _cached(self, xds: str, block: Block, kind: tuple[str, str]) -> Iterator[tuple[int, int]]:
-        """(cell, units) of each cached resource."""
-        for resource in block:
+    def _contents_of(self, leaf: Block, kind: tuple[str, str]) -> _Contents:
+        found: _Contents = {}
+        for resource in leaf:
             if isinstance(resource, OutboundCluster):
-                host = resource.service.hostname
-                yield self._cell((xds, host, kind), host), 0
+                host, units = resource.service.hostname, 0
+                cell = self._cell(("CDS", host, kind), host)
             elif isinstance(resource, LoadAssignment) and resource.service is not None:
-                host = resource.service.hostname
-                yield self._cell((xds, host, kind), host), len(resource.endpoints)
+                host, units = resource.service.hostname, len(resource.endpoints)
+                cell = self._cell(("EDS", host, kind), host)
             elif isinstance(resource, RouteConfiguration) and resource.name.isdigit():
-                yield self._cell((xds, resource.name, kind), f"route {resource.name}"), len(resource.services)
+                units = len(resource.services)
+                cell = self._cell(("RDS", resource.name, kind), f"route {resource.name}")
+            else:
+                continue
+            known = found.get(cell, (0, 0))
+            found[cell] = (known[0] + 1, known[1] + units)
+        return found
 
     def _cell(self, key: Hashable, owner: Hashable) -> int:
         """The number of a cell; `owner` is the host (or "route NAME") whose change evicts it."""

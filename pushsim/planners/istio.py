@@ -13,7 +13,6 @@ from pushsim import planner as ask
 from pushsim import releases
 from pushsim.conversation import Conversation
 from pushsim.dependencies import Decision
-from pushsim.memo import Recent
 from pushsim.mesh import Change, ConfigKey, Mesh, Proxy, Ref
 from pushsim.names import host_of
 from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
@@ -72,8 +71,7 @@ class IstioPlanner:
         self._scopes = 0
         self._connected: dict[tuple[int, int], ask.Planned] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
-        self._merged = Recent(1 << 12)
-        self._work = Recent(1 << 18)
+        self._merged: dict[tuple[int, int], PushRequest] = {}
 
     @property
     def groups(self) -> Sequence[ask.Group]:
@@ -126,6 +124,7 @@ class IstioPlanner:
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
+        self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
 
     # ---- proxies
 
@@ -172,7 +171,9 @@ class IstioPlanner:
         alone = PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}))
         if first > last:
             return alone
-        merged = self._merged.once(lambda: self._merge(first, last), first, last)
+        if (first, last) not in self._merged:
+            self._merged[first, last] = self._merge(first, last)
+        merged = self._merged[first, last]
         return merged.merge(alone, self._rules) if forced else merged
 
     def _merge(self, first: int, last: int) -> PushRequest:
@@ -222,10 +223,6 @@ class IstioPlanner:
         return ask.Scope(number, lock, of_scope(state.scope, push.context, self._rules))
 
     def _response(self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...]) -> ask.Response:
-        def work() -> ask.Counts:
-            return of_response(response, state)
-
-        shared = response.xds in ("LDS", "RDS")  # that of CDS and EDS is quickly counted
         return ask.Response(
             response.xds,
             response.count,
@@ -233,7 +230,7 @@ class IstioPlanner:
             len(response.removed),
             response.solicited,
             self._cells.view(response, state),
-            self._work.once(work, of=response.blocks, weight=response.count) if shared else work(),
+            of_response(response, state),
             shows,
         )
 

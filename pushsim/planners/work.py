@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from pushsim import planner as ask
+from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.mesh import ConfigKey, Service
 from pushsim.plan import ProxyState, Response
@@ -54,40 +56,55 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
     work: Counter[str] = Counter()
     match response.xds:
         case "CDS":
-            inbound = sum(isinstance(cluster, InboundCluster) for cluster in response.blocks[0])
-            work["cds.inbound"] = inbound
-            work["cds.static"] = len(response.blocks[0]) - inbound
+            base = response.blocks[0]
+            work["cds.inbound"] = base.total(_count_inbound, "inbound")
+            work["cds.static"] = len(base) - work["cds.inbound"]
         case "EDS":
             work["eds.walked"] = len(state.clusters)
         case "LDS":
-            for listener in response.resources:
-                assert isinstance(listener, Listener)
-                _count_listener(work, listener)
+            for block in response.blocks:
+                work.update(block.memo.once(partial(_of_listeners, block), "work"))
         case "RDS":
-            for route in response.resources:
-                assert isinstance(route, RouteConfiguration)
-                work["rds.keys"] += len(route.services)
-                if not route.name.isdigit():
-                    work["rds.hosts"] += len(route.services) + len(route.virtual_services)
+            for block in response.blocks:
+                work.update(block.memo.once(partial(_of_routes, block), "work"))
     return dict(work)
 
 
-def _count_listener(work: Counter[str], listener: Listener) -> None:
-    match listener.kind:
-        case "http" | "auto":
-            work["lds.http"] += 1
-        case "virtualInbound":
-            work["lds.inbound"] += 1
-        case "gateway":
-            work["lds.http"] += 1
-            work["lds.chains"] += len(listener.servers)
-        case _:
-            work["lds.tcp"] += 1
+def _count_inbound(block: Block) -> int:
+    return sum(isinstance(cluster, InboundCluster) for cluster in block)
+
+
+def _of_listeners(block: Block) -> Counter[str]:
+    work: Counter[str] = Counter()
+    for listener in block:
+        assert isinstance(listener, Listener)
+        match listener.kind:
+            case "http" | "auto":
+                work["lds.http"] += 1
+            case "virtualInbound":
+                work["lds.inbound"] += 1
+            case "gateway":
+                work["lds.http"] += 1
+                work["lds.chains"] += len(listener.servers)
+            case _:
+                work["lds.tcp"] += 1
+    return work
+
+
+def _of_routes(block: Block) -> Counter[str]:
+    work: Counter[str] = Counter()
+    for route in block:
+        assert isinstance(route, RouteConfiguration)
+        work["rds.keys"] += len(route.services)
+        if not route.name.isdigit():
+            work["rds.hosts"] += len(route.services) + len(route.virtual_services)
+    return work
 
 
 def shape_of(state: ProxyState) -> ask.Shape:
     """What a proxy in this state holds."""
-    clusters, endpoints, hosts = state.scope.memo.once(lambda: _held(state.scope), "shape")
+    scope = state.scope
+    clusters, endpoints, hosts = scope.family.memo.once(lambda: _held(scope), "shape", of=scope.content)
     inbound = len({target.target_port for target in state.targets})
     listeners = max(2, len(state.listening.by_listener))
     return ask.Shape(

@@ -35,9 +35,12 @@ class Envelope:
 
     def length(self, xds: Xds, resources: Iterable[tuple[str, int]], removed: Sequence[str]) -> int:
         """Length of a response with (name, length of its value) resources and removed names."""
-        url = len(TYPE_URLS[xds])
-        total = self._fixed + text(url)
+        return self._fixed + text(len(TYPE_URLS[xds])) + self.framed(xds, resources) + texts(removed)
+
+    def framed(self, xds: Xds, resources: Iterable[tuple[str, int]]) -> int:
+        """What (name, length of its value) resources add to a response."""
+        total, url = 0, text(len(TYPE_URLS[xds]))
         for name, size in resources:
-            packed = framed(text(url) + (framed(size) if size else 0))
+            packed = framed(url + (framed(size) if size else 0))
             total += framed(text(len(name.encode())) + packed) if self._delta else packed
-        return total + texts(removed)
+        return total

@@ -7,8 +7,8 @@ and added up. And a resource that was priced before, for a proxy with the same p
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pushsim.mesh import Endpoint, Mode, Object, Proxy, Xds
@@ -35,9 +35,6 @@ from pushsim.sizes.routes import RouteMeter
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
-
-#: Resources remembered by identity for each kind of proxy; beyond it, memory is worth more.
-_REMEMBERED = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,12 +63,9 @@ class _View:
     endpoints: EndpointModes
     patches: tuple[Patch, ...]
     builder: ListenerBuilder
-    cluster_key: int = 0
-    key: tuple[object, ...] = ()
-    sizes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
-    common: dict[int, tuple[Resource, int]] = field(default_factory=dict)
-    routes: dict[int, tuple[Resource, int]] = field(default_factory=dict)
-    listeners: dict[int, tuple[Resource, int]] = field(default_factory=dict)
+    cluster_key: int
+    key: tuple[object, ...]
+    told: Mapping[str, int]
 
     def disabled(self, namespace: str) -> bool:
         """Whether a namespace's services take no mTLS at all."""
@@ -101,8 +95,7 @@ class Sizer:
         self._views: dict[tuple[object, ...], _View] = {}
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
-        # sizes that proxies share: clusters and assignments by type and policies, routes by namespace
-        self._shared: dict[tuple[object, ...], dict[int, tuple[Resource, int]]] = {}
+        self._told: dict[tuple[object, ...], int] = {}
 
     def response_bytes(self, xds: Xds, resources: Sequence[tuple[str, int]], removed: Sequence[str] = ()) -> int:
         """Length of a whole response, of (name, `resource_bytes`) pairs and removed names."""
@@ -110,26 +103,20 @@ class Sizer:
 
     def resource_bytes(self, resource: Resource, proxy: Proxy, policies: Policies) -> int:
         """Length of a resource's value, as this proxy gets it."""
-        view = self._view(proxy, policies)
-        remembered = view.sizes
-        if isinstance(resource, (OutboundCluster, LoadAssignment)):
-            remembered = view.common
-        elif isinstance(resource, RouteConfiguration) and not resource.virtual_services:
-            remembered = view.routes
-        elif isinstance(resource, Listener):
-            remembered = view.listeners
-        known = remembered.get(id(resource))
-        if known is not None and known[0] is resource:
-            return known[1]
-        size = self._measure(resource, proxy, view)
-        if len(remembered) >= _REMEMBERED:
-            remembered.clear()
-        remembered[id(resource)] = (resource, size)
-        return size
+        return self._measure(resource, proxy, self._view(proxy, policies))
 
-    def listener_key(self, proxy: Proxy, policies: Policies) -> Hashable:
-        """Proxies of equal keys have listeners of equal lengths."""
-        return self._view(proxy, policies).key
+    def framed_bytes(self, xds: Xds, resources: Iterable[Resource], proxy: Proxy, policies: Policies) -> int:
+        """What resources add to the length of a response."""
+        view = self._view(proxy, policies)
+        priced = ((resource.name, self._measure(resource, proxy, view)) for resource in resources)
+        return self._envelope.framed(xds, priced)
+
+    def told(self, xds: Xds, proxy: Proxy, policies: Policies, *, plain: bool = False) -> int:
+        """Proxies of equal numbers get the same resources of a type in equal lengths.
+
+        plain: they are routes in which no VirtualService or DestinationRule has a say.
+        """
+        return self._view(proxy, policies).told["plain" if plain else xds]
 
     def _measure(self, resource: Resource, proxy: Proxy, view: _View) -> int:
         match resource:
@@ -276,17 +263,25 @@ class Sizer:
             proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries,
             modes.mode, *sorted(modes.ports.items()), policies.envoy_filters if found else (),
         )  # fmt: skip
+        common = (proxy.type, policies.peer_authentications, merged)
+        plain = (proxy.type, proxy.namespace, key if proxy.type == "router" else ())
+        routes = (*plain, tuple(sorted(proxy.labels.items())))
+        by_type: dict[str, tuple[object, ...]] = {
+            "CDS": common,
+            "EDS": common,
+            "LDS": key,
+            "RDS": routes,
+            "plain": plain,
+        }
         return _View(
             modes,
             namespace_modes(policies.peer_authentications, root),
             EndpointModes(policies.peer_authentications, root),
             found,
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
-            common=self._shared.setdefault(("common", proxy.type, policies.peer_authentications, merged), {}),
-            routes=self._shared.setdefault(("routes", proxy.type, proxy.namespace), {}),
-            listeners=self._shared.setdefault(("listeners", *key), {}),
-            cluster_key=merged,
-            key=key,
+            merged,
+            key,
+            {xds: self._told.setdefault((xds, *by), len(self._told)) for xds, by in by_type.items()},
         )
 
 

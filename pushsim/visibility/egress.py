@@ -53,6 +53,8 @@ class EgressListener:
         port = spec.get("port") or {}
         number = int(port.get("number") or 0)
         self.port = number if number and str(port.get("protocol") or "").upper() != "HTTP_PROXY" else 0
+        #: It listens elsewhere than where its services are.
+        self.special = bool(spec.get("port") or spec.get("bind") or spec.get("captureMode"))
         self._found: dict[str, tuple[Service, ...]] = {}
 
     def services(self, host: str) -> tuple[Service, ...]:

@@ -26,16 +26,10 @@ class Family:
 
     @cached_property
     def neutral(self) -> dict[str, Service]:
-        """Hosts that look the same from everywhere.
-
-        One service, shown to all, no DestinationRule that tells namespaces apart, no listener per endpoint.
-        """
-        touched = self.context.rule_index.telling_apart(self.context.services.common)
-        return {
-            host: service
-            for host, service in self.context.services.common.items()
-            if host not in touched and (service.resolution != "PASSTHROUGH" or all(p.http for p in service.ports))
-        }
+        """Hosts that look the same from everywhere: one service, shown to all, no rule that tells namespaces apart."""
+        common = self.context.services.common
+        touched = self.context.rule_index.telling_apart(common)
+        return {host: service for host, service in common.items() if host not in touched} if touched else common
 
     @cached_property
     def particular(self) -> tuple[str, ...]:

@@ -177,6 +177,13 @@ class Scope:
         ]
         return (*shared, tuple(own))
 
+    @cached_property
+    def content(self) -> tuple[object, ...]:
+        """What decides the resources made of its services, to be told apart by identity: scopes may share it."""
+        *shared, own = self.blocks
+        plain = len(self.listeners) == 1 and not self.listeners[0].special
+        return tuple(shared) if plain and not own else (self,)
+
     @property
     def all_services(self) -> Iterator[Service]:
         """Every service of the scope."""

@@ -1,0 +1,58 @@
+"""Blocks: resources that proxies share as one object, with what is made of them (their bytes, their names)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator
+
+from pushsim.memo import Memo
+from pushsim.resources import Resource
+
+
+class Block:
+    """Some resources, or smaller blocks as one.
+
+    parts: the smaller blocks; those of clusters and assignments are of one host each.
+    memo:  what is made of it, by whoever makes it; kept as long as the block is.
+
+    >>> len(Block.joined([Block(), Block()]))
+    0
+    """
+
+    __slots__ = ("_count", "_resources", "memo", "parts")
+
+    def __init__(self, resources: Iterable[Resource] = ()) -> None:
+        self._resources = tuple(resources)
+        self.parts: tuple[Block, ...] = ()
+        self._count = len(self._resources)
+        self.memo = Memo()
+
+    @classmethod
+    def joined(cls, parts: Iterable[Block]) -> Block:
+        """These blocks as one."""
+        block = cls()
+        block.parts = tuple(parts)
+        block._count = sum(map(len, block.parts))
+        return block
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Resource]:
+        yield from self._resources
+        for part in self.parts:
+            yield from part
+
+    @property
+    def leaves(self) -> tuple[Block, ...]:
+        """The smallest blocks in it."""
+        return self.parts or (self,)
+
+    def total(self, measure: Callable[[Block], int], *key: Hashable, of: tuple[object, ...] = ()) -> int:
+        """Sum of a measure over its smallest blocks; each is measured once for a key (see `memo`)."""
+        if not self.parts:
+            return self.memo.once(lambda: measure(self), *key, of=of)
+        return self.memo.once(lambda: sum(part.total(measure, *key, of=of) for part in self.parts), *key, of=of)
+
+
+#: A response holds several of them.
+Blocks = tuple[Block, ...]
