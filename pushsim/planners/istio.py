@@ -1,7 +1,8 @@
 """`IstioPlanner`: one istiod replica.
 
 It numbers requests, pushes and states, remembers plans by (group, state, interval of pushes), prices responses, and
-says which cells of the cache and how much work they stand for.
+says which cells of the cache and how much work they stand for. Groups that differ only in what is their own share
+states, and what is decided of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pushsim.mesh import Change, ConfigKey, Mesh, Proxy, Ref
 from pushsim.names import host_of
 from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
-from pushsim.planners.work import inventory_of, of_push, of_response, of_scope, shape_of
+from pushsim.planners.states import States
+from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
 from pushsim.pricing import Pricing
 from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.settings import Variant
@@ -65,12 +67,11 @@ class IstioPlanner:
         self._keys: dict[int, frozenset[ConfigKey]] = {}
         self._asked: list[_Asked] = []
         self._pushes: dict[int, Push] = {}
-        self._states: dict[int, ProxyState] = {}
-        self._shapes: dict[ask.Shape, ask.Shape] = {}
-        self._shape_of: list[ask.Shape] = []
+        self._states = States(self._groups, changes, everyone, self._rules)
         self._scopes = 0
         self._connected: dict[tuple[int, int], ask.Planned] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
+        self._spared: dict[tuple[int, int, int], ask.Planned] = {}
         self._merged: dict[tuple[int, int], PushRequest] = {}
 
     @property
@@ -119,11 +120,11 @@ class IstioPlanner:
         return ask.Push(number, of_push(before, made.context, merged.keys), evicts, everything)
 
     def keep(self, states: Collection[int], push: int) -> None:
-        kept = set(states)
-        self._states = {number: state for number, state in self._states.items() if number in kept}
+        self._states.keep(states)
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
+        self._spared = {key: planned for key, planned in self._spared.items() if key[2] >= push}
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
 
     # ---- proxies
@@ -137,18 +138,25 @@ class IstioPlanner:
             work = {"proxy.states": 1, "proxy.targets": len(made.state.targets)}
             responses = tuple(self._response(r, made.state, at, ()) for r in made.responses)
             scope = self._scope(made.state, at)
-            self._connected[group, push] = ask.Planned(True, self._number(made.state), responses, work, scope)
+            number = self._states.number(group, made.state)
+            self._connected[group, push] = ask.Planned(True, number, responses, work, scope)
         return self._connected[group, push]
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
         key = (group, state, first, last, forced)
         if key not in self._plans:
-            self._plans[key] = self._plan(state, first, last, forced)
+            request = self._interval(first, last, forced)
+            shared = self._states.shares(group, state, request, self._istiod.registry)
+            planned = self._spared.get((state, first, last)) if shared else None
+            if planned is None:
+                planned = self._plan(group, state, first, last, request)
+                if shared and not planned.needed:
+                    self._spared[state, first, last] = planned
+            self._plans[key] = planned
         return self._plans[key]
 
-    def _plan(self, state: int, first: int, last: int, forced: bool) -> ask.Planned:
-        before, push = self._states[state], self._pushes[last]
-        request = self._interval(first, last, forced)
+    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> ask.Planned:
+        before, push = self._states.of(group, state), self._pushes[last]
         planned = plan(before, request, push)
         after, decision = planned.state, planned.decision
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
@@ -159,7 +167,7 @@ class IstioPlanner:
         shown = self._shown(planned, before, changes)
         return ask.Planned(
             needed=decision.needed,
-            state=state if after is before else self._number(after),
+            state=state if after is before else self._states.number(group, after),
             responses=tuple(self._response(r, after, push, shown.get(i, ())) for i, r in enumerate(planned.responses)),
             work=work,
             scope=self._scope(after, push) if after.scope is not before.scope else None,
@@ -206,12 +214,6 @@ class IstioPlanner:
 
     # ---- states, scopes and responses as the machine knows them
 
-    def _number(self, state: ProxyState) -> int:
-        number, shape = len(self._shape_of), shape_of(state)
-        self._states[number] = state
-        self._shape_of.append(self._shapes.setdefault(shape, shape))
-        return number
-
     def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
         """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
         return state.scope.memo.once(lambda: self._new_scope(state, push), "ask.Scope")
@@ -237,7 +239,7 @@ class IstioPlanner:
     # ---- what is held
 
     def shape(self, group: int, state: int) -> ask.Shape:
-        return self._shape_of[state]
+        return self._states.shape(group, state)
 
     def inventory(self) -> ask.Counts:
         return inventory_of(self._istiod.registry)
