@@ -17,7 +17,7 @@ There is one planner per istiod replica: each replica sees all changes and makes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -216,6 +216,9 @@ class Planner(Protocol):
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
         """What a proxy in that state gets for the pushes first…last merged. `forced`: a ProxyUpdate is among them."""
+
+    def keep(self, states: Collection[int], push: int) -> None:
+        """No other states, and of the pushes none before this one, will be planned from; their shapes stay known."""
 
     def shape(self, group: int, state: int) -> Shape:
         """What a proxy of that group holds in that state."""

@@ -12,7 +12,7 @@ Group g imports service k if k % groups == g, or every service if `unscoped`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -26,7 +26,10 @@ def proxies(group: int, size: int, *, gateway: bool = False) -> tuple[Proxy, ...
 
 
 class FakePlanner:
-    """See the module. `asked` records the calls of `plan`, in order, without memo."""
+    """See the module. `asked` records the calls of `plan`, in order, without memo.
+
+    Planning from a state or for a push that `keep` let go is an error of the machine.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,8 @@ class FakePlanner:
         self.asked: list[tuple[int, int, int, int, bool]] = []
         self._plans: dict[tuple[int, int, int, int, bool], Planned] = {}
         self._connects: dict[int, Planned] = {}
+        self.alive: set[int] | None = None
+        self.oldest = -1
         self._views: dict[tuple[int, ...], View] = {}
 
     def handle(self, change: int, written: Change) -> Handled:
@@ -77,6 +82,8 @@ class FakePlanner:
         return Push(len(self.pushes) - 1, {"push.services": self.services} if full else {}, cells.astype(np.int32))
 
     def connect(self, group: int, push: int) -> Planned:
+        if self.alive is not None:
+            self.alive.add(0)
         if group not in self._connects:
             mine = self.imported(group)
             self._connects[group] = Planned(
@@ -94,10 +101,14 @@ class FakePlanner:
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
         key = (group, state, first, last, forced)
+        assert (self.alive is None or state in self.alive) and (forced or last >= self.oldest)
         self.asked.append(key)
         if key not in self._plans:
             self._plans[key] = self._make(group, state, first, last, forced)
         return self._plans[key]
+
+    def keep(self, states: Collection[int], push: int) -> None:
+        self.alive, self.oldest = set(states), push
 
     def shape(self, group: int, state: int) -> Shape:
         mine = len(self.imported(group))

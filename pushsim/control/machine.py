@@ -39,6 +39,7 @@ from pushsim.control.state import (
     GONE,
     HANDLING,
     IDLE,
+    KEPT_PUSHES,
     PUBLISHED,
     RESTART_NS,
     SERVING,
@@ -262,7 +263,21 @@ class Machine(Streams):
             if home[c] == number:
                 enqueue(c, push.number, now)
         self._start(now, replica, ENQUEUING, place, self._work({"push.connections": replica.connected}))
+        if push.number % KEPT_PUSHES == 0:
+            self._let_go(replica)
         self._dispatch(now, replica)
+
+    def _let_go(self, replica: Replica) -> None:
+        """The planner may forget states that no proxy is in, and pushes that no event ends with."""
+        queue, mine = replica.queue, [c for c in range(self.total) if self.home[c] == replica.number]
+        waiting = [queue.last[c] for c in mine if queue.first[c] != UNSET]
+        offered = [event.last for c in mine if (event := self.offered[c]) is not None]
+        oldest = min(replica.published, *waiting, *offered)
+        states = {self.state[c] for c in mine}
+        replica.planner.keep(states, oldest)
+        self._plan_of = {
+            key: plan for key, plan in self._plan_of.items() if key[0] != replica.number or key[2] in states
+        }
 
     def _push_returned(self, now: int, replica: Replica, place: int) -> None:
         """Push() returns: the debouncer may begin the next."""

@@ -27,6 +27,8 @@ ARRIVE, ACCEPT, ASK, UNBLOCK, CLOSE, UP = range(6)
 WRITTEN, PUBLISHED, DEQUEUED, SPARED, SENT, PUSHED, CONNECTED, CLOSED = range(8)
 LOG_NAMES = ("written", "published", "dequeued", "spared", "sent", "pushed", "connected", "closed")
 
+#: After so many pushes, what no proxy will be planned from any more is let go.
+KEPT_PUSHES = 32
 #: A started pod's proxy connects, and a restarted istiod serves again, after so long [E].
 POD_START_NS = 2 * SECOND
 RESTART_NS = 5 * SECOND
@@ -105,7 +107,9 @@ class State:
             self.state[c] = state
 
     def _dwelt(self, now: int, c: int) -> None:
-        key = (self.home[c], self.group_of[c], self.state[c])
+        home, group, state = key = (self.home[c], self.group_of[c], self.state[c])
+        if key not in self.tally.dwell:
+            self.replicas[home].planner.shape(group, state)  # to be remembered, while the state still is
         self.tally.dwell[key] += now - self.state_since[c]
         self.state_since[c] = now
 

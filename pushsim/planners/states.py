@@ -17,12 +17,14 @@ from pushsim.requests import PROXY_UPDATE, PushRequest
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """What of a state is a group's own: its services with their keys, its labels, and the clusters made for it."""
+    """What of a state is a group's own: its services, their keys, how many of its ports they use, its labels, and the
+    clusters made for it."""
 
     targets: tuple[Target, ...]
     labels: Mapping[str, str]
     base: frozenset[str]
     keys: frozenset[ConfigKey]
+    inbound: int
 
 
 class States:
@@ -43,15 +45,14 @@ class States:
         written = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
         self._asked = sorted(selector_keys(o for o in written if o.ref.kind not in ("Service", "Gateway")))
         self._own: list[list[_Own]] = [[] for _ in groups]
-        self._states: dict[int, tuple[ProxyState, int]] = {}
+        self._states: dict[int, ProxyState] = {}
+        self._versions: list[int] = []
         self._numbers: dict[tuple[object, ...], int] = {}
-        self._count = 0
         self._shapes: dict[tuple[int, int], ask.Shape] = {}
 
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
-        state, version = self._states[number]
-        own, proxy = self._own[group][version], self._groups[group].proxies[0]
+        state, own, proxy = self._states[number], self._own_at(group, number), self._groups[group].proxies[0]
         if state.proxy is proxy:
             return state
         return replace(state, proxy=proxy, targets=own.targets, labels=own.labels, base=own.base)
@@ -65,9 +66,9 @@ class States:
         parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
         key = (version, told, *map(id, parts))
         if key not in self._numbers:
-            self._numbers[key] = self._count
-            self._states[self._count] = (state, version)
-            self._count += 1
+            self._numbers[key] = len(self._versions)
+            self._states[len(self._versions)] = state
+            self._versions.append(version)
         return self._numbers[key]
 
     def _version(self, group: int, state: ProxyState) -> int:
@@ -76,27 +77,31 @@ class States:
             if own.targets == state.targets and own.labels == state.labels and own.base == state.base:
                 return version
         keys = frozenset(target.service.key for target in state.targets)
-        known.append(_Own(state.targets, state.labels, state.base, keys))
+        inbound = len({target.target_port for target in state.targets})
+        known.append(_Own(state.targets, state.labels, state.base, keys, inbound))
         return len(known) - 1
 
     def shares(self, group: int, number: int, request: PushRequest, registry: Registry) -> bool:
         """Whether a request does to a group in that state what it does to others: nothing in it is its own matter."""
-        state, version = self._states[number]
-        own, proxy = self._own[group][version], self._groups[group].proxies[0]
+        own, proxy = self._own_at(group, number), self._groups[group].proxies[0]
         if proxy.type != "sidecar" or PROXY_UPDATE in request.reasons or not request.keys.isdisjoint(own.keys):
             return False
         if request.endpoints_only(self._rules) or not recomputes_targets(request, proxy, self._rules):
             return True
         return registry.targets(proxy) == own.targets
 
+    def _own_at(self, group: int, number: int) -> _Own:
+        return self._own[group][self._versions[number]]
+
     def keep(self, numbers: Collection[int]) -> None:
-        """Forget all other states."""
+        """Forget all other states, but not their shapes that were asked for."""
         kept = set(numbers)
         self._states = {number: state for number, state in self._states.items() if number in kept}
         self._numbers = {key: number for key, number in self._numbers.items() if number in kept}
 
     def shape(self, group: int, number: int) -> ask.Shape:
         """What the proxies of a group hold in that state."""
-        if (group, number) not in self._shapes:
-            self._shapes[group, number] = shape_of(self.of(group, number))
-        return self._shapes[group, number]
+        key = (number, self._own_at(group, number).inbound)
+        if key not in self._shapes:
+            self._shapes[key] = shape_of(self._states[number], key[1])
+        return self._shapes[key]

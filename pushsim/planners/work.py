@@ -101,11 +101,10 @@ def _of_routes(block: Block) -> Counter[str]:
     return work
 
 
-def shape_of(state: ProxyState) -> ask.Shape:
-    """What a proxy in this state holds."""
+def shape_of(state: ProxyState, inbound: int) -> ask.Shape:
+    """What a proxy in this state holds, with so many inbound ports."""
     scope = state.scope
     clusters, endpoints, hosts = scope.family.memo.once(lambda: _held(scope), "shape", of=scope.content)
-    inbound = len({target.target_port for target in state.targets})
     listeners = max(2, len(state.listening.by_listener))
     return ask.Shape(
         clusters=clusters + inbound + (3 if state.proxy.type == "sidecar" else 1),
