@@ -71,7 +71,7 @@ class IstioPlanner:
         self._scopes = 0
         self._connected: dict[tuple[int, int], ask.Planned] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
-        self._spared: dict[tuple[int, int, int], ask.Planned] = {}
+        self._spared: dict[tuple[int, int, int, int], ask.Planned] = {}
         self._merged: dict[tuple[int, int], PushRequest] = {}
 
     @property
@@ -124,7 +124,7 @@ class IstioPlanner:
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
-        self._spared = {key: planned for key, planned in self._spared.items() if key[2] >= push}
+        self._spared = {key: planned for key, planned in self._spared.items() if key[3] >= push}
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
 
     # ---- proxies
@@ -147,11 +147,12 @@ class IstioPlanner:
         if key not in self._plans:
             request = self._interval(first, last, forced)
             shared = self._states.shares(group, state, request, self._istiod.registry)
-            planned = self._spared.get((state, first, last)) if shared else None
+            alike = (state, self._states.targets(group, state), first, last)
+            planned = self._spared.get(alike) if shared else None
             if planned is None:
                 planned = self._plan(group, state, first, last, request)
                 if shared and not planned.needed:
-                    self._spared[state, first, last] = planned
+                    self._spared[alike] = planned
             self._plans[key] = planned
         return self._plans[key]
 

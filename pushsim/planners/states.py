@@ -93,6 +93,10 @@ class States:
     def _own_at(self, group: int, number: int) -> _Own:
         return self._own[group][self._versions[number]]
 
+    def targets(self, group: int, number: int) -> int:
+        """How many service ports the proxies of a group have in that state."""
+        return len(self._own_at(group, number).targets)
+
     def keep(self, numbers: Collection[int]) -> None:
         """Forget all other states, but not their shapes that were asked for."""
         kept = set(numbers)
