@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from pushsim.scenario import Figure, Published, Scenario
+from pushsim.scenario import Assumption, Figure, Published, Scenario
 
 Summaries = Mapping[str, Mapping[str, Any]]
 
@@ -85,9 +85,12 @@ def readings(published: Published, summaries: Summaries) -> list[tuple[str, str,
 
 
 def sensitivity(
-    scenario: Scenario, variants: Sequence[str], run: Callable[[Scenario, Sequence[str]], Summaries]
+    scenario: Scenario,
+    assumption: Assumption,
+    variants: Sequence[str],
+    run: Callable[[Scenario, Sequence[str]], Summaries],
 ) -> list[tuple[str, str, Mapping[str, float | None]]]:
-    """Each assumption halved and doubled: (field, "x 0.5" or "x 2", predicted figures by `VARIANT: METRIC`)."""
+    """An assumption halved and doubled: (field, "x 0.5" or "x 2", predicted figures by `VARIANT: METRIC`)."""
     published = scenario.published
     figures = [f for f in published.figures if f.variant in variants] if published else []
 
@@ -95,7 +98,6 @@ def sensitivity(
         return {f"{f.variant}: {f.metric}": value_of(summaries.get(f.variant, {}), f.metric) for f in figures}
 
     rows: list[tuple[str, str, Mapping[str, float | None]]] = []
-    for assumption in scenario.assumptions:
-        for factor, label in ((Fraction(1, 2), "x 0.5"), (Fraction(2), "x 2")):
-            rows.append((assumption.field, label, predicted(run(scenario.scaled(assumption.field, factor), variants))))
+    for factor, label in ((Fraction(1, 2), "x 0.5"), (Fraction(2), "x 2")):
+        rows.append((assumption.field, label, predicted(run(scenario.scaled(assumption.field, factor), variants))))
     return rows

@@ -20,12 +20,11 @@ from pushsim.planner import Planner
 from pushsim.result import Result, tidy
 from pushsim.settings import Settings, Variant
 from pushsim.simulation import Simulation
+from pushsim.workers import Progress, side_by_side
 
 Engine = Literal["auto", "simpy", "kernel"]
 Detail = Literal["group", "proxy"]
 
-#: Told the variant's name and the share (0…1) of it that is done.
-Progress = Callable[[str, float], None]
 #: Makes the planners of a variant, one per istiod replica.
 Planners = Callable[[Variant], Sequence[Planner]]
 
@@ -53,6 +52,7 @@ def simulate(
     progress: Progress | None = None,
     detail: Detail = "group",
     planners: Planners | None = None,
+    jobs: int = 1,
 ) -> dict[str, Result]:
     """Simulate the scenario's variants (all, or those named, in that order).
 
@@ -61,33 +61,51 @@ def simulate(
     progress: called now and then; what it raises ends the run, and KeyboardInterrupt keeps what there is.
     detail:   "proxy" keeps a row per response instead of one per group of equal proxies.
     planners: Istio's semantics, for tests; by default those of `planners.planners`.
+    jobs:     so many variants at once, each in a process of its own; the answers are the same.
 
     Returns Results by variant. After an interrupt the last of them has `complete` False and later variants are absent.
     Raises InputError for what is wrong with the scenario's settings.
     """
+    names = scenario.variant_names if variants is None else variants
+    if jobs > 1 and len(names) > 1:
+        runs = {name: (scenario, name, engine, out, detail, planners) for name in names}
+        return side_by_side(_simulated, runs, jobs, progress)
     results: dict[str, Result] = {}
-    for name in scenario.variant_names if variants is None else variants:
-        begun = time.perf_counter()
+    for name in names:
         told = (lambda share, name=name: progress(name, share)) if progress else None
-        result = run(
-            scenario.variant(name),
-            seed=scenario.seed,
-            warmup_ns=scenario.warmup_ns,
-            duration_ns=scenario.duration_ns,
-            identity={"id": scenario.id},
-            engine=engine,
-            detail=detail,
-            progress=told,
-            planners=planners,
-        )
-        seconds = time.perf_counter() - begun
-        result = _with_run(result, {"scenario_path": str(scenario.path), "seconds": round(seconds, 3)})
-        results[name] = result
-        if out is not None:
-            result.save(Path(out) / name)
-        if not result.complete:
+        results[name] = _simulated(scenario, name, engine, out, detail, planners, told)
+        if not results[name].complete:
             break
     return results
+
+
+def _simulated(
+    scenario: Asked,
+    name: str,
+    engine: Engine,
+    out: str | Path | None,
+    detail: Detail,
+    planners: Planners | None,
+    progress: Callable[[float], None] | None,
+) -> Result:
+    """One variant, simulated and written."""
+    begun = time.perf_counter()
+    result = run(
+        scenario.variant(name),
+        seed=scenario.seed,
+        warmup_ns=scenario.warmup_ns,
+        duration_ns=scenario.duration_ns,
+        identity={"id": scenario.id},
+        engine=engine,
+        detail=detail,
+        progress=progress,
+        planners=planners,
+    )
+    seconds = time.perf_counter() - begun
+    result = _with_run(result, {"scenario_path": str(scenario.path), "seconds": round(seconds, 3)})
+    if out is not None:
+        result.save(Path(out) / name)
+    return result
 
 
 def run(

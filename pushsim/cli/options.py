@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,14 @@ Inject = Annotated[
     Literal["all", "labelled", "detect"],
     typer.Option("--inject", help="Which pods have a proxy: all, by Istio's labels, or as detected."),
 ]
+
+
+Jobs = Annotated[int, typer.Option("--jobs", min=0, help="Runs at once, each in a process. [default: all cores]")]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pushsim.cli.options import Json, amount, note, print_json
+from pushsim.cli.options import Jobs, Json, amount, cores, note, print_json
 
 if TYPE_CHECKING:
     from pushsim.result import Result
@@ -32,6 +32,7 @@ def simulate(
     assumptions: Annotated[
         bool, typer.Option("--assumptions", help="Run again with each stated assumption halved and doubled.")
     ] = False,
+    jobs: Jobs = 0,
     json: Json = False,
 ) -> None:
     """Simulate a scenario's variants: pushes, bytes, delays, CPU and memory. Ctrl-C keeps what there is.
@@ -48,14 +49,14 @@ def simulate(
         loaded = loaded.replaced({"seed": seed})
     names = variant or list(loaded.variant_names)
     with _bar(names, quiet=json) as progress:
-        results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail)
+        results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail, jobs=jobs or cores())
     if json:
         print_json(summary_json(loaded, results))
     else:
         _print(loaded, results)
         _print_published(loaded, results)
         if assumptions:
-            _print_assumptions(loaded, names[:2])
+            _print_assumptions(loaded, names[:2], jobs or cores())
     if any(not result.complete for result in results.values()):
         note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
         raise typer.Exit(130)
@@ -195,14 +196,14 @@ def _shown(value: Any, form: str) -> str:
 
 def _print(scenario: Scenario, results: Mapping[str, Result]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console = Console(highlight=False)
     console.print(f"[bold]{scenario.question}[/bold]" if scenario.question else scenario.path)
     console.print(
         f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s simulated, id {scenario.id}"
     )
-    table = Table("", *results)
+    table = Table("", *(Column(name, overflow="fold") for name in results))
     for title, path, form in _ROWS:
         table.add_row(title, *(_shown(_value(result.summary, path), form) for result in results.values()))
     console.print(table)
@@ -219,14 +220,15 @@ def _figure(value: float | None, metric: str) -> str:
 
 def _print_published(scenario: Scenario, results: Mapping[str, Result]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pushsim.publication import compare, readings
 
     if scenario.published is None:
         return
     summaries = {name: result.summary for name, result in results.items()}
-    table = Table("variant", "figure", "published", "predicted", "error", title=scenario.published.source)
+    columns = [Column(name, overflow="fold") for name in ("variant", "figure", "published", "predicted", "error")]
+    table = Table(*columns, title=scenario.published.source)
     for row in compare(scenario.published, summaries):
         low, high = (_figure(value, row.metric) for value in row.published)
         told = f"at least {low}" if row.at_least else low if low == high else f"{low} to {high}"
@@ -239,19 +241,25 @@ def _print_published(scenario: Scenario, results: Mapping[str, Result]) -> None:
         console.print(f"{variant}: {rate:.3g} {path} a second{' (what the table goes by)' if by else ''}")
 
 
-def _print_assumptions(scenario: Scenario, variants: list[str]) -> None:
+def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pushsim.publication import sensitivity
     from pushsim.runs import simulate as run
 
-    def summaries(changed: Scenario, names: Any) -> dict[str, Any]:
-        return {name: result.summary for name, result in run(changed, names).items()}
+    rows = []
+    with _bar([assumption.field for assumption in scenario.assumptions], quiet=False) as progress:
+        for assumption in scenario.assumptions:
 
-    rows = sensitivity(scenario, variants, summaries)
+            def summaries(changed: Scenario, names: Any, field: str = assumption.field) -> dict[str, Any]:
+                results = run(changed, names, jobs=jobs, progress=lambda _, share: progress(field, share))
+                return {name: result.summary for name, result in results.items()}
+
+            rows += sensitivity(scenario, assumption, variants, summaries)
     columns = list(rows[0][2]) if rows else []
-    table = Table("assumption", "", *columns, title="each assumption halved and doubled")
+    folded = [Column(name, overflow="fold") for name in ("assumption", "", *columns)]
+    table = Table(*folded, title="each assumption halved and doubled")
     for field, label, figures in rows:
         table.add_row(field, label, *(_figure(figures[column], column) for column in columns))
     Console(highlight=False).print(table)

@@ -1,0 +1,81 @@
+"""Runs side by side, each in a process of its own; an interrupt ends them all and keeps what they have."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+#: Told the name of a run and the share (0…1) of it that is done.
+Progress = Callable[[str, float], None]
+
+#: How often, in seconds, progress is asked for.
+_POLL_S = 0.1
+
+_told: Queue[tuple[str, float]]
+_stop: Event
+
+
+def side_by_side(
+    run: Callable[..., _T], runs: Mapping[str, tuple[Any, ...]], jobs: int, progress: Progress | None = None
+) -> dict[str, _T]:
+    """Call `run(*arguments, progress)` for each of `runs`, at most `jobs` at once; results by name, in their order.
+
+    `run` and its arguments are pickled; it must call progress(share) now and then, and may be told by it to stop
+    (KeyboardInterrupt). After an interrupt, runs that had not begun are absent. What a run raises is raised here.
+    """
+    context = get_context("spawn")
+    told, stop = context.Queue(), context.Event()
+    with ProcessPoolExecutor(min(jobs, len(runs)), context, _begin, (told, stop)) as pool:
+        futures = {name: pool.submit(_call, run, name, arguments) for name, arguments in runs.items()}
+        try:
+            _watch(list(futures.values()), told, progress)
+        except BaseException as error:
+            stop.set()
+            for future in futures.values():
+                future.cancel()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+        return {name: result for name, future in futures.items() if (result := _result(future)) is not None}
+
+
+def _watch(futures: list[Future[_T]], told: Queue[tuple[str, float]], progress: Progress | None) -> None:
+    """Until all are done, or one has failed."""
+    left = set(futures)
+    while left:
+        done, left = wait(left, _POLL_S)
+        while not told.empty():
+            name, share = told.get()
+            if progress:
+                progress(name, share)
+        for future in done:
+            future.result()
+
+
+def _result(future: Future[_T]) -> _T | None:
+    try:
+        return future.result()
+    except CancelledError:
+        return None
+
+
+def _begin(told: Queue[tuple[str, float]], stop: Event) -> None:
+    """In each process: the parent alone hears of an interrupt."""
+    global _told, _stop
+    _told, _stop = told, stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _call(run: Callable[..., _T], name: str, arguments: tuple[Any, ...]) -> _T:
+    def progress(share: float) -> None:
+        if _stop.is_set():
+            raise KeyboardInterrupt
+        _told.put((name, share))
+
+    return run(*arguments, progress)
