@@ -13,6 +13,7 @@ from typing import Any
 
 from pushsim import releases
 from pushsim.cases import Case
+from pushsim.collecting import few_collections
 from pushsim.conversation import Conversation, Outcome, Step
 from pushsim.dependencies import key_affects
 from pushsim.mesh import Change, Mesh, Mode, Proxy
@@ -142,7 +143,11 @@ def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode:
     Raises:
         InputError: the release is not known.
     """
-    rules = releases.rules(release)
+    with few_collections():
+        return _preview(mesh, change, releases.rules(release), mode)
+
+
+def _preview(mesh: Mesh, change: Change, rules: Rules, mode: Mode | None) -> Preview:
     conversation = Conversation(mesh, rules, mode, [change])
     used = conversation.istiod.mode
     pricing = Pricing(mesh, rules, used)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pushsim import cost
+from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
 from pushsim.observed import Observed, connect_summary
@@ -141,7 +140,7 @@ def run(
         progress=progress,
         settled=lambda now: connect_summary(machine, now),
     )
-    with _few_collections():
+    with few_collections():
         timeline = simulation.run()
     counted = timeline.counted if timeline.counted >= 0 else 0
     observed = Observed(
@@ -189,17 +188,6 @@ def calibration_of(settings: Settings) -> Calibration:
     if settings.calibration is None:
         return cost.shipped(settings.release)
     return cost.load(Path(settings.calibration), settings.release)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """A run makes millions of values and hardly a cycle: looking for cycles as often as usual costs a third of it."""
-    usual = gc.get_threshold()
-    gc.set_threshold(200_000, 20, 20)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*usual)
 
 
 def _planners(variant: Variant) -> Sequence[Planner]:
