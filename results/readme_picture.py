@@ -1,6 +1,6 @@
-"""Draws README's picture from the result folders of `pushsim simulate aisuite-small --out DIR`.
+"""Draws README's picture from the result folders of `pushsim simulate aisuite --out DIR`.
 
-Usage: python results/readme_picture.py DIR results/aisuite-small.svg
+Usage: python results/readme_picture.py DIR results/aisuite.svg
 """
 
 import sys
@@ -21,24 +21,28 @@ BARS = (
 )
 
 
+#: Okabe and Ito's: told apart by the colour-blind, too.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+
+
 def draw(folder: Path, target: Path) -> None:
     """One small bar chart per figure, every axis from zero."""
     runs = [result.load(path.parent) for path in sorted(folder.glob("*/result.json"))]
     runs.sort(key=lambda run: -run["bytes_sent"])
     scenario = runs[0].identity["scenario"]
     plt.rcParams["svg.hashsalt"] = "pushsim"
-    figure, axes = plt.subplots(1, len(BARS), figsize=(11, 3.2))
+    figure, axes = plt.subplots(1, len(BARS), figsize=(12, 3.6))
     for axis, (title, path, scale) in zip(axes, BARS, strict=True):
         known = [path in run.paths() for run in runs]  # a run without pushes has no delays
         values = [run[path] * scale if there else 0 for run, there in zip(runs, known, strict=True)]
-        bars = axis.bar([run.variant for run in runs], values, color=["#0072b2", "#e69f00", "#009e73"][: len(runs)])
+        bars = axis.bar([run.variant for run in runs], values, color=COLOURS[: len(runs)])
         axis.bar_label(bars, [f"{v:.3g}" if there else "no push" for v, there in zip(values, known, strict=True)])
         axis.margins(y=0.15)
         axis.set_title(title, fontsize=9)
         axis.set_ylim(0)
-        axis.tick_params(axis="x", labelrotation=20, labelsize=8)
+        axis.tick_params(axis="x", labelrotation=30, labelsize=8)
     figure.suptitle(
-        f"aisuite-small, simulated: Istio {scenario['release']}, seed {scenario['seed']}, "
+        f"{folder.name}, simulated: Istio {scenario['release']}, seed {scenario['seed']}, "
         f"{scenario['duration_s']:g} s; estimated coefficients",
         fontsize=9,
     )

@@ -193,6 +193,8 @@ def _exact(part: bytes) -> Any:
         return None if node is None else _Builder().build(node, 0)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "maximum nesting depth" in (error.problem or ""):  # libyaml's own bound, from PyYAML 6.0.4 on
+            raise _too_deep(mark.line + 1 if mark else 0) from None
         said = ", ".join(text for text in (error.context, error.problem) if text)
         raise _Bad(f"YAML syntax error: {said}", mark.line + 1 if mark else 0) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
