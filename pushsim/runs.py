@@ -155,6 +155,7 @@ def run(
     )
     summary = observed.summary()
     summary["connect"] = timeline.connect
+    summary["notes"] = [*variant.notes, *summary["notes"]]
     scenario = {
         **(identity or {}),
         "seed": seed,

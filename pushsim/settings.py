@@ -109,12 +109,14 @@ class Variant:
     mesh:     at the start of the warm-up, everything connected and quiet; `mesh.mesh_config` and `mesh.env` are those
               of `settings`.
     changes:  sorted by at_ns; of equal times, in the order of the churn section, `changes` last.
+    notes:    what the policy's figures leave out, for whoever reads them.
     """
 
     name: str
     mesh: Mesh
     changes: tuple[Timed, ...]
     settings: Settings
+    notes: tuple[str, ...] = ()
 
 
 def overlay(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

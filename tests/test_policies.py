@@ -15,7 +15,7 @@ from pushsim.errors import InputError
 from pushsim.mesh import Mesh, Object, Ref
 from pushsim.policies import EXPORT_TO, POLICIES, Policy, parse, resolve
 from pushsim.policies.scoping import sidecar
-from pushsim.scenario import Scenario
+from pushsim.scenario import Scenario, build
 from pushsim.settings import Settings
 from pushsim.topology import Generate, generate
 
@@ -210,3 +210,39 @@ def test_policies_describe_themselves() -> None:
     assert all(about for about, _ in rows.values())
     assert rows["export-to"][1]["value"].startswith("'.'")
     assert "objects" not in rows["files"][1]
+
+
+def variant(written: list[Any], mesh: Mesh = MESH) -> Any:
+    return build.variant("x", build.Base(mesh, ()), parse(written), Settings())
+
+
+def test_ambient_takes_the_sidecars_and_says_what_it_leaves_out() -> None:
+    moved = variant([{"ambient": {"namespaces": ["a"]}}])
+    assert {proxy.namespace for proxy in MESH.proxies} == {"a", "b", "istio-system", "kubeflow"} - {"kubeflow"}
+    assert {proxy.namespace for proxy in moved.mesh.proxies} == {"b", "istio-system"}
+    assert moved.mesh.objects[Ref("Namespace", "", "a")].labels["istio.io/dataplane-mode"] == "ambient"
+    assert "istio-injection" not in moved.mesh.objects[Ref("Namespace", "", "a")].labels
+    assert moved.mesh.objects[Ref("Namespace", "", "b")] is MESH.objects[Ref("Namespace", "", "b")]
+    assert any("lower bounds" in note for note in moved.notes)
+    policy = parse(["ambient"])
+    once = {ref: policy.admit(held, MESH) for ref, held in MESH.objects.items()}
+    assert all(policy.admit(held, MESH) is held for held in once.values()), "admitting twice changes nothing"
+
+
+def test_tenant_ingress_moves_the_routes() -> None:
+    moved = variant([{"tenant-ingress": {"namespaces": ["b"], "replicas": 2}}]).mesh
+    routers = [proxy for proxy in moved.proxies if proxy.type == "router"]
+    assert sorted(proxy.namespace for proxy in routers) == ["b", "b", "istio-system"]
+    assert len({proxy.ip for proxy in moved.proxies}) == len(moved.proxies), "no address is given twice"
+    bound = {str(held.ref): held.spec["gateways"] for held in moved.of_kind("VirtualService")}
+    assert bound["VirtualService/a/web"] == ["istio-system/gateway"]
+    assert bound["VirtualService/b/web"] == bound["VirtualService/b/train"] == ["b/tenant-ingress"]
+    gateway = moved.objects[Ref("Gateway", "b", "tenant-ingress")].spec
+    assert gateway["servers"] == MESH.objects[Ref("Gateway", "istio-system", "gateway")].spec["servers"]
+    assert all(gateway["selector"].items() <= proxy.labels.items() for proxy in routers if proxy.namespace == "b")
+
+
+def test_a_policy_that_the_release_cannot_follow_says_so() -> None:
+    policy = parse([{"exclude-hosts": {"hosts": ["a/*"]}}, "ambient"])
+    assert any("1.24 knows no `~`" in note for note in policy.notes(Settings(release="1.24")))
+    assert not any("`~`" in note for note in policy.notes(Settings(release="1.31")))

@@ -6,7 +6,8 @@ import typer
 
 from pushsim.cli.conform import conform
 from pushsim.cli.plan import plan
-from pushsim.cli.simulate import check, policies, scenarios, schema, simulate
+from pushsim.cli.policies import policies
+from pushsim.cli.simulate import check, scenarios, schema, simulate
 
 app = typer.Typer(
     name="pushsim",

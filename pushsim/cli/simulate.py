@@ -119,22 +119,6 @@ def scenarios() -> None:
         typer.echo(f"{name:{width}}  {question}")
 
 
-def policies() -> None:
-    """List scoping policies with their parameters and defaults.
-
-    Example: pushsim policies
-    """
-    from pushsim.policies import POLICIES
-
-    for name, policy in sorted(POLICIES.items()):
-        typer.echo(f"{name}: {(policy.__doc__ or '').strip().splitlines()[0]}")
-        for field, info in policy.model_fields.items():
-            if field == "objects":
-                continue
-            default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
-            typer.echo(f"  {field}: {info.description or ''} ({default})")
-
-
 class _bar:  # noqa: N801 - a context manager that reads as a word
     """A progress bar over variants on a terminal, nothing elsewhere."""
 
@@ -265,4 +249,4 @@ def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> No
     Console(highlight=False).print(table)
 
 
-__all__ = ["check", "policies", "scenarios", "schema", "simulate", "summary_json"]
+__all__ = ["check", "scenarios", "schema", "simulate", "summary_json"]

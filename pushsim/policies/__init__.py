@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pushsim.policies.base import Calls, Composed, Nothing, Policy
+from pushsim.policies.dataplane import Ambient, TenantIngress
 from pushsim.policies.exporting import (
     EXPORT_TO,
     DefaultExportTo,
@@ -18,6 +19,7 @@ from pushsim.policies.scoping import EgressList, ExcludeHosts, NamespaceScope, R
 __all__ = [
     "EXPORT_TO",
     "POLICIES",
+    "Ambient",
     "Calls",
     "Composed",
     "DefaultExportTo",
@@ -33,6 +35,7 @@ __all__ = [
     "Nothing",
     "Policy",
     "RootSidecar",
+    "TenantIngress",
     "WorkloadSelector",
     "described",
     "from_function",

@@ -51,6 +51,10 @@ class Policy(Section):
         """istiod as the policy wants it."""
         return settings
 
+    def notes(self, settings: Settings) -> tuple[str, ...]:
+        """What its figures leave out, or why it does less than it seems to, under these settings."""
+        return ()
+
 
 class Nothing(Policy):
     """The mesh as it is."""
@@ -88,6 +92,9 @@ class Composed(Policy):
         for part in self.parts:
             settings = part.control_plane(settings)
         return settings
+
+    def notes(self, settings: Settings) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(note for part in self.parts for note in part.notes(settings)))
 
 
 def root_namespace(mesh: Mesh) -> str:

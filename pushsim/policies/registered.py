@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mesh, Object
 from pushsim.policies.base import Composed, Nothing, Policy
+from pushsim.policies.dataplane import Ambient, TenantIngress
 from pushsim.policies.exporting import DefaultExportTo, DiscoverySelectors, ExportTo, GatewayFilter, Knobs
 from pushsim.policies.scoping import EgressList, ExcludeHosts, NamespaceScope, RootSidecar, WorkloadSelector
 from pushsim.problems import nearest, problems_of
@@ -43,6 +44,8 @@ POLICIES: Mapping[str, type[Policy]] = {
         ExcludeHosts,
         DiscoverySelectors,
         Knobs,
+        Ambient,
+        TenantIngress,
         Files,
     )
 }

@@ -8,9 +8,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from pushsim import releases
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mesh, Object, Ref
 from pushsim.policies.base import Calls, Policy, root_namespace
+from pushsim.settings import Settings
 from pushsim.topology.selection import Labels, has_labels, in_namespaces
 
 _API = "networking.istio.io/v1beta1"
@@ -134,3 +136,10 @@ class ExcludeHosts(Policy):
         seen = [host for part in (held.spec.get("egress") or () if held else ()) for host in part.get("hosts") or ()]
         excluded = [f"~{host}" for host in self.hosts]
         return (_in_place(mesh, root, list(dict.fromkeys([*(seen or ["*/*"]), *excluded]))),)
+
+    def notes(self, settings: Settings) -> tuple[str, ...]:
+        if releases.rules(settings.release).exclusions:
+            return ()
+        return (
+            f"exclude-hosts: Istio {settings.release} knows no `~` in egress hosts (1.31 does): nothing is left out",
+        )

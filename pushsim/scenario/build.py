@@ -6,7 +6,7 @@ import contextlib
 import gc
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 
 from pushsim import files
 from pushsim.errors import InputError, Problem
-from pushsim.mesh import Change, Mesh, Object, Ref
+from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 from pushsim.policies import Files, Policy, text_of
 from pushsim.scenario.model import DatedChange, Model
 from pushsim.settings import PROFILES, Clients, Settings, Timed, Variant, overlay
-from pushsim.topology import Dated, generate, run
+from pushsim.topology import Dated, generate, proxy_of, run
 from pushsim.topology.objects import edited, seconds_since, timestamp
 from pushsim.units import SECOND_NS
 
@@ -143,9 +143,24 @@ def variant(name: str, shared: Base, policy: Policy, before: Settings) -> Varian
     for index, held in enumerate(installed):
         created = held.creation or timestamp(newest + 1 + index)
         objects[held.ref] = edited(held, metadata={"creationTimestamp": created})
-    mesh = replace(mesh, objects=objects)
+    mesh = replace(mesh, objects=objects, proxies=_proxies(shared.mesh, objects))
     changes = tuple(_admitted(shared.changes, policy, mesh)) if policy.admits else shared.timed
-    return Variant(name, mesh, changes, after)
+    return Variant(name, mesh, changes, after, policy.notes(after))
+
+
+def _proxies(before: Mesh, after: Mapping[Ref, Object]) -> tuple[Proxy, ...]:
+    """The proxies that connect: a pod that lost its `istio-proxy` container has none, a new pod with one has one."""
+    known = {(proxy.namespace, proxy.name): proxy for proxy in before.proxies}
+    for ref, held in after.items():
+        earlier = before.objects.get(ref)
+        if ref.kind != "Pod" or held is earlier:
+            continue
+        now = proxy_of(held)
+        if now is None and earlier is not None and proxy_of(earlier) is not None:
+            known.pop((ref.namespace, ref.name), None)
+        elif now is not None and earlier is None:
+            known[ref.namespace, ref.name] = now
+    return tuple(known.values())
 
 
 def _admitted(changes: Iterable[Dated], policy: Policy, mesh: Mesh) -> Iterator[Timed]:
