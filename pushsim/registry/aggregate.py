@@ -9,6 +9,7 @@ from pushsim.conversion import named_target_port, selects
 from pushsim.mesh import Change, Mesh, Object, Port, Proxy, Ref, Service
 from pushsim.registry import entries, kubernetes
 from pushsim.registry.configs import CONFIG_KINDS, config_changed
+from pushsim.registry.discovery import Discovery
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
@@ -41,6 +42,7 @@ class Registry:
         trust_domain = str(mesh.mesh_config.get("trustDomain") or "cluster.local")
         self.store, self.endpoints = Store(), EndpointIndex(rules)
         self._kubernetes = KubernetesRegistry(self.store, self.endpoints, rules, trust_domain)
+        self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
         self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
@@ -54,6 +56,7 @@ class Registry:
         copy.store, copy.endpoints = self.store.fork(), self.endpoints.fork()
         copy._kubernetes = self._kubernetes.fork(copy.store, copy.endpoints)
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
+        copy._discovery = self._discovery.fork()
         copy._targets = {namespace: dict(known) for namespace, known in self._targets.items()}
         return copy
 
@@ -74,6 +77,30 @@ class Registry:
     # ---- events
 
     def _write(self, written: Object) -> list[PushRequest]:
+        discovery, ref = self._discovery, written.ref
+        if discovery.selective:
+            if ref.kind == "Namespace" and discovery.relabelled(ref.name, written.labels):
+                return [*self._written(written), *self._selection_changed(ref.name)]
+            if discovery.covers(ref) and not discovery.watches(ref.namespace):
+                discovery.put_aside(written)
+                return []
+        return self._written(written)
+
+    def _selection_changed(self, namespace: str) -> list[PushRequest]:
+        """A namespace is watched from now on, or no more: its objects come or go."""
+        discovery = self._discovery
+        requests: list[PushRequest] = []
+        if discovery.watches(namespace):
+            for appearing in discovery.appearing(namespace):
+                requests += self._written(appearing)
+        else:
+            gone = [o for o in self.store.objects.values() if o.ref.namespace == namespace and discovery.covers(o.ref)]
+            for held in gone:
+                requests += self._deleted(held.ref)
+                discovery.put_aside(held)
+        return [*requests, PushRequest(forced=not self.rules.empty_is_all)] if discovery.pushes_all else requests
+
+    def _written(self, written: Object) -> list[PushRequest]:
         before = self.store.write(written)
         self._targets.pop(written.ref.namespace, None)
         match written.ref.kind:
@@ -95,6 +122,14 @@ class Registry:
         return []
 
     def _delete(self, ref: Ref) -> list[PushRequest]:
+        if self._discovery.forget(ref):
+            return []
+        requests = self._deleted(ref)
+        if ref.kind == "Namespace" and self._discovery.selective and self._discovery.relabelled(ref.name, None):
+            requests += self._selection_changed(ref.name)
+        return requests
+
+    def _deleted(self, ref: Ref) -> list[PushRequest]:
         before = self.store.delete(ref)
         if before is None:
             return []

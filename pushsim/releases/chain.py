@@ -55,7 +55,7 @@ def chain() -> dict[str, Rules]:
     base = add("1.15.2", base)
     add("1.15.7", base)
 
-    base = add("1.16.0", replace(base, router_filter="host", pod_labels="proxy"))  # #40995
+    base = add("1.16.0", replace(base, router_filter="host", pod_labels="proxy", resource_scoping="false"))  # #40995
     base = add("1.16.2", replace(base, passthrough_attaches=True, update_compares_previous=True))  # #42721
     add("1.16.7", base)
 
@@ -119,6 +119,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         agent_mode="delta",
+        resource_scoping="true",  # #49262
         pod_labels="proxy-and-endpoints",  # #50432
         default_scope="merged",  # #48896, #49932
         gateway_scope=True,
@@ -156,6 +157,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         hidden_silent=True,  # #54120
+        resource_scoping="always",
         router_filter="host-namespace",
         autoallocate_default=True,
     )

@@ -46,6 +46,8 @@ class Rules:
 
         Merging
         empty_is_all: a request without keys means everything (#55496: `Forced` does).
+        resource_scoping: default of ENABLE_ENHANCED_RESOURCE_SCOPING: discoverySelectors hold for configuration, too
+            (none: the release has no such thing; always: the flag is gone).
 
         Decision
         narrow: keys irrelevant to the proxy are dropped before the generators see the request (#55496).
@@ -128,6 +130,7 @@ class Rules:
     delegate_keys: bool = True
 
     empty_is_all: bool = True
+    resource_scoping: Literal["none", "false", "true", "always"] = "none"
 
     narrow: bool = False
     router_service: Literal["always", "visible", "scope"] = "always"
