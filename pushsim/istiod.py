@@ -154,6 +154,23 @@ class Istiod:
         await self._drain
 
 
+def has_work(pid: int) -> bool:
+    """Whether a thread of a process runs or waits for a processor; False where /proc does not tell (not Linux)."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return False
+    return any(_state(thread / "stat") in "RD" for thread in threads)
+
+
+def _state(stat: Path) -> str:
+    """The state letter of a thread in /proc, "-" if it is gone; what stands before it may hold any character."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "-"
+
+
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"

@@ -11,13 +11,18 @@ from typing import Any
 
 from pushsim import istiod, stub
 from pushsim.ads import Response
-from pushsim.cases import Case, parse_case
+from pushsim.cases import Case
+from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Mode
-from pushsim.randomcase import random_case, to_yaml
-from pushsim.replay.fleet import Fleet, quiet, still_for_s
+from pushsim.randomcase import Kinds, random_case, to_yaml
+from pushsim.replay.fleet import Fleet
+from pushsim.replay.quiet import debounce_s, quiet, still_for_s
 
 #: Told, in words, where a recording is: "endpoints on 1.24.6, delta: step 3 of 9: b to zero".
 Progress = Callable[[str], None]
+MODES: tuple[Mode, ...] = ("sotw", "delta")
+#: How often a recording is begun that a busy machine spoils.
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +50,33 @@ class Conversation:
         }
 
 
+class _Torn(Exception):
+    """A step took so long to write that istiod may have pushed its first part alone."""
+
+
 async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = lambda _: None) -> Conversation:
     """Run a case on a real istiod: connect its proxies, then write each step once all is quiet.
 
-    The case's mesh config and environment are laid over those of `istiod.run`. Raises EnvironmentProblem.
+    The case's mesh config and environment are laid over those of `istiod.run`. A step must be on the wire well within
+    a debounce, or it is not one push: where a busy machine takes longer, all begins anew, up to `ATTEMPTS` times.
+    Raises EnvironmentProblem.
     """
+    for _ in range(ATTEMPTS):
+        try:
+            return await _converse(case, binary, mode, progress)
+        except _Torn as torn:
+            progress(f"{case.name}, {mode}: {torn}: beginning anew")
+            told = torn
+    raise EnvironmentProblem(
+        f"{case.name}, {mode}: {told}, {ATTEMPTS} times over: the machine is too busy to record on"
+    )
+
+
+async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress) -> Conversation:
     cluster = stub.Cluster.of(case.mesh)
     settings = istiod.Settings(binary, case.mesh.mesh_config, case.mesh.env)
-    still_s = still_for_s(case.mesh.env)
+    still_s, within_s = still_for_s(case.mesh.env), debounce_s(case.mesh.env) / 2
+    clock = asyncio.get_running_loop().time
     async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
         head = f"{case.name} on {server.release}, {mode}"
         progress(f"{head}: connecting {len(case.mesh.proxies)} proxies")
@@ -63,52 +87,54 @@ async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = la
             steps = []
             for index, change in enumerate(case.steps, 1):
                 progress(f"{head}: step {index} of {len(case.steps)}: {change.name}")
+                begun = clock()
                 await cluster.write_in_order(change)
+                if len(change.apply) + len(change.delete) > 1 and (took := clock() - begun) > within_s:
+                    raise _Torn(f"writing step {index} took {took * 1000:.0f} ms")
                 await quiet(server, cluster, fleet, still_s)
                 steps.append((change.name, fleet.take()))
     return Conversation(server.release, mode, connect, tuple(steps))
 
 
 def record_case(
-    case: Case, binary: Path, out: Path, modes: Iterable[Mode] = ("sotw", "delta"), progress: Progress = lambda _: None
+    case: Case, binary: Path, out: Path, modes: Iterable[Mode] = MODES, progress: Progress = lambda _: None
 ) -> list[Path]:
     """Record a case on a real istiod, once per mode; returns the files, `OUT/CASE/1.24-sotw.json` and so on.
 
     binary: a pilot-discovery, 1.14 to 1.31. A file is written when its recording is whole. Raises EnvironmentProblem
-    (no such binary, istiod ends or refuses a stream) and InputError (a case that can't be written to the stub API).
+    (no such binary, istiod ends or refuses a stream, no room to write) and InputError (a case that can't be written
+    to the stub API).
     """
     written = []
     for mode in modes:
         conversation = asyncio.run(converse(case, binary, mode, progress))
         path = out / case.name / f"{minor(conversation.release)}-{mode}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".json.partial")
-        whole.write_text(dumps(conversation.recording()))
-        whole.replace(path)
+        written.append(_write(path, dumps(conversation.recording())))
         progress(f"wrote {path}")
-        written.append(path)
     return written
 
 
-def record_random(
-    seed: int,
-    binary: Path,
-    out: Path,
-    modes: Iterable[Mode] = ("sotw", "delta"),
-    progress: Progress = lambda _: None,
-    steps: int = 24,
-) -> list[Path]:
-    """Make a random case of a seed, write it to `OUT/cases/seed-SEED.yaml`, and record it there as `record_case` does.
+def random_case_file(seed: int, out: Path, *, steps: int = 24, kinds: Kinds = "all") -> Path:
+    """Make a random case of a seed (`randomcase.random_case`) and write it to `OUT/cases/seed-SEED.yaml`.
 
-    Returns the case's file and the recordings'.
+    Raises EnvironmentProblem if it can't be written.
     """
-    name = f"seed-{seed}"
-    body = random_case(seed, steps)
-    path = out / "cases" / f"{name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(body))
-    progress(f"wrote {path}")
-    return [path, *record_case(parse_case(body, name, str(path)), binary, out, modes, progress)]
+    return _write(out / "cases" / f"seed-{seed}.yaml", to_yaml(random_case(seed, steps, kinds)))
+
+
+def _write(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as problem:
+        raise EnvironmentProblem(f"{path}: cannot be written: {problem.strerror}") from None
+    return path
 
 
 def minor(release: str) -> str:

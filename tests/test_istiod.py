@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from pushsim import istiod
 from pushsim.cases import Case, load_case, parse_case
 from pushsim.errors import EnvironmentProblem
 from pushsim.istiod import Settings, command, detect_release, environment, free_ports
-from pushsim.record import minor, record_case, record_random
-from pushsim.replay.fleet import still_for_s, totals
+from pushsim.mesh import Change
+from pushsim.record import ATTEMPTS, minor, record_case
+from pushsim.replay.quiet import LOOK_EVERY_S, Stillness, still_for_s, totals
 from pushsim.stub import Cluster, serve
 
 FAKE = Path(__file__).parent / "fake_istiod.py"
@@ -109,10 +111,68 @@ def test_a_recording_holds_what_was_sent_step_by_step(binary: Binary, tmp_path: 
     assert not psutil.Process().children()
 
 
+def pushsim(*arguments: Any, **how: Any) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", "from pushsim.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, **how)
+
+
 def test_a_random_case_is_written_and_recorded(binary: Binary, tmp_path: Path) -> None:
-    case_file, recording = record_random(3, binary("normal"), tmp_path, ["sotw"], steps=2)
-    loaded = load_case(case_file)
-    assert len(json.loads(recording.read_text())["steps"]) == len(loaded.steps) == 2
+    options = ["--istiod-binary", binary("normal"), "--out", tmp_path, "--mode", "sotw", "--steps", 2]
+    done = pushsim("record", "--random", 3, *options)
+    assert done.returncode == 0, done.stderr
+    case_file, recording = map(Path, done.stdout.split())
+    assert (case_file, recording) == (tmp_path / "cases" / "seed-3.yaml", tmp_path / "seed-3" / "1.24-sotw.json")
+    assert len(json.loads(recording.read_text())["steps"]) == len(load_case(case_file).steps) == 2
+
+
+def test_a_recording_that_cannot_be_made_is_the_environments_fault(binary: Binary, tmp_path: Path) -> None:
+    where = ["--random", 3, "--out", tmp_path / "out", "--istiod-binary"]
+    for program, said in ((tmp_path / "nowhere", "no istiod binary"), (binary("exit"), "no such thing as a mesh")):
+        done = pushsim("record", *where, program)
+        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (3, True, False)
+    (tmp_path / "file").write_text("")
+    done = pushsim("record", "--random", 3, "--out", tmp_path / "file", "--istiod-binary", binary("normal"))
+    assert (done.returncode, "cannot be written" in done.stderr) == (3, True)
+    assert pushsim("record", "--out", tmp_path, "--istiod-binary", binary("normal")).returncode == 2
+
+
+def test_an_interrupt_keeps_what_is_whole_and_leaves_nothing_running(binary: Binary, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", "from pushsim.cli import main; main()", "record", "--random", "3", "--random", "4"]
+    line += ["--istiod-binary", str(binary("normal")), "--out", str(tmp_path / "out"), "--mode", "sotw", "--steps", "1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as recorder:
+        assert recorder.stderr is not None
+        children: list[psutil.Process] = []
+        for said in recorder.stderr:  # the first recording is written, the second one under way
+            if "seed-4" in said and "connecting" in said:
+                children = psutil.Process(recorder.pid).children()
+                recorder.send_signal(signal.SIGINT)
+                break
+        assert recorder.wait(20) == 130
+    assert children and not any(child.is_running() for child in children)
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {"cases/seed-3.yaml", "cases/seed-4.yaml", "seed-3/1.24-sotw.json"}
+
+
+def test_a_step_that_is_torn_by_a_busy_machine_is_recorded_anew(
+    binary: Binary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written slower than a debounce, its parts may be two pushes."""
+    whole, told, waits = case(), [], [0.03]
+    torn = replace(whole, steps=(Change(tuple(o for step in whole.steps[:2] for o in step.apply), name="both"),))
+    write = Cluster.write_in_order
+
+    async def slow(cluster: Cluster, change: Change) -> None:
+        await write(cluster, change)
+        await asyncio.sleep(waits.pop() if waits else 0)
+
+    monkeypatch.setattr(Cluster, "write_in_order", slow)
+    (path,) = record_case(torn, binary("normal"), tmp_path, ["sotw"], told.append)
+    assert any("beginning anew" in line for line in told)
+    assert len(json.loads(path.read_text())["steps"]) == 1
+    waits[:] = [0.03] * ATTEMPTS
+    with pytest.raises(EnvironmentProblem, match=r"writing step 1 took \d+ ms.*too busy"):
+        record_case(torn, binary("normal"), tmp_path / "out", ["sotw"])
+    assert not list((tmp_path / "out").rglob("*.json*")) and not psutil.Process().children()
 
 
 def test_what_a_dying_istiod_said_is_told_and_no_half_file_is_left(binary: Binary, tmp_path: Path) -> None:
@@ -234,6 +294,32 @@ def test_totals_sum_over_labels() -> None:
         "pilot_xds_pushes": 7.0,
         "pilot_proxy_queue_time_count": 10.0,
     }
+
+
+def test_it_is_quiet_after_so_many_looks_at_which_nothing_moved_and_nothing_was_under_way() -> None:
+    stillness = Stillness(3 * LOOK_EVERY_S)
+
+    def looks(*states: int, under_way: bool = False) -> list[bool]:
+        return [stillness.look(state, under_way=under_way) for state in states]
+
+    assert looks(1, 1, 1, 1) == [False, False, False, True]
+    assert looks(2, 2, 2) == [False, False, False], "something moved"
+    assert looks(2, under_way=True) == [False], "however long it is silent"
+    assert looks(2, 2, 2) == [False, False, True]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+@pytest.mark.parametrize(("program", "busy"), [("input()", False), ("while True: pass", True)])
+def test_a_process_that_has_work_is_told_from_one_that_sleeps(program: str, busy: bool) -> None:
+    line = [sys.executable, "-c", f"print('begun', flush=True)\n{program}"]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        try:
+            assert any(istiod.has_work(process.pid) is busy for _ in range(10_000))
+            assert istiod.has_work(process.pid) is busy
+        finally:
+            process.kill()
+    assert not istiod.has_work(process.pid)
 
 
 def test_quiet_is_longer_than_a_debounce() -> None:

@@ -1,55 +1,15 @@
-"""The proxies of a mesh, connected to one istiod, and when all of it is quiet."""
+"""The proxies of a mesh, connected to one istiod."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pushsim.ads import AdsClient, Response
-from pushsim.errors import EnvironmentProblem
 from pushsim.istiod import Istiod
 from pushsim.mesh import Mode, Proxy
 from pushsim.replay.streams import open_channel, serve_stream
-from pushsim.stub import Cluster
-from pushsim.units import SECOND_NS, UnitError, duration
-
-#: istiod's counters that move when it takes in an event, pushes or sends. Which of them exist depends on the release.
-ACTIVITY = frozenset(
-    {
-        "pilot_inbound_updates",
-        "pilot_push_triggers",
-        "pilot_debounce_time_count",
-        "pilot_pushcontext_init_seconds_count",
-        "pilot_proxy_queue_time_count",
-        "pilot_proxy_convergence_time_count",
-        "pilot_xds_pushes",
-        "pilot_xds_expired_nonce",
-    }
-)
-_SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)", re.MULTILINE)
-POLL_S = 0.03
-
-
-def totals(metrics: str) -> dict[str, float]:
-    """The sums over all labels of the metrics named in `ACTIVITY`, from Prometheus' text format."""
-    sums: dict[str, float] = defaultdict(float)
-    for name, value in _SAMPLE.findall(metrics):
-        if name in ACTIVITY:
-            sums[name] += float(value)
-    return dict(sums)
-
-
-def still_for_s(env: Mapping[str, str]) -> float:
-    """How long nothing must move until all is quiet, in seconds: two debounces and what handlers take."""
-    try:
-        debounce = duration(env.get("PILOT_DEBOUNCE_AFTER", "100ms")) / SECOND_NS
-    except UnitError:
-        debounce = 0.1
-    return 2 * debounce + 0.1
 
 
 class Fleet:
@@ -98,31 +58,3 @@ class Fleet:
                 task.cancel()
             await asyncio.gather(*fleet._tasks, return_exceptions=True)
             await channel.close()
-
-
-async def quiet(istiod: Istiod, cluster: Cluster, fleet: Fleet | None, still_s: float, within_s: float = 120) -> None:
-    """Wait until events are on the wire and, for `still_s`, neither istiod's counters nor our streams have moved.
-
-    Raises EnvironmentProblem if istiod dies, a stream ends, or it is not quiet `within_s` seconds from now.
-    """
-    loop = asyncio.get_running_loop()
-    start = since = loop.time()
-    last: Any = None
-    while True:
-        if not istiod.alive:
-            raise istiod.problem("it died")
-        try:
-            if fleet is not None:
-                fleet.check()
-        except EnvironmentProblem as problem:
-            raise istiod.problem(str(problem)) from None
-        state = (totals(await istiod.metrics_text()), fleet.received if fleet else 0, cluster.version)
-        waiting = not cluster.delivered() or (fleet is not None and not fleet.synced)
-        now = loop.time()
-        if waiting or state != last:
-            last, since = state, now
-        elif now - since >= still_s:
-            return
-        if now - start > within_s:
-            raise istiod.problem(f"it is not quiet after {within_s:g} s")
-        await asyncio.sleep(POLL_S)
