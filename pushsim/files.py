@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pushsim.errors import InputError, Problem
-from pushsim.manifests import Inject, Loaded, from_parsed, to_change
+from pushsim.manifests import Inject, Loaded, LoadedChange, from_parsed, to_change
 from pushsim.manifests.document import LARGE_BYTES, Document, parse_text
 from pushsim.manifests.objects import parse
-from pushsim.mesh import Change, Mesh
+from pushsim.mesh import Mesh
 
 SUFFIXES = (".yaml", ".yml", ".json")
 Stdin = Callable[[], bytes] | None
@@ -40,7 +40,9 @@ def load(paths: Sequence[str], *, namespace: str = "default", inject: Inject = "
         return from_parsed(parsed, inject=inject)
 
 
-def load_change(path: str, *, namespace: str = "default", stdin: Stdin = None, mesh: Mesh | None = None) -> Change:
+def load_change(
+    path: str, *, namespace: str = "default", stdin: Stdin = None, mesh: Mesh | None = None
+) -> LoadedChange:
     """The change in a file (or folder, or `-`), its workloads expanded relative to `mesh`; InputError as `load`."""
     documents, problems = _read([path], stdin)
     if problems:

@@ -118,11 +118,15 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Objects written (created or replaced whole, in this order) and deleted together: one step of a case."""
+    """Objects written (created or replaced whole, in this order) and deleted together: one step of a case.
+
+    mesh_config: fields of MeshConfig that are written over what there was; None if the MeshConfig stays as it is.
+    """
 
     apply: tuple[Object, ...] = ()
     delete: tuple[Ref, ...] = ()
     name: str = ""
+    mesh_config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class Mesh:
             objects[written.ref] = written
         for ref in change.delete:
             objects.pop(ref, None)
-        return Mesh(objects, self.proxies, self.mesh_config, self.env)
+        return Mesh(objects, self.proxies, {**self.mesh_config, **(change.mesh_config or {})}, self.env)
 
 
 class Port(NamedTuple):

@@ -65,7 +65,10 @@ class Preview:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(str(key) for key in sorted(self.step.request.keys)) if self.step.request else ()
+        request = self.step.request
+        if request is not None and request.everything(self.rules):
+            return ("everything",)
+        return tuple(str(key) for key in sorted(request.keys)) if request else ()
 
     @property
     def proven(self) -> bool:
@@ -150,7 +153,7 @@ def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode:
 def _preview(mesh: Mesh, change: Change, rules: Rules, mode: Mode | None) -> Preview:
     conversation = Conversation(mesh, rules, mode, [change])
     used = conversation.istiod.mode
-    pricing = Pricing(mesh, rules, used)
+    pricing = Pricing(mesh.after(change), rules, used)
     step = conversation.step(change)
     groups: dict[tuple[Any, ...], list[Proxy]] = {}
     for outcome in step.outcomes:

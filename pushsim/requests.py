@@ -13,6 +13,7 @@ ENDPOINT_UPDATE = "endpoint"
 HEADLESS_ENDPOINT_UPDATE = "headlessendpoint"
 CONFIG_UPDATE = "config"
 PROXY_UPDATE = "proxy"
+GLOBAL_UPDATE = "global"
 
 
 @dataclass(frozen=True, slots=True)

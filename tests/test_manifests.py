@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +15,8 @@ from pushsim.errors import InputError
 from pushsim.manifests import delete_change, document, parse_delete, parse_objects, parse_text, to_change, to_mesh
 from pushsim.manifests.document import Document
 from pushsim.manifests.workloads import Addresses
-from pushsim.mesh import Ref
+from pushsim.mesh import Change, Ref
+from pushsim.preview import preview
 
 WEB = """
 apiVersion: apps/v1
@@ -439,7 +439,7 @@ def test_labelled_goes_by_labels_even_where_a_container_is_there():
 
 
 def changed(text, mesh):
-    return to_change(parse_text(text.encode(), "c.yaml"), mesh=mesh)
+    return to_change(parse_text(text.encode(), "c.yaml"), mesh=mesh).change
 
 
 def test_scaling_a_deployment_keeps_its_pods_and_rewrites_one_slice():
@@ -583,12 +583,54 @@ def test_parse_objects_tells_the_index():
 
 @pytest.mark.manifests
 @pytest.mark.parametrize(("folder", "proxies"), [("online-boutique", 12), ("bookinfo", 6)])
-def test_real_manifests_load_and_every_selected_service_has_endpoints(folder, proxies):
-    data = os.environ.get("PUSHSIM_DATA")
-    if not data:
-        pytest.skip("PUSHSIM_DATA does not name the folder of real manifests")
-    result = files.load([str(Path(data) / folder)], inject="all")
+def test_real_manifests_load_and_every_selected_service_has_endpoints(real_manifests, folder, proxies):
+    result = files.load([str(real_manifests / folder)], inject="all")
     assert len(result.mesh.proxies) == proxies
     assert all(s.body["endpoints"] for s in result.mesh.of_kind("EndpointSlice"))
     assert any("ServiceAccount" in note for note in result.notes)
-    assert not files.load([str(Path(data) / folder)]).mesh.proxies
+    assert not files.load([str(real_manifests / folder)]).mesh.proxies
+
+
+# ---- what a change holds besides objects -------------------------------------------------------------------------
+
+
+def hpa(minimum, target="web"):
+    return (
+        "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {name: h}\n"
+        f"spec: {{minReplicas: {minimum}, scaleTargetRef: {{kind: Deployment, name: {target}}}}}\n"
+    )
+
+
+def test_an_autoscaler_alone_scales_the_workload_that_the_mesh_has():
+    mesh = mesh_of(WEB).mesh
+    up = changed(hpa(4), mesh)
+    assert sorted(o.ref.kind for o in up.apply) == ["EndpointSlice", "Pod", "Pod"] and not up.delete
+    new = [o for o in up.apply if o.ref.kind == "Pod"]
+    old = next(iter(mesh.of_kind("Pod")))
+    assert all(o.labels["app"] == old.labels["app"] and o.spec["containers"] == old.spec["containers"] for o in new)
+    assert not changed(hpa(1), mesh).apply
+
+
+def test_an_autoscaler_of_nothing_known_is_told():
+    with pytest.raises(InputError, match=r"Deployment/default/other.*give that workload too"):
+        changed(hpa(4, "other"), mesh_of(WEB).mesh)
+
+
+def test_what_a_change_holds_that_is_not_modelled_is_told():
+    text = b"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
+    read = to_change(parse_text(text, "c.yaml"), mesh=mesh_of(WEB).mesh)
+    assert read.notes == ("not modelled, left out: 1 ConfigMap",)
+
+
+@pytest.mark.parametrize("release", ["1.14", "1.24", "1.30"])
+def test_a_mesh_config_that_changes_is_pushed_to_everybody_in_full(release):
+    mesh = mesh_of(WEB, inject="all").mesh
+    change = changed("accessLogFile: /dev/stdout\n", mesh)
+    answer = preview(mesh, change, release=release, mode="sotw")
+    again = preview(mesh, Change(mesh_config={}), release=release, mode="sotw")
+    assert mesh.after(change).mesh_config == {"accessLogFile": "/dev/stdout"}
+    assert answer.keys == ("everything",)
+    for group, plain in zip(answer.groups, again.groups, strict=True):
+        types = {pushed.xds: pushed for pushed in group.types}
+        assert set(types) == {"CDS", "EDS", "LDS", "RDS"}
+        assert types["LDS"].size_bytes > {p.xds: p for p in plain.types}["LDS"].size_bytes  # access logs are in it

@@ -104,17 +104,21 @@ def _load(mesh: list[str], change: list[str], delete: list[str], namespace: str,
             )
         )
     there = Mesh(there.objects, there.proxies, {**PROFILES["default"], **there.mesh_config}, there.env)
-    parts = [load_change(path, namespace=namespace, stdin=stdin_bytes, mesh=there) for path in change]
+    read = [load_change(path, namespace=namespace, stdin=stdin_bytes, mesh=there) for path in change]
+    for text in dict.fromkeys(text for one in read for text in one.notes):
+        note(text)
+    parts = [one.change for one in read]
     if delete:
         parts.append(delete_change([parse_delete(text, there, namespace=namespace) for text in delete], there))
     written = tuple(o for part in parts for o in part.apply)
     gone = tuple(ref for part in parts for ref in part.delete)
-    return there, Change(written, gone, ", ".join([*change, *delete]))
+    configs = [part.mesh_config for part in parts if part.mesh_config is not None]
+    config = {key: value for one in configs for key, value in one.items()} if configs else None
+    return there, Change(written, gone, ", ".join([*change, *delete]), config)
 
 
 def _print(answer: Preview) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     proxies = sum(len(g.proxies) for g in answer.groups)
@@ -127,31 +131,32 @@ def _print(answer: Preview) -> None:
         f"[bold]{pushed} of {proxies} proxies pushed[/bold], {responses} responses, {amount(size)}; "
         f"{proxies - pushed} spared"
     )
-    if answer.pushed:
-        table = Table("proxies", "xDS: resources (bytes each)", "because", title="pushed", title_justify="left")
-        for group in answer.pushed:
-            table.add_row(_members(group), _types(group), "\n".join(group.why))
-        console.print(table)
-    if answer.spared:
-        table = Table("proxies", "because", title="spared", title_justify="left")
-        for group in answer.spared:
-            table.add_row(_members(group), "\n".join(group.why))
-        console.print(table)
+    for group in answer.pushed:
+        console.print()
+        console.print(f"[bold green]pushed[/bold green]  {_members(group)}", soft_wrap=True)
+        console.print(f"  {_types(group)}", soft_wrap=True)
+        for rule in group.why:
+            console.print(f"  because {rule}", soft_wrap=True, markup=False)
+    for group in answer.spared:
+        console.print()
+        console.print(f"[bold]spared[/bold]  {_members(group)}", soft_wrap=True)
+        for rule in group.why:
+            console.print(f"  because {rule}", soft_wrap=True, markup=False)
 
 
 def _types(group: Group) -> str:
-    return "\n".join(
-        f"{t.xds}{' (asked for)' if t.solicited else ''}: {t.resources}"
+    return " · ".join(
+        f"{t.xds}{' (asked for)' if t.solicited else ''} {t.resources}"
         + (f" -{t.removed}" if t.removed else "")
         + f" ({amount(t.size_bytes)})"
         for t in group.types
     )
 
 
-def _members(group: Group, most: int = 4) -> str:
+def _members(group: Group, most: int = 12) -> str:
     def named(proxy: Proxy) -> str:
         return proxy.id if proxy.type == "sidecar" else f"{proxy.id} ({proxy.type})"
 
-    shown = [named(p) for p in group.proxies[:most]]
-    more = [f"… {len(group.proxies)} in all"] if len(group.proxies) > most else []
-    return "\n".join([*shown, *more])
+    count = len(group.proxies)
+    shown = ", ".join(named(proxy) for proxy in group.proxies[:most])
+    return f"{count} {'proxy' if count == 1 else 'proxies'}: {shown}" + (", …" if count > most else "")

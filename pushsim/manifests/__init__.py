@@ -6,10 +6,10 @@ to proxies by Istio's injection rules. What is not modelled is counted, never dr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from pushsim.errors import InputError
+from pushsim.errors import InputError, Problem
 from pushsim.manifests.document import Document, parse_text
 from pushsim.manifests.endpoints import (
     SERVICE_NAME,
@@ -33,6 +33,7 @@ from pushsim.manifests.workloads import (
     same_template,
     taken_addresses,
     to_expand,
+    workload_of,
 )
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 
@@ -40,6 +41,7 @@ __all__ = [
     "Document",
     "Inject",
     "Loaded",
+    "LoadedChange",
     "delete_change",
     "from_parsed",
     "parse_delete",
@@ -48,6 +50,14 @@ __all__ = [
     "to_change",
     "to_mesh",
 ]
+
+
+@dataclass(frozen=True)
+class LoadedChange:
+    """A change as read; notes are sentences for the user."""
+
+    change: Change
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def from_parsed(parsed: Parsed, *, inject: Inject = "detect") -> Loaded:
     proxies = proxies_of(objects, inject)
     mesh = Mesh(objects, proxies, parsed.mesh_config)
     unmodelled = dict(sorted(parsed.unmodelled.items()))
-    notes += _notes(mesh, unmodelled)
+    notes += [*_unmodelled(unmodelled), *_notes(mesh)]
     return Loaded(mesh, tuple(notes), unmodelled)
 
 
@@ -98,11 +108,12 @@ def proxies_of(objects: Mapping[Ref, Object], inject: Inject) -> tuple[Proxy, ..
 
 def to_change(
     documents: Iterable[Document], *, namespace: str = "default", mesh: Mesh | None = None, name: str = ""
-) -> Change:
+) -> LoadedChange:
     """The objects of a change file, with the pods and EndpointSlices that Kubernetes' controllers would then write.
 
-    Relative to `mesh`: a Deployment that is there already is scaled (template unchanged) or rolled over to new pods;
-    a Service keeps its clusterIP. Raises InputError with every problem in the documents.
+    Relative to `mesh`: a Deployment that is there already is scaled (template unchanged) or rolled over to new pods; a
+    HorizontalPodAutoscaler brings the pods of what it scales up to its minReplicas; a Service keeps its clusterIP.
+    Raises InputError with every problem in the documents.
     """
     parsed = parse(documents, namespace)
     if parsed.problems:
@@ -115,7 +126,7 @@ def to_change(
     nodes = [ref.name for ref in after if ref.kind == "Node"]
     pool, minima = Addresses(POD_NETWORK, addresses), minimum_replicas(given.values())
     deleted: list[Ref] = []
-    for workload in to_expand(given):
+    for workload in [*to_expand(given), *_scaled_alone(given, minima, mesh)]:
         old = _pods_of(mesh, workload.ref)
         kept = [p for p in old if same_template(p, workload.spec.get("template") or {})]
         count = pod_count(workload, len(nodes), minima.get(workload.ref, 0))
@@ -128,7 +139,32 @@ def to_change(
         keep = {p.ref for p in fresh}
         deleted += [p.ref for p in old if p.ref not in keep]
         written |= {p.ref: p for p in fresh if mesh.objects.get(p.ref) != p}
-    return _reconciled(mesh, written, deleted, given, name)
+    change = _reconciled(mesh, written, deleted, given, name)
+    config = parsed.mesh_config or None
+    notes = [*parsed.notes, *_unmodelled(dict(sorted(parsed.unmodelled.items())))]
+    return LoadedChange(replace(change, mesh_config=config), tuple(notes))
+
+
+def _scaled_alone(given: Mapping[Ref, Object], minima: Mapping[Ref, int], mesh: Mesh) -> Iterator[Object]:
+    """The workloads that an autoscaler of the change scales and that are not in the change themselves.
+
+    The mesh knows their pods alone, so their template is read off a pod. Raises InputError where there is none.
+    """
+    for hpa in (o for o in given.values() if o.ref.kind == "HorizontalPodAutoscaler"):
+        target = next(iter(minimum_replicas([hpa])))
+        if target in given or minima[target] == 0:
+            continue
+        pods = _pods_of(mesh, target)
+        if not pods:
+            raise InputError(
+                Problem(
+                    f"scales {target}, of which the mesh has no pod",
+                    hpa.source,
+                    "spec.scaleTargetRef",
+                    "give that workload too, in the mesh or in the change",
+                )
+            )
+        yield workload_of(target, pods)
 
 
 def delete_change(refs: Iterable[Ref], mesh: Mesh, *, name: str = "") -> Change:
@@ -247,7 +283,7 @@ def _count(number: int, kind: str) -> str:
     return f"{number} {kind}" if number == 1 or kind.endswith(("s", ")")) else f"{number} {kind}s"
 
 
-def _notes(mesh: Mesh, unmodelled: Mapping[str, int]) -> list[str]:
+def _unmodelled(unmodelled: Mapping[str, int]) -> list[str]:
     notes = []
     routing = {k: n for k, n in unmodelled.items() if "(gateway.networking.k8s.io)" in k or k.startswith("Ingress (")}
     routing |= {k: n for k, n in unmodelled.items() if "(gateway.networking.x-k8s.io)" in k}
@@ -256,6 +292,11 @@ def _notes(mesh: Mesh, unmodelled: Mapping[str, int]) -> list[str]:
     if routing:
         said = ", ".join(f"{n} {k}" for k, n in routing.items())
         notes.append(f"warning: {said} not modelled: istiod pushes for these too, so pushes are under-predicted")
+    return notes
+
+
+def _notes(mesh: Mesh) -> list[str]:
+    notes = []
     pods = list(mesh.of_kind("Pod"))
     if waiting := sum(not pod.status.get("podIP") for pod in pods):
         notes.append(f"{_count(waiting, 'Pod')} without an IP: no endpoint and no proxy")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pushsim.manifests.kinds import WORKLOADS, owner_of
@@ -143,6 +143,37 @@ def expand(workload: Object, count: int, nodes: list[str], addresses: Callable[[
         source = f"{workload.ref} of {workload.source}" if workload.source else str(workload.ref)
         pods.append(Object(Ref("Pod", namespace, pod_name), body, source))
     return pods
+
+
+#: What a controller adds to the labels of its pods.
+_CONTROLLERS_OWN = frozenset(
+    {
+        "pod-template-hash",
+        "controller-revision-hash",
+        "statefulset.kubernetes.io/pod-name",
+        "apps.kubernetes.io/pod-index",
+        "job-name",
+        "batch.kubernetes.io/job-name",
+    }
+)
+
+
+def workload_of(ref: Ref, pods: Sequence[Object]) -> Object:
+    """A workload as its pods (one at least) show it: so many replicas of the first one's template."""
+    first = pods[0]
+    metadata = {
+        "labels": {key: value for key, value in first.labels.items() if key not in _CONTROLLERS_OWN},
+        "annotations": dict(first.annotations),
+    }
+    spec = {key: value for key, value in first.spec.items() if key not in ("nodeName", "hostname", "subdomain")}
+    template = {"metadata": metadata, "spec": spec}
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": ref.kind,
+        "metadata": {"name": ref.name, "namespace": ref.namespace},
+        "spec": {"replicas": len(pods), "serviceName": first.spec.get("subdomain", ""), "template": template},
+    }
+    return Object(ref, body, first.source)
 
 
 def to_expand(objects: Mapping[Ref, Object]) -> list[Object]:

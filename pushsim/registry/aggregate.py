@@ -15,7 +15,7 @@ from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
 from pushsim.registry.store import Store
 from pushsim.releases import Rules
-from pushsim.requests import PushRequest
+from pushsim.requests import GLOBAL_UPDATE, PushRequest
 
 #: Order in which an istiod that starts reads what there is; other kinds follow.
 _START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
@@ -68,6 +68,9 @@ class Registry:
         """
         later = "EndpointSlice" if services_first else "Service"
         requests: list[PushRequest] = []
+        if change.mesh_config is not None:  # istiod's mesh watcher: everything for everybody
+            self.mesh_config = {**self.mesh_config, **change.mesh_config}
+            requests.append(PushRequest(forced=not self.rules.empty_is_all, reasons=frozenset({GLOBAL_UPDATE})))
         for written in sorted(change.apply, key=lambda o: o.ref.kind == later):
             requests += self._write(written)
         for ref in change.delete:

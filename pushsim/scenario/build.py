@@ -81,7 +81,15 @@ def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
     applied: list[Object] = []
     deleted: list[Ref] = []
     for path in dated.apply:
-        change = files.load_change(str(base_dir / path), mesh=mesh)
+        change = files.load_change(str(base_dir / path), mesh=mesh).change
+        if change.mesh_config is not None:
+            raise InputError(
+                Problem(
+                    "holds a MeshConfig, which cannot change in the middle of a scenario",
+                    str(base_dir / path),
+                    remedy="give it as istiod.mesh_config, or as a variant of its own with the policy `knobs`",
+                )
+            )
         applied.extend(change.apply)
         deleted.extend(change.delete)
     deleted.extend(Ref(target.kind, target.namespace, target.name) for target in dated.delete)
