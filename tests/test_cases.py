@@ -1,8 +1,5 @@
 """Case files: explicit meshes with steps."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from pushsim.cases import RECORDING_ENV, load_case
@@ -48,10 +45,9 @@ def test_all_problems_of_a_case_at_once(tmp_path):
 
 
 @pytest.mark.manifests
-def test_every_recorded_case_loads():
-    data = os.environ.get("PUSHSIM_DATA")
-    folder = Path(data).parent / "vectors" / "cases" if data else None
-    if not folder or not folder.is_dir():
-        pytest.skip("PUSHSIM_DATA does not stand beside a vectors folder")
+def test_every_recorded_case_loads(real_manifests):
+    folder = real_manifests.parent / "vectors" / "cases"
+    if not folder.is_dir():
+        pytest.skip("the folder of real manifests has no vectors folder beside it")
     cases = [load_case(path) for path in sorted(folder.glob("*.yaml"))]
     assert cases and all(case.mesh.proxies and case.steps for case in cases)

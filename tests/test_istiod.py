@@ -328,25 +328,17 @@ def test_quiet_is_longer_than_a_debounce() -> None:
     assert still_for_s({"PILOT_DEBOUNCE_AFTER": "soon"}) == pytest.approx(0.3)
 
 
-def real_binary() -> Path:
-    path = os.environ.get("PUSHSIM_ISTIOD")
-    if not path:
-        pytest.skip("needs a pilot-discovery: set PUSHSIM_ISTIOD to its path")
-    return Path(path)
-
-
 VECTORS = Path(__file__).parent / "vectors"
 
 
 @pytest.mark.istiod
 @pytest.mark.parametrize("mode", ["sotw", "delta"])
 @pytest.mark.parametrize("name", ["endpoints", "services", "gateway-routing"])
-def test_a_real_istiod_sends_again_what_was_recorded(name: str, mode: Any, tmp_path: Path) -> None:
-    program = real_binary()
-    recorded = VECTORS / name / f"{minor(detect_release(program))}-{mode}.json"
+def test_a_real_istiod_sends_again_what_was_recorded(istiod_binary: Path, name: str, mode: Any, tmp_path: Path) -> None:
+    recorded = VECTORS / name / f"{minor(detect_release(istiod_binary))}-{mode}.json"
     if not recorded.exists():
         pytest.skip(f"{name} was not recorded on this release")
-    (path,) = record_case(load_case(VECTORS / "cases" / f"{name}.yaml"), program, tmp_path, [mode])
+    (path,) = record_case(load_case(VECTORS / "cases" / f"{name}.yaml"), istiod_binary, tmp_path, [mode])
     got, want = json.loads(path.read_text()), json.loads(recorded.read_text())
 
     def signatures(responses: list[Any]) -> Counter[str]:
@@ -358,10 +350,10 @@ def test_a_real_istiod_sends_again_what_was_recorded(name: str, mode: Any, tmp_p
 
 
 @pytest.mark.istiod
-def test_a_real_istiod_asks_for_nothing_the_stub_does_not_know_and_listens_on_loopback_only() -> None:
+def test_a_real_istiod_asks_nothing_the_stub_does_not_know_and_listens_on_loopback_only(istiod_binary: Path) -> None:
     async def main() -> tuple[set[str], set[str]]:
         cluster = Cluster()
-        async with serve(cluster) as url, istiod.run(Settings(real_binary()), url) as server:
+        async with serve(cluster) as url, istiod.run(Settings(istiod_binary), url) as server:
             connections = psutil.Process(server.pid).net_connections("tcp")
             return cluster.unknown, {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
 

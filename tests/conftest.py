@@ -1,0 +1,49 @@
+"""What pip cannot bring is asked for by a marker and skipped, with a reason, where its variable is not set."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+#: Marker to the variable that names what it needs, and what that is.
+OUTSIDE = {
+    "istiod": ("PUSHSIM_ISTIOD", "a pilot-discovery binary"),
+    "browser": ("PUSHSIM_BROWSER", "a headless browser"),
+    "prometheus": ("PUSHSIM_PROMETHEUS", "a Prometheus server"),
+    "manifests": ("PUSHSIM_DATA", "a folder of real manifests"),
+}
+
+
+def outside(marker: str) -> Path:
+    """The path of what a marker needs; skips the test where its variable is not set."""
+    variable, what = OUTSIDE[marker]
+    if not os.environ.get(variable):
+        pytest.skip(f"needs {what}: set {variable}")
+    return Path(os.environ[variable])
+
+
+@pytest.fixture(scope="session")
+def istiod_binary() -> Path:
+    return outside("istiod")
+
+
+@pytest.fixture(scope="session")
+def real_manifests() -> Path:
+    return outside("manifests")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in OUTSIDE:
+        if item.get_closest_marker(marker):
+            outside(marker)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = Counter[str]()
+    for report in terminalreporter.stats.get("skipped", []):
+        for variable, _ in OUTSIDE.values():
+            skipped[variable] += variable in str(report.longrepr)
+    for variable, what in OUTSIDE.values():
+        if skipped[variable]:
+            terminalreporter.write_line(f"{skipped[variable]} not run for want of {what} ({variable} is not set)")
