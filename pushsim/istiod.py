@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ import aiohttp
 
 from pushsim.errors import EnvironmentProblem
 
-#: How the recordings ran (`vectors/README.md`, "How istiod ran"), plus what keeps istiod from writing to its cluster.
+#: What keeps istiod from writing to its cluster, from making certificates, and from injecting and validating.
 ENVIRONMENT: Mapping[str, str] = {
     "ENABLE_CA_SERVER": "false",
     "PILOT_CERT_PROVIDER": "none",
@@ -36,8 +36,6 @@ ENVIRONMENT: Mapping[str, str] = {
     "INJECTION_WEBHOOK_CONFIG_NAME": "",
     "PILOT_ENABLE_IP_AUTOALLOCATE": "false",
     "PILOT_ENABLE_CONFIG_DISTRIBUTION_TRACKING": "false",
-    "PILOT_MAX_REQUESTS_PER_SECOND": "100000",
-    "PILOT_PUSH_THROTTLE": "100",
     "ENABLE_LEADER_ELECTION": "false",
     "PILOT_ENABLE_GATEWAY_API": "false",
     "PILOT_ENABLE_GATEWAY_API_STATUS": "false",
@@ -47,6 +45,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "POD_NAMESPACE": "istio-system",
     "CLUSTER_ID": "Kubernetes",
 }
+
+#: Beside that, how the recordings ran (`vectors/README.md`, "How istiod ran"): nobody waits for anybody.
+RECORDING: Mapping[str, str] = {"PILOT_MAX_REQUESTS_PER_SECOND": "100000", "PILOT_PUSH_THROTTLE": "100"}
 
 MESH_CONFIG: Mapping[str, Any] = {
     "ingressControllerMode": "OFF",
@@ -67,6 +68,9 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 READY_WITHIN_S = 60.0
 
+#: Told each line of istiod's log.
+OnLine = Callable[[str], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -75,7 +79,7 @@ class Settings:
     binary:      path of a pilot-discovery.
     mesh_config: Istio's MeshConfig, laid over `MESH_CONFIG`. env: over `ENVIRONMENT`.
     cores:       which CPUs it may use (affinity, and GOMAXPROCS to their number); None: all.
-    log_level:   istiod's `--log_output_level`.
+    log_level:   istiod's `--log_output_level`. max_age: how old a connection may get, as Go writes it; "" is any age.
     ports:       http, grpc, monitoring, ctrlz; 0 takes a free one.
     """
 
@@ -84,6 +88,7 @@ class Settings:
     env: Mapping[str, str] = field(default_factory=dict)
     cores: Sequence[int] | None = None
     log_level: str = "default:info"
+    max_age: str = ""
     ports: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -91,13 +96,18 @@ class Istiod:
     """A running istiod: where it listens, its metrics, its last words."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, release: str, ports: Sequence[int], log_file: Path | None
+        self,
+        process: asyncio.subprocess.Process,
+        release: str,
+        ports: Sequence[int],
+        log_file: Path | None = None,
+        on_line: OnLine | None = None,
     ) -> None:
         self.process = process
         self.release = release
         self.http, self.grpc, self.monitoring = (f"127.0.0.1:{port}" for port in ports[:3])
         self._tail: deque[str] = deque(maxlen=200)
-        self._drain = asyncio.create_task(_drain(process, self._tail, log_file))
+        self._drain = asyncio.create_task(_drain(process, self._tail, log_file, on_line))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
 
     @property
@@ -238,6 +248,7 @@ def command(settings: Settings, directory: Path, ports: Sequence[int]) -> list[s
         "--shutdownDuration=1s",
         "--domain=cluster.local",
         f"--log_output_level={settings.log_level}",
+        *([f"--keepaliveMaxServerConnectionAge={settings.max_age}"] if settings.max_age else []),
     ]
 
 
@@ -283,7 +294,9 @@ async def _spawn(settings: Settings, arguments: list[str], directory: Path) -> a
     )
 
 
-async def _drain(process: asyncio.subprocess.Process, tail: deque[str], log_file: Path | None) -> None:
+async def _drain(
+    process: asyncio.subprocess.Process, tail: deque[str], log_file: Path | None, on_line: OnLine | None
+) -> None:
     """Keep the last lines of the log; all of it in a file if one is given."""
     assert process.stdout is not None
     with contextlib.ExitStack() as stack:
@@ -299,6 +312,8 @@ async def _drain(process: asyncio.subprocess.Process, tail: deque[str], log_file
             tail.append(text)
             if out:
                 print(text, file=out)
+            if on_line:
+                on_line(text)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
@@ -317,10 +332,13 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def run(settings: Settings, cluster_url: str, log_file: Path | None = None) -> AsyncIterator[Istiod]:
+async def run(
+    settings: Settings, cluster_url: str, log_file: Path | None = None, on_line: OnLine | None = None
+) -> AsyncIterator[Istiod]:
     """Run an istiod while the context is open; it is ready when the context opens.
 
     cluster_url: its API server. log_file: where its whole log goes; the last lines are in every error anyway.
+    on_line: told each line of it.
     Call it from the main thread: the kernel ends istiod with the thread that started it.
     Raises EnvironmentProblem: no such binary, port taken, istiod exits at start or does not get ready (last log lines).
     """
@@ -328,19 +346,21 @@ async def run(settings: Settings, cluster_url: str, log_file: Path | None = None
     with tempfile.TemporaryDirectory(prefix="pushsim-istiod-") as name:
         directory = Path(name)
         _write_files(settings, directory, cluster_url)
-        istiod = await _start(settings, release, directory, log_file)
+        istiod = await _start(settings, release, directory, log_file, on_line)
         try:
             yield istiod
         finally:
             await istiod.stop()
 
 
-async def _start(settings: Settings, release: str, directory: Path, log_file: Path | None) -> Istiod:
+async def _start(
+    settings: Settings, release: str, directory: Path, log_file: Path | None, on_line: OnLine | None
+) -> Istiod:
     """Start istiod and wait until it is ready; once more if another process took one of the free ports meanwhile."""
     for last in (False, False, True):
         ports = free_ports(settings.ports)
         process = await _spawn(settings, command(settings, directory, ports), directory)
-        istiod = Istiod(process, release, ports, log_file)
+        istiod = Istiod(process, release, ports, log_file, on_line)
         try:
             await _wait_ready(istiod)
             return istiod

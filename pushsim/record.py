@@ -15,7 +15,7 @@ from pushsim.cases import Case
 from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Mode
 from pushsim.randomcase import Kinds, random_case, to_yaml
-from pushsim.replay.fleet import Fleet
+from pushsim.replay.fleet import Recorder
 from pushsim.replay.quiet import debounce_s, quiet, still_for_s
 
 #: Told, in words, where a recording is: "endpoints on 1.24.6, delta: step 3 of 9: b to zero".
@@ -74,16 +74,16 @@ async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = la
 
 async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress) -> Conversation:
     cluster = stub.Cluster.of(case.mesh)
-    settings = istiod.Settings(binary, case.mesh.mesh_config, case.mesh.env)
+    settings = istiod.Settings(binary, case.mesh.mesh_config, {**istiod.RECORDING, **case.mesh.env})
     still_s, within_s = still_for_s(case.mesh.env), debounce_s(case.mesh.env) / 2
     clock = asyncio.get_running_loop().time
     async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
         head = f"{case.name} on {server.release}, {mode}"
         progress(f"{head}: connecting {len(case.mesh.proxies)} proxies")
         await quiet(server, cluster, None, still_s)
-        async with Fleet.connect(server, case.mesh.proxies, mode) as fleet:
-            await quiet(server, cluster, fleet, still_s)
-            connect = fleet.take()
+        async with Recorder.connect(server, case.mesh.proxies, mode) as recorder:
+            await quiet(server, cluster, recorder.fleet, still_s)
+            connect = recorder.take()
             steps = []
             for index, change in enumerate(case.steps, 1):
                 progress(f"{head}: step {index} of {len(case.steps)}: {change.name}")
@@ -91,8 +91,8 @@ async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress) ->
                 await cluster.write_in_order(change)
                 if len(change.apply) + len(change.delete) > 1 and (took := clock() - begun) > within_s:
                     raise _Torn(f"writing step {index} took {took * 1000:.0f} ms")
-                await quiet(server, cluster, fleet, still_s)
-                steps.append((change.name, fleet.take()))
+                await quiet(server, cluster, recorder.fleet, still_s)
+                steps.append((change.name, recorder.take()))
     return Conversation(server.release, mode, connect, tuple(steps))
 
 

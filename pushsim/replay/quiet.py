@@ -13,11 +13,11 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from pushsim.errors import EnvironmentProblem
 from pushsim.istiod import Istiod, has_work
-from pushsim.replay.fleet import Fleet
+from pushsim.replay.fleet import Seen
 from pushsim.stub import Cluster
 from pushsim.units import SECOND_NS, UnitError, duration
 
@@ -79,7 +79,16 @@ class Stillness:
         return self.looks >= self.wanted
 
 
-async def quiet(istiod: Istiod, cluster: Cluster, fleet: Fleet | None, still_s: float, within_s: float = 120) -> None:
+class Watched(Protocol):
+    """Proxies of which it can be seen how they are."""
+
+    async def look(self) -> Seen:
+        """How they are now; raises EnvironmentProblem if a stream ended that was not to."""
+
+
+async def quiet(
+    istiod: Istiod, cluster: Cluster, fleet: Watched | None, still_s: float, within_s: float = 120
+) -> None:
     """Wait until all is quiet, and has been so for looks that are worth `still_s`.
 
     Raises EnvironmentProblem if istiod dies, a stream ends, or it is not quiet `within_s` seconds from now.
@@ -90,17 +99,15 @@ async def quiet(istiod: Istiod, cluster: Cluster, fleet: Fleet | None, still_s: 
         if not istiod.alive:
             raise istiod.problem("it died")
         try:
-            if fleet is not None:
-                fleet.check()
+            seen = await fleet.look() if fleet is not None else None
         except EnvironmentProblem as problem:
             raise istiod.problem(str(problem)) from None
         working = has_work(istiod.pid)  # before we wake it ourselves
         counters = totals(await istiod.metrics_text())
-        received = fleet.received if fleet else 0
-        under_way = working or not cluster.delivered() or received < counters.get(SENT, 0)
-        if fleet is not None and not fleet.synced:
-            under_way = True
-        if stillness.look((counters, received, cluster.version), under_way=under_way):
+        under_way = working or not cluster.delivered()
+        if seen is not None:
+            under_way |= not seen.synced or (seen.lossless and seen.received < counters.get(SENT, 0))
+        if stillness.look((counters, seen, cluster.version), under_way=under_way):
             return
         if loop.time() - start > within_s:
             raise istiod.problem(f"it is not quiet after {within_s:g} s")

@@ -18,48 +18,29 @@ The protocol's own rules (`reference/istiod-standalone.md` §4) are istiod's, no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import base_pb2
-from envoy.config.listener.v3 import listener_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
-    HttpConnectionManager,
-)
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
+from pushsim.ads import reading
+from pushsim.ads.reading import TYPE_URLS, Payload, Resource
 from pushsim.mesh import Mode, Proxy, Xds
 
-TYPE_URLS: dict[Xds, str] = {
-    "CDS": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-    "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-    "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
-    "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-}
-_XDS: dict[str, Xds] = {url: xds for xds, url in TYPE_URLS.items()}
 #: Which type's resources name the resources of which other type.
 CHILD: dict[Xds, Xds] = {"CDS": "EDS", "LDS": "RDS"}
 METHODS: dict[Mode, str] = {
     "sotw": "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
     "delta": "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
 }
-HCM = f"type.googleapis.com/{HttpConnectionManager.DESCRIPTOR.full_name}"
 
 
 class ProtocolError(Exception):
     """What came is not an ADS response of a type we asked for."""
-
-
-class Resource(NamedTuple):
-    """One resource as it came: its name, its type and the serialised message."""
-
-    name: str
-    type_url: str
-    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +50,10 @@ class Response:
     size_bytes: the whole message, without gRPC framing.
     names:      of the resources in it, sorted; `removed_names`: delta's removed resources, sorted.
     solicited:  we had asked for it; otherwise istiod pushed it.
-    version, nonce: istiod's, as sent. `resources`: raw, in the order they came.
+    version, nonce: istiod's, as sent.
+    altered:    names of resources that this proxy did not have, had otherwise, or has no more.
+    altered_hosts: RDS: the virtual hosts in which the altered routes differ.
+    data:       the message itself.
     """
 
     xds: Xds
@@ -79,7 +63,15 @@ class Response:
     solicited: bool
     version: str
     nonce: str
-    resources: tuple[Resource, ...] = field(repr=False)
+    altered: frozenset[str]
+    altered_hosts: frozenset[str]
+    mode: Mode
+    data: bytes = field(repr=False)
+
+    @property
+    def resources(self) -> tuple[Resource, ...]:
+        """The resources, decoded now, in the order they came."""
+        return reading.resources(self.data, self.mode)
 
     def as_recorded(self) -> dict[str, Any]:
         """This response as a recording holds it (`vectors/README.md`)."""
@@ -123,7 +115,10 @@ class _Watch:
     version, nonce:   of the last response; no nonce, no response on this stream yet.
     requested:        a request was sent on this stream.
     asked, shortened: names newly subscribed to, and whether some were given up, since the last answer or `settle`.
-    held:             delta: the resources we have, with their versions; told on reconnection.
+    held:             the resources we have: a hash of each by name (for SotW's CDS and LDS the payload's own).
+    versions:         delta: of what we have, where istiod gave one; told on reconnection.
+    hosts:            RDS: a hash of each virtual host, by route.
+    children:         CDS, LDS in delta: what each resource names; `counts` how many name it.
     """
 
     names: set[str] = field(default_factory=set)
@@ -132,7 +127,17 @@ class _Watch:
     requested: bool = False
     asked: set[str] = field(default_factory=set)
     shortened: bool = False
-    held: dict[str, str] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    children: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def drop(self, name: str) -> None:
+        """The resource is not ours any more."""
+        self.held.pop(name, None)
+        self.versions.pop(name, None)
+        self.hosts.pop(name, None)
 
 
 class AdsClient:
@@ -147,7 +152,6 @@ class AdsClient:
         self.mode = mode
         self._node = node(proxy, release, metadata)
         self._watches: dict[Xds, _Watch] = {xds: _Watch() for xds in TYPE_URLS}
-        self._children: dict[Xds, dict[str, tuple[str, ...]]] = {xds: {} for xds in CHILD}
         self._connected = False
 
     @property
@@ -155,6 +159,11 @@ class AdsClient:
         """The first conversation is over: every type there was something to ask of was asked for and answered."""
         watches = self._watches.values()
         return self._watches["LDS"].requested and all(watch.nonce or not watch.requested for watch in watches)
+
+    @property
+    def answered(self) -> bool:
+        """Whether istiod has answered on this stream."""
+        return bool(self._watches["CDS"].nonce)
 
     def connect(self) -> list[bytes]:
         """The requests that open a stream, the first or after a broken one."""
@@ -170,46 +179,64 @@ class AdsClient:
 
     def receive(self, data: bytes) -> tuple[Response, list[bytes]]:
         """One message of istiod: what it was, and the requests it calls for. Raises ProtocolError."""
-        response = self._read(data)
+        response, payload = self._read(data)
         xds, watch = response.xds, self._watches[response.xds]
         watch.version, watch.nonce = response.version, response.nonce
         watch.asked.difference_update(response.names, response.removed_names)
+        self._hold(watch, xds, payload, response.removed_names)
         requests = [self._acknowledge(xds)]
         if xds in CHILD:
-            requests += self._follow(xds, response)
+            requests += self._follow(xds, payload, response.removed_names)
         if not self._watches["LDS"].requested and (xds == "EDS" or not self._watches["EDS"].requested):
             requests.append(self._request("LDS"))
         return response, requests
 
     def reject(self, data: bytes, message: str) -> tuple[Response, list[bytes]]:
         """As `receive`, but refuse the configuration (NACK) and keep the one before. Raises ProtocolError."""
-        response = self._read(data)
+        response, _ = self._read(data)
         self._watches[response.xds].nonce = response.nonce
         return response, [self._acknowledge(response.xds, message)]
 
-    def _read(self, data: bytes) -> Response:
+    def _read(self, data: bytes) -> tuple[Response, Payload]:
         if not self._connected:
             raise ProtocolError("a message came before the stream was opened")
-        removed: tuple[str, ...] = ()
         try:
-            if self.mode == "sotw":
-                sotw = discovery_pb2.DiscoveryResponse.FromString(data)
-                xds, version, nonce = _XDS[sotw.type_url], sotw.version_info, sotw.nonce
-                resources = tuple(Resource(name_of(any.value), any.type_url, any.value) for any in sotw.resources)
-            else:
-                delta = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
-                xds, version, nonce = _XDS[delta.type_url], delta.system_version_info, delta.nonce
-                removed = tuple(sorted(delta.removed_resources))
-                resources = tuple(Resource(r.name, r.resource.type_url, r.resource.value) for r in delta.resources)
-                held = self._watches[xds].held
-                held.update((resource.name, resource.version) for resource in delta.resources)
-                for name in removed:
-                    held.pop(name, None)
+            read = reading.read(data, self.mode)
         except (DecodeError, KeyError, IndexError) as problem:
             raise ProtocolError(f"not an ADS response of a type we asked for: {problem}") from None
-        names = tuple(sorted(resource.name for resource in resources))
-        solicited = self._solicited(self._watches[xds], names, removed)
-        return Response(xds, len(data), names, removed, solicited, version, nonce, resources)
+        xds, payload, removed = read.xds, read.payload, read.removed
+        watch = self._watches[xds]
+        solicited = self._solicited(watch, payload.names, removed)
+        altered = self._altered(watch, xds, payload, removed)
+        hosts = _altered_hosts(watch, altered, payload) if altered and xds == "RDS" else _NOTHING
+        response = Response(
+            xds, len(data), payload.names, removed, solicited, read.version, read.nonce, altered, hosts, self.mode, data
+        )
+        return response, payload
+
+    def _whole(self, xds: Xds) -> bool:
+        """Whether a response of that type is all there is: what is not in it is gone."""
+        return self.mode == "sotw" and xds in CHILD
+
+    def _altered(self, watch: _Watch, xds: Xds, payload: Payload, removed: tuple[str, ...]) -> frozenset[str]:
+        if self._whole(xds):
+            if payload.digests is watch.held:
+                return _NOTHING
+            return frozenset(name for name, _ in payload.digests.items() ^ watch.held.items())
+        held = watch.held
+        changed = [name for name, digest in payload.digests.items() if held.get(name) != digest]
+        return frozenset([*changed, *(name for name in removed if name in held)])
+
+    def _hold(self, watch: _Watch, xds: Xds, payload: Payload, removed: tuple[str, ...]) -> None:
+        """What we have from here on."""
+        if self._whole(xds):
+            watch.held = payload.digests
+            return
+        watch.held.update(payload.digests)
+        watch.versions.update(payload.versions)
+        watch.hosts.update(payload.hosts)
+        for name in removed:
+            watch.drop(name)
 
     def _solicited(self, watch: _Watch, names: tuple[str, ...], removed: tuple[str, ...]) -> bool:
         if not watch.nonce or not watch.asked.isdisjoint(names) or not watch.asked.isdisjoint(removed):
@@ -219,27 +246,27 @@ class AdsClient:
             return True
         return False
 
-    def _follow(self, xds: Xds, response: Response) -> list[bytes]:
+    def _follow(self, xds: Xds, payload: Payload, removed: tuple[str, ...]) -> list[bytes]:
         """Subscribe to what the resources of CDS or LDS name now, if that has changed."""
-        find = _cluster_children if xds == "CDS" else _listener_children
-        found = {resource.name: find(resource.value) for resource in response.resources}
-        if self.mode == "sotw":
-            self._children[xds] = found
-        else:
-            self._children[xds].update(found)
-            for name in response.removed_names:
-                self._children[xds].pop(name, None)
-        wanted = {name for names in self._children[xds].values() for name in names}
         watch = self._watches[CHILD[xds]]
-        had = watch.names if watch.requested else set()
-        added, gone = wanted - had, had - wanted
-        watch.names = wanted
+        had = frozenset(watch.names) if watch.requested else frozenset()
+        if self.mode == "sotw":
+            added, gone = set(payload.named - had), set(had - payload.named)
+        else:
+            added, gone = _recount(self._watches[xds], payload, removed)
+            if not watch.requested:
+                added, gone = set(self._watches[xds].counts), set()
         if not added and not gone:
             return []
+        if not watch.requested:
+            watch.names = set(added)
+        else:
+            watch.names |= added
+            watch.names -= gone
         watch.asked = (watch.asked | added) - gone
         watch.shortened = bool(gone)
         for name in gone:
-            watch.held.pop(name, None)
+            watch.drop(name)
         return [self._request(CHILD[xds], added, gone)]
 
     def _request(self, xds: Xds, added: Iterable[str] = (), gone: Iterable[str] = (), first: bool = False) -> bytes:
@@ -251,12 +278,16 @@ class AdsClient:
                 type_url=TYPE_URLS[xds],
                 resource_names_subscribe=sorted(added),
                 resource_names_unsubscribe=sorted(gone),
-                initial_resource_versions={} if watch.requested else watch.held,
+                initial_resource_versions={} if watch.requested else self._initial(watch),
             )
         watch.requested = True
         if first:
             request.node.CopyFrom(self._node)
         return bytes(request.SerializeToString())
+
+    @staticmethod
+    def _initial(watch: _Watch) -> dict[str, str]:
+        return {name: watch.versions.get(name, "") for name in watch.held}
 
     def _acknowledge(self, xds: Xds, error: str = "") -> bytes:
         if self.mode == "sotw":
@@ -280,38 +311,35 @@ class AdsClient:
         )
 
 
-def name_of(value: bytes) -> str:
-    """The name of a serialised cluster, endpoint assignment, listener or route configuration: field 1 of each."""
-    if not value or value[0] != 0x0A:
-        return ""
-    length, at, shift = 0, 1, 0
-    while True:
-        byte = value[at]
-        length |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value[at : at + length].decode()
+_NOTHING: frozenset[str] = frozenset()
 
 
-@lru_cache(65536)
-def _cluster_children(value: bytes) -> tuple[str, ...]:
-    cluster = cluster_pb2.Cluster.FromString(value)
-    if cluster.type != cluster_pb2.Cluster.EDS:
-        return ()
-    return (cluster.eds_cluster_config.service_name or cluster.name,)
+def _altered_hosts(watch: _Watch, altered: Iterable[str], payload: Payload) -> frozenset[str]:
+    """The virtual hosts that routes differ in from those we have."""
+    pairs = ((payload.hosts.get(route, {}), watch.hosts.get(route, {})) for route in altered)
+    return frozenset(host for new, old in pairs for host, _ in new.items() ^ old.items())
 
 
-@lru_cache(16384)
-def _listener_children(value: bytes) -> tuple[str, ...]:
-    listener = listener_pb2.Listener.FromString(value)
-    chains = [*listener.filter_chains]
-    if listener.HasField("default_filter_chain"):
-        chains.append(listener.default_filter_chain)
-    routes: dict[str, None] = {}
-    for chain in chains:
-        for network_filter in chain.filters:
-            if network_filter.typed_config.type_url == HCM:
-                manager = HttpConnectionManager.FromString(network_filter.typed_config.value)
-                if manager.HasField("rds"):
-                    routes[manager.rds.route_config_name] = None
-    return tuple(routes)
+def _recount(watch: _Watch, payload: Payload, removed: Iterable[str]) -> tuple[set[str], set[str]]:
+    """Take in what a delta's resources name; returns what is named newly, and what by none any more."""
+    touched: dict[str, bool] = {}
+
+    def count(children: Iterable[str], by: int) -> None:
+        for child in children:
+            touched.setdefault(child, watch.counts[child] > 0)
+            watch.counts[child] += by
+
+    for name, children in payload.children.items():
+        before = watch.children.get(name, ())
+        if before != children:
+            count(before, -1)
+            count(children, 1)
+            watch.children[name] = children
+    for name in removed:
+        count(watch.children.pop(name, ()), -1)
+    added = {child for child, had in touched.items() if not had and watch.counts[child] > 0}
+    gone = {child for child, had in touched.items() if had and watch.counts[child] <= 0}
+    for child in touched:
+        if watch.counts[child] <= 0:
+            del watch.counts[child]
+    return added, gone

@@ -1,0 +1,231 @@
+"""Reads ADS responses: names, digests and what they name in turn, with as little decoding as that takes.
+
+A push of one type is often the same bytes for many proxies but for its nonce. The outer message has its fields in order
+(protobuf's own serialisers write them so): version, resources, type, nonce, and the rest. So the resources are one
+stretch of bytes; its hash says whether it was read before. What is not laid out so is decoded whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from sys import intern
+from typing import Any, NamedTuple
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+)
+from envoy.service.discovery.v3 import discovery_pb2
+
+from pushsim.mesh import Mode, Xds
+
+TYPE_URLS: dict[Xds, str] = {
+    "CDS": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+    "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+    "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
+    "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+}
+XDS: dict[str, Xds] = {url: xds for xds, url in TYPE_URLS.items()}
+HCM = f"type.googleapis.com/{HttpConnectionManager.DESCRIPTOR.full_name}"
+
+#: Field 4, length-delimited, and its value: what comes after the last resource in both kinds of response.
+_AFTER: tuple[bytes, ...] = tuple(b"\x22" + bytes([len(url)]) + url.encode() for url in TYPE_URLS.values())
+#: So far from the end the type is looked for: nonce, control plane and removed names come after it.
+_TAIL = 4096
+#: Stretches that are remembered, and what is remembered of them does not hold their bytes.
+_REMEMBERED = 4096
+
+
+class Resource(NamedTuple):
+    """One resource as it came: its name, its version (delta), its type and the serialised message."""
+
+    name: str
+    version: str
+    type_url: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Payload:
+    """The resources of a response, the same object for the same bytes.
+
+    names:     sorted. digests: a hash of each resource's message by its name, comparable within this process.
+    versions:  of a delta's resources, where they have one.
+    children:  by resource of CDS the assignments, by resource of LDS the routes it names; named: all of them.
+    hosts:     by route of RDS, a hash of each of its virtual hosts by name.
+    any_bytes: the messages' lengths, as pilot_xds_config_size_bytes sums them.
+    """
+
+    names: tuple[str, ...] = ()
+    digests: dict[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()
+    hosts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    any_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One response, apart."""
+
+    xds: Xds
+    version: str
+    nonce: str
+    removed: tuple[str, ...]
+    payload: Payload
+
+
+_EMPTY = Payload()
+_known: dict[tuple[Mode, Xds, int], Payload] = {}
+
+
+def read(data: bytes, mode: Mode) -> Message:
+    """One response; raises protobuf's DecodeError, KeyError (another type) or IndexError (a broken resource)."""
+    outer = discovery_pb2.DiscoveryResponse if mode == "sotw" else discovery_pb2.DeltaDiscoveryResponse
+    stretch, rest = _split(data)
+    if stretch is None:
+        head = outer.FromString(data)
+        payload = _payload(head.resources, mode, XDS[head.type_url])
+    else:
+        head = outer.FromString(rest)
+        xds = XDS[head.type_url]
+        if not stretch:
+            payload = _EMPTY
+        else:
+            key = (mode, xds, hash(stretch))
+            found = _known.get(key)
+            if found is None:
+                found = _payload(outer.FromString(stretch).resources, mode, xds)
+                if len(_known) >= _REMEMBERED:
+                    del _known[next(iter(_known))]
+                _known[key] = found
+            payload = found
+    xds = XDS[head.type_url]
+    if mode == "sotw":
+        return Message(xds, head.version_info, head.nonce, (), payload)
+    return Message(xds, head.system_version_info, head.nonce, tuple(sorted(head.removed_resources)), payload)
+
+
+def resources(data: bytes, mode: Mode) -> tuple[Resource, ...]:
+    """The resources of a response, in the order they came."""
+    if mode == "sotw":
+        sotw = discovery_pb2.DiscoveryResponse.FromString(data)
+        return tuple(Resource(name_of(any.value), "", any.type_url, any.value) for any in sotw.resources)
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(data)
+    return tuple(Resource(r.name, r.version, r.resource.type_url, r.resource.value) for r in delta.resources)
+
+
+def _split(data: bytes) -> tuple[memoryview | None, bytes]:
+    """The stretch of resources, and the message without it; no stretch if it is not laid out as expected."""
+    start = max(0, len(data) - _TAIL)
+    end = max(data.rfind(mark, start) for mark in _AFTER)
+    if end < 0:
+        return None, data
+    begin = 0
+    if data[0] == 0x0A:  # field 1, the version
+        length, begin = _varint(data, 1)
+        begin += length
+    if begin > end or (begin < end and data[begin] != 0x12):  # field 2, a resource
+        return None, data
+    return memoryview(data)[begin:end], data[:begin] + data[end:]
+
+
+def _payload(listed: Sequence[Any], mode: Mode, xds: Xds) -> Payload:
+    names: list[str] = []
+    digests: dict[str, int] = {}
+    versions: dict[str, str] = {}
+    children: dict[str, tuple[str, ...]] = {}
+    hosts: dict[str, Mapping[str, int]] = {}
+    size = 0
+    find = _CHILDREN.get(xds)
+    for one in listed:
+        if mode == "sotw":
+            value = one.value
+            name = intern(name_of(value))
+        else:
+            value = one.resource.value
+            name = intern(one.name)
+            if one.version:
+                versions[name] = one.version
+        size += len(value)
+        names.append(name)
+        digests[name] = hash(value)
+        if find is not None:
+            children[name] = find(value)
+        if xds == "RDS":
+            hosts[name] = _virtual_hosts(value)
+    named = frozenset(child for of in children.values() for child in of)
+    return Payload(tuple(sorted(names)), digests, versions, children, named, hosts, size)
+
+
+@lru_cache(4096)
+def _virtual_hosts(value: bytes) -> Mapping[str, int]:
+    """A hash of each virtual host of a route configuration (its field 2) by name."""
+    found: dict[str, int] = {}
+    at, whole = 0, memoryview(value)
+    while at < len(value):
+        tag, at = _varint(value, at)
+        match tag & 7:
+            case 0:
+                _, at = _varint(value, at)
+            case 1:
+                at += 8
+            case 5:
+                at += 4
+            case _:
+                length, at = _varint(value, at)
+                if tag == 0x12:
+                    part = whole[at : at + length]
+                    found[intern(name_of(bytes(part[:512])))] = hash(part)
+                at += length
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at that place, and the place after it."""
+    number = shift = 0
+    while True:
+        byte = data[at]
+        number |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return number, at
+
+
+def name_of(value: bytes) -> str:
+    """The name of a serialised cluster, endpoint assignment, listener or route configuration: field 1 of each."""
+    if not value or value[0] != 0x0A:
+        return ""
+    length, at = _varint(value, 1)
+    return value[at : at + length].decode()
+
+
+@lru_cache(65536)
+def _cluster_children(value: bytes) -> tuple[str, ...]:
+    cluster = cluster_pb2.Cluster.FromString(value)
+    if cluster.type != cluster_pb2.Cluster.EDS:
+        return ()
+    return (intern(cluster.eds_cluster_config.service_name or cluster.name),)
+
+
+@lru_cache(16384)
+def _listener_children(value: bytes) -> tuple[str, ...]:
+    listener = listener_pb2.Listener.FromString(value)
+    chains = [*listener.filter_chains]
+    if listener.HasField("default_filter_chain"):
+        chains.append(listener.default_filter_chain)
+    routes: dict[str, None] = {}
+    for chain in chains:
+        for network_filter in chain.filters:
+            if network_filter.typed_config.type_url == HCM:
+                manager = HttpConnectionManager.FromString(network_filter.typed_config.value)
+                if manager.HasField("rds"):
+                    routes[intern(manager.rds.route_config_name)] = None
+    return tuple(routes)
+
+
+_CHILDREN = {"CDS": _cluster_children, "LDS": _listener_children}

@@ -1,0 +1,184 @@
+"""A process that carries a share of the fleet, and the handle its parent has on it.
+
+They speak over a socket pair: a length, then a pickled (verb, arguments) one way and a pickled answer the other. The
+process ends when the socket does, so it never outlives its parent; an interrupt at the terminal is the parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pushsim.ads import AdsClient
+from pushsim.errors import EnvironmentProblem
+from pushsim.mesh import Mode, Proxy
+from pushsim.replay.fleet import Fleet, Manners, Target
+from pushsim.replay.log import Log
+
+#: A proxy of the fleet: its number and how it behaves.
+Joining = tuple[int, Proxy, Manners]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a fleet is: counts since it began, whether all are through their first conversation, and its CPU seconds."""
+
+    received: int
+    synced: bool
+    refused: int
+    connects: int
+    ended: int
+    rejected: int
+    cpu_s: float
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is to do: connect to `target` as proxies of that release, on those cores (None: any)."""
+
+    target: Target
+    release: str
+    mode: Mode
+    seed: int
+    cores: Sequence[int] | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+class _Worker:
+    def __init__(self, orders: Orders) -> None:
+        self.orders = orders
+        self.log = Log()
+        self.numbers: dict[str, int] = {}
+        self.fleet = Fleet(
+            orders.target,
+            lambda client, response: self.log.note(time.monotonic_ns(), self.numbers[client.proxy.id], response),
+            again=True,
+            seed=orders.seed,
+        )
+
+    def add(self, joining: Sequence[Joining]) -> None:
+        for number, proxy, manners in joining:
+            self.numbers[proxy.id] = number
+            self.fleet.add(AdsClient(proxy, self.orders.release, self.orders.mode, self.orders.metadata), manners)
+
+    def remove(self, proxy: str) -> None:
+        self.fleet.remove(proxy)
+
+    def settle(self) -> None:
+        self.fleet.settle()
+
+    def state(self) -> State:
+        fleet, failed = self.fleet, str(self.fleet.failed or "")
+        cpu_s = time.process_time()
+        return State(
+            fleet.received, fleet.synced, fleet.refused, fleet.connects, fleet.ended, fleet.rejected, cpu_s, failed
+        )
+
+    def take(self) -> Log:
+        """What was received since the last call."""
+        log, self.log = self.log, Log()
+        return log
+
+
+async def _serve(end: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=end)
+    worker: _Worker | None = None
+    try:
+        while True:
+            verb, arguments = await _receive(reader)
+            if worker is None:
+                worker, answer = _Worker(*arguments), None
+            else:
+                answer = getattr(worker, verb)(*arguments)
+            writer.write(_packed(answer))
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return
+    finally:
+        if worker is not None:
+            await worker.fleet.close()
+
+
+def main(descriptor: int) -> None:
+    """The process: serves the socket of that file descriptor until it is closed."""
+    import gc
+
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    runner: Any = asyncio
+    try:
+        import uvloop
+
+        runner = uvloop
+    except ImportError:
+        pass
+    runner.run(_serve(socket.socket(fileno=descriptor)))
+
+
+def _packed(value: Any) -> bytes:
+    body = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    return struct.pack(">Q", len(body)) + body
+
+
+async def _receive(reader: asyncio.StreamReader) -> Any:
+    (length,) = struct.unpack(">Q", await reader.readexactly(8))
+    return pickle.loads(await reader.readexactly(length))
+
+
+class Worker:
+    """The parent's handle: `ask` calls a method of the worker's."""
+
+    def __init__(self, process: asyncio.subprocess.Process, reader: Any, writer: Any) -> None:
+        self.process, self._reader, self._writer = process, reader, writer
+        self._turn = asyncio.Lock()
+
+    async def ask(self, verb: str, *arguments: Any) -> Any:
+        """The answer; raises EnvironmentProblem if the process is gone."""
+        try:
+            async with self._turn:
+                self._writer.write(_packed((verb, arguments)))
+                await self._writer.drain()
+                return await _receive(self._reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise EnvironmentProblem("a process of the replay's clients died; was it out of memory?") from None
+
+    async def stop(self) -> None:
+        """End the process and wait for it."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(5):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+
+
+async def start(orders: Orders) -> Worker:
+    """Start a worker."""
+    ours, theirs = socket.socketpair()
+    code = f"import sys; sys.path[:] = {sys.path!r}; from pushsim.replay.worker import main; main({theirs.fileno()})"
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            code,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    reader, writer = await asyncio.open_connection(sock=ours)
+    worker = Worker(process, reader, writer)
+    if orders.cores is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process.pid, orders.cores)
+    await worker.ask("begin", orders)
+    return worker
