@@ -10,12 +10,12 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 
 #: Each module may import only what stands above it.
 ORDER = """
-errors units memo collecting workers hosts names mesh metrics problems
+errors units memo collecting workers hosts names mesh metrics problems thresholds intervals zones
 manifests files releases settings planner result topology policies scenario
-conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan
+conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
 conversation pricing cost control simulation kernel planners observed runs publication
 cases recordings preview diff conformance randomcase ads stub istiod replay record doctor
-compare recommend sizing parity report calibrate live sweep webhook cluster cli
+compare formats recommend sizing parity report calibrate live sweep webhook cluster cli
 """.split()  # noqa: SIM905
 
 #: Where a library may be imported. Everything not named here may be imported anywhere.

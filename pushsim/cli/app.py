@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from pushsim.cli.compare import compare
 from pushsim.cli.conform import conform
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
@@ -18,5 +19,5 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (plan, simulate, conform, record, check, schema, scenarios, policies):
+for verb in (plan, simulate, compare, conform, record, check, schema, scenarios, policies):
     app.command()(verb)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pushsim.cli.options import Jobs, Json, amount, cores, note, print_json
+from pushsim.cli.progress import bars
 
 if TYPE_CHECKING:
     from pushsim.result import Result
@@ -48,7 +49,7 @@ def simulate(
     if seed is not None:
         loaded = loaded.replaced({"seed": seed})
     names = variant or list(loaded.variant_names)
-    with _bar(names, quiet=json) as progress:
+    with bars(names, quiet=json) as progress:
         results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail, jobs=jobs or cores())
     if json:
         print_json(summary_json(loaded, results))
@@ -117,25 +118,6 @@ def scenarios() -> None:
     width = max(len(name) for name, _ in found)
     for name, question in found:
         typer.echo(f"{name:{width}}  {question}")
-
-
-class _bar:  # noqa: N801 - a context manager that reads as a word
-    """A progress bar over variants on a terminal, nothing elsewhere."""
-
-    def __init__(self, names: list[str], *, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
-        self._tasks = {name: self._progress.add_task(name, total=1.0) for name in names}
-
-    def __enter__(self) -> Any:
-        self._progress.start()
-        return lambda name, share: self._progress.update(self._tasks[name], completed=share)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
 
 #: Rows of the table: title, path into a SUMMARY, how it is printed.
@@ -233,7 +215,7 @@ def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> No
     from pushsim.runs import simulate as run
 
     rows = []
-    with _bar([assumption.field for assumption in scenario.assumptions], quiet=False) as progress:
+    with bars([assumption.field for assumption in scenario.assumptions], quiet=False) as progress:
         for assumption in scenario.assumptions:
 
             def summaries(changed: Scenario, names: Any, field: str = assumption.field) -> dict[str, Any]:

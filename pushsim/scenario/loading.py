@@ -95,6 +95,10 @@ class Scenario:
             raise InputError(Problem(f"holds {len(documents)} documents", path or "scenario", remedy=remedy))
         return cls(documents[0].data, base_dir, path, question_of(text.decode()))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mesh: another process makes it faster than it reads it."""
+        return {key: value for key, value in self.__dict__.items() if key != "_base"}
+
     # What runners ask for
 
     def variant(self, name: str) -> Variant:

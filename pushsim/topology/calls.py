@@ -101,6 +101,11 @@ def read_calls(text: str, where: str, mesh: Mesh | None = None) -> Graph:
     return graph
 
 
+def host_of(callee: Ref) -> str:
+    """The host name a call goes to: a Service's FQDN, or the host that a ServiceEntry's Ref has for its name."""
+    return f"{callee.name}.{callee.namespace}.svc.cluster.local" if callee.kind == "Service" else callee.name
+
+
 def _service(text: str) -> Ref | None:
     namespace, slash, name = text.strip().partition("/")
     if slash and namespace and name and "/" not in name:

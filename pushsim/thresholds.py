@@ -1,0 +1,208 @@
+"""Conditions on a SUMMARY: `--fail-on`, `--slo`. `[VARIANT:]PATH OP NUMBER[unit]` or `increase([VARIANT:]PATH) OP N%`.
+
+An absent figure meets no condition: where nothing was pushed there is no P99 to be too long.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from pushsim.errors import InputError, Problem
+from pushsim.problems import nearest
+from pushsim.units import SECOND_NS, UnitError, duration, quantity
+
+Summaries = Mapping[str, Mapping[str, Any]]
+
+_OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_FORM = re.compile(
+    r"\s*(?P<increase>increase\s*\(\s*)?(?:(?P<variant>[^()]+?)\s*:\s*)?(?P<path>[\w-]+(?:\.[\w-]+)*)\s*(?P<close>\))?\s*"
+    r"(?P<op><=|>=|==|!=|<|>)\s*(?P<number>[-+]?[\w.]+)\s*(?P<percent>%)?\s*"
+)
+_REMEDY = "write [VARIANT:]PATH OP NUMBER[unit] or increase([VARIANT:]PATH) OP N%, like converged_s.p99 > 5s"
+
+#: Figures of every SUMMARY (formats.md) that a run without pushes or gateways does not have.
+SOMETIMES_ABSENT = frozenset(
+    {
+        *(f"converged_s.{q}" for q in ("p50", "p90", "p99", "max", "mean")),
+        *(f"converged_prometheus_s.{q}" for q in ("p50", "p90", "p99")),
+        *(f"{name}.{q}" for name in ("received_s", "completed_s") for q in ("p50", "p90", "p99", "max")),
+        *(f"{name}.{q}" for name in ("queued_s", "debounced_s") for q in ("p50", "p99", "max")),
+        *(f"{kind}_memory_bytes.{q}" for kind in ("sidecar", "gateway") for q in ("mean", "p99", "max")),
+        "sidecar_cpu_cores.mean",
+        "gateway_cpu_cores.mean",
+        "istiod_cpu_cores.p99",
+        "rejects",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """One condition.
+
+    text:     as written.
+    variant:  "" for every variant.
+    increase: the value is the rise over the baseline, in percent.
+    """
+
+    text: str
+    variant: str
+    path: str
+    op: str
+    number: float
+    increase: bool = False
+
+    def holds(self, value: float) -> bool:
+        return _OPERATORS[self.op](value, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a threshold finds in one variant. value: None if it has no such figure; `met`: the condition holds."""
+
+    threshold: Threshold
+    variant: str
+    value: float | None
+    met: bool
+
+    def __str__(self) -> str:
+        """One line: `root-sidecar: converged_s.p99 is 6.2 (converged_s.p99 > 5)`."""
+        threshold = self.threshold
+        if self.value is None:
+            return f"{self.variant}: has no {threshold.path} ({threshold.text})"
+        if threshold.increase:
+            told = f"rose by {self.value:.4g} %" if self.value >= 0 else f"fell by {-self.value:.4g} %"
+        else:
+            told = f"is {self.value:.6g}"
+        return f"{self.variant}: {threshold.path} {told} ({threshold.text})"
+
+
+def parse(text: str, option: str = "--fail-on") -> Threshold:
+    """The threshold in that text. Raises InputError."""
+    found = _FORM.fullmatch(text)
+    if found is None or bool(found["increase"]) != bool(found["close"]):
+        raise InputError(Problem(f"{text!r} is no condition", field=option, remedy=_REMEDY))
+    increase = bool(found["increase"])
+    if bool(found["percent"]) != increase:
+        remedy = "an increase is compared with a percentage, everything else with an amount"
+        raise InputError(Problem(f"{text!r} is no condition", field=option, remedy=remedy))
+    try:
+        number = _number(found["number"], found["path"])
+    except UnitError:
+        remedy = "write a number, a duration like 5s or a quantity like 300M or 512Mi"
+        raise InputError(
+            Problem(f"{found['number']!r} in {text!r} is no amount", field=option, remedy=remedy)
+        ) from None
+    return Threshold(text.strip(), found["variant"] or "", found["path"], found["op"], number, increase)
+
+
+def _number(text: str, path: str) -> float:
+    """The amount, in the unit of the path's name: `5m` is five minutes of a `_s`, and 0.005 of anything else."""
+    sign, amount = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    timed = any(part.endswith("_s") and not part.endswith("_per_s") for part in path.split("."))
+    if timed and not amount[-1:].isdigit():
+        return float(sign * Fraction(duration(amount), SECOND_NS))
+    return float(sign * quantity(amount))
+
+
+def value_of(summary: Mapping[str, Any], path: str) -> float | None:
+    """The number at a dotted path of a SUMMARY, None if there is none."""
+    found: Any = summary
+    for part in path.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def paths(summary: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """All dotted paths to numbers, in the summary's order."""
+    known: list[str] = []
+    for key, item in summary.items():
+        if isinstance(item, Mapping):
+            known += paths(item, f"{prefix}{key}.")
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            known.append(prefix + key)
+    return known
+
+
+def judge(
+    thresholds: Iterable[Threshold],
+    summaries: Summaries,
+    baseline: Summaries | None = None,
+    option: str = "--fail-on",
+) -> list[Verdict]:
+    """Every threshold in every variant it is about, in order.
+
+    baseline: SUMMARYs to take increases against, by variant; one that has only one variant stands for all. Without it,
+    increases are against the first variant, which has none itself.
+
+    Raises InputError, with the known ones, for a path or variant that there is not.
+    """
+    verdicts: list[Verdict] = []
+    problems: list[Problem] = []
+    for threshold in thresholds:
+        if threshold.variant and threshold.variant not in summaries:
+            remedy = nearest(threshold.variant, summaries, "variants")
+            problems.append(Problem(f"there is no variant {threshold.variant!r}", field=option, remedy=remedy))
+            continue
+        names = [threshold.variant] if threshold.variant else list(summaries)
+        known = list(dict.fromkeys(path for name in names for path in paths(summaries[name])))
+        if threshold.path not in known and threshold.path not in SOMETIMES_ABSENT:
+            message = f"there is no figure {threshold.path!r}"
+            problems.append(Problem(message, field=option, remedy=f"known: {', '.join(known)}"))
+            continue
+        for name in names:
+            if not threshold.increase:
+                value = value_of(summaries[name], threshold.path)
+            elif baseline is None and name == next(iter(summaries)):
+                if threshold.variant:
+                    remedy = "give --baseline, or name another variant"
+                    message = f"{name} is the first, which increases are taken against"
+                    problems.append(Problem(message, field=option, remedy=remedy))
+                continue
+            else:
+                before = _before(name, summaries, baseline)
+                if before is None:
+                    remedy = f"it holds {', '.join(baseline or ())}; name one of them: increase(VARIANT:PATH)"
+                    problems.append(Problem(f"the baseline has no variant {name!r}", field=option, remedy=remedy))
+                    continue
+                value = increase(value_of(before, threshold.path), value_of(summaries[name], threshold.path))
+            verdicts.append(Verdict(threshold, name, value, value is not None and threshold.holds(value)))
+    if problems:
+        raise InputError(problems)
+    return verdicts
+
+
+def _before(name: str, summaries: Summaries, baseline: Summaries | None) -> Mapping[str, Any] | None:
+    if baseline is None:
+        return next(iter(summaries.values()))
+    if name in baseline:
+        return baseline[name]
+    return next(iter(baseline.values())) if len(baseline) == 1 else None
+
+
+def increase(before: float | None, now: float | None) -> float | None:
+    """By how many percent a figure rose; infinite from nothing to something, None if one is not known."""
+    if before is None or now is None:
+        return None
+    if before == 0:
+        return 0.0 if now == 0 else float("inf")
+    return 100 * (now - before) / before
+
+
+def failures(verdicts: Sequence[Verdict]) -> str:
+    """The reasons of those that are met, on one line; "" if none is."""
+    return "; ".join(str(verdict) for verdict in verdicts if verdict.met)
