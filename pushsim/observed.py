@@ -27,6 +27,7 @@ from pushsim.cost import (
     istiod_memory,
 )
 from pushsim.metrics import BOUNDS, Histogram, Samples, exact_quantiles, weighted_quantile
+from pushsim.planner import Shape
 from pushsim.result import DETAIL, ROWS
 from pushsim.settings import Timed
 
@@ -153,12 +154,10 @@ class Observed:
     def _memory(self) -> tuple[Bounds, Bounds]:
         """Mean and highest memory of a replica."""
         machine, tally = self.machine, self.machine.tally
-        means, highest = Bounds(0, 0, 0), Bounds(0, 0, 0)
+        means, highest, shapes = Bounds(0, 0, 0), Bounds(0, 0, 0), machine.shapes
         for number, replica in enumerate(machine.replicas):
             dwell = {key: time for key, time in tally.dwell.items() if key[0] == number}
-            names = sum(
-                time * replica.planner.shape(group, state).names for (_, group, state), time in sorted(dwell.items())
-            ) / max(1, sum(dwell.values()))
+            names = sum(time * shapes[key[2]].names for key, time in dwell.items()) / max(1, sum(dwell.values()))
             inventory = replica.planner.inventory()
             flight, cache, connected = tally.flight[number], tally.cache[number], tally.connected[number]
             at_mean = connected.mean(self.ended)
@@ -174,24 +173,21 @@ class Observed:
 
     def _proxies(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
         machine = self.machine
-        groups = machine.replicas[0].planner.groups
+        groups, shapes = machine.replicas[0].planner.groups, machine.shapes
         found: dict[str, Any] = {}
         for kind, gateway in (("sidecar", False), ("gateway", True)):
-            dwell = {key: t for key, t in machine.tally.dwell.items() if groups[key[1]].gateway == gateway and t > 0}
+            dwell: Counter[Shape] = Counter()
+            for (_, of_gateway, number), spent in machine.tally.dwell.items():
+                if of_gateway == gateway and spent > 0:
+                    dwell[shapes[number]] += spent
             if not dwell:
                 continue
-            memory = {
-                (number, group, state): envoy_memory(
-                    self.calibration, machine.replicas[number].planner.shape(group, state), self.workers
-                )
-                for number, group, state in sorted(dwell)
-            }
-            keys = list(memory)
-            values, weights = [memory[key].value for key in keys], [dwell[key] for key in keys]
+            memory = {shape: envoy_memory(self.calibration, shape, self.workers) for shape in sorted(dwell)}
+            values, weights = [each.value for each in memory.values()], [dwell[shape] for shape in memory]
             total = sum(weights)
             mean = Bounds(0, 0, 0)
-            for key in keys:
-                mean += memory[key].times(*[dwell[key] / total] * 3)
+            for shape, each in memory.items():
+                mean += each.times(*[dwell[shape] / total] * 3)
             largest = max(memory.values(), key=lambda bound: bound.value)
             found[f"{kind}_memory_bytes"] = {
                 "mean": round(mean.value),
@@ -204,8 +200,9 @@ class Observed:
             for plan in machine.plans:
                 if groups[plan.group].gateway == gateway:
                     for response, times in zip(plan.planned.responses, plan.sent, strict=True):
-                        for name, amount in envoy_work(response, first=plan.first == UNSET).items():
-                            work[name] += amount * times
+                        if times:
+                            for name, amount in envoy_work(response, first=plan.first == UNSET).items():
+                                work[name] += amount * times
             cpu = envoy_cpu(self.calibration, work)
             proxies = total / max(1, self.ended - self.counted)
             found[f"{kind}_cpu_cores"] = {"mean": cpu.value / span_s / proxies}
@@ -217,7 +214,7 @@ class Observed:
     def _churn(self, written: Iterable[int]) -> dict[str, Any]:
         """By source: changes, and its share of proxy pushes, bytes and CPU, split evenly among a push's causes."""
         changes = Counter(self.changes[number].source for number in written)
-        shares: dict[str, list[Fraction]] = {}
+        shares: dict[tuple[str, int], list[int]] = {}  # by source and number of causes: sums of undivided amounts
         merged = Merged(self.machine.tally.pushes)
         for plan in self.machine.plans:
             if plan.first == UNSET or not (plan.taken or any(plan.sent)):
@@ -229,17 +226,20 @@ class Observed:
                 plan.core_ns(),
             )
             for source, count in Counter(self.changes[number].source for number in causes).items():
-                of_source = shares.setdefault(source, [Fraction(0)] * 3)
+                of_source = shares.setdefault((source, len(causes)), [0, 0, 0])
                 for place, amount in enumerate(amounts):
-                    of_source[place] += Fraction(amount * count, len(causes))
+                    of_source[place] += amount * count
+        totals = {source: [Fraction(0)] * 3 for source in sorted({*changes, *(source for source, _ in shares)})}
+        for (source, causing), sums in shares.items():
+            totals[source] = [total + Fraction(part, causing) for total, part in zip(totals[source], sums, strict=True)]
         return {
             source: {
                 "changes": changes[source],
-                "proxy_pushes": round(shares.get(source, [Fraction(0)] * 3)[0]),
-                "bytes_sent": round(shares.get(source, [Fraction(0)] * 3)[1]),
-                "istiod_cpu_s": float(shares.get(source, [Fraction(0)] * 3)[2] / SECOND),
+                "proxy_pushes": round(pushed),
+                "bytes_sent": round(size),
+                "istiod_cpu_s": float(core / SECOND),
             }
-            for source in sorted({*changes, *shares})
+            for source, (pushed, size, core) in totals.items()
         }
 
     def _notes(self, summary: Mapping[str, Any]) -> list[str]:

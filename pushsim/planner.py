@@ -180,7 +180,7 @@ class Planned:
     causes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Shape:
     """What a proxy holds in some state: what its Envoy's memory, and istiod's for it, hang on.
 

@@ -120,6 +120,21 @@ def run(
     planners: Planners | None = None,
 ) -> Result:
     """Simulate one variant. The same arguments give the same Result, `run` aside."""
+    with few_collections():
+        return _run(variant, seed, warmup_ns, duration_ns, identity, engine, detail, progress, planners)
+
+
+def _run(
+    variant: Variant,
+    seed: int,
+    warmup_ns: int,
+    duration_ns: int,
+    identity: Mapping[str, Any] | None,
+    engine: Engine,
+    detail: Detail,
+    progress: Callable[[float], None] | None,
+    planners: Planners | None,
+) -> Result:
     settings = variant.settings
     calibration = calibration_of(settings)
     machine = Machine(
@@ -140,8 +155,7 @@ def run(
         progress=progress,
         settled=lambda now: connect_summary(machine, now),
     )
-    with few_collections():
-        timeline = simulation.run()
+    timeline = simulation.run()
     counted = timeline.counted if timeline.counted >= 0 else 0
     observed = Observed(
         machine,

@@ -180,7 +180,7 @@ class Machine(Streams):
             plan.reset()
         self.tally.start_counting(now)
         for c in range(self.total):
-            self.state_since[c] = now
+            self.shaped_at[c] = now
 
     def stop_counting(self, now: int) -> None:
         """Levels and dwell times up to now are accounted."""
@@ -277,6 +277,12 @@ class Machine(Streams):
         replica.planner.keep(states, oldest)
         self._plan_of = {
             key: plan for key, plan in self._plan_of.items() if key[0] != replica.number or key[2] in states
+        }
+        self._sparing = {
+            key: plan for key, plan in self._sparing.items() if key[0] != replica.number or key[3] >= oldest
+        }
+        self._shapes = {
+            key: shape for key, shape in self._shapes.items() if key[0] != replica.number or key[2] in states
         }
 
     def _push_returned(self, now: int, replica: Replica, place: int) -> None:

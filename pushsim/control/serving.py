@@ -211,7 +211,19 @@ class Serving(State):
         plan = self._plan_of.get(key)
         if plan is None:
             planned = replica.planner.plan(group, state, event.first, event.last, bool(event.forced))
-            plan = self._plan_of[key] = self._priced(planned, replica, c, event.first, event.last)
+            if planned.responses:
+                plan = self._priced(planned, replica, c, event.first, event.last)
+            else:
+                plan = self._spared(planned, replica, c, event)
+            self._plan_of[key] = plan
+        return plan
+
+    def _spared(self, planned: Planned, replica: Replica, c: int, event: Event) -> Plan:
+        """A plan of no responses: one for all groups that share it, for there is nothing to tell of each."""
+        key = (replica.number, id(planned), event.first, event.last)  # the plan keeps `planned` alive
+        plan = self._sparing.get(key)
+        if plan is None:
+            plan = self._sparing[key] = self._priced(planned, replica, c, event.first, event.last)
         return plan
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:

@@ -14,7 +14,7 @@ from pushsim.control.replica import UNSET, Replica
 from pushsim.control.tally import Plan, Tally
 from pushsim.cost import Prices
 from pushsim.mesh import Change
-from pushsim.planner import Counts, Planner
+from pushsim.planner import Counts, Planner, Shape
 from pushsim.settings import Clients
 
 #: Phases of a connection. GONE: its pod does not exist. AWAY: between two streams.
@@ -59,6 +59,7 @@ class State:
     ) -> None:
         groups = planners[0].groups
         self.group_of = [number for number, group in enumerate(groups) for _ in range(group.size)]
+        self.gateway = [group.gateway for group in groups for _ in range(group.size)]
         self.offset = [0]
         for group in groups:
             self.offset.append(self.offset[-1] + group.size)
@@ -71,6 +72,9 @@ class State:
         self.written: dict[int, int] = {}
         self.plans: list[Plan] = []
         self._plan_of: dict[tuple[int, int, int, int, int, int], Plan] = {}
+        self._sparing: dict[tuple[int, int, int, int], Plan] = {}  # those of no responses, which groups share
+        self._shapes: dict[tuple[int, int, int], int] = {}  # by replica, group and state
+        self._shape_numbers: dict[Shape, int] = {}
         self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
         self._wakes: list[tuple[int, int, int, int, int, int, int]] = []
         self._waked = 0
@@ -86,7 +90,8 @@ class State:
         self.phase = [AWAY] * total
         self.generation = [0] * total
         self.state = [UNSET] * total
-        self.state_since = [0] * total
+        self.shape = [UNSET] * total
+        self.shaped_at = [0] * total  # when it took that shape, or counting began
         self.closing = bytearray(total)
         self.plan: list[Plan | None] = [None] * total
         self.step = [0] * total
@@ -103,15 +108,29 @@ class State:
 
     def _moves_to(self, now: int, c: int, state: int) -> None:
         if state != self.state[c]:
-            self._dwelt(now, c)
             self.state[c] = state
+            shape = self._shape(c)
+            if shape != self.shape[c]:
+                self._dwelt(now, c)
+                self.shape[c] = shape
+
+    def _shape(self, c: int) -> int:
+        """Number of the shape of a connection's state; asked for while the planner still knows the state."""
+        key = home, group, state = (self.home[c], self.group_of[c], self.state[c])
+        number = self._shapes.get(key)
+        if number is None:
+            shape = self.replicas[home].planner.shape(group, state)
+            number = self._shapes[key] = self._shape_numbers.setdefault(shape, len(self._shape_numbers))
+        return number
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """All shapes, by number."""
+        return list(self._shape_numbers)
 
     def _dwelt(self, now: int, c: int) -> None:
-        home, group, state = key = (self.home[c], self.group_of[c], self.state[c])
-        if key not in self.tally.dwell:
-            self.replicas[home].planner.shape(group, state)  # to be remembered, while the state still is
-        self.tally.dwell[key] += now - self.state_since[c]
-        self.state_since[c] = now
+        self.tally.dwell[self.home[c], self.gateway[c], self.shape[c]] += now - self.shaped_at[c]
+        self.shaped_at[c] = now
 
     def _work(self, counts: Counts) -> int:
         for name, amount in counts.items():

@@ -74,7 +74,8 @@ class Streams(Serving):
         self.closing[c] = 0
         self.last_start[c] = 0
         self.read_at[c] = self.read_before[c] = 0
-        self.state[c], self.state_since[c] = planned.state, now
+        self.state[c], self.shaped_at[c] = planned.state, now
+        self.shape[c] = self._shape(c)
         self._note(now, CONNECTED, c, replica.number)
         if self.aging:
             age = self.reconnect_ns * 9 // 10 + draw(self.seed, AGE, c, self.generation[c]) % (self.reconnect_ns // 5)

@@ -19,7 +19,8 @@ UNSET = -1
 class Plan:
     """One planned conversation, priced, with what became of it while counting.
 
-    replica, group, first, last: whose it is; first…last are its pushes (UNSET, UNSET for connecting).
+    replica, group, first, last: whose it is (the first group's, if groups share it: then it has no responses);
+        first…last are its pushes (UNSET, UNSET for connecting).
     prices, work_ns: of its responses and of the filter and proxy state before them.
     pushed:  how many of its responses are unsolicited (they come first).
     number:  its position in `Machine.plans`.
@@ -152,7 +153,7 @@ class Tally:
     converged, queued, debounced: pilot_proxy_convergence_time, pilot_proxy_queue_time, pilot_debounce_time.
     received:   by (change, proxy); completed: by change, the latest of its `received`.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
-    dwell:      ns that proxies spent, by (replica, group, state).
+    dwell:      ns that proxies spent, by (replica, whether it is a gateway, number of its state's shape).
     """
 
     def __init__(self, replicas: int, *, detail: bool) -> None:
@@ -168,7 +169,7 @@ class Tally:
         self.flight = [Level() for _ in range(replicas)]
         self.cache = [Level() for _ in range(replicas)]
         self.connected = [Level() for _ in range(replicas)]
-        self.dwell: Counter[tuple[int, int, int]] = Counter()
+        self.dwell: Counter[tuple[int, bool, int]] = Counter()
         self.details: list[Sent] | None = [] if detail else None
 
     def start_counting(self, now: int) -> None:
