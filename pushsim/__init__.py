@@ -1,3 +1,91 @@
-"""Predicts what an Istio configuration change or scoping policy costs to push; proves itself against a real istiod."""
+'''Predicts what an Istio configuration change or scoping policy costs to push; proves itself against a real istiod.
+
+Every verb of the command line is a function here, with the same options. Nothing heavy is imported before it is used.
+
+>>> import pushsim as ps
+>>> scenario = ps.Scenario.loads("""
+... # What does a rollout in one of two namespaces cost?
+... mesh: {generate: {namespaces: 2, apps: [{name: web, pods: 2}]}}
+... churn: [{source: rollout, rate: 1/s}]
+... duration: 3s
+... variants: {unscoped: [], scoped: [namespace]}
+... """)
+>>> r = ps.simulate(scenario)
+>>> list(r)
+['unscoped', 'scoped']
+>>> r["scoped"]["bytes_sent"] < r["unscoped"]["bytes_sent"]
+True
+>>> r.timeline[["variant", "second_s", "changes"]].columns.to_list()
+['variant', 'second_s', 'changes']
+
+`r.summary`, `r.rows`, `r.timeline`, `r.churn`, `r.services`, `r.proxies` and `r.fan_out` are DataFrames, one
+observation a row; `ps.COLUMNS` says what each column means, with its unit.
+'''
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+#: Where each public name lives.
+_HOMES = {
+    "COLUMNS": "pushsim.tables",
+    "Change": "pushsim.mesh",
+    "Mesh": "pushsim.mesh",
+    "Preview": "pushsim.preview",
+    "PushsimError": "pushsim.errors",
+    "Result": "pushsim.result",
+    "Results": "pushsim.result",
+    "Scenario": "pushsim.scenario",
+    "check": "pushsim.scenario",
+    "conform": "pushsim.conformance",
+    "load": "pushsim.result",
+    "scenarios": "pushsim.scenario",
+    "schema": "pushsim.scenario",
+    "simulate": "pushsim.runs",
+}
+#: Names that are others at home.
+_AT_HOME = {"conform": "run_folder", "load": "load_all", "scenarios": "bundled"}
+
+if TYPE_CHECKING:
+    from pushsim.conformance import run_folder as conform
+    from pushsim.errors import PushsimError
+    from pushsim.mesh import Change, Mesh
+    from pushsim.preview import Preview
+    from pushsim.result import Result, Results
+    from pushsim.result import load_all as load
+    from pushsim.runs import simulate
+    from pushsim.scenario import Scenario, check, schema
+    from pushsim.scenario import bundled as scenarios
+    from pushsim.tables import COLUMNS
+
+__all__ = [
+    "COLUMNS",
+    "Change",
+    "Mesh",
+    "Preview",
+    "PushsimError",
+    "Result",
+    "Results",
+    "Scenario",
+    "__version__",
+    "check",
+    "conform",
+    "load",
+    "scenarios",
+    "schema",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), _AT_HOME.get(name, name))
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

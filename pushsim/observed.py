@@ -7,10 +7,11 @@ are over proxies and time: each state of each group of equal proxies weighs as l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -28,12 +29,17 @@ from pushsim.cost import (
 )
 from pushsim.metrics import BOUNDS, Histogram, Samples, exact_quantiles, weighted_quantile
 from pushsim.planner import Shape
-from pushsim.result import DETAIL, ROWS
 from pushsim.settings import Timed
+from pushsim.tables import DETAIL, ROWS, table_of
 
 TYPES = ("CDS", "EDS", "LDS", "RDS")
 #: A quantile's name and its share.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+_Key = TypeVar("_Key")
+#: Proxy pushes, bytes and core ns.
+Share = list[Fraction]
+NO_SHARE: Share = [Fraction(0)] * 3
 
 
 @dataclass(frozen=True)
@@ -214,33 +220,54 @@ class Observed:
     def _churn(self, written: Iterable[int]) -> dict[str, Any]:
         """By source: changes, and its share of proxy pushes, bytes and CPU, split evenly among a push's causes."""
         changes = Counter(self.changes[number].source for number in written)
-        shares: dict[tuple[str, int], list[int]] = {}  # by source and number of causes: sums of undivided amounts
-        merged = Merged(self.machine.tally.pushes)
-        for plan in self.machine.plans:
-            if plan.first == UNSET or not (plan.taken or any(plan.sent)):
-                continue
-            causes = plan.planned.causes or merged.changes(plan)
-            amounts = (
-                plan.taken if plan.planned.needed else 0,
-                sum(n * r.size_bytes for n, r in zip(plan.sent, plan.planned.responses, strict=True)),
-                plan.core_ns(),
-            )
-            for source, count in Counter(self.changes[number].source for number in causes).items():
-                of_source = shares.setdefault((source, len(causes)), [0, 0, 0])
-                for place, amount in enumerate(amounts):
-                    of_source[place] += amount * count
-        totals = {source: [Fraction(0)] * 3 for source in sorted({*changes, *(source for source, _ in shares)})}
-        for (source, causing), sums in shares.items():
-            totals[source] = [total + Fraction(part, causing) for total, part in zip(totals[source], sums, strict=True)]
+        shares = self.caused_by(lambda number: (self.changes[number].source,))
         return {
             source: {
                 "changes": changes[source],
-                "proxy_pushes": round(pushed),
-                "bytes_sent": round(size),
-                "istiod_cpu_s": float(core / SECOND),
+                "proxy_pushes": round(share[0]),
+                "bytes_sent": round(share[1]),
+                "istiod_cpu_s": float(share[2] / SECOND),
             }
-            for source, (pushed, size, core) in totals.items()
+            for source in sorted({*changes, *shares})
+            for share in [shares.get(source, NO_SHARE)]
         }
+
+    def caused_by(self, causes_of: Callable[[int], Sequence[_Key]]) -> dict[_Key, Share]:
+        """Proxy pushes, bytes and core ns by what caused them; `causes_of` a change by its number.
+
+        What several changes caused together is split evenly among them, and a change's part among its causes.
+        """
+        sums: dict[tuple[_Key, int], list[int]] = {}  # by cause and into how many parts the amounts are divided
+        for numbers, amounts in self.by_changes.items():
+            for number in numbers:
+                causes = causes_of(number)
+                for cause in causes:
+                    undivided = sums.setdefault((cause, len(numbers) * len(causes)), [0, 0, 0])
+                    for place, amount in enumerate(amounts):
+                        undivided[place] += amount
+        found: dict[_Key, Share] = {}
+        for (cause, parts), undivided in sums.items():
+            share = found.get(cause, NO_SHARE)
+            found[cause] = [so_far + Fraction(amount, parts) for so_far, amount in zip(share, undivided, strict=True)]
+        return found
+
+    @cached_property
+    def by_changes(self) -> dict[tuple[int, ...], list[int]]:
+        """Proxy pushes, bytes and core ns by the changes that caused them together."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for plan, numbers in self.caused:
+            amounts = found.setdefault(numbers, [0, 0, 0])
+            amounts[0] += plan.taken if plan.planned.needed else 0
+            amounts[1] += sent_bytes(plan)
+            amounts[2] += plan.core_ns()
+        return found
+
+    @cached_property
+    def caused(self) -> list[tuple[Plan, tuple[int, ...]]]:
+        """The plans of pushes that were used while counting, with the changes that caused them."""
+        merged = Merged(self.machine.tally.pushes)
+        used = (plan for plan in self.machine.plans if plan.first != UNSET and (plan.taken or any(plan.sent)))
+        return [(plan, tuple(plan.planned.causes) or merged.changes(plan)) for plan in used]
 
     def _notes(self, summary: Mapping[str, Any]) -> list[str]:
         """What a reader of the figures should know."""
@@ -279,8 +306,8 @@ class Observed:
                 for step, times in enumerate(plan.sent)
                 if times
             ]
-            return _table(ROWS, rows)
-        return _table(DETAIL, [self._detail(merged, response) for response in tally.details])
+            return table_of(ROWS, rows)
+        return table_of(DETAIL, [self._detail(merged, response) for response in tally.details])
 
     def _row(self, merged: Merged, plan: Plan, step: int, times: int, first: int, last: int) -> list[Any]:
         response = plan.planned.responses[step]
@@ -338,6 +365,11 @@ def sent(plans: Iterable[Plan]) -> dict[str, Any]:
     return {"responses": responses, "bytes_sent": size}
 
 
+def sent_bytes(plan: Plan) -> int:
+    """Bytes sent by all uses of a plan."""
+    return sum(times * r.size_bytes for times, r in zip(plan.sent, plan.planned.responses, strict=True))
+
+
 def connect_summary(machine: Machine, now: int) -> dict[str, Any]:
     """The `connect` section: what it took until all proxies were connected and quiet."""
     for replica in machine.replicas:
@@ -357,10 +389,3 @@ def _quantiles(samples: Samples, names: Iterable[str]) -> dict[str, float]:
     chosen = list(names)
     values = exact_quantiles(samples, [QUANTILES[name] for name in chosen])
     return {name: value / SECOND for name, value in zip(chosen, values, strict=True) if value is not None}
-
-
-def _table(schema: pa.Schema, rows: list[list[Any]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
-    )

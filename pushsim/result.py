@@ -1,61 +1,87 @@
-"""What a run comes to, whoever ran it: a summary, a table of rows, and the folder both are kept in.
+"""What a run comes to, whoever ran it: a summary, tables, and the folder both are kept in.
 
 `simulate` and `replay` both fill a `Result`; `compare`, `report` and the gates read nothing else. The form is a
 contract (formats.md, "Summary" and "Result folder"): `result.json` has the same bytes for the same scenario, seed and
-version, on any machine; dates, hosts and how long it took are in `run.json`.
+version, on any machine; dates, hosts and how long it took are in `run.json`. Tables are Parquet files beside it, read
+when they are asked for.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pushsim import figures
 from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.figures import HEADLINES
+from pushsim.tables import DETAIL, ROWS, SCHEMAS
 
-FORMAT = 1
+if TYPE_CHECKING:
+    import pandas as pd
 
-#: Columns of rows.parquet, one row per (merged push, group of equal proxies, xDS type). Times are ns since counting
-#: began. `push` is the newest of the pushes merged, `first_push` the oldest; `changes` counts those they contain.
-ROWS = pa.schema(
-    [
-        ("push", pa.int64()),
-        ("first_push", pa.int64()),
-        ("replica", pa.int32()),
-        ("changes", pa.int64()),
-        ("group", pa.int32()),
-        ("proxies", pa.int64()),
-        ("xds", pa.string()),
-        ("solicited", pa.bool_()),
-        ("resources", pa.int64()),
-        ("removed", pa.int64()),
-        ("size_bytes", pa.int64()),
-        ("queued_at_ns", pa.int64()),
-        ("first_sent_ns", pa.int64()),
-        ("last_sent_ns", pa.int64()),
-    ]
-)
+__all__ = ["DETAIL", "FORMAT", "ROWS", "Result", "Results", "load", "load_all", "tidy"]
 
-#: Columns that `detail="proxy"` adds: one row per response. A delay is null where it does not apply.
-DETAIL = pa.schema([*ROWS, ("proxy", pa.string()), ("converged_s", pa.float64()), ("received_s", pa.float64())])
+#: Format of result folders. 1 had rows.parquet alone; what a folder of an older format lacks is read as empty.
+FORMAT = 2
+READ_FORMATS = (1, 2)
 
-_RESULT, _ROWS, _RUN = "result.json", "rows.parquet", "run.json"
+_RESULT, _RUN = "result.json", "run.json"
 
 
-@dataclass(frozen=True)
-class Result:
+class Tabled:
+    """The tables of `pushsim.tables` as DataFrames; columns and units: `pushsim.tables.COLUMNS`."""
+
+    def frame(self, name: str = "rows", columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A table, or these columns of it."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What was sent: a row per (merged push, group of equal proxies, xDS type), or per response."""
+        return self.frame("rows")
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """Second by second: changes, merged pushes, responses, bytes, istiod's cores."""
+        return self.frame("timeline")
+
+    @property
+    def churn(self) -> pd.DataFrame:
+        """By source of change: changes, and the pushes, bytes and CPU seconds they caused."""
+        return self.frame("churn")
+
+    @property
+    def services(self) -> pd.DataFrame:
+        """The dearest changed objects first: the pushes, bytes and CPU seconds they caused."""
+        return self.frame("services")
+
+    @property
+    def proxies(self) -> pd.DataFrame:
+        """Groups of equal proxies: how many, what they were sent, memory of one."""
+        return self.frame("proxies")
+
+    @property
+    def fan_out(self) -> pd.DataFrame:
+        """Whose changes push whose proxies, namespace by namespace."""
+        return self.frame("fan_out")
+
+
+@dataclass(frozen=True, repr=False)
+class Result(Tabled):
     """One variant's answer.
 
     variant:  its name.
     summary:  SUMMARY of formats.md; plain JSON values, floats rounded by `tidy`.
     identity: scenario (id, seed, release, duration_s), mode, versions, calibration: what the answer hangs on.
     complete: False if the run was interrupted.
-    rows:     a table with the columns `ROWS` or `DETAIL`.
+    tables:   pyarrow tables by name (`pushsim.tables`); those of a loaded result are read when they are asked for.
     run:      date, host, seconds, engine: what the answer does not hang on.
     """
 
@@ -63,25 +89,63 @@ class Result:
     summary: Mapping[str, Any]
     identity: Mapping[str, Any] = field(default_factory=dict)
     complete: bool = True
-    rows: pa.Table = field(default_factory=lambda: ROWS.empty_table())
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> Any:
         """A figure by its dotted path ("converged_s.p99"); KeyError if the summary has none."""
-        found: Any = self.summary
-        for part in path.split("."):
-            if not isinstance(found, Mapping) or part not in found:
-                raise KeyError(path)
-            found = found[part]
-        return found
+        return figures.value_at(self.summary, path)
 
     def paths(self) -> list[str]:
         """All dotted paths to numbers, in the summary's order."""
-        return list(_numbers(self.summary))
+        return [path for path, _ in figures.numbers(self.summary)]
 
-    def frame(self) -> Any:
-        """The rows as a pandas DataFrame."""
-        return self.rows.to_pandas()
+    def figures(self) -> pd.DataFrame:
+        """The summary's numbers, one a row: metric (dotted path), value, unit, low and high where a bound is known."""
+        import pandas as pd
+
+        rows = [(path, value, unit, *(bounds or (None, None))) for path, value, unit, bounds in _figures(self)]
+        return pd.DataFrame(rows, columns=["metric", "value", "unit", "low", "high"]).astype(
+            {"value": float, "low": float, "high": float}
+        )
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A table of `pushsim.tables`, or these columns of it; empty if the runner does not know it.
+
+        Raises InputError for a name that is none.
+        """
+        if name not in SCHEMAS:
+            from pushsim.problems import nearest
+
+            raise InputError(Problem(f"there is no table {name!r}", remedy=nearest(name, SCHEMAS, "tables")))
+        if isinstance(self.tables, _Stored):
+            return self.tables.read(name, columns)
+        found = self.tables.get(name, SCHEMAS[name].empty_table())
+        return found if columns is None else found.select(list(columns))
+
+    def frame(self, name: str = "rows", columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The same as a pandas DataFrame."""
+        found: pd.DataFrame = self.table(name, columns).to_pandas()
+        return found
+
+    def totals(self, *by: str) -> pd.DataFrame:
+        """The rows summed up by these of their columns ("xds", "proxy", "push", …): responses and bytes sent.
+
+        With `detail="proxy"` also the mean and greatest converged_s and received_s.
+        """
+        stored = self.tables.names("rows") if isinstance(self.tables, _Stored) else self.table("rows").column_names
+        delays = [name for name in ("converged_s", "received_s") if name in stored]
+        rows = self.table("rows", list(dict.fromkeys([*by, "proxies", "size_bytes", *delays])))
+        sent = pc.multiply(rows["proxies"], rows["size_bytes"])
+        rows = rows.append_column("bytes_sent", sent).append_column("responses", rows["proxies"])
+        spread = [(name, how) for name in delays for how in ("mean", "max")]
+        wanted = [("responses", "sum"), ("bytes_sent", "sum"), *spread]
+        found = rows.group_by(list(by)).aggregate(wanted)
+        names = {"responses_sum": "responses", "bytes_sent_sum": "bytes_sent"}
+        names |= {f"{name}_{how}": f"{name}.{how}" for name, how in spread}
+        found = found.rename_columns([names.get(name, name) for name in found.column_names])
+        totals: pd.DataFrame = found.to_pandas()
+        return totals.sort_values(list(by), ignore_index=True) if by else totals
 
     def text(self) -> str:
         """The bytes of result.json, as text."""
@@ -93,34 +157,213 @@ class Result:
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(self.rows, folder / _ROWS)
+            for name in SCHEMAS:
+                if name in self.tables or name == "rows":
+                    pq.write_table(self.table(name), folder / f"{name}.parquet")
             (folder / _RUN).write_text(json.dumps(tidy(dict(self.run)), indent=1) + "\n", encoding="utf-8")
             (folder / _RESULT).write_text(self.text(), encoding="utf-8")  # last: where it is, the folder is whole
         except OSError as error:
             raise EnvironmentProblem(f"{folder}: cannot be written: {error.strerror}") from None
         return folder
 
+    def __repr__(self) -> str:
+        """The main figures, one a line."""
+        return repr(Results({self.variant: self}))
+
+    def _repr_html_(self) -> str:
+        return Results({self.variant: self})._repr_html_()
+
+
+def _figures(result: Result) -> Iterator[tuple[str, float, str, Sequence[float]]]:
+    return figures.figures(result.summary)
+
+
+class Results(Mapping[str, Result], Tabled):
+    """Results by variant, the baseline first, and their tables laid together with a first column `variant`.
+
+    Columns and units of the tables: `pushsim.tables.COLUMNS`.
+    """
+
+    def __init__(self, results: Mapping[str, Result] | Iterable[Result], question: str = "") -> None:
+        if not isinstance(results, Mapping):
+            results = {result.variant: result for result in results}
+        self._results: dict[str, Result] = dict(results)
+        self.question = question
+
+    def __getitem__(self, variant: str) -> Result:
+        return self._results[variant]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    @property
+    def complete(self) -> bool:
+        """No run was interrupted."""
+        return all(result.complete for result in self.values())
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """Every figure: variant, metric (dotted path of SUMMARY), value, unit, low and high where a bound is known."""
+        return self._together(lambda result: result.figures())
+
+    def frame(self, name: str = "rows", columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A table of all variants, or these columns of it, after a first column `variant`."""
+        return self._together(lambda result: result.frame(name, columns))
+
+    def headlines(self) -> pd.DataFrame:
+        """The main figures as text: one a row, one variant a column."""
+        import pandas as pd
+
+        rows = {
+            title: [figures.shown(figures.number_at(r.summary, path), figures.unit(path)) for r in self.values()]
+            for title, path in HEADLINES
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(self))
+
+    def caption(self) -> str:
+        """Where the figures come from, in a line: source, release, seed, time simulated, scenario, version."""
+        return caption(list(self.values()))
+
+    def save(self, folder: str | Path) -> Path:
+        """One result folder per variant."""
+        for name, result in self.items():
+            result.save(Path(folder) / name)
+        return Path(folder)
+
+    def __repr__(self) -> str:
+        head = [self.question] if self.question else []
+        return "\n".join([*head, self.caption(), self.headlines().to_string()])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head = f"<p><strong>{escape(self.question)}</strong></p>" if self.question else ""
+        return f"{head}<p>{escape(self.caption())}</p>{self.headlines().to_html(escape=True)}"
+
+    def _together(self, frame: Callable[[Result], pd.DataFrame]) -> pd.DataFrame:
+        import pandas as pd
+
+        parts = []
+        for name, result in self.items():
+            part = frame(result)
+            part.insert(0, "variant", name)
+            parts.append(part)
+        if not parts:
+            return pd.DataFrame({"variant": []})
+        filled = [part for part in parts if len(part)] or parts[:1]  # an empty part has no types to bring
+        return pd.concat(filled, ignore_index=True)
+
+
+def caption(results: Sequence[Result]) -> str:
+    """Where figures come from, in a line; what differs between the results is listed.
+
+    >>> caption([Result("a", {"source": "simulated"}, {"scenario": {"release": "1.24", "seed": 1, "id": "ab"}})])
+    'simulated, Istio 1.24, seed 1, scenario ab'
+    """
+
+    def each(read: Any) -> str:
+        found = dict.fromkeys(str(value) for result in results if (value := read(result)) is not None)
+        return ", ".join(found)
+
+    parts = (
+        (each(lambda r: r.summary.get("source")), "{}"),
+        (each(lambda r: r.identity.get("scenario", {}).get("release")), "Istio {}"),
+        (each(lambda r: r.identity.get("scenario", {}).get("seed")), "seed {}"),
+        (each(lambda r: _plain(r.identity.get("scenario", {}).get("duration_s"))), "{} s"),
+        (each(lambda r: r.identity.get("scenario", {}).get("id")), "scenario {}"),
+        (each(lambda r: r.identity.get("versions", {}).get("pushsim")), "pushsim {}"),
+        ("" if all(result.complete for result in results) else "interrupted", "{}"),
+    )
+    return ", ".join(form.format(text) for text, form in parts if text)
+
+
+def _plain(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+class _Stored(Mapping[str, pa.Table]):
+    """The tables of a result folder: a file is opened when its table is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.parquet"
+
+    def names(self, name: str) -> list[str]:
+        """The columns of a table."""
+        path = self._path(name)
+        return list(pq.read_schema(path).names) if path.exists() else list(SCHEMAS[name].names)
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """These columns of a table; empty if the folder has none of that name."""
+        path = self._path(name)
+        if not path.exists():
+            empty = SCHEMAS[name].empty_table()
+            return empty if columns is None else empty.select(list(columns))
+        try:
+            return pq.read_table(path, columns=None if columns is None else list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(Problem(f"cannot be read: {error}", str(path), remedy="run it anew")) from None
+
+    def __getitem__(self, name: str) -> pa.Table:
+        if name not in SCHEMAS or not self._path(name).exists():
+            raise KeyError(name)
+        return self.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in SCHEMAS if self._path(name).exists())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
 
 _IDENTITY = ("scenario", "mode", "versions", "calibration", "calibration_file")
 
 
 def load(folder: str | Path) -> Result:
-    """Read a result folder; InputError if it is none."""
+    """Read a result folder; InputError if it is none, or of a format this version does not know."""
     folder = Path(folder)
     try:
         whole = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-        rows = pq.read_table(folder / _ROWS) if (folder / _ROWS).exists() else ROWS.empty_table()
         run = json.loads((folder / _RUN).read_text(encoding="utf-8")) if (folder / _RUN).exists() else {}
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError) as error:
         raise InputError(
             Problem(
                 f"is not a result folder: {error}", str(folder), remedy="make one with `pushsim simulate --out DIR`"
             )
         ) from None
-    if not isinstance(whole, dict) or whole.pop("format", None) != FORMAT:
-        raise InputError(Problem(f"is not of format {FORMAT}", str(folder / _RESULT), "format", "run it anew"))
+    if not isinstance(whole, dict) or (found := whole.pop("format", None)) not in READ_FORMATS:
+        told = f"is of format {found}" if isinstance(whole, dict) else "is no result"
+        newer = isinstance(whole, dict) and isinstance(found, int) and found > FORMAT
+        remedy = "a newer pushsim wrote it: update pushsim" if newer else "run it anew"
+        known = ", ".join(map(str, READ_FORMATS))
+        raise InputError(Problem(f"{told}; this version reads {known}", str(folder / _RESULT), "format", remedy))
     identity = {key: whole.pop(key) for key in _IDENTITY if key in whole}
-    return Result(whole.pop("variant", folder.name), whole, identity, whole.pop("complete", True), rows, run)
+    variant, complete = whole.pop("variant", folder.name), whole.pop("complete", True)
+    return Result(variant, whole, identity, complete, _Stored(folder), run)
+
+
+def load_all(*folders: str | Path) -> Results:
+    """The results in these folders, each a result folder or a folder of them (`--out DIR`).
+
+    InputError if there is none. Of two with the same variant, the later carries its folder's name: `after/unscoped`.
+    """
+    found: dict[str, Result] = {}
+    for folder in map(Path, folders):
+        if not (folder / _RESULT).is_file() and (inside := sorted(folder.glob(f"*/{_RESULT}"))):
+            results = [load(path.parent) for path in inside]
+        else:
+            results = [load(folder)]
+        for result in results:
+            name = result.variant
+            if name in found:
+                name = f"{folder.name}/{name}" if f"{folder.name}/{name}" not in found else str(folder)
+            found[name] = result
+    return Results(found)
 
 
 def tidy(value: Any) -> Any:
@@ -132,13 +375,3 @@ def tidy(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [tidy(item) for item in value]
     return value
-
-
-def _numbers(value: Mapping[str, Any], prefix: str = "") -> list[str]:
-    paths: list[str] = []
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            paths += _numbers(item, f"{prefix}{key}.")
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            paths.append(prefix + key)
-    return paths

@@ -16,9 +16,11 @@ from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
 from pushsim.observed import Observed, connect_summary
 from pushsim.planner import Planner
-from pushsim.result import Result, tidy
+from pushsim.result import Result, Results, tidy
+from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Variant
 from pushsim.simulation import Simulation
+from pushsim.tabulate import tables
 from pushsim.workers import Progress, side_by_side
 
 Engine = Literal["auto", "simpy", "kernel"]
@@ -36,25 +38,33 @@ class Asked(Protocol):
     seed: int
     duration_ns: int
     warmup_ns: int
+    question: str
     variant_names: tuple[str, ...]
 
     def variant(self, name: str) -> Variant:
         """That variant's mesh, changes and settings."""
 
+    def replaced(self, values: Mapping[str, Any]) -> Asked:
+        """The same with these fields set."""
+
 
 def simulate(
-    scenario: Asked,
+    scenario: Asked | str | Path,
     variants: Sequence[str] | None = None,
     *,
+    seed: int | None = None,
     engine: Engine = "auto",
     out: str | Path | None = None,
     progress: Progress | None = None,
     detail: Detail = "group",
     planners: Planners | None = None,
     jobs: int = 1,
-) -> dict[str, Result]:
+) -> Results:
     """Simulate the scenario's variants (all, or those named, in that order).
 
+    scenario: one that is loaded, a scenario file, or the name of a bundled one.
+    variants: names, or `--policy` texts.
+    seed:     another one than the scenario's.
     engine:   "simpy" is the readable reference; "auto" takes the fastest there is. Both give the same answer.
     out:      folder for one result folder per variant, each written as soon as its variant is done.
     progress: called now and then; what it raises ends the run, and KeyboardInterrupt keeps what there is.
@@ -62,20 +72,24 @@ def simulate(
     planners: Istio's semantics, for tests; by default those of `planners.planners`.
     jobs:     so many variants at once, each in a process of its own; the answers are the same.
 
-    Returns Results by variant. After an interrupt the last of them has `complete` False and later variants are absent.
+    Returns the Results by variant. After an interrupt the last has `complete` False and later variants are absent.
     Raises InputError for what is wrong with the scenario's settings.
     """
+    if isinstance(scenario, str | Path):
+        scenario = Scenario.load(scenario)
+    if seed is not None:
+        scenario = scenario.replaced({"seed": seed})
     names = scenario.variant_names if variants is None else variants
     if jobs > 1 and len(names) > 1:
         runs = {name: (scenario, name, engine, out, detail, planners) for name in names}
-        return side_by_side(_simulated, runs, jobs, progress)
+        return Results(side_by_side(_simulated, runs, jobs, progress), scenario.question)
     results: dict[str, Result] = {}
     for name in names:
         told = (lambda share, name=name: progress(name, share)) if progress else None
         results[name] = _simulated(scenario, name, engine, out, detail, planners, told)
         if not results[name].complete:
             break
-    return results
+    return Results(results, scenario.question)
 
 
 def _simulated(
@@ -193,7 +207,7 @@ def _run(
             }
         ),
         timeline.complete,
-        observed.rows(),
+        tables(observed),
         {"engine": "simpy", "date": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node()},
     )
 
@@ -212,7 +226,7 @@ def _planners(variant: Variant) -> Sequence[Planner]:
 
 def _with_run(result: Result, more: Mapping[str, Any]) -> Result:
     run = {**result.run, **more}
-    return Result(result.variant, result.summary, result.identity, result.complete, result.rows, run)
+    return Result(result.variant, result.summary, result.identity, result.complete, result.tables, run)
 
 
 def _version() -> str:

@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 
 #: Each module may import only what stands above it.
 ORDER = """
-errors units memo collecting workers hosts names mesh metrics problems thresholds intervals zones
-manifests files releases settings planner result topology policies scenario
+errors units memo collecting workers hosts names figures mesh metrics problems thresholds intervals zones
+manifests files releases settings planner tables result topology policies scenario
 conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
-conversation pricing cost control simulation kernel planners observed runs publication
+conversation pricing cost control simulation kernel planners observed tabulate runs publication
 cases recordings preview diff conformance randomcase ads stub istiod replay record doctor
 compare formats recommend sizing parity report calibrate live sweep webhook cluster cli
 """.split()  # noqa: SIM905

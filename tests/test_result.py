@@ -27,12 +27,12 @@ def result(**more: object) -> Result:
 
 def test_a_saved_result_is_read_as_it_was(tmp_path: Path) -> None:
     rows = pa.table([[1]] * len(ROWS), names=ROWS.names).select([0, 1]).slice(0, 1)
-    saved = result(complete=False, rows=rows, run={"host": "h", "seconds": 1.5})
+    saved = result(complete=False, tables={"rows": rows}, run={"host": "h", "seconds": 1.5})
     back = load(saved.save(tmp_path / "a" / "v"))
     assert back.text() == saved.text()
     assert back.identity == saved.identity
     assert (back.variant, back.complete, back.run) == ("v", False, {"host": "h", "seconds": 1.5})
-    assert back.rows.equals(rows)
+    assert back.table("rows").equals(rows)
 
 
 def test_what_the_run_does_not_hang_on_is_not_in_result_json(tmp_path: Path) -> None:
@@ -69,6 +69,20 @@ def test_a_folder_that_is_none_is_bad_input(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / "result.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match="format"):
+        load(tmp_path)
+
+
+def test_a_folder_of_the_first_format_is_read(tmp_path: Path) -> None:
+    result().save(tmp_path)
+    whole = json.loads((tmp_path / "result.json").read_text()) | {"format": 1}
+    (tmp_path / "result.json").write_text(json.dumps(whole))
+    assert load(tmp_path)["changes"] == 3
+    assert load(tmp_path).timeline.empty
+
+
+def test_a_newer_folder_says_that_pushsim_is_to_be_updated(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"format": 99}')
+    with pytest.raises(InputError, match="update pushsim"):
         load(tmp_path)
 
 

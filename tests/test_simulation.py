@@ -229,6 +229,7 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
 
 class _Scenario:
     path, id, seed, duration_ns, warmup_ns, variant_names = "s.yaml", "abc", 1, 5 * S, S, ("one", "two")
+    question = "Which?"
 
     def variant(self, name: str) -> Variant:
         return Variant(name, Mesh(), timed((2 * S, "svc:0")), Settings(cpus=1 if name == "one" else 8))

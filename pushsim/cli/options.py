@@ -43,12 +43,3 @@ def note(text: str) -> None:
 def stdin_bytes() -> bytes:
     """All of standard input."""
     return sys.stdin.buffer.read()
-
-
-def amount(size: float) -> str:
-    """Bytes as people read them: `12.3 kB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    raise AssertionError

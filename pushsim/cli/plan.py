@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, Release, XdsMode, amount, note, print_json, stdin_bytes
+from pushsim.cli.options import Inject, Json, Namespace, Release, XdsMode, note, print_json, stdin_bytes
+from pushsim.figures import amount
 
 if TYPE_CHECKING:
     from pushsim.mesh import Change, Mesh, Proxy

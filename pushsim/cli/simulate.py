@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, amount, cores, note, print_json
+from pushsim.cli.options import Jobs, Json, cores, note, print_json
 from pushsim.cli.progress import bars
+from pushsim.figures import HEADLINES, number_at, shown, unit
 
 if TYPE_CHECKING:
     from pushsim.result import Result
@@ -47,7 +48,7 @@ def simulate(
 
     loaded = Scenario.load(scenario)
     if seed is not None:
-        loaded = loaded.replaced({"seed": seed})
+        loaded = loaded.replaced({"seed": seed})  # here, so that what is printed has it, too
     names = variant or list(loaded.variant_names)
     with bars(names, quiet=json) as progress:
         results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail, jobs=jobs or cores())
@@ -120,46 +121,6 @@ def scenarios() -> None:
         typer.echo(f"{name:{width}}  {question}")
 
 
-#: Rows of the table: title, path into a SUMMARY, how it is printed.
-_ROWS = (
-    ("changes", "changes", "n"),
-    ("merged pushes", "merged_pushes", "n"),
-    ("proxy pushes", "proxy_pushes", "n"),
-    ("fan-out, mean proxies per push", "fan_out_mean", "f"),
-    ("bytes sent", "bytes_sent", "b"),
-    ("bytes sent per second", "bytes_sent_per_s", "b"),
-    ("converged P99", "converged_s.p99", "s"),
-    ("converged P99 as Prometheus draws it", "converged_prometheus_s.p99", "s"),
-    ("received P99", "received_s.p99", "s"),
-    ("istiod CPU, mean cores", "istiod_cpu_cores.mean", "f"),
-    ("istiod memory, max", "istiod_memory_bytes.max", "b"),
-    ("sidecar memory, mean", "sidecar_memory_bytes.mean", "b"),
-    ("gateway memory, mean", "gateway_memory_bytes.mean", "b"),
-)
-
-
-def _value(summary: Mapping[str, Any], path: str) -> Any:
-    found: Any = summary
-    for part in path.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return None
-        found = found[part]
-    return found
-
-
-def _shown(value: Any, form: str) -> str:
-    if value is None:
-        return "-"
-    match form:
-        case "n":
-            return f"{value:,.0f}"
-        case "b":
-            return amount(value)
-        case "s":
-            return f"{value:.3g} s"
-    return f"{value:.3g}"
-
-
 def _print(scenario: Scenario, results: Mapping[str, Result]) -> None:
     from rich.console import Console
     from rich.table import Column, Table
@@ -170,18 +131,12 @@ def _print(scenario: Scenario, results: Mapping[str, Result]) -> None:
         f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s simulated, id {scenario.id}"
     )
     table = Table("", *(Column(name, overflow="fold") for name in results))
-    for title, path, form in _ROWS:
-        table.add_row(title, *(_shown(_value(result.summary, path), form) for result in results.values()))
+    for title, path in HEADLINES:
+        table.add_row(title, *(shown(number_at(result.summary, path), unit(path)) for result in results.values()))
     console.print(table)
     for name, result in results.items():
         for text in result.summary.get("notes") or ():
             console.print(f"{name}: {text}")
-
-
-def _figure(value: float | None, metric: str) -> str:
-    if metric.endswith("bytes") or "_bytes" in metric:
-        return _shown(value, "b")
-    return _shown(value, "s" if "_s." in metric else "f")
 
 
 def _print_published(scenario: Scenario, results: Mapping[str, Result]) -> None:
@@ -196,10 +151,10 @@ def _print_published(scenario: Scenario, results: Mapping[str, Result]) -> None:
     columns = [Column(name, overflow="fold") for name in ("variant", "figure", "published", "predicted", "error")]
     table = Table(*columns, title=scenario.published.source)
     for row in compare(scenario.published, summaries):
-        low, high = (_figure(value, row.metric) for value in row.published)
+        low, high = (shown(value, unit(row.metric)) for value in row.published)
         told = f"at least {low}" if row.at_least else low if low == high else f"{low} to {high}"
         error = "used" if row.used else "-" if row.error is None else f"{100 * row.error:+.0f} %"
-        table.add_row(row.variant, row.metric, told, _figure(row.predicted, row.metric), error)
+        table.add_row(row.variant, row.metric, told, shown(row.predicted, unit(row.metric)), error)
     console = Console(highlight=False)
     console.print(table)
     console.print("used: an assumption was chosen from this figure, so agreement proves nothing")
@@ -227,7 +182,7 @@ def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> No
     folded = [Column(name, overflow="fold") for name in ("assumption", "", *columns)]
     table = Table(*folded, title="each assumption halved and doubled")
     for field, label, figures in rows:
-        table.add_row(field, label, *(_figure(figures[column], column) for column in columns))
+        table.add_row(field, label, *(shown(figures[column], unit(column.split(": ")[-1])) for column in columns))
     Console(highlight=False).print(table)
 
 

@@ -1,0 +1,194 @@
+"""From what a simulated run observed to the tables of its Result (`pushsim.tables`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pushsim.control.cores import SECOND
+from pushsim.cost import envoy_memory
+from pushsim.mesh import Change
+from pushsim.observed import NO_SHARE, Observed, Share, sent_bytes
+from pushsim.result import tidy
+from pushsim.tables import SCHEMAS, table_of
+
+#: The label by which an EndpointSlice names its Service (kubernetes/api discovery/v1, LabelServiceName).
+SERVICE_NAME = "kubernetes.io/service-name"
+
+#: Kind, namespace and name.
+Thing = tuple[str, str, str]
+
+
+def tables(observed: Observed) -> dict[str, pa.Table]:
+    """All tables of a run."""
+    return {
+        "rows": observed.rows(),
+        "timeline": _timeline(observed),
+        "churn": _churn(observed),
+        "services": _services(observed),
+        "proxies": _proxies(observed),
+        "fan_out": _fan_out(observed),
+    }
+
+
+def touched(change: Change) -> tuple[Thing, ...]:
+    """The objects a change is about, once each, in its order; endpoints stand for their Service."""
+    found: dict[Thing, None] = {}
+    for held in change.apply:
+        kind, namespace, name = held.ref
+        if kind == "EndpointSlice" and SERVICE_NAME in held.labels:
+            kind, name = "Service", held.labels[SERVICE_NAME]
+        found["Service" if kind == "Endpoints" else kind, namespace, name] = None
+    for kind, namespace, name in change.delete:
+        found["Service" if kind == "Endpoints" else kind, namespace, name] = None
+    if not found:
+        found["MeshConfig" if change.mesh_config is not None else change.name, "", ""] = None
+    return tuple(_without_slices(found))
+
+
+def _without_slices(found: dict[Thing, None]) -> list[Thing]:
+    """Deleted EndpointSlices have no labels left to name their Service: beside others they say nothing more."""
+    others = [thing for thing in found if thing[0] != "EndpointSlice"]
+    return others or list(found)
+
+
+def _written(observed: Observed) -> list[int]:
+    return [number for number, at in observed.machine.written.items() if at >= observed.counted]
+
+
+def _churn(observed: Observed) -> pa.Table:
+    written = Counter(observed.changes[number].source for number in _written(observed))
+    shares = observed.caused_by(lambda number: (observed.changes[number].source,))
+    names = sorted({*written, *shares})
+    return table_of(SCHEMAS["churn"], [[name, written[name], *_cost(shares.get(name, NO_SHARE))] for name in names])
+
+
+def _services(observed: Observed) -> pa.Table:
+    things = {number: touched(observed.changes[number].change) for number in observed.machine.written}
+    written = Counter(thing for number in _written(observed) for thing in things[number])
+    shares = observed.caused_by(lambda number: things[number])
+    keys = sorted({*written, *shares}, key=lambda thing: (-shares.get(thing, NO_SHARE)[1], thing))
+    return table_of(SCHEMAS["services"], [[*key, written[key], *_cost(shares.get(key, NO_SHARE))] for key in keys])
+
+
+def _cost(share: Share) -> list[object]:
+    pushes, size, core_ns = share
+    return [tidy(float(pushes)), tidy(float(size)), tidy(float(core_ns / SECOND))]
+
+
+def _fan_out(observed: Observed) -> pa.Table:
+    """Namespace by namespace. Sums in floats: there may be millions of pairs, and their order is fixed."""
+    groups = observed.machine.replicas[0].planner.groups
+    to = [_shares([proxy.namespace for proxy in group.proxies]) for group in groups]
+    namespaces = {
+        number: [namespace for _, namespace, _ in touched(observed.changes[number].change)]
+        for number in observed.machine.written
+    }
+    sums: dict[tuple[tuple[int, ...], int], list[int]] = {}
+    for plan, numbers in observed.caused:
+        amounts = sums.setdefault((numbers, plan.group), [0, 0])
+        amounts[0] += plan.taken if plan.planned.needed else 0
+        amounts[1] += sent_bytes(plan)
+    origins: dict[tuple[int, ...], dict[str, float]] = {}
+    found: dict[tuple[str, str], list[float]] = {}
+    for (numbers, group), (pushes, size) in sums.items():
+        if not numbers or not (pushes or size):
+            continue
+        if numbers not in origins:
+            origins[numbers] = _mean([_shares(namespaces[number]) for number in numbers])
+        for origin, part in origins[numbers].items():
+            for target, share in to[group].items():
+                cell = found.setdefault((origin, target), [0.0, 0.0])
+                cell[0] += pushes * part * share
+                cell[1] += size * part * share
+    return table_of(SCHEMAS["fan_out"], [[*key, *tidy(found[key])] for key in sorted(found)])
+
+
+def _shares(names: Sequence[str]) -> dict[str, float]:
+    """How often each name occurs, as a share of all."""
+    return {name: count / len(names) for name, count in sorted(Counter(names).items())}
+
+
+def _mean(shares: Sequence[dict[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for each in shares:
+        for name, share in each.items():
+            found[name] = found.get(name, 0.0) + share / len(shares)
+    return found
+
+
+def _proxies(observed: Observed) -> pa.Table:
+    machine = observed.machine
+    groups = machine.replicas[0].planner.groups
+    pushes, responses, size = ([0] * len(groups) for _ in range(3))
+    for plan, _ in observed.caused:
+        pushes[plan.group] += plan.taken if plan.planned.needed else 0
+    for plan in machine.plans:
+        responses[plan.group] += sum(plan.sent)
+        size[plan.group] += sent_bytes(plan)
+    memory = [envoy_memory(observed.calibration, shape, observed.workers).value for shape in machine.shapes]
+    rows: list[list[object]] = []
+    for place, group in enumerate(groups):
+        first = group.proxies[0]
+        known = [number for number in machine.shape[machine.offset[place] : machine.offset[place + 1]] if number >= 0]
+        held = round(sum(memory[number] for number in known) / len(known)) if known else None
+        told = [place, first.type, first.namespace, first.id, group.size]
+        rows.append([*told, pushes[place], responses[place], size[place], held])
+    return table_of(SCHEMAS["proxies"], rows)
+
+
+def _timeline(observed: Observed) -> pa.Table:
+    machine, counted, ended = observed.machine, observed.counted, observed.ended
+    first, last = counted // SECOND, max(counted, ended - 1) // SECOND
+    seconds = last - first + 1
+
+    def per_second(times: Sequence[int]) -> NDArray[np.int64]:
+        places = np.asarray(times, dtype=np.int64) // SECOND - first
+        return np.bincount(places[(places >= 0) & (places < seconds)], minlength=seconds)
+
+    pushes = [push for push in machine.tally.pushes if push.start >= counted]
+    cores = np.zeros(seconds)
+    for replica in machine.replicas:
+        spent = np.asarray(replica.cores.spent[first : last + 1], dtype=np.float64)
+        cores[: len(spent)] += spent / replica.cores.parts / SECOND / len(machine.replicas)
+    written = [machine.written[number] for number in _written(observed)]
+    shown = [
+        (machine.written[number], machine.written[number] + took) for number, took in machine.tally.completed.items()
+    ]
+    waiting = np.cumsum(per_second([at for at, _ in shown])) - np.cumsum(per_second([at for _, at in shown]))
+    responses, size = _spread(observed, first, seconds)
+    columns = [
+        [tidy(float((first + second) * SECOND - counted) / SECOND) for second in range(seconds)],
+        per_second(written),
+        per_second([push.start for push in pushes]),
+        per_second([push.start for push in pushes if push.held]),
+        [tidy(float(value)) for value in responses],
+        [tidy(float(value)) for value in size],
+        [tidy(float(value)) for value in cores],
+        waiting,
+    ]
+    schema = SCHEMAS["timeline"]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+
+
+def _spread(observed: Observed, first: int, seconds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Responses and bytes by second, those of one plan's response evenly between its first and last Send."""
+    uses = [
+        (plan.first_sent[step], plan.last_sent[step], times, times * plan.planned.responses[step].size_bytes)
+        for plan in observed.machine.plans
+        for step, times in enumerate(plan.sent)
+        if times
+    ]
+    begin, end, times, size = np.asarray(uses, dtype=np.float64).reshape(-1, 4).T
+    edges = (first + np.arange(seconds + 1)) * float(SECOND)
+    done = np.zeros((2, seconds + 1))
+    for place, edge in enumerate(edges[1:], 1):
+        share = np.where(end > begin, np.clip((edge - begin) / np.maximum(end - begin, 1), 0, 1), begin < edge)
+        done[:, place] = (share * times).sum(), (share * size).sum()
+    done[:, -1] = times.sum(), size.sum()
+    responses, sizes = np.diff(done, axis=1)
+    return responses, sizes

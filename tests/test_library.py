@@ -1,0 +1,142 @@
+"""The library as a notebook has it: public names, tables, what a result looks like."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+
+import pytest
+
+import pushsim as ps
+from pushsim import figures, result
+from pushsim.tables import COLUMNS, SCHEMAS
+
+SCENARIO = """
+# Who pays for <b>whose</b> changes?
+mesh:
+  generate:
+    namespaces: 3
+    apps: [{name: web, per_namespace: 2, pods: 2}]
+    gateways: {count: 1}
+istiod: {cpus: 1}
+churn:
+- {source: rollout, rate: 2/s}
+- {source: services, rate: 1/s, prefix: training}
+duration: 6s
+warmup: 2s
+variants: {unscoped: [], scoped: [namespace]}
+"""
+
+
+@pytest.fixture(scope="module")
+def results() -> ps.Results:
+    return ps.simulate(ps.Scenario.loads(SCENARIO))
+
+
+@pytest.mark.parametrize("module", [ps, figures, result])
+def test_the_examples_in_the_documentation_are_true(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in ps.__all__:
+        assert name in dir(ps)
+        assert getattr(ps, name).__doc__
+    assert {*ps.__all__} == {*ps._HOMES, "__version__"}
+    with pytest.raises(AttributeError, match="nonesuch"):
+        ps.nonesuch  # noqa: B018
+
+
+def test_the_package_alone_imports_nothing_heavy():
+    code = "import sys, pushsim, pushsim.cli.app; print(*{n.split('.')[0] for n in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "pandas", "pyarrow", "matplotlib", "networkx", "pydantic", "numba"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_table_has_the_columns_that_are_documented(results, name):
+    frame = results.frame(name)
+    documented = [column for column in COLUMNS[name] if column in SCHEMAS[name].names]
+    assert list(frame) == ["variant", *documented]
+    assert set(frame["variant"]) == set(results)
+    assert getattr(results, name).equals(frame)
+
+
+def test_tables_add_up_to_the_summary(results):
+    for name, one in results.items():
+        pushes, size = one["proxy_pushes"], one["bytes_sent"]
+        assert one.timeline["changes"].sum() == one["changes"]
+        assert one.timeline["merged_pushes"].sum() == one["merged_pushes"]
+        assert one.timeline["bytes_sent"].sum() == pytest.approx(size)
+        assert one.timeline["responses"].sum() == pytest.approx(sum(one["responses"].values()))
+        assert one.timeline["istiod_cpu_cores"].mean() == pytest.approx(one["istiod_cpu_cores.mean"], rel=0.2)
+        assert one.timeline["changes_on_their_way"].iloc[-1] == 0, name
+        assert one.timeline["changes_on_their_way"].min() >= 0
+        assert one.proxies["proxy_pushes"].sum() == pushes
+        assert one.proxies["bytes_sent"].sum() == size
+        assert one.proxies["proxies"].sum() > 13  # with those that rollouts bring
+        for table in (one.churn, one.services, one.fan_out):
+            assert table["proxy_pushes"].sum() == pytest.approx(pushes)
+        for source, part in one.summary["churn"].items():
+            row = one.churn.set_index("source").loc[source]
+            assert (row["changes"], round(row["proxy_pushes"])) == (part["changes"], part["proxy_pushes"])
+
+
+def test_the_dearest_service_comes_first_and_slices_count_as_their_service(results):
+    services = results["unscoped"].services
+    assert services["bytes_sent"].is_monotonic_decreasing
+    assert "EndpointSlice" not in set(services["kind"])
+    assert services["name"].str.startswith("training").any()
+
+
+def test_scoping_keeps_pushes_at_home(results):
+    frame = results.fan_out
+    sidecars = frame[frame["to_namespace"] != "istio-system"]
+    abroad = sidecars[sidecars["from_namespace"] != sidecars["to_namespace"]].groupby("variant")["proxy_pushes"].sum()
+    assert abroad["unscoped"] > 0
+    assert "scoped" not in abroad
+
+
+def test_the_summary_is_one_figure_a_row(results):
+    summary = results.summary.set_index(["variant", "metric"])
+    row = summary.loc["unscoped", "istiod_cpu_cores.mean"]
+    assert row["unit"] == "cores"
+    assert row["low"] < row["value"] < row["high"]
+    assert summary.loc["unscoped", "bytes_sent"]["value"] == results["unscoped"]["bytes_sent"]
+    assert not [metric for _, metric in summary.index if metric.startswith(("bounds", "histograms"))]
+
+
+def test_a_result_shows_where_it_comes_from_and_its_main_figures(results):
+    for text in (repr(results), results._repr_html_()):
+        assert "Istio 1.24" in text
+        assert "seed 1" in text
+        assert "unscoped" in text
+        assert "converged P99" in text
+    assert "<b>whose</b>" not in results._repr_html_()
+    assert "&lt;b&gt;whose" in results._repr_html_()
+    assert "scoped" in repr(results["scoped"])
+
+
+def test_what_is_saved_is_loaded_with_its_tables(results, tmp_path):
+    results.save(tmp_path)
+    back = ps.load(tmp_path)
+    assert set(back) == set(results)
+    for name in SCHEMAS:
+        assert back["scoped"].table(name).equals(results["scoped"].table(name)), name
+    assert back["scoped"].frame("rows", ["xds", "size_bytes"]).shape[1] == 2
+    twice = ps.load(tmp_path, tmp_path / "scoped")
+    assert len(twice) == 3
+
+
+def test_totals_need_only_the_columns_they_sum(results, tmp_path):
+    results.save(tmp_path)
+    one = ps.load(tmp_path)["unscoped"]
+    totals = one.totals("xds").set_index("xds")
+    assert totals["responses"].to_dict() == {k: v for k, v in one["responses"].items() if v}
+    assert totals["bytes_sent"].sum() == one["bytes_sent"]
+
+
+def test_an_unknown_table_is_told_with_the_nearest(results):
+    with pytest.raises(ps.PushsimError, match="timeline"):
+        results["scoped"].frame("timelin")
