@@ -159,7 +159,11 @@ def account(service_account: str, namespace: str, trust_domain: str) -> str:
 def workload_endpoints(
     entry: Mapping[str, Any], service: Service, namespace: str, trust_domain: str
 ) -> tuple[Endpoint, ...]:
-    """Endpoints of one WorkloadEntry (or inline `endpoints` item) of a ServiceEntry host: one per port."""
+    """Endpoints of one WorkloadEntry (or inline `endpoints` item) of a ServiceEntry host: one per port.
+
+    Beside a WorkloadEntry's fields an entry may say its `workload` name, and its `tlsMode` in place of what follows
+    from label and service account.
+    """
     own_ports = entry.get("ports") or {}
     targets = dict(service.target_ports)
     labels, service_account = entry.get("labels") or {}, entry.get("serviceAccount")
@@ -172,7 +176,8 @@ def workload_endpoints(
             labels=pairs(labels),
             account=account(str(service_account), namespace, trust_domain) if service_account else "",
             locality=str(entry.get("locality") or ""),
-            tls=str(labels.get(TLS_MODE_LABEL) or ("istio" if service_account else "")),
+            tls=str(entry.get("tlsMode", labels.get(TLS_MODE_LABEL) or ("istio" if service_account else ""))),
+            workload=str(entry.get("workload") or ""),
             weight=int(entry.get("weight") or 0),
             network=str(entry.get("network") or ""),
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pushsim.context.audience import PUBLIC, audience
+from pushsim.context.delegates import merged, merged_routes
 from pushsim.hosts import resolve
 from pushsim.mesh import ConfigKey, Object, Ref
 from pushsim.registry import delegates
@@ -31,6 +32,7 @@ class HttpRoute(NamedTuple):
 class Route:
     """A VirtualService with its delegates merged in.
 
+    written:   the VirtualService, the http routes of its delegates in it.
     hosts:     FQDNs or wildcards.
     gateways:  resolved names, `mesh` if none are written.
     shown_to:  as `audience`.
@@ -92,6 +94,10 @@ class RouteIndex:
         return private + [r for r in found if PUBLIC in r.shown_to]
 
     def _route(self, written: Object) -> Route:
+        named = delegates(written)
+        if named:
+            items = written.spec.get("http") or ()
+            written = merged(written, [route for item in items for route in self._http(item, written.ref.namespace)])
         namespace, spec = written.ref.namespace, written.spec
         gateways = frozenset(_gateway_name(str(g), namespace) for g in spec.get("gateways") or ())
         return Route(
@@ -100,7 +106,7 @@ class RouteIndex:
             hosts=tuple(resolve(str(h), namespace) for h in spec.get("hosts") or ()),
             gateways=gateways or frozenset({MESH_GATEWAY}),
             shown_to=self._shown_to(written),
-            http=tuple(route for item in spec.get("http") or () for route in self._http(item, namespace)),
+            http=tuple(_http_route(item, namespace) for item in spec.get("http") or ()),
             other=tuple(
                 _destination(route["destination"], namespace)
                 for protocol in ("tcp", "tls")
@@ -108,22 +114,22 @@ class RouteIndex:
                 for route in item.get("route") or ()
                 if route.get("destination")
             ),
-            delegates=tuple(ConfigKey("VirtualService", ref.name, ref.namespace) for ref in delegates(written)),
+            delegates=tuple(ConfigKey("VirtualService", ref.name, ref.namespace) for ref in named),
         )
 
     def _shown_to(self, written: Object) -> frozenset[str]:
         own = frozenset(map(str, written.spec.get("exportTo") or ()))
         return audience(own, self._default, written.ref.namespace, default_list=self._rules.default_export_list)
 
-    def _http(self, item: Mapping[str, Any], namespace: str) -> list[HttpRoute]:
+    def _http(self, item: Mapping[str, Any], namespace: str) -> Iterable[Mapping[str, Any]]:
         """One item of `http`: itself, or the http routes of the delegate it names, if that is visible."""
         if not item.get("delegate"):
-            return [_http_route(item, namespace)]
+            return (item,)
         home = str(item["delegate"].get("namespace") or namespace)
         delegate = self._objects.get(Ref("VirtualService", home, str(item["delegate"].get("name"))))
-        if delegate is None or not self._shown_to(delegate) & {PUBLIC, namespace}:
-            return []
-        return [_http_route(one, home) for one in delegate.spec.get("http") or ()]
+        if delegate is None or delegate.spec.get("hosts") or not self._shown_to(delegate) & {PUBLIC, namespace}:
+            return ()
+        return merged_routes(item, delegate)
 
 
 def _http_route(item: Mapping[str, Any], namespace: str) -> HttpRoute:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pushsim.blocks import Block, Blocks
-from pushsim.context import MergedRule
+from pushsim.context import MergedRule, applying
 from pushsim.generators.recipient import Recipient
-from pushsim.mesh import Endpoint, Port, Service
+from pushsim.mesh import Endpoint, Object, Port, Service
 from pushsim.resources import Discovery, InboundCluster, OutboundCluster, StaticCluster
 
 #: Discovery whose clusters hold their endpoints.
@@ -44,7 +44,8 @@ class Clusters(Recipient):
         """Clusters that every CDS response holds."""
         targets, sidecar = self.view.targets, self.scope.sidecar
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
-        return memo.once(lambda: Block(self._base()), "base", self.view.proxy.type, of=(targets, sidecar))
+        rules = tuple(self._inbound_rules(target.service) for target in targets) if self.sidecar else ()
+        return memo.once(lambda: Block(self._base()), "base", self.view.proxy.type, rules, of=(targets, sidecar))
 
     def _base(self) -> Iterator[StaticCluster | InboundCluster]:
         yield StaticCluster("BlackHoleCluster")
@@ -63,7 +64,15 @@ class Clusters(Recipient):
         if ingress := sidecar.spec.get("ingress") if sidecar else None:
             numbers = [int(listener["port"]["number"]) for listener in ingress]
             ports = {number: ports.get(number, []) for number in numbers}
-        return [InboundCluster(f"inbound|{port}||", port, tuple(of)) for port, of in ports.items()]
+        return [
+            InboundCluster(f"inbound|{port}||", port, tuple(of), self._inbound_rules(of[0][0]) if of else ())
+            for port, of in ports.items()
+        ]
+
+    def _inbound_rules(self, service: Service) -> tuple[Object, ...]:
+        """The DestinationRules for a service of the proxy's own, if its scope holds that; selectors never fit here."""
+        rule = applying(self.scope.rules_on(service.hostname), {})
+        return rule.sources if rule else ()
 
     def discovery(self, service: Service) -> Discovery | None:
         """How Envoy finds the hosts of a service's clusters; None if it has no cluster (an alias)."""

@@ -108,12 +108,16 @@ class EntryRegistry:
 
     def _entry_endpoints(self, entry: Object, service: Service) -> Iterator[Endpoint]:
         spec, namespace = entry.spec, entry.ref.namespace
-        inline: list[Mapping[str, Any]] = list(spec.get("endpoints") or ())
+        name = entry.ref.name if self._rules.entry_workload else ""
+        inline: list[Mapping[str, Any]] = [
+            {**item, "workload": name and f"{name}-{index}"} for index, item in enumerate(spec.get("endpoints") or ())
+        ]
         if service.selector:
             inline += map(entry_workload, selected_entries(self._store, namespace, service.selector))
-            inline += map(pod_workload, selected_pods(self._store, namespace, service.selector))
+            pods = selected_pods(self._store, namespace, service.selector)
+            inline += (pod_workload(pod, self._store) for pod in pods)
         elif not inline and service.resolution in _DNS:
-            inline = [{"address": service.hostname}]
+            inline = [{"address": service.hostname, "workload": name}]
         for item in inline:
             yield from workload_endpoints(item, service, namespace, self._trust_domain)
 

@@ -17,7 +17,7 @@ from pushsim.conversion import (
 from pushsim.mesh import Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.store import Store
-from pushsim.registry.workloads import entry_workload, picks, selected_entries, workload_name
+from pushsim.registry.workloads import entry_workload, picks, pod_locality, selected_entries, workload_name
 from pushsim.releases import Rules
 from pushsim.requests import (
     ENDPOINT_UPDATE,
@@ -29,11 +29,6 @@ from pushsim.requests import (
 
 #: The shard of its endpoints.
 SHARD = "Kubernetes"
-_LOCALITY_LABELS = (
-    ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
-    ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
-    ("topology.istio.io/subzone", ""),
-)
 
 Owner = tuple[str, str]  # namespace and name of a Service
 
@@ -200,12 +195,6 @@ class KubernetesRegistry:
         self, address: str, port: Mapping[str, Any], pod: Object | None, item: Mapping[str, Any], ready: bool
     ) -> Endpoint:
         labels = pod.labels if pod else {}
-        node_name = (pod.spec.get("nodeName") if pod else None) or item.get("nodeName")
-        node = self._store.get(Ref("Node", "", str(node_name or "")))
-        zones = node.labels if node else {}
-        locality = labels.get("istio-locality", "").replace(".", "/") or "/".join(
-            zones.get(label) or zones.get(old) or "" for label, old in _LOCALITY_LABELS
-        )
         identity = ""
         if pod is not None:
             service_account = str(pod.spec.get("serviceAccountName") or "default")
@@ -216,7 +205,7 @@ class KubernetesRegistry:
             port_name=str(port.get("name") or ""),
             labels=pairs(labels),
             account=identity,
-            locality=locality.rstrip("/"),
+            locality=pod_locality(pod, self._store),
             healthy=ready,
             tls=str(labels.get(TLS_MODE_LABEL) or ""),
             workload=workload_name(pod) if pod else "",

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pushsim.conversion import selects
-from pushsim.mesh import Object
+from pushsim.conversion import TLS_MODE_LABEL, selects
+from pushsim.mesh import Object, Ref
 from pushsim.registry.store import Store
+
+_LOCALITY_LABELS = (
+    ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
+    ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
+    ("topology.istio.io/subzone", ""),
+)
 
 
 def workload_labels(body: Object) -> dict[str, str]:
@@ -19,16 +25,29 @@ def workload_labels(body: Object) -> dict[str, str]:
 
 def entry_workload(entry: Object) -> dict[str, Any]:
     """A WorkloadEntry as an item of a ServiceEntry's `endpoints`."""
-    return {**entry.spec, "labels": workload_labels(entry)}
+    return {**entry.spec, "labels": workload_labels(entry), "workload": entry.ref.name}
 
 
-def pod_workload(pod: Object) -> dict[str, Any]:
+def pod_workload(pod: Object, store: Store) -> dict[str, Any]:
     """A Pod as an item of a ServiceEntry's `endpoints`."""
     return {
         "address": pod.status.get("podIP"),
         "labels": dict(pod.labels),
         "serviceAccount": pod.spec.get("serviceAccountName") or "default",
+        "locality": pod_locality(pod, store),
+        "tlsMode": pod.labels.get(TLS_MODE_LABEL) or "",
+        "workload": workload_name(pod),
     }
+
+
+def pod_locality(pod: Object | None, store: Store) -> str:
+    """`region/zone/subzone` of a pod: its label's, else its node's; "" without a pod, whatever node a slice names."""
+    if pod is None:
+        return ""
+    node = store.get(Ref("Node", "", str(pod.spec.get("nodeName") or "")))
+    zones = node.labels if node else {}
+    told = pod.labels.get("istio-locality", "").replace(".", "/")
+    return (told or "/".join(zones.get(label) or zones.get(old) or "" for label, old in _LOCALITY_LABELS)).rstrip("/")
 
 
 def selected_entries(store: Store, namespace: str, selector: Iterable[tuple[str, str]]) -> list[Object]:

@@ -196,6 +196,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         service_entry_always_full="never",
+        entry_workload=True,
         delegate_keys=False,  # #59435
         destination_namespace="best",  # #59486
         cluster_kinds=base.cluster_kinds - {"PeerAuthentication"} | {"TrafficExtension"},

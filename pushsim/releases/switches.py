@@ -41,6 +41,7 @@ class Rules:
         service_entry_always_full: updating a ServiceEntry without addresses is Full for all its hosts: never, always,
             or only with PILOT_ENABLE_IP_AUTOALLOCATE=false.
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
+        entry_workload: endpoints written in a ServiceEntry have its name and their index as their workload (1.30).
         update_compares_previous: needsPush of a CR also looks at the previous object's istio.io labels and annotations.
         delegate_keys: a delegate VirtualService has keys of its own (#59435: only its roots have).
 
@@ -126,6 +127,7 @@ class Rules:
     headless_hidden_silent: bool = False
     service_entry_always_full: Literal["never", "always", "without-autoallocate"] = "never"
     autoallocate_default: bool = False
+    entry_workload: bool = False
     update_compares_previous: bool = False
     delegate_keys: bool = True
 

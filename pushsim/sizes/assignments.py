@@ -30,8 +30,6 @@ def workload(endpoint: Endpoint, service: Service, sizing: Sizing) -> str:
     labels = dict(endpoint.labels)
     name, revision = labels.get(_NAME, ""), labels.get(_REVISION, "")
     workload_name = endpoint.workload
-    if service.registry == "External" and not sizing.entry_workload:
-        workload_name = ""
     namespace = service.namespace if workload_name else ""
     if sizing.canonical_default:
         # pkg/kube/labels.CanonicalService: what injection would have said

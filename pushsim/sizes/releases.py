@@ -40,7 +40,6 @@ class Sizing:
     entry_health:          endpoints of ServiceEntries say HEALTHY. inline_health: those inline in clusters do.
     external_cluster_id:   endpoints of external services name the cluster.
     port_tls_endpoints:    any TLS setting of a port decides about its endpoints' tlsMode, not only DISABLE.
-    entry_workload:        endpoints of ServiceEntries name the entry as their workload.
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
     http_exchange, stats:  metadata exchange and Prometheus filters: WebAssembly or native.
@@ -107,7 +106,6 @@ class Sizing:
     canonical_default: bool = True
     entry_health: bool = False
     inline_health: bool = True
-    entry_workload: bool = False
     external_cluster_id: bool = False
     port_tls_endpoints: bool = True
     http_exchange: Literal["wasm", "struct"] = "struct"
@@ -224,7 +222,7 @@ _1_26 = replace(_1_25, connections_per_event=1)
 _1_27 = replace(_1_26, absolute_domains=True)
 _1_28 = replace(_1_27, plain_shadow_host=True)
 _1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
-_1_30 = replace(_1_29, entry_workload=True)
+_1_30 = _1_29
 _1_31 = replace(_1_30, panic_threshold=True)
 
 #: 1.13 is priced as 1.14. 1.18, 1.19, 1.21, 1.23, 1.25, 1.26, 1.28 and 1.29 follow the source, between recorded ones.
