@@ -56,6 +56,15 @@ class World(Objects):
             if held:
                 return [held]
         suffix = "2" if self.wide and self.flip(0.15) else "1"
+        if suffix == "1" and self.flip(0.5):
+            strays = self.strays.setdefault((app, namespace), [])
+            if strays and self.flip(0.4):
+                strays.pop()
+            else:
+                self.stray(app, namespace)
+            return [self.slice(app, namespace, ready=names)]
+        if self.flip(0.3):
+            self.strays.pop((app, namespace), None)
         return [self.slice(app, namespace, suffix, self.random.sample(names, self.random.randint(0, len(names))))]
 
     def change_both(self) -> list[Json]:
@@ -64,7 +73,6 @@ class World(Objects):
         if not written:
             return []
         meta = written[0]["metadata"]
-        self.pods.setdefault((meta["name"], meta["namespace"]), [])
         return [*written, self.slice(meta["name"], meta["namespace"])]
 
     def change_pod(self) -> list[Json]:

@@ -18,8 +18,9 @@ _PORTS = {
     "grpc": {"name": "grpc", "port": 5050, "targetPort": 8081, "protocol": "TCP"},
     "app": {"name": "web", "port": 6060, "targetPort": 8080, "protocol": "TCP", "appProtocol": "http"},
     "tls": {"name": "tls", "port": 8443, "targetPort": 8443, "protocol": "TCP"},
+    "admin": {"name": "http-admin", "port": 8081, "targetPort": 8080, "protocol": "TCP"},
 }
-_CORE_PORTS = ("http", "tcp", "auto")
+_CORE_PORTS = ("http", "tcp", "grpc", "admin")
 ROLES = ("web", "train")
 
 
@@ -33,6 +34,7 @@ class Objects:
         self.proxies: list[Json] = []
         self.namespaces = [f"n{i}" for i in range(self.random.randint(3, 5))]
         self.pods: dict[tuple[str, str], list[str]] = {}
+        self.strays: dict[tuple[str, str], list[str]] = {}  # addresses of a service's endpoints that are no pod's
         self.services = 0
         self.gone: list[Json] = []
 
@@ -92,7 +94,7 @@ class Objects:
         self.proxies.append({"name": name, "namespace": namespace, "ip": ip, "type": kind, "labels": labels})
 
     def slice(self, app: str, namespace: str, suffix: str = "1", ready: list[str] | None = None) -> Json:
-        """The endpoints of a service: the pods that are given, or all; each ready, or now and then not."""
+        """The endpoints of a service: the pods that are given, or all, each ready, or now and then not; and strays."""
         service = self.objects.get(("Service", namespace, app))
         names = self.pods.get((app, namespace), [])
         endpoints = []
@@ -103,6 +105,8 @@ class Objects:
             endpoints.append(
                 {"addresses": [address], "conditions": conditions, "nodeName": "node-1", "targetRef": target}
             )
+        for address in self.strays.get((app, namespace), ()) if suffix == "1" else ():
+            endpoints.append({"addresses": [address], "conditions": {"ready": True}, "nodeName": "node-1"})
         ports = service["spec"]["ports"] if service else [_PORTS["http"]]
         slice_ports = [{"name": p["name"], "port": p["targetPort"], "protocol": "TCP"} for p in ports]
         labels = {"kubernetes.io/service-name": app}
@@ -113,11 +117,18 @@ class Objects:
         number, self.services = self.services, self.services + 1
         name = f"s{number}"
         labels = {"app": name, "role": self.random.choice(ROLES)}
+        self.pods[name, namespace] = []
         for _ in range(pods):
             self.pod(name, namespace, f"10.1.{1 + number // 100}.{len(self.proxies)}", labels)
+        if self.flip(0.4):
+            self.stray(name, namespace)
         body = self.shape_service(name, namespace, f"10.0.{1 + self.namespaces.index(namespace)}.{number}")
         self.slice(name, namespace)
         return body
+
+    def stray(self, app: str, namespace: str) -> None:
+        number = sum(map(len, self.strays.values()))
+        self.strays.setdefault((app, namespace), []).append(f"10.3.{self.namespaces.index(namespace)}.{1 + number}")
 
     def shape_service(self, name: str, namespace: str, address: str) -> Json:
         known = _PORTS if self.wide else _CORE_PORTS
@@ -127,7 +138,7 @@ class Objects:
         headless = self.flip(0.12)
         annotations = {}
         if self.flip(0.35):
-            values = [".", "*", ROOT, self.random.choice(self.namespaces)] + ["~"] * self.wide
+            values = [".", "*", ROOT, "~", f".,{ROOT}", ",".join(self.random.sample(self.namespaces, self.pick(1, 2)))]
             annotations["networking.istio.io/exportTo"] = self.random.choice(values)
         body = service(name, namespace, "None" if headless else address, ports)
         if annotations:
