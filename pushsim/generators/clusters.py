@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule, applying
 from pushsim.generators.recipient import Recipient
 from pushsim.mesh import Endpoint, Object, Port, Service
-from pushsim.resources import Discovery, InboundCluster, OutboundCluster, StaticCluster
+from pushsim.resources import Discovery, InboundCluster, OutboundCluster, Resource, StaticCluster
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
@@ -38,7 +39,20 @@ class Clusters(Recipient):
         return self.context.memo.once(lambda: self._clusters_of_all(services), "CDS of", *kind, of=of)
 
     def _clusters_of_all(self, services: Iterable[Service]) -> Block:
-        return Block.joined(map(self.clusters_of, services))
+        by_host: dict[str, list[Service]] = {}
+        for service in services:
+            by_host.setdefault(service.hostname, []).append(service)
+        return Block.joined(self._clusters_of_host(host, of) for host, of in by_host.items())
+
+    def _clusters_of_host(self, host: str, services: list[Service]) -> Block:
+        """Of several services of one host (in legacy default scopes): the first of each name (normalizeClusters)."""
+        if len(services) == 1:
+            return self.clusters_of(services[0])
+        ordered = [service for service in self.scope.listeners[0].services(host) if service in services]
+        first: dict[str, Resource] = {}
+        for cluster in chain.from_iterable(map(self.clusters_of, ordered)):
+            first.setdefault(cluster.name, cluster)
+        return Block(first.values())
 
     def base_clusters(self) -> Block:
         """Clusters that every CDS response holds."""

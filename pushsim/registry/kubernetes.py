@@ -12,9 +12,10 @@ from pushsim.conversion import (
     fqdn,
     kubernetes_service,
     pairs,
+    selects,
     workload_endpoints,
 )
-from pushsim.mesh import Endpoint, Object, Ref, Service
+from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.store import Store
 from pushsim.registry.workloads import entry_workload, picks, pod_locality, selected_entries, workload_name
@@ -126,7 +127,7 @@ class KubernetesRegistry:
             return []
         owner = (written.ref.namespace, name)
         self._slice_refs.setdefault(owner, {})[written.ref.name] = written.ref
-        if written.body.get("addressType") != "FQDN":
+        if _has_addresses(written):
             self._slices.setdefault(owner, {})[written.ref.name] = tuple(self._slice_endpoints(written))
         return self._slice_event(name, written.ref.namespace)
 
@@ -226,9 +227,28 @@ class KubernetesRegistry:
         relabelled = not added and before is not None and before.labels != written.labels
         if added or (relabelled and self._rules.pod_labels != "none"):
             requests.append(PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=ip))
-        if added or (relabelled and self._rules.pod_labels == "proxy-and-endpoints"):
+        if added:
             requests += self._reread_slices(written.ref)
+        if relabelled and self._rules.pod_labels == "proxy-and-endpoints":
+            requests += self._recompute_services(written)
         return requests
+
+    def _recompute_services(self, pod: Object) -> list[PushRequest]:
+        """Convert the endpoints of all services that select a relabelled pod again, and push them, changed or not.
+
+        istiod's recomputeServiceForPod: no event of their slices, so headless ones have no second request.
+        """
+        namespace, keys = pod.ref.namespace, set[ConfigKey]()
+        for service in self.selecting.get(namespace, {}).values():
+            if selects(service.selector, pod.labels):
+                owner, host = (namespace, service.name), (service.hostname, namespace)
+                written = (self._store.objects[ref] for ref in self._slice_refs.get(owner, {}).values())
+                read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _has_addresses(o)}
+                self._slices[owner] = read
+                if endpoints := self._endpoints_of(service.name, namespace):
+                    self._endpoints.update(SHARD, host, endpoints)
+                keys.add(ConfigKey(self._rules.endpoint_kind, *host))
+        return [PushRequest(frozenset(keys), False, reasons=frozenset({ENDPOINT_UPDATE}))] if keys else []
 
     def _reread_slices(self, pod: Ref) -> list[PushRequest]:
         """Convert the slices that name a pod again; services whose endpoints differ now are pushed."""
@@ -257,6 +277,10 @@ class KubernetesRegistry:
             if picks(service.selector, before, written):
                 requests += self._slice_event(service.name, namespace)
         return requests
+
+
+def _has_addresses(written: Object) -> bool:
+    return written.body.get("addressType") != "FQDN"
 
 
 def _names_pod(written: Object, pod: str) -> bool:

@@ -1,0 +1,78 @@
+"""What changes make istiod ask for, and what it makes of them, where held-out recordings of istiods told us better."""
+
+import pytest
+
+from pushsim import releases
+from pushsim.conversation import Conversation
+from pushsim.manifests import parse_objects
+from pushsim.mesh import Change, Mesh, Proxy
+
+PORTS = [{"name": "http", "port": 80, "targetPort": 8080}]
+
+
+def described(kind, name, namespace="a", *, labels=None, **rest):
+    version = {"EndpointSlice": "discovery.k8s.io/v1", "ServiceEntry": "networking.istio.io/v1"}.get(kind, "v1")
+    metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **rest}
+
+
+def pod(name, ip, **labels):
+    status = {"podIP": ip, "phase": "Running"}
+    return described("Pod", name, labels=labels, spec={"containers": []}, status=status)
+
+
+def endpoint(name, ip):
+    return {"addresses": [ip], "conditions": {"ready": True}, "targetRef": {"kind": "Pod", "name": name}}
+
+
+def mesh_of(proxies, *bodies):
+    return Mesh({o.ref: o for o in parse_objects(list(bodies))}, tuple(proxies))
+
+
+def responses(step):
+    return {p.id: [(r.xds, r.names) for r in o.plan.responses] for o in step.outcomes for p in o.members}
+
+
+@pytest.mark.parametrize("release", ["1.22", "1.24", "1.30", "1.31"])
+def test_a_relabelled_pod_pushes_the_endpoints_of_services_that_select_it_whatever_their_kind(release):
+    """istiod's recomputeServiceForPod: an endpoint-only push, with no second request for a headless service."""
+    service = described("Service", "s", spec={"clusterIP": "None", "selector": {"app": "s"}, "ports": PORTS})
+    other = described("Service", "t", spec={"clusterIP": "10.0.0.2", "selector": {"app": "t"}, "ports": PORTS})
+    slices = [
+        described(
+            "EndpointSlice", name, labels={"kubernetes.io/service-name": name}, addressType="IPv4",
+            endpoints=[endpoint("s-0", "10.1.0.1")], ports=[{"name": "http", "port": 8080}],
+        )
+        for name in ("s", "t")
+    ]  # fmt: skip
+    router = Proxy("gw", "istio-system", "10.1.9.9", "router")
+    mesh = mesh_of([router], service, other, *slices, pod("s-0", "10.1.0.1", app="s", role="x"))
+    conversation = Conversation(mesh, releases.rules(release), "sotw")
+    change = Change(parse_objects([pod("s-0", "10.1.0.1", app="s", role="y")]))
+    assert responses(conversation.step(change)) == {
+        "gw.istio-system": [("EDS", ("outbound|80||s.a.svc.cluster.local",))]
+    }
+    assert responses(conversation.step(change)) == {"gw.istio-system": []}, "no label changed"
+
+
+def entry(namespace, ports, resolution, created):
+    spec = {
+        "hosts": ["x.com"], "resolution": resolution, "location": "MESH_INTERNAL",
+        "ports": [{"number": p, "name": f"http-{p}", "protocol": "HTTP"} for p in ports],
+        "endpoints": [{"address": "x.org" if resolution == "DNS" else "10.9.0.1"}],
+    }  # fmt: skip
+    body = described("ServiceEntry", "e", namespace, spec=spec)
+    body["metadata"]["creationTimestamp"] = f"2024-01-01T00:00:0{created}Z"
+    return body
+
+
+def test_two_services_of_one_host_have_each_cluster_name_once_and_the_first_has_it():
+    """Until 1.21 a default scope holds both; istiod's normalizeClusters keeps the first of a name."""
+    mesh = mesh_of(
+        [Proxy("p", "c", "10.1.0.1"), Proxy("gw", "istio-system", "10.1.9.9", "router")],
+        entry("a", [80], "DNS", 1), entry("b", [80, 81], "STATIC", 2),
+    )  # fmt: skip
+    for outcome in Conversation(mesh, releases.rules("1.16"), "sotw").classes:
+        cds, *others = outcome.plan.responses
+        assert [n for n in cds.names if n.startswith("outbound")] == ["outbound|80||x.com", "outbound|81||x.com"]
+        assert [r.names for r in others if r.xds == "EDS"] == [("outbound|81||x.com",)]
