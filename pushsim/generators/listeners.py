@@ -14,6 +14,38 @@ from pushsim.visibility import EgressListener
 
 #: Where a listener listens: bind address and port.
 _Socket = tuple[str, int]
+#: A service's listeners where it may meet others, and a block of those on its own address.
+_OfService = tuple[tuple[Listener, ...], tuple[Block, ...]]
+
+
+class _Sockets:
+    """Outbound listeners in the order of their services: those where services meet, and those of one service alone.
+
+    met:   by socket. alone: by address, the listeners on an address that no other service has.
+    """
+
+    def __init__(self) -> None:
+        self.met: dict[_Socket, list[Listener]] = {}
+        self.alone: dict[str, Block] = {}
+        self._binds: set[str] = set()
+
+    def add(self, met: Iterable[Listener], alone: Iterable[Block] = ()) -> None:
+        """Listeners of later services."""
+        for block in alone:
+            address = next(_listeners(block)).bind
+            if address in self.alone or address in self._binds:
+                self.add(_listeners(block))
+            else:
+                self.alone[address] = block
+        for listener in met:
+            if listener.bind in self.alone:
+                self.add(_listeners(self.alone.pop(listener.bind)))
+            self._binds.add(listener.bind)
+            self.met.setdefault((listener.bind, listener.port), []).append(listener)
+
+    def joined(self) -> Iterator[Listener]:
+        """One listener for each socket where services meet."""
+        return map(_join, self.met.values())
 
 
 class Listeners(Recipient):
@@ -32,8 +64,7 @@ class Listeners(Recipient):
         return blocks[-1].memo.once(lambda: self._routes_by_listener(blocks), "LDS routes")
 
     def _routes_by_listener(self, blocks: Blocks) -> dict[str, frozenset[str]]:
-        listeners = (r for block in blocks for r in block if isinstance(r, Listener))
-        return {listener.name: self._routes_of(listener) for listener in listeners}
+        return {listener.name: self._routes_of(listener) for block in blocks for listener in _listeners(block)}
 
     def _routes_of(self, listener: Listener) -> frozenset[str]:
         """A TLS port of a gateway has one per HTTPS server."""
@@ -55,7 +86,7 @@ class Listeners(Recipient):
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
         own, memo = self._own_endpoint, self.scope.family.memo
-        return memo.once(lambda: Block(self._outbound_sockets().values()), "LDS", own, of=self.scope.content)
+        return memo.once(self._outbound_block, "LDS", own, of=self.scope.content)
 
     @property
     def _own_endpoint(self) -> str:
@@ -72,10 +103,13 @@ class Listeners(Recipient):
 
         return self.scope.family.memo.once(found, "listening", of=self.scope.content)
 
-    def _outbound_sockets(self) -> dict[_Socket, Listener]:
+    def _outbound_block(self) -> Block:
         listeners = self.scope.listeners
         if len(listeners) == 1 and not listeners[0].spec.get("port"):
             return self._of_one_listener(_bind(listeners[0]))
+        return Block(self._outbound_sockets(listeners).values())
+
+    def _outbound_sockets(self, listeners: tuple[EgressListener, ...]) -> dict[_Socket, Listener]:
         found: dict[_Socket, Listener] = {}
         locked: set[_Socket] = set()
         for egress in listeners:
@@ -89,30 +123,45 @@ class Listeners(Recipient):
                 locked |= mine  # a listener with a port of its own keeps it
         return found
 
-    def _of_one_listener(self, bind: str) -> dict[_Socket, Listener]:
+    def _of_one_listener(self, bind: str) -> Block:
         """The listeners of a scope with one egress listener on all ports, from the scope's blocks."""
         *shared, own = self.scope.blocks
         pulled = self.scope.pulled_only
         parts = [self._of_shared(block, bind) for block in shared]
         if own:
             parts.append(self._of_services((s for s in own if s.hostname not in pulled), bind))
-        found: dict[_Socket, Listener] = {}
+        whole = _Sockets()
         for part in parts:
-            for socket, listener in part.items():
-                found[socket] = _joined(found.get(socket), listener)
-        return found
+            whole.add(part.joined(), part.alone.values())
+        return Block.joined([Block(whole.joined()), *whole.alone.values()])
 
-    def _of_shared(self, block: tuple[Service, ...], bind: str) -> dict[_Socket, Listener]:
+    def _of_shared(self, block: tuple[Service, ...], bind: str) -> _Sockets:
         own, memo = self._own_endpoint, self.scope.family.memo
         return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, own, of=(block,))
 
-    def _of_services(self, services: Iterable[Service], bind: str) -> dict[_Socket, Listener]:
-        found: dict[_Socket, list[Listener]] = {}
+    def _of_services(self, services: Iterable[Service], bind: str) -> _Sockets:
+        found = _Sockets()
         for service in services:
-            for port in service.ports:
-                for listener in self._of_port(service, port, port, bind):
-                    found.setdefault((listener.bind, listener.port), []).append(listener)
-        return {socket: _join(listeners) for socket, listeners in found.items()}
+            found.add(*self._of_service(service, bind))
+        return found
+
+    def _of_service(self, service: Service, bind: str) -> _OfService:
+        """A service's listeners: those on addresses that others may share, and those on its own address."""
+        shards = None
+        if service.resolution == "PASSTHROUGH":
+            shards = self.context.instances.get((service.hostname, service.namespace))
+        own_endpoint = self._own_endpoint if shards else ""
+        return self.memo_of(service).once(
+            lambda: self._new_listeners(service, bind), "listeners", bind, own_endpoint, of=(service, shards)
+        )
+
+    def _new_listeners(self, service: Service, bind: str) -> _OfService:
+        found = [listener for port in service.ports for listener in self._of_port(service, port, port, bind)]
+        address = service.addresses[0] if not bind and service.addresses else ANY_ADDRESS
+        own = [listener for listener in found if listener.bind == address != ANY_ADDRESS]
+        if len({listener.port for listener in own}) < len(own):
+            own = []
+        return tuple(listener for listener in found if listener not in own), (Block(own),) if own else ()
 
     def _of_listener(self, egress: EgressListener) -> Iterator[Listener]:
         fixed = egress.spec.get("port")
@@ -172,6 +221,10 @@ class Listeners(Recipient):
             for route in self.context.routes.visible(name, self.view.proxy.namespace)
             if route.written.spec.get("tcp") or route.written.spec.get("tls")
         )
+
+
+def _listeners(block: Block) -> Iterator[Listener]:
+    return (resource for resource in block if isinstance(resource, Listener))
 
 
 def _virtual_listeners(targets: tuple[Target, ...]) -> tuple[Listener, ...]:
