@@ -79,7 +79,7 @@ class Settings:
     binary:      path of a pilot-discovery.
     mesh_config: Istio's MeshConfig, laid over `MESH_CONFIG`. env: over `ENVIRONMENT`.
     cores:       which CPUs it may use (affinity, and GOMAXPROCS to their number); None: all.
-    log_level:   istiod's `--log_output_level`. max_age: how old a connection may get, as Go writes it; "" is any age.
+    log_level:   istiod's `--log_output_level`.
     ports:       http, grpc, monitoring, ctrlz; 0 takes a free one.
     """
 
@@ -88,7 +88,6 @@ class Settings:
     env: Mapping[str, str] = field(default_factory=dict)
     cores: Sequence[int] | None = None
     log_level: str = "default:info"
-    max_age: str = ""
     ports: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
@@ -248,7 +247,6 @@ def command(settings: Settings, directory: Path, ports: Sequence[int]) -> list[s
         "--shutdownDuration=1s",
         "--domain=cluster.local",
         f"--log_output_level={settings.log_level}",
-        *([f"--keepaliveMaxServerConnectionAge={settings.max_age}"] if settings.max_age else []),
     ]
 
 

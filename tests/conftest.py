@@ -1,7 +1,10 @@
 """What pip cannot bring is asked for by a marker and skipped, with a reason, where its variable is not set."""
 
 import os
+import shutil
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,21 @@ def istiod_binary() -> Path:
 @pytest.fixture(scope="session")
 def real_manifests() -> Path:
     return outside("manifests")
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> Callable[[str], Path]:
+    """A `pilot-discovery` of a given behaviour: see `fake_istiod.py`."""
+
+    def make(behaviour: str) -> Path:
+        program = tmp_path / "fake_istiod.py"
+        shutil.copy(Path(__file__).parent / "fake_istiod.py", program)
+        path = tmp_path / f"pilot-discovery-{behaviour}"
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} {program} {behaviour} "$@"\n')
+        path.chmod(0o755)
+        return path
+
+    return make
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,7 +2,8 @@
 
 It lists and watches Services and EndpointSlices, answers /ready and /metrics, and serves SotW ADS: a cluster and its
 endpoints per Service, one listener, one route. A changed slice pushes EDS, a changed service everything.
-Behaviours: normal, exit, silent, taken-once, refuse, die (at the first push), other (is another program).
+Behaviours: normal, exit, silent, taken-once, refuse, refuse-some (every other stream), die (at the first push), other
+(is another program).
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ DEBOUNCE_S = 0.02
 ORDER: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS")
 
 
+def cluster_of(metadata: Any) -> str:
+    return f"outbound|80||{metadata['name']}.{metadata['namespace']}.svc.cluster.local"
+
+
 class Fake:
     def __init__(self, behaviour: str, api: str) -> None:
         self.behaviour, self.api = behaviour, api
         self.services: dict[str, Any] = {}
-        self.inbound = self.pushes = self.version = 0
+        self.inbound = self.pushes = self.version = self.asked = 0
         self.pending: set[str] = set()
         self.streams: list[asyncio.Queue[Any]] = []
         self.ready = asyncio.Event()
@@ -46,20 +51,21 @@ class Fake:
             listed = await response.json()
         for item in listed["items"]:
             if path.endswith("/services"):
-                self.services[item["metadata"]["name"]] = item
+                self.services[cluster_of(item["metadata"])] = item
         self.ready.set()
         params = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
         async with session.get(self.api + path, params=params) as response:
             async for line in response.content:
                 event = json.loads(line)
-                name, kind = event["object"]["metadata"]["name"], event["object"]["kind"]
+                metadata, kind = event["object"]["metadata"], event["object"]["kind"]
+                name = cluster_of(metadata)
                 self.inbound += 1
                 if kind == "Service":
                     self.services.pop(name, None)
                     if event["type"] != "DELETED":
                         self.services[name] = event["object"]
                 else:
-                    name = event["object"]["metadata"]["labels"]["kubernetes.io/service-name"]
+                    name = cluster_of({**metadata, "name": metadata["labels"]["kubernetes.io/service-name"]})
                 if not self.pending:
                     asyncio.get_running_loop().call_later(DEBOUNCE_S, self.push)
                 self.pending.add(kind if kind == "Service" else name)
@@ -69,6 +75,9 @@ class Fake:
             print("about to die", flush=True)
             os._exit(7)
         pending, self.pending = self.pending, set()
+        n, quiet = self.pushes, f"{DEBOUNCE_S * 1000:g}ms"
+        print(f"info\tads\tPush debounce stable[{n}] {len(pending)} for config x: {quiet} since last change, "
+              f"{quiet} since last push, full=true", flush=True)  # fmt: skip
         self.pushes += 1
         self.version += 1
         for stream in self.streams:
@@ -88,7 +97,8 @@ class Fake:
         return [listener]
 
     async def stream(self, requests: Any, context: grpc.aio.ServicerContext) -> None:
-        if self.behaviour == "refuse":
+        self.asked += 1
+        if self.behaviour == "refuse" or (self.behaviour == "refuse-some" and self.asked % 2):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "request rate limit exceeded")
         queue: asyncio.Queue[Any] = asyncio.Queue()
         self.streams.append(queue)

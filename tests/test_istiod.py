@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -28,24 +27,8 @@ from pushsim.record import ATTEMPTS, minor, record_case
 from pushsim.replay.quiet import LOOK_EVERY_S, Stillness, still_for_s, totals
 from pushsim.stub import Cluster, serve
 
-FAKE = Path(__file__).parent / "fake_istiod.py"
 Binary = Callable[[str], Path]
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-
-
-@pytest.fixture
-def binary(tmp_path: Path) -> Binary:
-    """A `pilot-discovery` of a given behaviour."""
-
-    def make(behaviour: str) -> Path:
-        program = tmp_path / "fake_istiod.py"
-        shutil.copy(FAKE, program)
-        path = tmp_path / f"pilot-discovery-{behaviour}"
-        path.write_text(f'#!/bin/sh\nexec {sys.executable} {program} {behaviour} "$@"\n')
-        path.chmod(0o755)
-        return path
-
-    return make
 
 
 def case() -> Case:
@@ -76,6 +59,11 @@ def case() -> Case:
     return parse_case(body, "small")
 
 
+def short(names: list[str]) -> list[str]:
+    """Services for their clusters."""
+    return [name.rpartition("|")[2].partition(".")[0] for name in names]
+
+
 def run(settings: Settings, inside: Callable[[istiod.Istiod], Any] = lambda _: None) -> Any:
     async def main() -> Any:
         async with serve(Cluster()) as url, istiod.run(settings, url) as server:
@@ -91,12 +79,12 @@ def test_a_recording_holds_what_was_sent_step_by_step(binary: Binary, tmp_path: 
     found = json.loads(path.read_text())
     assert found["istio"] == "1.24.99" and found["mode"] == "sotw"
     assert set(found["connect"]) == {"p0.ns", "p1.ns", "p2.ns"}
-    assert [(r["xds"], r["names"], r["solicited"]) for r in found["connect"]["p1.ns"]] == [
+    assert [(r["xds"], short(r["names"]), r["solicited"]) for r in found["connect"]["p1.ns"]] == [
         ("CDS", ["a", "b"], True), ("EDS", ["a", "b"], True), ("LDS", ["l"], True), ("RDS", ["80"], True),
     ]  # fmt: skip
 
     def step(number: int) -> list[tuple[str, list[str], bool]]:
-        return [(r["xds"], r["names"], r["solicited"]) for r in found["steps"][number]["responses"]["p2.ns"]]
+        return [(r["xds"], short(r["names"]), r["solicited"]) for r in found["steps"][number]["responses"]["p2.ns"]]
 
     assert [s["name"] for s in found["steps"]] == ["endpoints of b", "new service c", "delete a"]
     assert step(0) == [("EDS", ["b"], False)]

@@ -9,6 +9,7 @@ from pushsim.cli.conform import conform
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
 from pushsim.cli.record import record
+from pushsim.cli.replay import replay
 from pushsim.cli.simulate import check, scenarios, schema, simulate
 
 app = typer.Typer(
@@ -19,5 +20,5 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (plan, simulate, compare, conform, record, check, schema, scenarios, policies):
+for verb in (plan, simulate, replay, compare, conform, record, check, schema, scenarios, policies):
     app.command()(verb)

@@ -55,7 +55,7 @@ def simulate(
     if json:
         print_json(summary_json(loaded, results))
     else:
-        _print(loaded, results)
+        print_results(loaded, results)
         _print_published(loaded, results)
         if assumptions:
             _print_assumptions(loaded, names[:2], jobs or cores())
@@ -121,14 +121,15 @@ def scenarios() -> None:
         typer.echo(f"{name:{width}}  {question}")
 
 
-def _print(scenario: Scenario, results: Mapping[str, Result]) -> None:
+def print_results(scenario: Scenario, results: Mapping[str, Result], how: str = "simulated") -> None:
+    """The table of a run's variants, and what their notes say; `how` they were run."""
     from rich.console import Console
     from rich.table import Column, Table
 
     console = Console(highlight=False)
     console.print(f"[bold]{scenario.question}[/bold]" if scenario.question else scenario.path)
     console.print(
-        f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s simulated, id {scenario.id}"
+        f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s {how}, id {scenario.id}"
     )
     table = Table("", *(Column(name, overflow="fold") for name in results))
     for title, path in HEADLINES:
@@ -186,4 +187,4 @@ def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> No
     Console(highlight=False).print(table)
 
 
-__all__ = ["check", "scenarios", "schema", "simulate", "summary_json"]
+__all__ = ["check", "print_results", "scenarios", "schema", "simulate", "summary_json"]

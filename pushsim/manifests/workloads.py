@@ -130,6 +130,7 @@ def expand(workload: Object, count: int, nodes: list[str], addresses: Callable[[
                 "namespace": namespace,
                 "labels": pod_labels,
                 **({"annotations": metadata["annotations"]} if metadata.get("annotations") else {}),
+                "generateName": f"{prefix}-",
                 "ownerReferences": [owner],
             },
             "spec": spec,

@@ -67,7 +67,12 @@ def picks(selector: Iterable[tuple[str, str]], *versions: Object | None) -> bool
 
 
 def workload_name(pod: Object) -> str:
-    """The name istiod gives a pod's workload: its controller's, a ReplicaSet's without the hash, else the pod's."""
+    """The name istiod gives a pod's workload: its controller's, a ReplicaSet's without the hash, else the pod's.
+
+    It looks for a controller only if the pod's name was generated, as controllers do (GetDeployMetaFromPod).
+    """
+    if not pod.metadata.get("generateName"):
+        return pod.ref.name
     for owner in pod.metadata.get("ownerReferences") or ():
         if owner.get("controller"):
             name = str(owner.get("name"))

@@ -1,1 +1,125 @@
-"""Replay: the same scenario on a real istiod. This package is the only home of grpc."""
+"""Replay: the same scenario on a real istiod, and the same Result.
+
+`run` drives one variant through its phases: an istiod with the stub API as its cluster, a fleet of `ads` clients in
+processes of their own (`worker`, `fleet`, `http2`), the changes on time. `shown` finds what each response shows,
+`summary` makes the Result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from pushsim import releases
+from pushsim.errors import InputError, Problem
+from pushsim.istiod import detect_release
+from pushsim.replay.run import Cores, allot, run
+from pushsim.replay.run import Progress as RunProgress
+from pushsim.replay.summary import result_of
+from pushsim.result import Result
+from pushsim.runs import Detail
+from pushsim.scenario import Scenario
+
+#: Told a variant's name, the phase it is in, and the share (0…1) of the scenario's time that is done.
+Progress = Callable[[str, str, float], None]
+
+
+def adapted(scenario: Scenario, release: str, cores: Cores) -> Scenario:
+    """The scenario for the release of a binary, with as many cpus as istiod gets cores: what both runners then run."""
+    values: dict[str, object] = {}
+    if releases.rules(scenario.release).minor != releases.rules(release).minor:
+        values["istiod.release"] = release
+    if cores.istiod is not None and scenario.settings.cpus != len(cores.istiod):
+        values["istiod.cpus"] = len(cores.istiod)
+    return scenario.replaced(values) if values else scenario
+
+
+def release_of(binary: Path) -> str:
+    """The release of a binary; raises EnvironmentProblem (no such binary) and InputError (a release not known)."""
+    release = detect_release(binary)
+    try:
+        return releases.rules(release).release
+    except InputError:
+        problem = Problem(f"says that it is release {release!r}, which is not known", str(binary), "", "take another")
+        raise InputError(problem) from None
+
+
+def replay(
+    scenario: Scenario,
+    binary: Path,
+    variants: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    detail: Detail = "group",
+    cores: Sequence[int] | None = None,
+    workers: int = 0,
+    keep_log: bool = False,
+) -> dict[str, Result]:
+    """Replay the scenario's variants (all, or those named, in that order), each on an istiod of its own.
+
+    binary:   a pilot-discovery; the scenario is adapted to its release and cores (`adapted`).
+    out:      folder for one result folder per variant, each written as soon as its variant is done.
+    cores:    istiod's, by number; default: the last ones, as many as `istiod.cpus` says, one is left for the clients.
+    workers:  client processes; default: one for each of their cores. keep_log: istiod's log goes into the folder, too.
+
+    Returns Results by variant. After an interrupt, or where istiod died, the last of them has `complete` False and
+    `run["ended"]` says why; later variants are absent. Raises EnvironmentProblem and InputError where nothing began.
+    """
+    release = release_of(binary)
+    own = allot(scenario.settings.cpus, cores)
+    asked = adapted(scenario, release, own)
+    mode = asked.settings.mode or releases.rules(release).agent_mode
+    results: dict[str, Result] = {}
+    for name in asked.variant_names if variants is None else variants:
+        variant = asked.variant(name)
+        folder = Path(out) / name if out is not None else None
+        log_file = None
+        if keep_log and folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            log_file = folder / "istiod.log"
+        begun = time.perf_counter()
+        told: RunProgress = _silent
+        if progress is not None:
+            told = partial(progress, name)
+        record = asyncio.run(
+            run(
+                variant,
+                binary,
+                release,
+                mode,
+                seed=asked.seed,
+                warmup_ns=asked.warmup_ns,
+                duration_ns=asked.duration_ns,
+                cores=own,
+                workers=workers,
+                log_file=log_file,
+                progress=told,
+            )
+        )
+        identity = {"id": asked.id, "seed": asked.seed}
+        result = result_of(
+            variant,
+            record,
+            identity,
+            warmup_ns=asked.warmup_ns,
+            duration_ns=asked.duration_ns,
+            detail=detail == "proxy",
+            more={"scenario_path": asked.path, "seconds": round(time.perf_counter() - begun, 3)},
+        )
+        results[name] = result
+        if folder is not None:
+            result.save(folder)
+        if not result.complete:
+            break
+    return results
+
+
+def _silent(_phase: str, _share: float) -> None:
+    """No progress."""
+
+
+__all__ = ["Cores", "Progress", "adapted", "allot", "release_of", "replay"]

@@ -102,11 +102,31 @@ class Fleet:
         self._closed = False
         self._context = target.tls.context() if target.tls else None
 
-    def add(self, client: AdsClient, manners: Manners = Manners()) -> None:
-        """A proxy joins, and connects."""
-        member = Member(client, manners)
+    def add(self, client: AdsClient, manners: Manners | None = None, after_s: float = 0.0) -> None:
+        """A proxy joins, and connects after so many seconds."""
+        member = Member(client, manners or Manners())
         self.members[client.proxy.id] = member
-        self._connect(member)
+        if after_s:
+            asyncio.get_running_loop().call_later(after_s, self._connect, member)
+        else:
+            self._connect(member)
+
+    def recycle(self, age_s: float) -> None:
+        """From now on a stream ends at that age (±10 %), and the proxy connects again; those open now are of any."""
+        for member in self.members.values():
+            self._age(member, self._random.random() * age_s, age_s)
+
+    def _age(self, member: Member, left_s: float, age_s: float) -> None:
+        def end() -> None:
+            if member.gone or self._closed:
+                return
+            if member.stream is not None:
+                member.stream.close()
+            self.ended += 1
+            self._connect(member)
+            self._age(member, age_s * (0.9 + 0.2 * self._random.random()), age_s)
+
+        asyncio.get_running_loop().call_later(left_s, end)
 
     def remove(self, proxy: str) -> None:
         """A proxy goes."""

@@ -23,6 +23,8 @@ _HEADER_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW, _MAX_FRAME = 1, 2, 4, 5
 #: Windows of 1 MiB, as istio-agent opens them (pkg/istio-agent/xds_proxy.go).
 WINDOW = 1 << 20
 _DEFAULT_WINDOW = 65535
+#: Longer messages, framing included, get room of their own.
+_LARGE = WINDOW // 2
 #: How gRPC names its status codes.
 STATUS = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -71,7 +73,7 @@ class GrpcStream(asyncio.Protocol):
         self._transport: Any = None
         self._buffer = b""
         self._block, self._last = b"", False
-        self._message = bytearray()
+        self._message, self._opened = bytearray(), False
         self._read = 0
         self._may_send, self._may_send_all = _DEFAULT_WINDOW, _DEFAULT_WINDOW
         self._peer_window, self._peer_frame = _DEFAULT_WINDOW, 16384
@@ -88,10 +90,11 @@ class GrpcStream(asyncio.Protocol):
 
     def consumed(self, length: int) -> None:
         """A message of that length is done with: its room in the windows is given back, in halves of them."""
+        if length + 5 > _LARGE:
+            return  # it had its room from the start
         self._read += length + 5
-        if self._read >= WINDOW // 2 and self._transport is not None:
-            update = struct.pack(">I", self._read)
-            self._write(frame(WINDOW_UPDATE, 0, 0, update) + frame(WINDOW_UPDATE, 0, 1, update))
+        if self._read >= WINDOW // 2:
+            self._give(self._read)
             self._read = 0
 
     def close(self) -> None:
@@ -192,6 +195,16 @@ class GrpcStream(asyncio.Protocol):
                 return
         if at:
             self._message = message[at:]
+            self._opened = False
+        if not self._opened and len(self._message) >= 5:
+            self._opened = True
+            size = 5 + int.from_bytes(self._message[1:5])
+            if size > _LARGE:  # it would never fit: gRPC's clients make room as soon as they know
+                self._give(size)
+
+    def _give(self, room: int) -> None:
+        update = struct.pack(">I", room)
+        self._write(frame(WINDOW_UPDATE, 0, 0, update) + frame(WINDOW_UPDATE, 0, 1, update))
 
     def _headers_read(self, last: bool) -> None:
         try:

@@ -14,14 +14,15 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pushsim.ads import AdsClient
 from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Mode, Proxy
-from pushsim.replay.fleet import Fleet, Manners, Target
+from pushsim.replay.fleet import Fleet, Manners, Seen, Target
 from pushsim.replay.log import Log
 
 #: A proxy of the fleet: its number and how it behaves.
@@ -44,13 +45,17 @@ class State:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do: connect to `target` as proxies of that release, on those cores (None: any)."""
+    """What a worker is to do: connect to `target` as proxies of that release, on those cores (None: any).
+
+    gap_s: so long after each other its proxies connect. metadata: laid over the usual one of each node.
+    """
 
     target: Target
     release: str
     mode: Mode
     seed: int
     cores: Sequence[int] | None = None
+    gap_s: float = 0.0
     metadata: Mapping[str, Any] | None = None
 
 
@@ -66,13 +71,18 @@ class _Worker:
             seed=orders.seed,
         )
 
-    def add(self, joining: Sequence[Joining]) -> None:
-        for number, proxy, manners in joining:
+    def add(self, joining: Sequence[Joining], after_s: float) -> None:
+        orders = self.orders
+        for place, (number, proxy, manners) in enumerate(joining):
             self.numbers[proxy.id] = number
-            self.fleet.add(AdsClient(proxy, self.orders.release, self.orders.mode, self.orders.metadata), manners)
+            client = AdsClient(proxy, orders.release, orders.mode, orders.metadata)
+            self.fleet.add(client, manners, after_s + place * orders.gap_s)
 
     def remove(self, proxy: str) -> None:
         self.fleet.remove(proxy)
+
+    def recycle(self, age_s: float) -> None:
+        self.fleet.recycle(age_s)
 
     def settle(self) -> None:
         self.fleet.settle()
@@ -178,7 +188,92 @@ async def start(orders: Orders) -> Worker:
         )
     reader, writer = await asyncio.open_connection(sock=ours)
     worker = Worker(process, reader, writer)
-    if orders.cores is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, orders.cores)
-    await worker.ask("begin", orders)
+    try:
+        if orders.cores is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, orders.cores)
+        await worker.ask("begin", orders)
+    except BaseException:
+        await worker.stop()
+        raise
     return worker
+
+
+class Workers:
+    """The whole fleet, spread over processes; see `Fleet` for what its methods mean."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self._workers = workers
+        self._of: dict[str, Worker] = {}
+        self._next = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def start(cls, count: int, orders: Orders) -> AsyncIterator[Workers]:
+        """So many processes, while the context is open; each proxy of theirs connects `count` gaps after another."""
+        started: list[Worker] = []
+        try:
+            for place in range(count):
+                started.append(
+                    await start(replace(orders, seed=orders.seed * count + place, gap_s=orders.gap_s * count))
+                )
+            yield cls(started)
+        finally:
+            await asyncio.gather(*(worker.stop() for worker in started))
+
+    async def add(self, joining: Sequence[Joining], after_s: float = 0.0) -> None:
+        """These proxies join."""
+        shares: list[list[Joining]] = [[] for _ in self._workers]
+        for one in joining:
+            place = self._next % len(self._workers)
+            self._next += 1
+            shares[place].append(one)
+            self._of[one[1].id] = self._workers[place]
+        await asyncio.gather(
+            *(w.ask("add", share, after_s) for w, share in zip(self._workers, shares, strict=True) if share)
+        )
+
+    async def remove(self, proxy: str) -> None:
+        """That proxy goes."""
+        worker = self._of.pop(proxy, None)
+        if worker is not None:
+            await worker.ask("remove", proxy)
+
+    async def recycle(self, age_s: float) -> None:
+        """Streams end at that age from now on."""
+        await self._all("recycle", age_s)
+
+    async def settle(self) -> None:
+        """All is quiet."""
+        await self._all("settle")
+
+    async def state(self) -> State:
+        """How all of them are."""
+        states: list[State] = await self._all("state")
+        failed = next((state.failed for state in states if state.failed), "")
+        if failed:
+            raise EnvironmentProblem(failed)
+        return State(
+            received=sum(state.received for state in states),
+            synced=all(state.synced for state in states),
+            refused=sum(state.refused for state in states),
+            connects=sum(state.connects for state in states),
+            ended=sum(state.ended for state in states),
+            rejected=sum(state.rejected for state in states),
+            cpu_s=sum(state.cpu_s for state in states),
+        )
+
+    async def look(self) -> Seen:
+        """How they are, for `quiet`."""
+        state = await self.state()
+        return Seen(state.received, state.synced, not state.ended and not state.refused)
+
+    async def take(self) -> Log:
+        """What was received since the last call."""
+        logs: list[Log] = await self._all("take")
+        merged = logs[0]
+        for log in logs[1:]:
+            merged = merged.merged(log)
+        return merged
+
+    async def _all(self, verb: str, *arguments: Any) -> list[Any]:
+        return list(await asyncio.gather(*(worker.ask(verb, *arguments) for worker in self._workers)))

@@ -119,7 +119,7 @@ class Template:
             pod["service.istio.io/canonical-revision"] = "latest"
         if sidecar:
             pod["security.istio.io/tlsMode"] = "istio"
-        meta = {"ownerReferences": [owner]}
+        meta = {"generateName": f"{owner['name']}-", "ownerReferences": [owner]}
         return cls(service, namespace, own, ports, sidecar, router, headless, account, pod, meta)
 
     @property

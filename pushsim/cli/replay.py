@@ -1,0 +1,119 @@
+"""`pushsim replay`: a scenario on a real istiod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from pushsim.cli.options import Json, note, print_json
+
+if TYPE_CHECKING:
+    from pushsim.replay import Progress
+
+Binary = Annotated[
+    Path | None,
+    typer.Option(
+        "--istiod-binary", envvar="PUSHSIM_ISTIOD", metavar="PATH", help="A pilot-discovery, as in every istiod image."
+    ),
+]
+CoreList = Annotated[
+    str | None, typer.Option("--cores", metavar="N,N…", help="Cores for istiod alone. [default: the last ones]")
+]
+
+
+def replay(
+    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="A scenario file, or a bundled one's name.")],
+    istiod_binary: Binary = None,
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", help="Only this variant, or a --policy text (repeatable).")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Write a result folder per variant.")] = None,
+    cores: CoreList = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Client processes. [default: one per core]")] = 0,
+    detail: Annotated[
+        Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
+    ] = "group",
+    keep_log: Annotated[bool, typer.Option("--keep-log", help="Keep istiod's log in the result folder.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a scenario's variants on a real istiod on this machine, with a stub API as its cluster, and measure.
+
+    One ADS stream per proxy; the changes are written on time; istiod has its own cores, and `istiod.cpus` is their
+    number. Nothing listens beyond loopback, and nothing is left running. Ctrl-C keeps what there is.
+
+    Example: pushsim replay aisuite-small --istiod-binary ./pilot-discovery --variant unscoped --out results/real
+    """
+    from pushsim.cli.simulate import print_results, summary_json
+    from pushsim.errors import EnvironmentProblem
+    from pushsim.replay import adapted, allot, release_of
+    from pushsim.replay import replay as run
+    from pushsim.scenario import Scenario
+
+    binary = given(istiod_binary)
+    loaded = Scenario.load(scenario)
+    wanted = core_numbers(cores)
+    with told(quiet=json) as progress:
+        results = run(
+            loaded,
+            binary,
+            variant,
+            out=out,
+            progress=progress,
+            detail=detail,
+            cores=wanted,
+            workers=workers,
+            keep_log=keep_log,
+        )
+    shown = adapted(loaded, release_of(binary), allot(loaded.settings.cpus, wanted))
+    if json:
+        print_json({"source": "replayed", **summary_json(shown, results)})
+    else:
+        print_results(shown, results, "replayed")
+    last = next(reversed(results.values()), None)
+    if last is not None and not last.complete:
+        ended = str(last.run["ended"])
+        if ended != "interrupted":
+            raise EnvironmentProblem(ended + ("\nwhat came until then was kept" if out else ""))
+        note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
+        raise typer.Exit(130)
+
+
+def given(binary: Path | None) -> Path:
+    """The binary, wherever it was named; raises InputError if it was not."""
+    from pushsim.errors import InputError, Problem
+
+    if binary is None:
+        remedy = "give --istiod-binary PATH or set PUSHSIM_ISTIOD; `pilot-discovery` is in every istiod image"
+        raise InputError(Problem("no istiod binary given", remedy=remedy))
+    return binary
+
+
+def core_numbers(text: str | None) -> list[int] | None:
+    """`2,3` as numbers; raises InputError."""
+    from pushsim.errors import InputError, Problem
+
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(Problem(f"{text!r} is no list of cores", field="--cores", remedy="write 2,3")) from None
+
+
+@contextmanager
+def told(*, quiet: bool) -> Iterator[Progress | None]:
+    """A line of progress on a terminal: the variant, the phase, and how far it is."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield None
+        return
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task("starting istiod", total=1.0)
+        yield lambda name, phase, share: bar.update(task, description=f"{name}: {phase}", completed=share)

@@ -1,0 +1,280 @@
+"""From what was seen of a real run to the Result that a simulation fills, too; what can't be known is absent."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pushsim import __version__
+from pushsim.control import knobs
+from pushsim.metrics import BOUNDS, Histogram, Samples, Scrape, exact_quantiles, read_openmetrics
+from pushsim.observed import QUANTILES
+from pushsim.replay.log import TYPES
+from pushsim.replay.run import Record
+from pushsim.replay.shown import Shown, shown
+from pushsim.result import DETAIL, ROWS, Result, tidy
+from pushsim.settings import Variant
+from pushsim.units import SECOND_NS
+
+#: A client that used more of its cores may have been what was waited for.
+CLIENT_LIMIT = 0.8
+#: Others that used more of istiod's cores disturbed it.
+OTHERS_LIMIT = 0.05
+_HISTOGRAMS = ("pilot_proxy_convergence_time", "pilot_proxy_queue_time", "pilot_debounce_time")
+
+
+def result_of(
+    variant: Variant,
+    record: Record,
+    identity: Mapping[str, Any],
+    *,
+    warmup_ns: int,
+    duration_ns: int,
+    detail: bool,
+    more: Mapping[str, Any],
+) -> Result:
+    """The Result of a replayed variant; `more` goes into run.json."""
+    complete = record.ended is None
+    log = _counted(record)
+    counting = record.counted >= 0
+    ended = record.ended_at
+    if complete:  # a quiet tail is not counted, as in a simulation
+        ended = max([record.counted + duration_ns, *(row[1] for row in log[-1:])])
+    found = shown(record.log, [written for _, written in _written(record)], record.proxies) if counting else Shown()
+    summary: dict[str, Any] = {"source": "replayed"}
+    if counting:
+        summary |= _summary(variant, record, log, found, (ended - record.counted) / SECOND_NS)
+    if record.connected >= 0:
+        summary["connect"] = _connect(record)
+    summary["valid"], summary["notes"] = _judged(record, summary)
+    scenario = {
+        **identity,
+        "release": record.release,
+        "duration_s": duration_ns / SECOND_NS,
+        "warmup_s": warmup_ns / SECOND_NS,
+    }
+    cores = record.cores
+    run = {
+        **more,
+        "engine": "istiod",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+        "istiod_cores": list(cores.istiod or ()),
+        "client_cores": list(cores.clients or ()),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+    }
+    if record.ended is not None:
+        run["ended"] = str(record.ended) or "interrupted"
+    versions = {"pushsim": __version__, "istio": record.release}
+    rows = (_details if detail else _rows)(record, log, found)
+    facts = {"scenario": scenario, "mode": record.mode, "versions": versions}
+    return Result(variant.name, tidy(summary), tidy(facts), complete, {"rows": rows}, run)
+
+
+def _written(record: Record) -> list[Any]:
+    """The changes that were written while counting."""
+    if record.counted < 0:
+        return []
+    return [(timed, written) for timed, written in record.written if written.at_ns >= record.counted]
+
+
+def _counted(record: Record) -> list[tuple[int, ...]]:
+    """The log's rows while counting, each with its place in the log before it."""
+    if record.counted < 0:
+        return []
+    return [(place, *row) for place, row in enumerate(record.log.rows()) if row[0] >= record.counted]
+
+
+def _summary(
+    variant: Variant, record: Record, log: Sequence[tuple[int, ...]], found: Shown, span_s: float
+) -> dict[str, Any]:
+    span_s = max(span_s, 1e-9)
+    written = _written(record)
+    responses = dict.fromkeys(TYPES, 0)
+    size = 0
+    for row in log:
+        responses[TYPES[row[3]]] += 1
+        size += row[7]
+    pushes = [push for push in record.debounced if push.at_ns >= record.counted]
+    summary: dict[str, Any] = {"changes": len(written), "merged_pushes": len(pushes)}
+    if record.after:
+        before, after = read_openmetrics(record.before), read_openmetrics(record.after)
+        summary |= _metrics(before, after, len(pushes))
+    summary |= {"responses": responses, "bytes_sent": size, "span_s": span_s, "bytes_sent_per_s": size / span_s}
+    if len(found.received):
+        summary["received_s"] = quantiles(found.received)
+        summary["completed_s"] = quantiles(list(found.completed.values()))
+    summary |= _istiod(record, span_s)
+    summary |= _clients(record, len(log), span_s)
+    changes = Counter(timed.source for timed, _ in written)
+    summary["churn"] = {source: {"changes": count} for source, count in sorted(changes.items())}
+    known = knobs(record.release, variant.settings.cpus, variant.settings.env)
+    maximum, after_s = known.debounce_max_ns / SECOND_NS, known.debounce_after_ns / SECOND_NS
+    summary["debounces_held_to_max"] = sum(p.since_s >= maximum and p.quiet_s < after_s for p in pushes)
+    if record.state_before and record.state_after:
+        state, was = record.state_after, record.state_before
+        summary["streams_refused"] = state.refused - was.refused
+        summary["reconnects"] = state.connects - was.connects
+        if state.rejected:
+            summary["rejects"] = state.rejected - was.rejected
+    return summary
+
+
+def _metrics(before: Scrape, after: Scrape, pushes: int) -> dict[str, Any]:
+    """What istiod itself counted between two scrapes."""
+    histograms = {name: h for name in _HISTOGRAMS if (h := between(before, after, name)) is not None}
+    converged, queued = histograms.get(_HISTOGRAMS[0]), histograms.get(_HISTOGRAMS[1])
+    found: dict[str, Any] = {}
+    if converged is not None:
+        found["proxy_pushes"] = converged.count
+        found["fan_out_mean"] = converged.count / pushes if pushes else 0.0
+        if converged.count:
+            found["converged_s"] = {"mean": converged.mean}
+            found["converged_prometheus_s"] = {q: converged.quantile(QUANTILES[q]) for q in ("p50", "p90", "p99")}
+    if queued is not None:
+        found["proxies_considered"] = queued.count
+    found["histograms"] = {
+        name: {"le": list(h.bounds), "counts": list(h.counts), "sum": h.sum} for name, h in histograms.items()
+    }
+    sent = ((xds, [scrape.total("pilot_xds_pushes", type=xds.lower()) for scrape in (before, after)]) for xds in TYPES)
+    found["pilot_xds_pushes"] = {xds: round(late - early) for xds, (early, late) in sent}
+    return found
+
+
+def between(before: Scrape, after: Scrape, name: str) -> Histogram | None:
+    """What a histogram took in between two scrapes; None if the release has none of that name."""
+    late, early = after.histogram(name), before.histogram(name)
+    if late is None:
+        return Histogram(BOUNDS[name], (0,) * (len(BOUNDS[name]) + 1)) if early is not None else None
+    return late if early is None else late - early
+
+
+def _istiod(record: Record, span_s: float) -> dict[str, Any]:
+    samples = record.samples
+    found: dict[str, Any] = {}
+    if len(samples.cpu_s) > 1:
+        seconds = sorted(samples.per_second)
+        cores = {"mean": samples.spent_s / span_s, "p99": seconds[max(0, math.ceil(0.99 * len(seconds)) - 1)]}
+        found["istiod_cpu_cores"] = cores
+    if samples.rss:
+        found["istiod_memory_bytes"] = {"mean": round(sum(samples.rss) / len(samples.rss)), "max": max(samples.rss)}
+    if samples.heap:
+        found["istiod_heap_bytes"] = {"mean": round(sum(samples.heap) / len(samples.heap)), "max": max(samples.heap)}
+    return found
+
+
+def _clients(record: Record, responses: int, span_s: float) -> dict[str, Any]:
+    """What we took ourselves: fleet and stub together."""
+    if record.state_after is None or record.state_before is None:
+        return {}
+    fleet_s = record.state_after.cpu_s - record.state_before.cpu_s
+    cores = len(record.cores.clients or ()) or os.cpu_count() or 1
+    used = (fleet_s + max(0.0, record.own_cpu_s if record.ended is None else 0.0)) / span_s
+    found: dict[str, Any] = {"cores": cores, "cpu_cores": {"mean": used}, "fleet_cpu_s": fleet_s, "share": used / cores}
+    if responses:
+        found["fleet_cpu_s_per_1000_responses"] = 1000 * fleet_s / responses
+    return {"clients": found}
+
+
+def _connect(record: Record) -> dict[str, Any]:
+    log, state = record.connect, record.connect_state
+    by_type = Counter(log.xds)
+    last = log.at[-1] if len(log) else record.connected
+    found: dict[str, Any] = {
+        "seconds": (last - record.begun) / SECOND_NS,
+        "responses": {xds: by_type[place] for place, xds in enumerate(TYPES)},
+        "bytes_sent": sum(log.size),
+        "istiod_cpu_s": record.connect_cpu_s,
+    }
+    if state is not None:
+        found |= {"connections": state.connects, "streams_refused": state.refused, "fleet_cpu_s": state.cpu_s}
+    return found
+
+
+def _judged(record: Record, summary: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    """Whether the times of the run are istiod's, and what a reader should know."""
+    notes: list[str] = []
+    share = summary.get("clients", {}).get("share", 0.0)
+    valid = share <= CLIENT_LIMIT
+    if not valid:
+        notes.append(f"invalid: the clients used {100 * share:.0f} % of their cores, so delays may be theirs")
+    span_s = summary.get("span_s", 0.0)
+    if span_s and record.cores.istiod:
+        others = record.samples.others_s / span_s / len(record.cores.istiod)
+        if record.cores.shared:
+            notes.append("istiod and its clients shared a core: trust no times")
+        elif others > OTHERS_LIMIT:
+            notes.append(f"busy machine: others used {100 * others:.0f} % of istiod's cores, so delays may be theirs")
+    if held := summary.get("debounces_held_to_max"):
+        notes.append(f"{held} of {summary['merged_pushes']} pushes were held back until PILOT_DEBOUNCE_MAX")
+    theirs = summary.get("pilot_xds_pushes")
+    if theirs is not None and theirs != summary["responses"]:
+        notes.append(f"istiod counted other responses than came: {theirs}")
+    if isinstance(record.ended, Exception):
+        notes.append(str(record.ended).splitlines()[0])
+    return valid, notes
+
+
+# ---- rows
+
+
+def _rows(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Table:
+    """A row per (istiod's version, proxies of a namespace and type, kind of response)."""
+    groups = _groups(record)
+    gathered: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for _, at, proxy, xds, solicited, resources, removed, size, version, _ in log:
+        gathered[version, groups[proxy], xds, solicited, resources, removed, size].append(at - record.counted)
+    columns: list[list[Any]] = [
+        [version, None, 0, None, group, len(times), TYPES[xds], bool(solicited), resources, removed, size, None,
+         min(times), max(times)]
+        for (version, group, xds, solicited, resources, removed, size), times in gathered.items()
+    ]  # fmt: skip
+    return _table(ROWS, columns)
+
+
+def _details(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Table:
+    """A row per response."""
+    groups = _groups(record)
+    columns: list[list[Any]] = []
+    for place, at, proxy, xds, solicited, resources, removed, size, version, _ in log:
+        since = at - record.counted
+        received = found.by_row.get(place)
+        columns.append(
+            [version, None, 0, None, groups[proxy], 1, TYPES[xds], bool(solicited), resources, removed, size, None,
+             since, since, record.proxies[proxy].id, None, None if received is None else received / SECOND_NS]
+        )  # fmt: skip
+    return _table(DETAIL, columns)
+
+
+def _groups(record: Record) -> list[int]:
+    """A number for each proxy: that of its namespace and type."""
+    known: dict[tuple[str, str], int] = {}
+    return [known.setdefault((proxy.namespace, proxy.type), len(known)) for proxy in record.proxies]
+
+
+def _table(schema: pa.Schema, rows: list[list[Any]]) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return pa.table([pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)], schema=schema)
+
+
+def quantiles(samples: Samples) -> dict[str, float]:
+    """Exact quantiles of delays in ns, in seconds."""
+    values = exact_quantiles(samples, QUANTILES.values())
+    return {name: value / SECOND_NS for name, value in zip(QUANTILES, values, strict=True) if value is not None}
+
+
+def _cpu() -> str:
+    """The processor's name."""
+    try:
+        with open("/proc/cpuinfo") as lines:  # noqa: PTH123 - a pseudo file
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()

@@ -1,0 +1,267 @@
+"""Replaying a scenario: with a program that behaves like an istiod, and with a real one where there is one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pushsim.ads import Response
+from pushsim.errors import EnvironmentProblem, InputError
+from pushsim.mesh import Change, Object, Proxy, Ref, Xds
+from pushsim.replay import adapted, allot, replay
+from pushsim.replay.log import Log
+from pushsim.replay.run import Cores
+from pushsim.replay.shown import Subject, Written, shown, subject_of
+from pushsim.result import load
+from pushsim.scenario import Scenario
+
+Binary = Callable[[str], Path]
+
+SMALL = """
+# Does a replay work?
+mesh:
+  generate:
+    namespaces: 2
+    apps: [{name: app, per_namespace: 2, pods: 2}]
+istiod: {release: "1.24", cpus: 1, env: {PILOT_MAX_REQUESTS_PER_SECOND: 1000, PILOT_DEBOUNCE_AFTER: 20ms}}
+proxies: {mode: sotw}
+churn: [{source: services, rate: 4/s, arrivals: even, start: 0s, until: 1s}]
+clients: {reconnect: {every: never}}
+duration: 1s
+warmup: 0s
+"""
+
+
+def scenario(**values: Any) -> Scenario:
+    return Scenario.loads(SMALL).replaced(values)
+
+
+def test_a_replay_fills_a_result_and_leaves_nothing_running(binary: Binary, tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    (result,) = replay(
+        scenario(), binary("normal"), out=tmp_path / "out", progress=lambda n, p, s: told.append((n, p)), workers=2
+    ).values()
+    summary = result.summary
+    assert result.complete and summary["source"] == "replayed" and summary["changes"] == 4
+    # four new services, each a push of everything to eight proxies, and an answer about the new cluster's endpoints
+    assert summary["connect"]["responses"] == {"CDS": 8, "EDS": 8, "LDS": 8, "RDS": 8}
+    assert summary["responses"]["CDS"] == summary["responses"]["LDS"] == 8 * summary["merged_pushes"]
+    assert summary["bytes_sent"] == sum(result.frame()["size_bytes"] * result.frame()["proxies"])
+    assert set(summary["received_s"]) == {"p50", "p90", "p99", "max"} and 0 < summary["received_s"]["p50"] < 5
+    assert summary["churn"] == {"services": {"changes": 4}}
+    assert "sidecar_memory_bytes" not in summary and "queued_s" not in summary  # what can't be known is absent
+    assert summary["clients"]["fleet_cpu_s"] > 0 and summary["istiod_cpu_cores"]["mean"] >= 0
+    assert load(tmp_path / "out" / "as-is").summary == summary
+    assert ("as-is", "counting") in told and ("as-is", "draining") in told
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_row_per_response_tells_when_a_change_was_received(binary: Binary) -> None:
+    (result,) = replay(scenario(), binary("normal"), detail="proxy").values()
+    frame = result.frame()
+    assert len(frame) == sum(result["responses." + xds] for xds in ("CDS", "EDS", "LDS", "RDS"))
+    assert frame["received_s"].notna().any() and frame["proxy"].nunique() == 8
+    assert frame["received_s"].max() == pytest.approx(result["received_s.max"])
+
+
+def test_refused_streams_come_back_and_are_counted(binary: Binary) -> None:
+    (result,) = replay(scenario(), binary("refuse-some")).values()
+    assert result["connect.streams_refused"] >= 1 and result["connect.responses.CDS"] == 8
+
+
+def test_proxies_that_reject_are_counted_and_keep_what_they_have(binary: Binary) -> None:
+    (result,) = replay(scenario(**{"clients.nack": {"share": 1.0}}), binary("normal")).values()
+    assert result["rejects"] == sum(result["responses." + xds] for xds in ("CDS", "EDS", "LDS", "RDS"))
+    assert result["responses.CDS"] == result["responses.RDS"]
+
+
+def test_slow_proxies_receive_later(binary: Binary) -> None:
+    slow = scenario(**{"clients.slow": {"share": 1.0, "delay": "300ms"}})
+    (result,) = replay(slow, binary("normal")).values()
+    assert result["received_s.p50"] > 0.3
+
+
+def test_recycled_connections_are_counted(binary: Binary) -> None:
+    (result,) = replay(scenario(**{"clients.reconnect": {"every": "500ms"}}), binary("normal")).values()
+    assert result["reconnects"] > 4
+
+
+def test_an_istiod_that_dies_is_told_and_what_came_before_is_kept(binary: Binary, tmp_path: Path) -> None:
+    (result,) = replay(scenario(), binary("die"), out=tmp_path / "out").values()
+    assert not result.complete and "about to die" in result.run["ended"] and "exit code 7" in result.run["ended"]
+    kept = load(tmp_path / "out" / "as-is")
+    assert not kept.complete and kept.summary["connect"]["responses"]["CDS"] == 8
+    assert any("it died" in note for note in kept.summary["notes"])
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_an_istiod_that_exits_at_start_shows_its_last_lines(binary: Binary) -> None:
+    with pytest.raises(EnvironmentProblem, match=r"(?s)before it was ready.*no such thing as a mesh"):
+        replay(scenario(), binary("exit"))
+
+
+def test_what_can_not_be_replayed_is_bad_input(binary: Binary) -> None:
+    with pytest.raises(InputError, match="one istiod"):
+        replay(scenario(**{"istiod.replicas": 2}), binary("normal"))
+    with pytest.raises(InputError, match="no core 99"):
+        allot(1, [99])
+
+
+def command(binary: Path, out: Path, file: Path, *more: str) -> list[str]:
+    file.write_text(SMALL.replace("duration: 1s", "duration: 60s"))
+    line = ["replay", str(file), "--istiod-binary", str(binary), "--out", str(out), *more]
+    return [sys.executable, "-c", f"from pushsim.cli import main; main({line!r})"]
+
+
+def wait_for(process: subprocess.Popen[str], name: str) -> psutil.Process:
+    """The child whose command line says that it is the istiod, once it serves."""
+    own = psutil.Process(process.pid)
+    while process.poll() is None:
+        for child in own.children(recursive=True):
+            try:
+                if name in " ".join(child.cmdline()) and child.net_connections("tcp"):
+                    return child
+            except psutil.Error:
+                continue
+    raise AssertionError(process.communicate())
+
+
+@pytest.mark.parametrize("when", ["at once", "with istiod"])
+def test_an_interrupt_leaves_whole_files_and_no_process(binary: Binary, tmp_path: Path, when: str) -> None:
+    line = command(binary("normal"), tmp_path / "out", tmp_path / "scenario.yaml")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        found = wait_for(process, "fake_istiod.py")
+        children = psutil.Process(process.pid).children(recursive=True)
+        if when == "with istiod":
+            while len(found.net_connections("tcp")) < 12:  # listening, watching, and eight streams
+                pass
+            children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    psutil.wait_procs(children, timeout=10)
+    assert not [child for child in children if child.is_running()]
+    kept = tmp_path / "out" / "as-is" / "result.json"
+    if kept.exists():
+        assert json.loads(kept.read_text())["complete"] is False
+
+
+def test_an_istiod_that_is_killed_is_exit_3_with_its_last_lines(binary: Binary, tmp_path: Path) -> None:
+    line = command(binary("normal"), tmp_path / "out", tmp_path / "scenario.yaml")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        found = wait_for(process, "fake_istiod.py")
+        while len(found.net_connections("tcp")) < 12:
+            pass
+        found.kill()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 3 and "signal SIGKILL" in said and "it died" in said, said
+    assert json.loads((tmp_path / "out" / "as-is" / "result.json").read_text())["complete"] is False
+
+
+def test_the_binary_decides_release_and_cores() -> None:
+    asked = scenario()
+    assert adapted(asked, "1.24.6", Cores((1,), (0,))) is asked
+    other = adapted(asked, "1.16.7", Cores((1, 2), (0,)))
+    assert (other.release, other.settings.cpus) == ("1.16.7", 2)
+
+
+# ---- who shows what
+
+
+def response(
+    xds: Xds, *altered: str, hosts: tuple[str, ...] = (), version: str = "1", solicited: bool = False
+) -> Response:
+    return Response(
+        xds, 10, altered, (), solicited, version, "n", frozenset(altered), frozenset(hosts), "delta", b""
+    )
+
+
+def log_of(*entries: tuple[int, int, Response]) -> Log:
+    log = Log()
+    for entry in entries:
+        log.note(*entry)
+    return log
+
+
+HOST = "a.ns.svc.cluster.local"
+CLUSTER = f"outbound|80||{HOST}"
+PROXIES = [Proxy("p", "ns", "10.0.0.1"), Proxy("q", "other", "10.0.0.2"), Proxy("g", "ns", "10.0.0.3", "router")]
+
+
+def test_a_change_is_received_with_the_first_response_that_alters_a_resource_of_its_host() -> None:
+    log = log_of(
+        (90, 0, response("CDS", CLUSTER)),  # before it was written
+        (110, 0, response("CDS", "outbound|80||b.ns.svc.cluster.local")),
+        (120, 0, response("EDS", CLUSTER, solicited=True)),
+        (130, 0, response("CDS", CLUSTER, version="2")),
+        (140, 0, response("EDS", CLUSTER, version="2")),
+        (150, 1, response("RDS", "80", hosts=(f"{HOST}:80",), version="2")),
+    )
+    found = shown(log, [Written(7, 100, Subject(frozenset({HOST})))], PROXIES)
+    assert list(found.received) == [30, 50] and found.completed == {7: 50} and found.by_row == {3: 30, 5: 50}
+
+
+def test_what_was_written_after_the_first_proxy_had_a_push_is_not_in_it_unless_it_is_endpoints() -> None:
+    changes = [Written(0, 100, Subject(frozenset({HOST})))]
+    late = log_of((90, 0, response("CDS", "x", version="5")), (120, 1, response("CDS", CLUSTER, version="5")))
+    assert not len(shown(late, changes, PROXIES).received)
+    live = log_of((90, 0, response("EDS", "x", version="5")), (120, 1, response("EDS", CLUSTER, version="5")))
+    assert list(shown(live, changes, PROXIES).received) == [20]
+
+
+def test_kinds_without_hosts_are_shown_where_they_reach() -> None:
+    def written(kind: str, namespace: str) -> Subject:
+        body = {"kind": kind, "metadata": {"name": "x", "namespace": namespace}, "spec": {}}
+        return subject_of(Change((Object(Ref(kind, namespace, "x"), body),)), lambda _: None)
+
+    log = log_of((110, 0, response("LDS", "l")), (111, 1, response("LDS", "l")), (112, 2, response("LDS", "l")))
+    for kind, namespace, delays in [
+        ("AuthorizationPolicy", "ns", [10, 12]),
+        ("AuthorizationPolicy", "istio-system", [10, 11, 12]),
+        ("Gateway", "other", [12]),
+        ("Sidecar", "other", [11]),
+        ("ConfigMap", "ns", []),
+    ]:
+        found = shown(log, [Written(0, 100, written(kind, namespace))], PROXIES)
+        assert list(found.received) == delays, kind
+
+
+def test_the_subject_of_services_slices_rules_and_what_is_deleted() -> None:
+    def made(kind: str, name: str, labels: Any = None, **spec: Any) -> Object:
+        body = {"kind": kind, "metadata": {"name": name, "namespace": "ns", "labels": labels or {}}, "spec": spec}
+        return Object(Ref(kind, "ns", name), body)
+
+    held = {o.ref: o.body for o in [made("EndpointSlice", "a-1", {"kubernetes.io/service-name": "a"})]}
+    change = Change((made("Service", "b"), made("DestinationRule", "r", host="c")), tuple(held))
+    assert subject_of(change, held.get).hosts == {f"{n}.ns.svc.cluster.local" for n in "abc"}
+    altered = made("VirtualService", "v", hosts=["new.example.com"])
+    before = made("VirtualService", "v", hosts=["old.example.com"]).body
+    assert subject_of(Change((altered,)), lambda _: before).hosts == {"new.example.com", "old.example.com"}
+
+
+def test_logs_of_several_workers_become_one_in_order() -> None:
+    one = log_of((1, 0, response("CDS", "x")), (5, 0, response("EDS", "y", version="2")))
+    other = log_of((3, 1, response("EDS", "y", version="2")), (4, 1, response("LDS", solicited=True)))
+    both = one.merged(other)
+    assert list(both.at) == [1, 3, 4, 5] and list(both.proxy) == [0, 1, 1, 0]
+    names = {number: name for name, number in both.versions.items()}
+    assert [names[v] for v in both.version] == ["1", "2", "1", "2"]
+    assert both.altered[1] == both.altered[3] != both.altered[0] and both.altered[2] == -1
+
+
+@pytest.mark.istiod
+def test_a_real_istiod_is_replayed(istiod_binary: Path) -> None:
+    (result,) = replay(scenario(**{"proxies.mode": "delta"}), istiod_binary).values()
+    summary = result.summary
+    assert result.complete and summary["changes"] == 4
+    assert summary["pilot_xds_pushes"] == summary["responses"]
+    assert summary["proxy_pushes"] >= 8 and summary["converged_s"]["mean"] > 0
+    assert summary["received_s"]["p50"] > 0.02 and summary["istiod_heap_bytes"]["max"] > 1 << 20
