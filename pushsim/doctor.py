@@ -19,14 +19,14 @@ Verdict = Literal["ok", "warning", "problem"]
 
 #: What each extra is for, and a module of each of its packages.
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "replay": ("replay, record, parity", ("aiohttp", "grpc", "psutil", "envoy.service.discovery.v3.ads_pb2")),
+    "replay": ("replay, record, parity", ("aiohttp", "hpack", "psutil", "envoy.service.discovery.v3.discovery_pb2")),
     "notebooks": ("plots and reports", ("matplotlib", "jinja2")),
     "distributed": ("sweeps on several machines", ("distributed",)),
     "cluster": ("reading a live cluster", ("lightkube",)),
     "webhook": ("the admission webhook", ("aiohttp", "jsonpatch")),
 }
 RELEASES = (14, 31)
-FILES_PER_WORKER = 256
+FILES_BESIDE = 256
 MEMORY_PER_PROXY = 2 << 20
 MEMORY_OF_ISTIOD = 512 << 20
 
@@ -54,7 +54,7 @@ def doctor(binary: Path | None = None, ports: tuple[int, ...] = (0, 0, 0, 0), pr
     looks: list[Callable[[], Check]] = [
         lambda: _binary(binary),
         lambda: _ports(ports),
-        _open_files,
+        lambda: _open_files(proxies),
         lambda: _memory(proxies),
         _cores,
         _orphans,
@@ -109,15 +109,18 @@ def _ports(ports: tuple[int, ...]) -> Check:
     return Check("ports", "ok", f"{wanted}: free on loopback")
 
 
-def _open_files() -> Check:
+def _open_files(proxies: int) -> Check:
     if sys.platform == "win32":
         return Check("open files", "warning", "unknown here")
     import resource
 
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FILES_PER_WORKER:
-        return Check("open files", "problem", f"limit {soft}", f"ulimit -n {4 * FILES_PER_WORKER}")
-    return Check("open files", "ok", "no limit" if soft == resource.RLIM_INFINITY else f"limit {soft}")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = proxies + FILES_BESIDE  # a connection each, in one process; the soft limit is raised as far as need be
+    if hard == resource.RLIM_INFINITY:
+        return Check("open files", "ok", "no limit")
+    if hard < wanted:
+        return Check("open files", "problem", f"limit {hard}, {wanted} wanted", f"ulimit -Hn {wanted}, as root")
+    return Check("open files", "ok", f"limit {hard}, {wanted} wanted")
 
 
 def _memory(proxies: int) -> Check:

@@ -56,9 +56,11 @@ MESH_CONFIG: Mapping[str, Any] = {
 }
 
 # Runs before istiod in its process: istiod dies with its parent, even when that is killed (PR_SET_PDEATHSIG, SIGKILL);
-# the getppid closes the gap in which the parent may have gone already.
+# the getppid closes the gap in which the parent may have gone already. Each proxy is an open file to it.
 _GUARD = """
-import ctypes, os, sys
+import ctypes, os, resource, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 parent, cores = sys.argv[1:3]
 if os.getppid() != int(parent): sys.exit(1)

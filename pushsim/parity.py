@@ -271,10 +271,10 @@ def compare(
         yield row(f"responses.{xds}")
     yield row("bytes_sent")
     yield row("converged_s.mean")
-    shares = [_shares(summary) for summary in real]
-    ours = _shares(simulated)
+    theirs = [shares(summary) for summary in real]
+    ours = shares(simulated)
     for place, bound in enumerate(BOUNDS[CONVERGED]):
-        values = tuple(share[place] for share in shares if share)
+        values = tuple(share[place] for share in theirs if share)
         yield Row(
             f"converged_share.le_{bound:g}",
             ours[place] if ours else None,
@@ -298,17 +298,17 @@ def _at(summary: Mapping[str, Any], path: str) -> float | None:
     return None if found is None else float(found)
 
 
-def _shares(summary: Mapping[str, Any]) -> list[float]:
+def shares(summary: Mapping[str, Any]) -> list[float]:
     """Cumulative shares of converged at each bound; empty without samples."""
     histogram = summary.get("histograms", {}).get(CONVERGED)
     total = sum(histogram["counts"]) if histogram else 0
     if not total:
         return []
-    below, shares = 0, []
+    below, found = 0, []
     for count in histogram["counts"][: len(BOUNDS[CONVERGED])]:
         below += count
-        shares.append(below / total)
-    return shares
+        found.append(below / total)
+    return found
 
 
 def _tolerance(path: str, tolerances: Mapping[str, float]) -> float:

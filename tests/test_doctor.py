@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pushsim.cli import main
 from pushsim.doctor import Check, doctor
 
 
@@ -55,7 +57,7 @@ def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     known = importlib.import_module
 
     def without(name: str, package: str | None = None) -> Any:
-        if name.startswith(("grpc", "lightkube")):
+        if name.startswith(("hpack", "lightkube")):
             raise ImportError(name)
         return known(name, package)
 
@@ -73,5 +75,18 @@ def test_too_many_proxies_for_the_memory() -> None:
 
 def test_few_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    assert checks()["open files"].remedy.startswith("ulimit -n")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 1000))
+    assert checks(proxies=2000)["open files"].remedy.startswith("ulimit -Hn 2256")
+    assert checks(proxies=200)["open files"].verdict == "ok"
+
+
+def test_the_verb_says_it_all_and_exits_with_3_if_a_replay_can_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary = program(tmp_path, '{"version": "1.24.6"}')
+    for line, code in ([], 0), (["--proxies", "99000000"], 3):
+        with pytest.raises(SystemExit) as ended:
+            main(["doctor", "--istiod-binary", str(binary), *line, "--json"])
+        told = json.loads(capsys.readouterr().out)
+        assert (ended.value.code, told["fine"]) == (code, not code)
+        assert {check["name"] for check in told["checks"]} >= {"istiod", "ports", "open files", "cores"}

@@ -6,6 +6,8 @@ import typer
 
 from pushsim.cli.compare import compare
 from pushsim.cli.conform import conform
+from pushsim.cli.doctor import doctor
+from pushsim.cli.parity import parity
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
 from pushsim.cli.record import record
@@ -20,5 +22,5 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (plan, simulate, replay, compare, conform, record, check, schema, scenarios, policies):
+for verb in (plan, simulate, replay, parity, compare, conform, record, doctor, check, schema, scenarios, policies):
     app.command()(verb)

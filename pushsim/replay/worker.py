@@ -125,6 +125,7 @@ def main(descriptor: int) -> None:
 
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    raise_file_limit()
     runner: Any = asyncio
     try:
         import uvloop
@@ -133,6 +134,15 @@ def main(descriptor: int) -> None:
     except ImportError:
         pass
     runner.run(_serve(socket.socket(fileno=descriptor)))
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system lets us have: a proxy is a connection."""
+    if sys.platform != "win32":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _packed(value: Any) -> bytes:
