@@ -11,6 +11,9 @@ from typing import Literal
 
 from pushsim.mesh import Endpoint, Object, Port, Service
 
+#: Clusters that drop traffic, and that pass it on to where it was going.
+BLACK_HOLE, PASSTHROUGH = "BlackHoleCluster", "PassthroughCluster"
+
 #: How Envoy finds a cluster's hosts.
 Discovery = Literal["EDS", "ORIGINAL_DST", "STRICT_DNS", "LOGICAL_DNS", "STATIC"]
 
@@ -85,6 +88,8 @@ class Listener:
     rules:     the DestinationRules of the (first) service behind a TCP listener.
     cidrs:     destination ranges, where the service's address is one (the listener then binds 0.0.0.0).
     bound:     binds its port itself (captureMode NONE), instead of getting what iptables redirects.
+    unknown:   of a sidecar's: the cluster that takes traffic for nobody known, as its Sidecar's outboundTrafficPolicy
+               says; "" leaves it to the mesh config.
     """
 
     name: str
@@ -99,6 +104,7 @@ class Listener:
     rules: tuple[Object, ...] = ()
     cidrs: tuple[str, ...] = ()
     bound: bool = False
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,7 @@ class RouteConfiguration:
     servers:          for a gateway, the (Gateway, server index) pairs of the port.
     known:            False for a name that nothing generates any more (an empty or catch-all configuration is sent).
     rules:            the DestinationRules that hash (consistentHash), by host; hosts without one may be left out.
+    unknown:          as of a Listener.
     """
 
     name: str
@@ -119,6 +126,7 @@ class RouteConfiguration:
     servers: tuple[tuple[Object, int], ...] = ()
     known: bool = True
     rules: tuple[tuple[str, tuple[Object, ...]], ...] = ()
+    unknown: str = ""
 
     def rules_of(self, host: str) -> tuple[Object, ...]:
         """The DestinationRules of a host that decide how requests to it are hashed."""

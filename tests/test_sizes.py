@@ -15,6 +15,7 @@ from pushsim.resources import (
     StaticCluster,
 )
 from pushsim.sizes import SIZINGS, Policies, Sizer
+from pushsim.sizes.jwt import http_filters
 
 HTTP = Port("http", 80, "HTTP")
 LABELS = {"app": "a"}
@@ -133,3 +134,71 @@ def test_an_empty_response_is_only_its_envelope() -> None:
     """An LDS response without resources, as recorded: 273, 295, 139 bytes."""
     sizes = [Sizer(r, mesh_config={}).response_bytes("LDS", ()) for r in ("1.14", "1.22", "1.24", "1.27", "1.31")]
     assert sizes == [273, 273, 295, 139, 139]
+
+
+def envoy_filter(app: str, value: dict[str, object], apply_to: str = "HTTP_FILTER", operation: str = "ADD") -> Object:
+    patch = {"applyTo": apply_to, "match": {"context": "ANY"}, "patch": {"operation": operation, "value": value}}
+    spec = {"workloadSelector": {"labels": {"app": app}}, "configPatches": [patch]}
+    return Object(Ref("EnvoyFilter", "ns-a", f"for-{app}"), {"spec": spec})
+
+
+@pytest.mark.parametrize(
+    ("apply_to", "operation", "resource"), [("HTTP_FILTER", "ADD", "http"), ("CLUSTER", "MERGE", "outbound")]
+)
+def test_filters_for_other_workloads_do_not_count(apply_to: str, operation: str, resource: str) -> None:
+    """Two workloads of a namespace, each with a filter of its own: the same labels' lengths, other filters."""
+    small: dict[str, object] = {"name": "f"} if apply_to == "HTTP_FILTER" else {"altStatName": "f"}
+    large: dict[str, object] = {"name": "f" * 500} if apply_to == "HTTP_FILTER" else {"altStatName": "f" * 500}
+    both = (envoy_filter("a", small, apply_to, operation), envoy_filter("b", large, apply_to, operation))
+    one, other = (Proxy(f"{app}-0", "ns-a", "10.1.1.1", labels={"app": app}) for app in "ab")
+    shared = Sizer("1.24", mesh_config={})
+    policies = Policies(envoy_filters=both)
+    got = [shared.resource_bytes(RESOURCES[resource], proxy, policies) for proxy in (one, other)]
+    alone = [
+        Sizer("1.24", mesh_config={}).resource_bytes(RESOURCES[resource], proxy, Policies(envoy_filters=(written,)))
+        for proxy, written in zip((one, other), both, strict=True)
+    ]
+    assert got == alone and got[0] < got[1]
+    assert shared.told("LDS", one, policies) != shared.told("LDS", other, policies)
+    assert shared.told("CDS", one, policies) != shared.told("CDS", other, policies)
+
+
+def test_what_a_sidecar_says_of_unknown_destinations() -> None:
+    """Measured on 1.24 in a random case: a Sidecar with REGISTRY_ONLY, where the mesh config allows any."""
+    sizer = Sizer("1.24", mesh_config={})
+    outbound_listener = Listener("virtualOutbound", "virtualOutbound", "0.0.0.0", 15001, unknown="BlackHoleCluster")
+    route = RouteConfiguration("6060", unknown="BlackHoleCluster")
+    assert [sizer.resource_bytes(r, PROXY, NONE) for r in (outbound_listener, route)] == [414, 57]
+
+
+@pytest.mark.parametrize(("release", "expected"), [("1.24", [104, 100]), ("1.30", [104, 110])])
+def test_only_an_entrys_own_host_name_lacks_the_cluster(release: str, expected: list[int]) -> None:
+    """An endpoint as measured on 1.24 in a random case; the host itself until 1.24 without `Kubernetes`."""
+    host = "x1.example.com"
+    entry = Service(host, "n1", host, (HTTP,), "EDS", "External", external=True)
+    sizer, name = Sizer(release, mesh_config={}), f"outbound|80||{host}"
+    found = [LoadAssignment(name, entry, HTTP, "", (), (Endpoint(at, 80, "http"),)) for at in ("10.9.1.1", host)]
+    assert [sizer.resource_bytes(resource, PROXY, NONE) for resource in found] == expected
+
+
+def test_subsets_of_an_external_service_do_not_say_so() -> None:
+    """Measured on 1.24 in a random case: 927 and 933 bytes."""
+    host, tls = "x1.example.com", {"mode": "SIMPLE"}
+    policy = {"connectionPool": {"tcp": {"maxConnections": 23}}, "outlierDetection": {"consecutive5xxErrors": 1}}
+    spec = {"host": host, "subsets": [{"name": "v1"}], "trafficPolicy": {**policy, "tls": tls}}
+    rules = (Object(Ref("DestinationRule", "n1", "d1"), {"spec": spec}),)
+    entry = Service(host, "n0", host, (HTTP,), "EDS", "External", external=True)
+    sizer = Sizer("1.24", mesh_config={})
+    found = [OutboundCluster(f"outbound|80|{s}|{host}", entry, HTTP, s, "EDS", rules) for s in ("", "v1")]
+    assert [sizer.resource_bytes(resource, PROXY, NONE) for resource in found] == [927, 933]
+
+
+@pytest.mark.parametrize(("release", "expected"), [("1.16", -2), ("1.20", -2), ("1.24", 3)])
+def test_a_gateway_decides_its_routes_anew_once_claims_are_known(release: str, expected: int) -> None:
+    """It clears the route cache, a switch of Envoy's filter now, the opposite one of Istio's own before."""
+    jwt = Object(Ref("RequestAuthentication", "ns-a", "j"), {"spec": {"jwtRules": [{"issuer": "i", "jwks": "{}"}]}})
+    sidecar, gateway = (
+        sum(len(bytes(f.typed_config)) for f in http_filters([jwt], SIZINGS[release], gateway=gateway))
+        for gateway in (False, True)
+    )
+    assert gateway - sidecar == expected

@@ -9,7 +9,7 @@ push      `PushContext`, and what of it a request makes anew
 
 from pushsim.context.audience import audience
 from pushsim.context.push import PushContext, build_context
-from pushsim.context.routes import MESH_GATEWAY, Route
+from pushsim.context.routes import MESH_GATEWAY, Destination, Route
 from pushsim.context.rules import MergedRule, applying
 
-__all__ = ["MESH_GATEWAY", "MergedRule", "PushContext", "Route", "applying", "audience", "build_context"]
+__all__ = ["MESH_GATEWAY", "Destination", "MergedRule", "PushContext", "Route", "applying", "audience", "build_context"]

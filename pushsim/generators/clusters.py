@@ -9,7 +9,15 @@ from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule, applying
 from pushsim.generators.recipient import Recipient
 from pushsim.mesh import Endpoint, Object, Port, Service
-from pushsim.resources import Discovery, InboundCluster, OutboundCluster, Resource, StaticCluster
+from pushsim.resources import (
+    BLACK_HOLE,
+    PASSTHROUGH,
+    Discovery,
+    InboundCluster,
+    OutboundCluster,
+    Resource,
+    StaticCluster,
+)
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
@@ -62,9 +70,9 @@ class Clusters(Recipient):
         return memo.once(lambda: Block(self._base()), "base", self.view.proxy.type, rules, of=(targets, sidecar))
 
     def _base(self) -> Iterator[StaticCluster | InboundCluster]:
-        yield StaticCluster("BlackHoleCluster")
+        yield StaticCluster(BLACK_HOLE)
         if self.sidecar:
-            yield StaticCluster("PassthroughCluster")
+            yield StaticCluster(PASSTHROUGH)
             yield StaticCluster(self.rules.inbound_passthrough)
             yield from self.inbound_clusters()
 

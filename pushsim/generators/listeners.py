@@ -81,12 +81,14 @@ class Listeners(Recipient):
     def _virtual_listeners(self) -> Block:
         targets = self.view.targets
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
-        return memo.once(lambda: Block(_virtual_listeners(targets)), "virtual", of=(targets,))
+        return memo.once(
+            lambda: Block(_virtual_listeners(targets, self.unknown)), "virtual", self.unknown, of=(targets,)
+        )
 
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
-        own, memo = self._own_endpoint, self.scope.family.memo
-        return memo.once(self._outbound_block, "LDS", own, of=self.scope.content)
+        told, memo = (self._own_endpoint, self.unknown), self.scope.family.memo
+        return memo.once(self._outbound_block, "LDS", *told, of=self.scope.content)
 
     @property
     def _own_endpoint(self) -> str:
@@ -136,8 +138,8 @@ class Listeners(Recipient):
         return Block.joined([Block(whole.joined()), *whole.alone.values()])
 
     def _of_shared(self, block: tuple[Service, ...], bind: str) -> _Sockets:
-        own, memo = self._own_endpoint, self.scope.family.memo
-        return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, own, of=(block,))
+        told, memo = (self._own_endpoint, self.unknown), self.scope.family.memo
+        return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, *told, of=(block,))
 
     def _of_services(self, services: Iterable[Service], bind: str) -> _Sockets:
         found = _Sockets()
@@ -150,9 +152,9 @@ class Listeners(Recipient):
         shards = None
         if service.resolution == "PASSTHROUGH":
             shards = self.context.instances.get((service.hostname, service.namespace))
-        own_endpoint = self._own_endpoint if shards else ""
+        told = (bind, self.unknown, self._own_endpoint if shards else "")
         return self.memo_of(service).once(
-            lambda: self._new_listeners(service, bind), "listeners", bind, own_endpoint, of=(service, shards)
+            lambda: self._new_listeners(service, bind), "listeners", *told, of=(service, shards)
         )
 
     def _new_listeners(self, service: Service, bind: str) -> _OfService:
@@ -181,7 +183,8 @@ class Listeners(Recipient):
             return
         if listen.http:
             address, number = bind or ANY_ADDRESS, listen.number
-            yield Listener(f"{address}_{number}", "http", address, number, str(number), ((service, port),))
+            name, pairs = f"{address}_{number}", ((service, port),)
+            yield Listener(name, "http", address, number, str(number), pairs, unknown=self.unknown)
             return
         address = bind or service.addresses[0]
         if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind:
@@ -189,9 +192,16 @@ class Listeners(Recipient):
             if instances or service.registry == "Kubernetes" or service.selector:
                 for endpoint_address in dict.fromkeys(e.address for e in instances):
                     if endpoint_address != self.view.proxy.ip:
-                        yield _tcp(service, port, listen, endpoint_address)
+                        yield self._tcp(service, port, listen, endpoint_address)
                 return
-        yield _tcp(service, port, listen, ANY_ADDRESS if "/" in address else address)
+        yield self._tcp(service, port, listen, ANY_ADDRESS if "/" in address else address)
+
+    def _tcp(self, service: Service, port: Port, listen: Port, address: str) -> Listener:
+        name, number, pairs = f"{address}_{listen.number}", listen.number, ((service, port),)
+        if not listen.auto:
+            return Listener(name, "tcp", address, number, "", pairs, unknown=self.unknown)
+        route = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
+        return Listener(name, "auto", address, number, route, pairs, unknown=self.unknown)
 
     # ---- gateways
 
@@ -227,9 +237,9 @@ def _listeners(block: Block) -> Iterator[Listener]:
     return (resource for resource in block if isinstance(resource, Listener))
 
 
-def _virtual_listeners(targets: tuple[Target, ...]) -> tuple[Listener, ...]:
+def _virtual_listeners(targets: tuple[Target, ...], unknown: str) -> tuple[Listener, ...]:
     return (
-        Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001),
+        Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=unknown),
         Listener(
             "virtualInbound",
             "virtualInbound",
@@ -239,14 +249,6 @@ def _virtual_listeners(targets: tuple[Target, ...]) -> tuple[Listener, ...]:
             target_ports=tuple(t.target_port for t in targets),
         ),
     )
-
-
-def _tcp(service: Service, port: Port, listen: Port, address: str) -> Listener:
-    name, number = f"{address}_{listen.number}", listen.number
-    if not listen.auto:
-        return Listener(name, "tcp", address, number, "", ((service, port),))
-    route = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
-    return Listener(name, "auto", address, number, route, ((service, port),))
 
 
 def _joined(earlier: Listener | None, later: Listener) -> Listener:
@@ -261,7 +263,7 @@ def _join(listeners: list[Listener]) -> Listener:
     kind = first.kind if all(listener.kind == first.kind for listener in listeners) else "auto"
     route = next((listener.route for listener in listeners if listener.route), "")
     services = tuple(pair for listener in listeners for pair in listener.services)
-    return Listener(first.name, kind, first.bind, first.port, route, services)
+    return Listener(first.name, kind, first.bind, first.port, route, services, unknown=first.unknown)
 
 
 def _bind(egress: EgressListener) -> str:

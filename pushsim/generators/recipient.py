@@ -9,6 +9,7 @@ from pushsim.context import MergedRule, PushContext, applying
 from pushsim.dependencies import View, attached
 from pushsim.memo import Memo
 from pushsim.mesh import Object, Service
+from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.visibility import EgressListener
 
 ANY_ADDRESS = "0.0.0.0"
@@ -37,6 +38,23 @@ class Recipient:
     def content(self) -> tuple[object, ...]:
         """All of its scope and labels that decides its outbound resources, told apart by identity."""
         return (self.scope,) if self.told else self.scope.content
+
+    @cached_property
+    def unknown(self) -> str:
+        """The cluster that takes outbound traffic for nobody known, "" where no Sidecar says so.
+
+        Source: pilot/pkg/networking/core/listener_builder.go (buildOutboundCatchAllNetworkFiltersOnly).
+        """
+        sidecar = self.scope.sidecar
+        policy = sidecar.spec.get("outboundTrafficPolicy") if sidecar else None
+        if policy is None:
+            return ""
+        if policy.get("mode") != "ALLOW_ANY":  # REGISTRY_ONLY is what an empty policy says
+            return BLACK_HOLE
+        if not (proxy := policy.get("egressProxy")):
+            return PASSTHROUGH
+        number = (proxy.get("port") or {}).get("number") or 0
+        return f"outbound|{number}|{proxy.get('subset') or ''}|{proxy.get('host') or ''}"
 
     def rule_for(self, service: Service) -> MergedRule | None:
         """The DestinationRule this proxy uses for a service."""

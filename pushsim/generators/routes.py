@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
+from pushsim.context import Destination, Route
 from pushsim.generators.recipient import Recipient, gateway_names, services_of
 from pushsim.mesh import Port, Service
 from pushsim.resources import RouteConfiguration
@@ -21,7 +22,7 @@ class Routes(Recipient):
         """One route configuration of a watched name; a sidecar's is shared by all proxies of its scope."""
         if not self.sidecar:
             return self._gateway_route(name)
-        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", name, of=self.routed)
+        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", name, self.unknown, of=self.routed)
 
     @property
     def routed(self) -> tuple[object, ...]:
@@ -32,8 +33,21 @@ class Routes(Recipient):
         servers = self.view.gateway.routes.get(name, ())
         namespace = self.view.proxy.namespace
         visible = (self.context.routes.visible(gateway, namespace) for gateway in gateway_names(servers))
-        written = dict.fromkeys(route.written for routes in visible for route in routes)
-        return RouteConfiguration(name, (), tuple(written), servers, bool(servers))
+        routes = {route.written: route for routes in visible for route in routes}
+        found = (self._only_port(host, route) for route in routes.values() for host, _ in _portless(route))
+        services = tuple(dict.fromkeys(pair for pair in found if pair is not None))
+        return RouteConfiguration(name, services, tuple(routes), servers, bool(servers))
+
+    def _only_port(self, host: str, route: Route) -> tuple[Service, Port] | None:
+        """The service a gateway's route means by a host, if its only port is meant by none.
+
+        Source: pilot/pkg/networking/core/gateway.go (buildNameToServiceMapForHTTPRoutes).
+        """
+        index = self.context.services
+        service = index.exact.get(host, {}).get(route.key.namespace)
+        if service is None or not index.visible(service, self.view.proxy.namespace):
+            service = self.scope.service(host)
+        return (service, service.ports[0]) if service is not None and len(service.ports) == 1 else None
 
     def _sidecar_route(self, name: str) -> RouteConfiguration:
         number = name.rpartition(":")[2]
@@ -48,7 +62,7 @@ class Routes(Recipient):
             parts = [_routed(service for egress in owners for service in services_of(egress))]
         found = [part[name] for part in parts if name in part]
         services = found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
-        return RouteConfiguration(name, services, tuple(written), (), bool(services))
+        return RouteConfiguration(name, services, tuple(written), (), bool(services), unknown=self.unknown)
 
     def _routed_of_shared(self, block: tuple[Service, ...]) -> _Routed:
         return self.scope.family.memo.once(lambda: _routed(block), "RDS", of=(block,))
@@ -60,6 +74,11 @@ class Routes(Recipient):
         if owner is not None:
             return [owner]
         return [egress for egress in self.scope.listeners if not egress.spec.get("port")]
+
+
+def _portless(route: Route) -> Iterator[Destination]:
+    """The destinations of http routes that name no port."""
+    return (to for http in route.http for to in http.destinations if not to[1])
 
 
 def _routed(services: Iterable[Service]) -> _Routed:

@@ -36,7 +36,8 @@ def workload(endpoint: Endpoint, service: Service, sizing: Sizing) -> str:
         name = name or labels.get("app.kubernetes.io/name") or labels.get("app") or workload_name
         revision = revision or labels.get("app.kubernetes.io/version") or labels.get("version") or ""
         revision = "" if revision == "latest" else revision
-    cluster = "" if service.external and not sizing.external_cluster_id else "Kubernetes"
+    own_host = service.registry == "External" and endpoint.address == service.hostname
+    cluster = "" if own_host and not sizing.host_cluster_id else "Kubernetes"
     return f"{workload_name};{namespace};{name};{revision};{cluster}"
 
 

@@ -40,7 +40,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOpti
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from pushsim.mesh import Object, Port, ProxyType, Service
-from pushsim.resources import InboundCluster, OutboundCluster, StaticCluster
+from pushsim.resources import BLACK_HOLE, PASSTHROUGH, InboundCluster, OutboundCluster, StaticCluster
 from pushsim.sizes import policy, tls
 from pushsim.sizes.assignments import address, localities
 from pushsim.sizes.filters import tcp_exchange
@@ -104,7 +104,7 @@ def outbound(
     fields: dict[str, Json] = {"services": [_service(service)]}
     if sizing.original_port_metadata:
         fields["default_original_port"] = port.number
-    if service.external and sizing.external_metadata:
+    if service.external and not subset and sizing.external_metadata:
         fields["external"] = True
     if cluster.rules:
         fields["config"] = config_path(cluster.rules[0], sizing, "destination-rule")
@@ -152,7 +152,7 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
 
 def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluster:
     """BlackHoleCluster, PassthroughCluster, InboundPassthroughCluster…"""
-    if cluster.name == "BlackHoleCluster":
+    if cluster.name == BLACK_HOLE:
         black = Cluster(name=cluster.name, type=ClusterDiscoveryType.STATIC)
         black.alt_stat_name = f"{cluster.name};" if sizing.alt_stat_name else ""
         black.connect_timeout = settings.connect_timeout
@@ -160,12 +160,12 @@ def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluste
     built = Cluster(name=cluster.name, type=ClusterDiscoveryType.ORIGINAL_DST)
     built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
     # the inbound one is made from the outbound one, whose stat name it keeps
-    built.alt_stat_name = "PassthroughCluster;" if sizing.alt_stat_name else ""
+    built.alt_stat_name = f"{PASSTHROUGH};" if sizing.alt_stat_name else ""
     options = Upstream(use_downstream_protocol_config=policy.use_downstream(sizing))
     if sizing.passthrough_idle:
         options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=timedelta(minutes=5))
     policy.apply_pool(built, None, {}, sizing, settings)
-    if cluster.name == "PassthroughCluster":
+    if cluster.name == PASSTHROUGH:
         built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
     else:
         built.upstream_bind_config = _loopback()

@@ -33,14 +33,20 @@ class Patch:
     value: Spec
 
 
-def patches(filters: Sequence[Object], proxy: Proxy) -> tuple[Patch, ...]:
-    """The patches that apply to a proxy, in order."""
-    return tuple(patch for obj in filters if _selects(obj, proxy) for patch in _patches(obj))
+def applying(filters: Sequence[Object], proxy: Proxy, root: str) -> tuple[Object, ...]:
+    """The EnvoyFilters (given oldest first) for a proxy, as istiod applies them (PushContext.EnvoyFilters)."""
+    mine = (obj for obj in filters if _selects(obj, proxy))
+    return tuple(sorted(mine, key=lambda obj: (int(obj.spec.get("priority") or 0), obj.ref.namespace != root)))
 
 
 def _selects(obj: Object, proxy: Proxy) -> bool:
     wanted = (obj.spec.get("workloadSelector") or {}).get("labels") or {}
     return all(proxy.labels.get(key) == value for key, value in wanted.items()) and selected(obj, proxy)
+
+
+def patches(filters: Sequence[Object]) -> tuple[Patch, ...]:
+    """The patches of EnvoyFilters, in order."""
+    return tuple(patch for obj in filters for patch in _patches(obj))
 
 
 def _patches(obj: Object) -> Iterator[Patch]:
@@ -134,4 +140,4 @@ def _field(value: Json) -> int:
     return text(len(str(value).encode()))
 
 
-__all__ = ["Patch", "cluster_patches", "estimate", "inserted", "length", "merge_cluster", "patches"]
+__all__ = ["Patch", "applying", "cluster_patches", "estimate", "inserted", "length", "merge_cluster", "patches"]

@@ -24,10 +24,10 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 
 from pushsim.mesh import Port
-from pushsim.resources import Listener
+from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
-from pushsim.sizes.listeners import BLACK_HOLE, PLAINTEXT_ALPN, ListenerBuilder
+from pushsim.sizes.listeners import PLAINTEXT_ALPN, ListenerBuilder
 from pushsim.sizes.peers import MtlsModes
 
 _HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")

@@ -33,13 +33,16 @@ from pushsim.sizes.wire import blob, framed, packed, text
 PLACEHOLDER_KEYS = 450
 
 
-def http_filters(policies: Sequence[Object], sizing: Sizing) -> list[HttpFilter]:
-    """The JWT filter of the policies that apply, none without rules."""
+def http_filters(policies: Sequence[Object], sizing: Sizing, *, gateway: bool) -> list[HttpFilter]:
+    """The JWT filter of the policies that apply, none without rules.
+
+    gateway: requests are routed by claims too, so what was decided without them is forgotten (clear route cache).
+    """
     rules = [rule for policy in policies for rule in policy.spec.get("jwtRules") or ()]
     rules.sort(key=lambda rule: str(rule.get("issuer") or ""))
     if not rules:
         return []
-    providers = {f"origins-{index}": _provider(rule, sizing) for index, rule in enumerate(rules)}
+    providers = {f"origins-{index}": _provider(rule, sizing, gateway=gateway) for index, rule in enumerate(rules)}
     named = [JwtRequirement(provider_name=name) for name in providers]
     lenient = [
         JwtRequirement(requires_any=JwtRequirementOrList(requirements=[one, JwtRequirement(allow_missing=Empty())]))
@@ -57,14 +60,15 @@ def http_filters(policies: Sequence[Object], sizing: Sizing) -> list[HttpFilter]
     body = packed(config, "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication")
     found = [HttpFilter(name="envoy.filters.http.jwt_authn", typed_config=body)]
     if sizing.jwt_filter == "istio_authn":
-        # FilterConfig {policy = 1 {origins = 4 {jwt = 1 {issuer = 1}}, two switches}, two switches}: no Python type
+        # FilterConfig {policy = 1 {origins = 4 {jwt = 1 {issuer = 1}}, two switches}, switches}: no Python type
+        switches = 2 if gateway else 4
         origins = sum(framed(framed(text(len(str(rule.get("issuer") or ""))))) for rule in rules)
-        own = blob("istio.envoy.config.filter.http.authn.v2alpha1.FilterConfig", framed(origins + 4) + 4)
+        own = blob("istio.envoy.config.filter.http.authn.v2alpha1.FilterConfig", framed(origins + 4) + switches)
         found.append(HttpFilter(name="istio_authn", typed_config=own))
     return found
 
 
-def _provider(rule: Mapping[str, Json], sizing: Sizing) -> JwtProvider:
+def _provider(rule: Mapping[str, Json], sizing: Sizing, *, gateway: bool) -> JwtProvider:
     keys = str(rule.get("jwks") or "") or "k" * PLACEHOLDER_KEYS
     issuer = str(rule.get("issuer") or "")
     provider = JwtProvider(
@@ -86,6 +90,7 @@ def _provider(rule: Mapping[str, Json], sizing: Sizing) -> JwtProvider:
         ],
     )
     if sizing.jwt_filter == "jwt_authn":
+        provider.clear_route_cache = gateway
         provider.normalize_payload_in_metadata = JwtProviderNormalizePayload(
             space_delimited_claims=["scope", "permission"]
         )

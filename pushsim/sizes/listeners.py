@@ -22,7 +22,7 @@ from envoy_data_plane.envoy.type.v3 import HashPolicy, HashPolicySourceIp
 
 from pushsim.hosts import resolve
 from pushsim.mesh import Object, Port, Service
-from pushsim.resources import Listener
+from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import filters
 from pushsim.sizes.assignments import address
 from pushsim.sizes.clusters import config_path, istio_metadata
@@ -32,7 +32,6 @@ from pushsim.sizes.settings import ANYTHING
 from pushsim.sizes.wire import duration, packed
 
 PLAINTEXT_ALPN = ("http/1.1", "h2c")
-PASSTHROUGH, BLACK_HOLE = "PassthroughCluster", "BlackHoleCluster"
 _CONNECT_TIMEOUT = timedelta(seconds=15)
 
 
@@ -95,7 +94,7 @@ class ListenerBuilder:
 
     # ---- outbound
 
-    def virtual_outbound(self) -> EnvoyListener:
+    def virtual_outbound(self, listener: Listener) -> EnvoyListener:
         """The listener that iptables sends everything to: what no other listener takes goes to one cluster."""
         port = self.settings.listen_port
         black = FilterChain(
@@ -103,7 +102,7 @@ class ListenerBuilder:
             filter_chain_match=FilterChainMatch(destination_port=port),
             filters=[*self.tcp_metrics(inbound=False), self.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)],
         )
-        rest = FilterChain(name="virtualOutbound-catchall-tcp", filters=self.catch_all())
+        rest = FilterChain(name="virtualOutbound-catchall-tcp", filters=self.catch_all(listener))
         built = EnvoyListener(
             name="virtualOutbound",
             address=address("0.0.0.0", port),
@@ -115,9 +114,9 @@ class ListenerBuilder:
         self.limit(built)
         return built
 
-    def catch_all(self) -> list[Filter]:
+    def catch_all(self, listener: Listener) -> list[Filter]:
         """Traffic for nobody known: passed on, or dropped with REGISTRY_ONLY."""
-        cluster = PASSTHROUGH if self.settings.allow_any else BLACK_HOLE
+        cluster = listener.unknown or self.settings.unknown
         return [*self.tcp_metrics(inbound=False), self.tcp_proxy(cluster, cluster)]
 
     def outbound(self, listener: Listener) -> EnvoyListener:
@@ -149,7 +148,9 @@ class ListenerBuilder:
                 default[0]
                 if default
                 else FilterChain(
-                    name="PassthroughFilterChain", filter_chain_match=FilterChainMatch(), filters=self.catch_all()
+                    name="PassthroughFilterChain",
+                    filter_chain_match=FilterChainMatch(),
+                    filters=self.catch_all(listener),
                 )
             )
         return built

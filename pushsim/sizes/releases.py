@@ -38,7 +38,7 @@ class Sizing:
     Endpoints (pilot/pkg/xds/endpoints/endpoint_builder.go):
     canonical_default:     the workload label has the canonical name injection would have set.
     entry_health:          endpoints of ServiceEntries say HEALTHY. inline_health: those inline in clusters do.
-    external_cluster_id:   endpoints of external services name the cluster.
+    host_cluster_id:       the host name of a ServiceEntry without endpoints names the cluster, as all endpoints do.
     port_tls_endpoints:    any TLS setting of a port decides about its endpoints' tlsMode, not only DISABLE.
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
@@ -106,7 +106,7 @@ class Sizing:
     canonical_default: bool = True
     entry_health: bool = False
     inline_health: bool = True
-    external_cluster_id: bool = False
+    host_cluster_id: bool = False
     port_tls_endpoints: bool = True
     http_exchange: Literal["wasm", "struct"] = "struct"
     stats: Literal["wasm", "message"] = "message"
@@ -216,7 +216,7 @@ _1_14 = replace(
     connection_duration=False,
 )
 _1_25 = replace(
-    _1_24, identifier=0, external_cluster_id=True, dns_resolver=True, dns_jitter=True, inspects_tls_outbound=False
+    _1_24, identifier=0, host_cluster_id=True, dns_resolver=True, dns_jitter=True, inspects_tls_outbound=False
 )
 _1_26 = replace(_1_25, connections_per_event=1)
 _1_27 = replace(_1_26, absolute_domains=True)

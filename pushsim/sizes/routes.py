@@ -22,7 +22,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
-from pushsim.resources import RouteConfiguration
+from pushsim.resources import BLACK_HOLE, RouteConfiguration
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
@@ -59,7 +59,7 @@ class RouteMeter:
         else:
             total = self._mixed_hosts(route, proxy, port, sniffed=bool(host))
         if not host:
-            total += framed(self._catch_all())
+            total += framed(self._catch_all(route.unknown or self._settings.unknown))
         return total + self._frame(route.name)
 
     def _hosts_of(self, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool) -> int:
@@ -149,12 +149,12 @@ class RouteMeter:
         names += [address for address in (*service.addresses, service.auto_address) if address and address != "0.0.0.0"]
         return names if sizing.ignores_ports == "all" else [n for name in names for n in (name, f"{name}:{port}")]
 
-    def _catch_all(self) -> int:
-        key = ("catch-all",)
+    def _catch_all(self, cluster: str) -> int:
+        key = ("catch-all", cluster)
         if key not in self._known:
-            if self._settings.allow_any:
+            if cluster != BLACK_HOLE:
                 zero = timedelta(0)
-                action = RouteAction(cluster="PassthroughCluster", timeout=zero, max_grpc_timeout=zero)
+                action = RouteAction(cluster=cluster, timeout=zero, max_grpc_timeout=zero)
                 only = Route(name="allow_any", match=RouteMatch(prefix="/"), route=action)
             else:
                 answer = DirectResponseAction(status=502)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.sizes.wire import duration
 
 #: A list entry that asks for nothing in particular.
@@ -56,8 +57,10 @@ class Settings:
         return truth(self.mesh.get("enableAutoMtls"), True)
 
     @property
-    def allow_any(self) -> bool:
-        return str(dig(self.mesh, "outboundTrafficPolicy", "mode") or "ALLOW_ANY") == "ALLOW_ANY"
+    def unknown(self) -> str:
+        """The cluster that takes outbound traffic for nobody known."""
+        mode = str(dig(self.mesh, "outboundTrafficPolicy", "mode") or "ALLOW_ANY")
+        return PASSTHROUGH if mode == "ALLOW_ANY" else BLACK_HOLE
 
     @property
     def inbound_localhost(self) -> bool:

@@ -21,10 +21,10 @@ from pushsim.resources import (
     RouteConfiguration,
     StaticCluster,
 )
-from pushsim.sizes import clusters, gateway, jwt, rbac
+from pushsim.sizes import clusters, envoyfilters, gateway, jwt, rbac
 from pushsim.sizes.assignments import EndpointMeter
 from pushsim.sizes.envelope import Envelope
-from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_cluster, patches
+from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_cluster
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
 from pushsim.sizes.listeners import ListenerBuilder
@@ -63,7 +63,7 @@ class _View:
     endpoints: EndpointModes
     patches: tuple[Patch, ...]
     builder: ListenerBuilder
-    cluster_key: int
+    filters: tuple[Object, ...]
     key: tuple[object, ...]
     told: Mapping[str, int]
 
@@ -162,7 +162,7 @@ class Sizer:
             len(service.namespace), port.number, port.protocol, resource.subset, service.external,
             service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
             tuple(len(account) for account in resource.accounts), self._inline(resource),
-            (view.cluster_key, service.hostname, resource.name) if merging else (),
+            (view.filters, service.hostname, resource.name) if merging else (),
         )  # fmt: skip
         if key not in self._shapes:
             built = clusters.outbound(resource, proxy.type, self.sizing, self.settings, mtls_disabled=disabled)
@@ -178,7 +178,7 @@ class Sizer:
             (len(s.hostname), len(s.name), len(s.namespace), p.number, p.protocol) for s, p in resource.services
         )
         merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
-        key = ("inbound", resource.name, shape, resource.rules, view.cluster_key if merging else 0)
+        key = ("inbound", resource.name, shape, resource.rules, view.filters if merging else ())
         if key not in self._shapes:
             built = clusters.inbound(resource, resource.rules, self.sizing, self.settings)
             self._shapes[key] = length(merge_cluster(built, merging, "", resource.target_port, ""))
@@ -189,7 +189,7 @@ class Sizer:
         if resource.name.startswith("Inbound"):
             context = "SIDECAR_INBOUND"
         merging = cluster_patches(view.patches, context)
-        key = ("static", resource.name, proxy.type, view.cluster_key if merging else 0)
+        key = ("static", resource.name, proxy.type, view.filters if merging else ())
         if key not in self._shapes:
             built = clusters.static(resource, self.sizing, self.settings)
             self._shapes[key] = length(merge_cluster(built, merging, "", 0, ""))
@@ -207,7 +207,7 @@ class Sizer:
         builder = view.builder
         match resource.kind:
             case "virtualOutbound":
-                built = builder.virtual_outbound()
+                built = builder.virtual_outbound(resource)
             case "virtualInbound":
                 built = Inbound(builder, view.modes, self._inbound_passthrough).build(resource)
             case "gateway":
@@ -253,17 +253,19 @@ class Sizer:
             tracing=told.tracing,
             logs=told.logs,
             metrics=told.metrics,
-            policies=(*jwt.http_filters(requests, sizing), *rbac.http_filters(applying, sizing)),
+            policies=(
+                *jwt.http_filters(requests, sizing, gateway=proxy.type == "router"),
+                *rbac.http_filters(applying, sizing),
+            ),
         )
-        found = patches(policies.envoy_filters, proxy)
-        merged = hash(tuple(id(patch.value) for patch in found))
+        filters = envoyfilters.applying(policies.envoy_filters, proxy, root)
         modes = workload_modes(policies.peer_authentications, proxy.namespace, proxy.labels, root)
         labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
         key = (
-            proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries,
-            modes.mode, *sorted(modes.ports.items()), policies.envoy_filters if found else (),
+            proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries, None,
+            modes.mode, *sorted(modes.ports.items()), *filters,
         )  # fmt: skip
-        common = (proxy.type, policies.peer_authentications, merged)
+        common = (proxy.type, policies.peer_authentications, filters)
         plain = (proxy.type, proxy.namespace, key if proxy.type == "router" else ())
         routes = (*plain, tuple(sorted(proxy.labels.items())))
         by_type: dict[str, tuple[object, ...]] = {
@@ -277,9 +279,9 @@ class Sizer:
             modes,
             namespace_modes(policies.peer_authentications, root),
             EndpointModes(policies.peer_authentications, root),
-            found,
+            envoyfilters.patches(filters),
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
-            merged,
+            filters,
             key,
             {xds: self._told.setdefault((xds, *by), len(self._told)) for xds, by in by_type.items()},
         )
@@ -289,7 +291,7 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
     """All of a listener that decides its length beside the proxy: lengths of names, not the names."""
     match resource.kind:
         case "virtualOutbound":
-            return (resource.kind,)
+            return (resource.kind, resource.unknown)
         case "virtualInbound":
             ports: dict[int, tuple[object, ...]] = {}
             for (service, port), target in zip(resource.services, resource.target_ports, strict=True):
@@ -297,7 +299,8 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
             return (resource.kind, tuple(sorted(ports.items())))
         case "http":
             first = resource.services[0][1].protocol if resource.services else ""
-            return (resource.kind, len(resource.name), resource.bind, resource.port, resource.bound, first)
+            socket = (len(resource.name), resource.bind, resource.port, resource.bound)
+            return (resource.kind, *socket, first, resource.unknown)
         case "gateway":
             return (resource.kind, resource)
         case _:
@@ -308,7 +311,7 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
             bind = resource.bind if resource.bind == "0.0.0.0" else len(resource.bind)
             return (
                 resource.kind, len(resource.name), bind, resource.port, len(resource.route), resource.bound,
-                resource.rules, resource.virtual_services, resource.cidrs, pairs,
+                resource.rules, resource.virtual_services, resource.cidrs, pairs, resource.unknown,
                 pairs and resource.virtual_services and resource.services,
             )  # fmt: skip
 
