@@ -19,7 +19,8 @@ True
 ['variant', 'second_s', 'changes']
 
 `r.summary`, `r.rows`, `r.timeline`, `r.churn`, `r.services`, `r.proxies` and `r.fan_out` are DataFrames, one
-observation a row; `ps.COLUMNS` says what each column means, with its unit.
+observation a row; `ps.COLUMNS` says what each column means, with its unit. `ps.plots.before_after(r)` and its like
+draw them.
 '''
 
 from __future__ import annotations
@@ -42,23 +43,29 @@ _HOMES = {
     "check": "pushsim.scenario",
     "conform": "pushsim.conformance",
     "load": "pushsim.result",
+    "Sweep": "pushsim.sweeps",
+    "report": "pushsim.reports",
     "scenarios": "pushsim.scenario",
     "schema": "pushsim.scenario",
     "simulate": "pushsim.runs",
+    "sweep": "pushsim.sweeps",
 }
 #: Names that are others at home.
 _AT_HOME = {"conform": "run_folder", "load": "load_all", "scenarios": "bundled"}
 
 if TYPE_CHECKING:
+    from pushsim import plots
     from pushsim.conformance import run_folder as conform
     from pushsim.errors import PushsimError
     from pushsim.mesh import Change, Mesh
     from pushsim.preview import Preview
+    from pushsim.reports import report
     from pushsim.result import Result, Results
     from pushsim.result import load_all as load
     from pushsim.runs import simulate
     from pushsim.scenario import Scenario, check, schema
     from pushsim.scenario import bundled as scenarios
+    from pushsim.sweeps import Sweep, sweep
     from pushsim.tables import COLUMNS
 
 __all__ = [
@@ -70,17 +77,23 @@ __all__ = [
     "Result",
     "Results",
     "Scenario",
+    "Sweep",
     "__version__",
     "check",
     "conform",
     "load",
+    "plots",
+    "report",
     "scenarios",
     "schema",
     "simulate",
+    "sweep",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return import_module("pushsim.plots")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(_HOMES[name]), _AT_HOME.get(name, name))
@@ -88,4 +101,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, "plots"})

@@ -72,6 +72,11 @@ class Tabled:
         """Whose changes push whose proxies, namespace by namespace."""
         return self.frame("fan_out")
 
+    @property
+    def delays(self) -> pd.DataFrame:
+        """The distribution of each delay: converged, received, completed, queued, debounced."""
+        return self.frame("delays")
+
 
 @dataclass(frozen=True, repr=False)
 class Result(Tabled):
@@ -355,7 +360,7 @@ def load_all(*folders: str | Path) -> Results:
     found: dict[str, Result] = {}
     for folder in map(Path, folders):
         if not (folder / _RESULT).is_file() and (inside := sorted(folder.glob(f"*/{_RESULT}"))):
-            results = [load(path.parent) for path in inside]
+            results = sorted((load(path.parent) for path in inside), key=_place)
         else:
             results = [load(folder)]
         for result in results:
@@ -364,6 +369,12 @@ def load_all(*folders: str | Path) -> Results:
                 name = f"{folder.name}/{name}" if f"{folder.name}/{name}" not in found else str(folder)
             found[name] = result
     return Results(found)
+
+
+def _place(result: Result) -> int:
+    """Where its scenario lists it: the baseline is first."""
+    order = list(result.identity.get("scenario", {}).get("variants", ()))
+    return order.index(result.variant) if result.variant in order else len(order)
 
 
 def tidy(value: Any) -> Any:

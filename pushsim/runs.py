@@ -108,7 +108,7 @@ def _simulated(
         seed=scenario.seed,
         warmup_ns=scenario.warmup_ns,
         duration_ns=scenario.duration_ns,
-        identity={"id": scenario.id},
+        identity={"id": scenario.id, "variants": list(scenario.variant_names)},
         engine=engine,
         detail=detail,
         progress=progress,

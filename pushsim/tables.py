@@ -6,6 +6,7 @@
     services  one row per changed object: the dearest services
     proxies   one row per group of equal proxies
     fan_out   one row per pair of namespaces: whose changes push whose proxies
+    delays    one row per delay and share of its samples: the whole distribution, in thousandths
 
 What several changes caused together is split evenly among them. A cell is null where it does not apply.
 """
@@ -64,7 +65,7 @@ _COST: _Columns = (
 _CHURN: _Columns = (("source", _TEXT, "churn source, or `changes`"), ("changes", _INT, "changes written"), *_COST)
 
 _SERVICES: _Columns = (
-    ("kind", _TEXT, "kind of the changed object; an EndpointSlice counts as its Service"),
+    ("kind", _TEXT, "kind of the changed object; slices and pods count as their Service"),
     ("namespace", _TEXT, "its namespace"),
     ("name", _TEXT, "its name"),
     ("changes", _INT, "changes that touch it"),
@@ -90,6 +91,12 @@ _FAN_OUT: _Columns = (
     ("bytes_sent", _FLOAT, "bytes sent"),
 )
 
+_DELAYS: _Columns = (
+    ("delay", _TEXT, "converged, received, completed, queued or debounced"),
+    ("share", _FLOAT, "share of the samples (0 to 1) that took no longer"),
+    ("value_s", _FLOAT, "s: the smallest sample that so many do not exceed"),
+)
+
 
 def _schema(columns: _Columns) -> pa.Schema:
     return pa.schema([(name, kind) for name, kind, _ in columns])
@@ -106,6 +113,7 @@ SCHEMAS: Mapping[str, pa.Schema] = {
     "services": _schema(_SERVICES),
     "proxies": _schema(_PROXIES),
     "fan_out": _schema(_FAN_OUT),
+    "delays": _schema(_DELAYS),
 }
 
 #: What each column of each table means, with its unit.
@@ -118,6 +126,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         ("services", _SERVICES),
         ("proxies", _PROXIES),
         ("fan_out", _FAN_OUT),
+        ("delays", _DELAYS),
     )
 }
 

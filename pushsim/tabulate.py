@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from pushsim.control.cores import SECOND
 from pushsim.cost import envoy_memory
 from pushsim.mesh import Change
+from pushsim.metrics import Samples, exact_quantiles
 from pushsim.observed import NO_SHARE, Observed, Share, sent_bytes
 from pushsim.result import tidy
 from pushsim.tables import SCHEMAS, table_of
 
 #: The label by which an EndpointSlice names its Service (kubernetes/api discovery/v1, LabelServiceName).
 SERVICE_NAME = "kubernetes.io/service-name"
+
+#: What stands behind a Service: pods, and slices that are deleted and so have no label left to name it. Beside others
+#: they say nothing more.
+_BEHIND = ("Pod", "EndpointSlice")
 
 #: Kind, namespace and name.
 Thing = tuple[str, str, str]
@@ -32,6 +37,7 @@ def tables(observed: Observed) -> dict[str, pa.Table]:
         "services": _services(observed),
         "proxies": _proxies(observed),
         "fan_out": _fan_out(observed),
+        "delays": _delays(observed),
     }
 
 
@@ -47,13 +53,8 @@ def touched(change: Change) -> tuple[Thing, ...]:
         found["Service" if kind == "Endpoints" else kind, namespace, name] = None
     if not found:
         found["MeshConfig" if change.mesh_config is not None else change.name, "", ""] = None
-    return tuple(_without_slices(found))
-
-
-def _without_slices(found: dict[Thing, None]) -> list[Thing]:
-    """Deleted EndpointSlices have no labels left to name their Service: beside others they say nothing more."""
-    others = [thing for thing in found if thing[0] != "EndpointSlice"]
-    return others or list(found)
+    others = tuple(thing for thing in found if thing[0] not in _BEHIND)
+    return others or tuple(found)
 
 
 def _written(observed: Observed) -> list[int]:
@@ -139,6 +140,27 @@ def _proxies(observed: Observed) -> pa.Table:
         told = [place, first.type, first.namespace, first.id, group.size]
         rows.append([*told, pushes[place], responses[place], size[place], held])
     return table_of(SCHEMAS["proxies"], rows)
+
+
+#: Shares at which a distribution is told: thousandths, from the least sample to the greatest.
+SHARES = tuple(number / 1000 for number in range(1001))
+
+
+def _delays(observed: Observed) -> pa.Table:
+    tally = observed.machine.tally
+    completed = list(tally.completed.values())
+    samples: Mapping[str, Samples] = {
+        "converged": tally.converged,
+        "received": tally.received,
+        "completed": completed,
+        "queued": tally.queued,
+        "debounced": tally.debounced,
+    }
+    rows: list[list[object]] = []
+    for name, delays in samples.items():
+        told = zip(SHARES, exact_quantiles(delays, SHARES), strict=True)
+        rows += [[name, share, tidy(ns / SECOND)] for share, ns in told if ns is not None]
+    return table_of(SCHEMAS["delays"], rows)
 
 
 def _timeline(observed: Observed) -> pa.Table:

@@ -15,7 +15,7 @@ manifests files releases settings planner tables result topology policies scenar
 conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
 conversation pricing cost control simulation kernel planners observed tabulate runs publication
 cases recordings preview diff conformance randomcase ads stub istiod replay record doctor
-compare formats recommend sizing parity report calibrate live sweep webhook cluster cli
+compare formats recommend sizing parity calibrate live sweeps plots reports webhook cluster cli
 """.split()  # noqa: SIM905
 
 #: Where a library may be imported. Everything not named here may be imported anywhere.
@@ -26,11 +26,11 @@ HOMES = {
     "envoy_data_plane": {"sizes"},
     "simpy": {"simulation"},
     "numba": {"kernel"},
-    "matplotlib": {"report"},
-    "jinja2": {"report"},
+    "matplotlib": {"plots"},
+    "jinja2": {"reports"},
     "aiohttp": {"stub", "webhook", "istiod"},
     "lightkube": {"cluster", "replay"},
-    "distributed": {"sweep"},
+    "distributed": {"sweeps"},
     "typer": {"cli"},
     "ryml": {"manifests"},
 }

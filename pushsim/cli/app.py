@@ -12,7 +12,9 @@ from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
 from pushsim.cli.record import record
 from pushsim.cli.replay import replay
+from pushsim.cli.report import report
 from pushsim.cli.simulate import check, scenarios, schema, simulate
+from pushsim.cli.sweep import sweep
 
 app = typer.Typer(
     name="pushsim",
@@ -22,5 +24,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (plan, simulate, replay, parity, compare, conform, record, doctor, check, schema, scenarios, policies):
+VERBS = (
+    plan,
+    simulate,
+    replay,
+    parity,
+    compare,
+    sweep,
+    report,
+    conform,
+    record,
+    doctor,
+    check,
+    schema,
+    scenarios,
+    policies,
+)
+for verb in VERBS:
     app.command()(verb)

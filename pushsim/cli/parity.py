@@ -102,7 +102,6 @@ def _tolerances(texts: list[str]) -> dict[str, float]:
 
 def _write(found: Parity, folder: Path) -> None:
     from pushsim.errors import EnvironmentProblem
-    from pushsim.report import parity_plot
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +110,9 @@ def _write(found: Parity, folder: Path) -> None:
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: cannot be written: {error.strerror}") from None
     if any(compared.real for compared in found.variants.values()):
-        parity_plot(found, folder / "parity.svg")
+        from pushsim.plots import parity_details
+
+        parity_details(found).save(folder / "parity.svg")
 
 
 def _print(found: Parity) -> None:

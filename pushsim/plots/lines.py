@@ -1,0 +1,51 @@
+"""Second by second: what was written, pushed and sent, what waits, and istiod's cores."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from pushsim.plots.style import Plot, colours, drawn, formatted, placed, shortened
+from pushsim.result import Results
+
+#: Panels: columns of `timeline`, how the second is drawn, label of the axis, unit.
+_PANELS = (
+    (("changes", "merged_pushes"), "changes a second\n(dashed: merged pushes)", ""),
+    (("bytes_sent",), "sent a second", "B"),
+    (("changes_on_their_way",), "changes on their way\nat the second's end", ""),
+    (("istiod_cpu_cores",), "istiod, cores at work\nper replica", "cores"),
+)
+
+
+def timeline(results: Results) -> Plot:
+    """Changes and merged pushes, bytes sent, changes on their way and istiod's cores over simulated time."""
+
+    def draw(figure: Figure) -> str:
+        panels = figure.subplots(len(_PANELS), 1, sharex=True)
+        if any(result.timeline.empty for result in results.values()):
+            for axes in panels:
+                placed(axes, "not known")
+            return "no timeline is known"
+        for axes, (columns, label, unit) in zip(panels, _PANELS, strict=True):
+            for name, colour in colours(list(results)).items():
+                frame = results[name].timeline
+                for column, line in zip(columns, ("-", "--"), strict=False):
+                    first = column == columns[0]
+                    axes.step(
+                        [*frame["second_s"], frame["second_s"].iloc[-1] + 1],
+                        [*frame[column], frame[column].iloc[-1]],
+                        line,
+                        where="post",
+                        color=colour,
+                        label=shortened(name) if first else None,
+                        linewidth=1.3 if first else 1,
+                    )
+            axes.set_ylabel(label, fontsize=7)
+            axes.set_ylim(bottom=0)
+            axes.grid(axis="y")
+            formatted(axes.yaxis, unit)
+        panels[0].legend(loc="upper right", fontsize=8, ncols=3)
+        panels[-1].set_xlabel("s since counting began")
+        busiest = results.timeline.groupby("variant", sort=False)["istiod_cpu_cores"].max()
+        return "; ".join(f"{name}: at most {cores:.3g} cores" for name, cores in busiest.items())
+
+    return drawn("Timeline", results.caption(), (9, 7), draw)
