@@ -11,10 +11,8 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,6 +23,7 @@ from typing import Any
 
 import aiohttp
 
+from pushsim import child
 from pushsim.errors import EnvironmentProblem
 
 #: What keeps istiod from writing to its cluster, from making certificates, and from injecting and validating.
@@ -54,19 +53,6 @@ MESH_CONFIG: Mapping[str, Any] = {
     "rootNamespace": "istio-system",
     "trustDomain": "cluster.local",
 }
-
-# Runs before istiod in its process: istiod dies with its parent, even when that is killed (PR_SET_PDEATHSIG, SIGKILL);
-# the getppid closes the gap in which the parent may have gone already. Each proxy is an open file to it.
-_GUARD = """
-import ctypes, os, resource, sys
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-parent, cores = sys.argv[1:3]
-if os.getppid() != int(parent): sys.exit(1)
-if cores: os.sched_setaffinity(0, map(int, cores.split(",")))
-os.execv(sys.argv[3], sys.argv[3:])
-"""
 
 READY_WITHIN_S = 60.0
 
@@ -108,7 +94,7 @@ class Istiod:
         self.release = release
         self.http, self.grpc, self.monitoring = (f"127.0.0.1:{port}" for port in ports[:3])
         self._tail: deque[str] = deque(maxlen=200)
-        self._drain = asyncio.create_task(_drain(process, self._tail, log_file, on_line))
+        self._drain = asyncio.create_task(child.drain(process, self._tail, log_file, on_line))
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
 
     @property
@@ -123,7 +109,7 @@ class Istiod:
 
     def last_words(self, lines: int = 15) -> str:
         """The last lines of its log, indented."""
-        return "\n".join(f"  {line}" for line in list(self._tail)[-lines:]) or "  (it logged nothing)"
+        return child.last_words(self._tail, lines)
 
     async def metrics_text(self) -> str:
         """Its metrics in Prometheus' text format. Raises EnvironmentProblem if it is gone."""
@@ -141,6 +127,14 @@ class Istiod:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
             raise self.problem(f"can't read /debug/{path}: {problem}") from None
 
+    async def collect_garbage(self) -> None:
+        """Have it collect garbage now (its profile of the heap does). Raises EnvironmentProblem."""
+        try:
+            async with self._session.get(f"http://{self.http}/debug/pprof/heap?gc=1&debug=1") as response:
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            raise self.problem(f"can't have it collect garbage: {problem}") from None
+
     async def ready(self) -> bool:
         """Whether it says that it is ready and accepts streams."""
         try:
@@ -155,13 +149,13 @@ class Istiod:
 
     def problem(self, what: str) -> EnvironmentProblem:
         """An error about this istiod, with its exit status if it died, and its last log lines."""
-        state = "" if self.alive else f" (it ended with {_ending(self.process.returncode)})"
+        state = "" if self.alive else f" (it ended with {child.ending(self.process.returncode)})"
         return EnvironmentProblem(f"istiod {self.release}{state}: {what}; its last log lines:\n{self.last_words()}")
 
     async def stop(self) -> None:
         """End it (politely, then not) and wait until it is gone; no harm if it already is."""
         await self._session.close()
-        await _end(self.process)
+        await child.end(self.process)
         await self._drain
 
 
@@ -180,12 +174,6 @@ def _state(stat: Path) -> str:
         return stat.read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return "-"
-
-
-def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
 
 
 def detect_release(binary: Path) -> str:
@@ -278,57 +266,8 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 async def _spawn(settings: Settings, arguments: list[str], directory: Path) -> asyncio.subprocess.Process:
-    if sys.platform == "linux":
-        cores = ",".join(map(str, settings.cores or ()))
-        arguments = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid()), cores, *arguments]
     env = environment(settings) | {"HOME": str(directory)}
-    return await asyncio.create_subprocess_exec(
-        *arguments,
-        cwd=directory / "work",
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        limit=1 << 20,
-    )
-
-
-async def _drain(
-    process: asyncio.subprocess.Process, tail: deque[str], log_file: Path | None, on_line: OnLine | None
-) -> None:
-    """Keep the last lines of the log; all of it in a file if one is given."""
-    assert process.stdout is not None
-    with contextlib.ExitStack() as stack:
-        out = stack.enter_context(log_file.open("w")) if log_file else None
-        while True:
-            try:
-                line = await process.stdout.readline()
-            except ValueError:
-                continue
-            if not line:
-                return
-            text = line.decode(errors="replace").rstrip()
-            tail.append(text)
-            if out:
-                print(text, file=out)
-            if on_line:
-                on_line(text)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process we started: politely, then not."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(3):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+    return await child.spawn(arguments, directory / "work", env, settings.cores)
 
 
 @asynccontextmanager

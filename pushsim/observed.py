@@ -7,25 +7,25 @@ are over proxies and time: each state of each group of equal proxies weighs as l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
+from pushsim.attribution import NO_SHARE, Attribution, Merged, Share
 from pushsim.control.cores import SECOND, Cores
 from pushsim.control.machine import Machine
-from pushsim.control.tally import UNSET, Plan, PushRecord, Sent
+from pushsim.control.tally import UNSET, Plan, Sent
 from pushsim.cost import (
     Bounds,
     Calibration,
     envoy_cpu,
-    envoy_memory,
     envoy_work,
     istiod_cpu,
     istiod_memory,
+    proxy_memory,
 )
 from pushsim.metrics import BOUNDS, Histogram, Samples, exact_quantiles, weighted_quantile
 from pushsim.planner import Shape
@@ -36,18 +36,14 @@ TYPES = ("CDS", "EDS", "LDS", "RDS")
 #: A quantile's name and its share.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
-_Key = TypeVar("_Key")
-#: Proxy pushes, bytes and core ns.
-Share = list[Fraction]
-NO_SHARE: Share = [Fraction(0)] * 3
-
 
 @dataclass(frozen=True)
 class Observed:
     """A machine that has run, with what its tables need beside it.
 
     counted, ended: when counting began and the run ended, ns of the machine's time.
-    workers, memory_limit: of a proxy. spent_before: core time before counting, by replica (in the cores' parts).
+    workers, memory_limit: of a proxy; all_stats: it keeps the statistics of its clusters.
+    spent_before: core time before counting, by replica (in the cores' parts).
     """
 
     machine: Machine
@@ -58,6 +54,7 @@ class Observed:
     workers: int = 2
     memory_limit: int | None = None
     spent_before: Sequence[int] = ()
+    all_stats: bool = False
 
     def summary(self) -> dict[str, Any]:
         """SUMMARY of formats.md, not yet rounded."""
@@ -124,10 +121,7 @@ class Observed:
 
     def amounts(self) -> Counter[str]:
         """istiod's work while counting, by cost driver."""
-        amounts = Counter(self.machine.tally.amounts)
-        for plan in self.machine.plans:
-            amounts.update(plan.amounts())
-        return amounts
+        return amounts_of(self.machine)
 
     def _istiod(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
         machine = self.machine
@@ -188,20 +182,23 @@ class Observed:
                     dwell[shapes[number]] += spent
             if not dwell:
                 continue
-            memory = {shape: envoy_memory(self.calibration, shape, self.workers) for shape in sorted(dwell)}
+            memory = {
+                shape: proxy_memory(self.calibration, shape, self.workers, all_stats=self.all_stats)
+                for shape in sorted(dwell)
+            }
             values, weights = [each.value for each in memory.values()], [dwell[shape] for shape in memory]
             total = sum(weights)
             mean = Bounds(0, 0, 0)
             for shape, each in memory.items():
                 mean += each.times(*[dwell[shape] / total] * 3)
-            largest = max(memory.values(), key=lambda bound: bound.value)
+            most = max(memory.values(), key=lambda bound: bound.value)
             found[f"{kind}_memory_bytes"] = {
                 "mean": round(mean.value),
                 "p99": round(weighted_quantile(values, weights, 0.99) or 0),
-                "max": round(largest.value),
+                "max": round(most.value),
             }
             bounds[f"{kind}_memory_bytes.mean"] = [mean.low, mean.high]
-            bounds[f"{kind}_memory_bytes.max"] = [largest.low, largest.high]
+            bounds[f"{kind}_memory_bytes.max"] = [most.low, most.high]
             work: Counter[str] = Counter()
             for plan in machine.plans:
                 if groups[plan.group].gateway == gateway:
@@ -218,56 +215,27 @@ class Observed:
     # ---- who caused what
 
     def _churn(self, written: Iterable[int]) -> dict[str, Any]:
-        """By source: changes, and its share of proxy pushes, bytes and CPU, split evenly among a push's causes."""
+        """By source: changes, its share of proxy pushes, bytes and CPU, split evenly among a push's causes, and what is
+        its own alone, which would not have been without it."""
         changes = Counter(self.changes[number].source for number in written)
-        shares = self.caused_by(lambda number: (self.changes[number].source,))
+
+        def source_of(number: int) -> tuple[str]:
+            return (self.changes[number].source,)
+
+        shares, alone = self.attribution.caused_by(source_of), self.attribution.caused_alone(source_of)
         return {
             source: {
                 "changes": changes[source],
-                "proxy_pushes": round(share[0]),
-                "bytes_sent": round(share[1]),
-                "istiod_cpu_s": float(share[2] / SECOND),
+                **_costs(shares.get(source, NO_SHARE)),
+                "saves": _costs(alone.get(source, NO_SHARE)),
             }
             for source in sorted({*changes, *shares})
-            for share in [shares.get(source, NO_SHARE)]
         }
 
-    def caused_by(self, causes_of: Callable[[int], Sequence[_Key]]) -> dict[_Key, Share]:
-        """Proxy pushes, bytes and core ns by what caused them; `causes_of` a change by its number.
-
-        What several changes caused together is split evenly among them, and a change's part among its causes.
-        """
-        sums: dict[tuple[_Key, int], list[int]] = {}  # by cause and into how many parts the amounts are divided
-        for numbers, amounts in self.by_changes.items():
-            for number in numbers:
-                causes = causes_of(number)
-                for cause in causes:
-                    undivided = sums.setdefault((cause, len(numbers) * len(causes)), [0, 0, 0])
-                    for place, amount in enumerate(amounts):
-                        undivided[place] += amount
-        found: dict[_Key, Share] = {}
-        for (cause, parts), undivided in sums.items():
-            share = found.get(cause, NO_SHARE)
-            found[cause] = [so_far + Fraction(amount, parts) for so_far, amount in zip(share, undivided, strict=True)]
-        return found
-
     @cached_property
-    def by_changes(self) -> dict[tuple[int, ...], list[int]]:
-        """Proxy pushes, bytes and core ns by the changes that caused them together."""
-        found: dict[tuple[int, ...], list[int]] = {}
-        for plan, numbers in self.caused:
-            amounts = found.setdefault(numbers, [0, 0, 0])
-            amounts[0] += plan.taken if plan.planned.needed else 0
-            amounts[1] += sent_bytes(plan)
-            amounts[2] += plan.core_ns()
-        return found
-
-    @cached_property
-    def caused(self) -> list[tuple[Plan, tuple[int, ...]]]:
-        """The plans of pushes that were used while counting, with the changes that caused them."""
-        merged = Merged(self.machine.tally.pushes)
-        used = (plan for plan in self.machine.plans if plan.first != UNSET and (plan.taken or any(plan.sent)))
-        return [(plan, tuple(plan.planned.causes) or merged.changes(plan)) for plan in used]
+    def attribution(self) -> Attribution:
+        """Who caused what."""
+        return Attribution(self.machine)
 
     def _notes(self, summary: Mapping[str, Any]) -> list[str]:
         """What a reader of the figures should know."""
@@ -337,21 +305,20 @@ class Observed:
         return [*self._row(merged, sent_.plan, sent_.step, 1, sent_.sent, sent_.sent), proxy.id, *delays]
 
 
-class Merged:
-    """Which changes an interval of pushes contains."""
+def _costs(share: Share) -> dict[str, Any]:
+    return {
+        "proxy_pushes": round(share[0]),
+        "bytes_sent": round(share[1]),
+        "istiod_cpu_s": float(share[2] / SECOND),
+    }
 
-    def __init__(self, pushes: Sequence[PushRecord]) -> None:
-        self._of = {(push.replica, push.number): push.changes for push in pushes}
-        self._known: dict[tuple[int, int, int], tuple[int, ...]] = {}
 
-    def changes(self, plan: Plan) -> tuple[int, ...]:
-        """The changes of its pushes that were made while counting, in order."""
-        key = (plan.replica, plan.first, plan.last)
-        if key not in self._known:
-            numbers = range(max(0, plan.first), plan.last + 1) if plan.first != UNSET else range(0)
-            found = dict.fromkeys(c for number in numbers for c in self._of.get((plan.replica, number), ()))
-            self._known[key] = tuple(found)
-        return self._known[key]
+def amounts_of(machine: Machine) -> Counter[str]:
+    """istiod's work since counting began, by cost driver; of all replicas."""
+    amounts = Counter(machine.tally.amounts)
+    for plan in machine.plans:
+        amounts.update(plan.amounts())
+    return amounts
 
 
 def sent(plans: Iterable[Plan]) -> dict[str, Any]:
@@ -363,11 +330,6 @@ def sent(plans: Iterable[Plan]) -> dict[str, Any]:
             responses[response.xds] += times
             size += response.size_bytes * times
     return {"responses": responses, "bytes_sent": size}
-
-
-def sent_bytes(plan: Plan) -> int:
-    """Bytes sent by all uses of a plan."""
-    return sum(times * r.size_bytes for times, r in zip(plan.sent, plan.planned.responses, strict=True))
 
 
 def connect_summary(machine: Machine, now: int) -> dict[str, Any]:

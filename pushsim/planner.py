@@ -184,18 +184,20 @@ class Planned:
 class Shape:
     """What a proxy holds in some state: what its Envoy's memory, and istiod's for it, hang on.
 
-    clusters, endpoints, listeners, filter_chains, virtual_hosts: counts in Envoy; tls_clusters of the clusters have a
-    TLS context. names: resource names istiod remembers as watched. size_bytes: the full configuration.
+    clusters, endpoints, listeners, virtual_hosts: counts in Envoy; tls_clusters of the clusters have a TLS context,
+    assignments of them have endpoints. managers: HTTP connection managers, each with its route configuration.
+    filter_chains: those with a TLS context of a server. names: resource names istiod remembers as watched.
     """
 
     clusters: int = 0
     tls_clusters: int = 0
+    assignments: int = 0
     endpoints: int = 0
     listeners: int = 0
+    managers: int = 0
     filter_chains: int = 0
     virtual_hosts: int = 0
     names: int = 0
-    size_bytes: int = 0
 
 
 class Planner(Protocol):

@@ -180,6 +180,7 @@ def _run(
         settings.workers,
         settings.memory_limit_bytes,
         timeline.spent_before,
+        cost.keeps_all_stats(variant.mesh.mesh_config),
     )
     summary = observed.summary()
     summary["connect"] = timeline.connect

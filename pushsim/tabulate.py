@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pushsim.attribution import NO_SHARE, Share, sent_bytes
 from pushsim.control.cores import SECOND
 from pushsim.cost import envoy_memory
 from pushsim.mesh import Change
 from pushsim.metrics import Samples, exact_quantiles
-from pushsim.observed import NO_SHARE, Observed, Share, sent_bytes
+from pushsim.observed import Observed
 from pushsim.result import tidy
 from pushsim.tables import SCHEMAS, table_of
 
@@ -63,7 +64,7 @@ def _written(observed: Observed) -> list[int]:
 
 def _churn(observed: Observed) -> pa.Table:
     written = Counter(observed.changes[number].source for number in _written(observed))
-    shares = observed.caused_by(lambda number: (observed.changes[number].source,))
+    shares = observed.attribution.caused_by(lambda number: (observed.changes[number].source,))
     names = sorted({*written, *shares})
     return table_of(SCHEMAS["churn"], [[name, written[name], *_cost(shares.get(name, NO_SHARE))] for name in names])
 
@@ -71,7 +72,7 @@ def _churn(observed: Observed) -> pa.Table:
 def _services(observed: Observed) -> pa.Table:
     things = {number: touched(observed.changes[number].change) for number in observed.machine.written}
     written = Counter(thing for number in _written(observed) for thing in things[number])
-    shares = observed.caused_by(lambda number: things[number])
+    shares = observed.attribution.caused_by(lambda number: things[number])
     keys = sorted({*written, *shares}, key=lambda thing: (-shares.get(thing, NO_SHARE)[1], thing))
     return table_of(SCHEMAS["services"], [[*key, written[key], *_cost(shares.get(key, NO_SHARE))] for key in keys])
 
@@ -90,7 +91,7 @@ def _fan_out(observed: Observed) -> pa.Table:
         for number in observed.machine.written
     }
     sums: dict[tuple[tuple[int, ...], int], list[int]] = {}
-    for plan, numbers in observed.caused:
+    for plan, numbers in observed.attribution.caused:
         amounts = sums.setdefault((numbers, plan.group), [0, 0])
         amounts[0] += plan.taken if plan.planned.needed else 0
         amounts[1] += sent_bytes(plan)
@@ -126,7 +127,7 @@ def _proxies(observed: Observed) -> pa.Table:
     machine = observed.machine
     groups = machine.replicas[0].planner.groups
     pushes, responses, size = ([0] * len(groups) for _ in range(3))
-    for plan, _ in observed.caused:
+    for plan, _ in observed.attribution.caused:
         pushes[plan.group] += plan.taken if plan.planned.needed else 0
     for plan in machine.plans:
         responses[plan.group] += sum(plan.sent)

@@ -112,7 +112,7 @@ class FakePlanner:
 
     def shape(self, group: int, state: int) -> Shape:
         mine = len(self.imported(group))
-        return Shape(mine + 3, 0, 2 * mine, 4, 8, mine, 2 * mine, 2000 * mine)
+        return Shape(mine + 3, 0, mine, 2 * mine, 4, 2, 2, mine, 2 * mine)
 
     def inventory(self) -> Counts:
         return {"memory.services": self.services, "memory.endpoints": 2 * self.services}

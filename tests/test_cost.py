@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,18 +19,25 @@ from pushsim.cost import (
     envoy_memory,
     istiod_cpu,
     istiod_memory,
+    keeps_all_stats,
     load,
     parse,
+    proxy_memory,
     shipped,
 )
 from pushsim.errors import InputError
+from pushsim.manifests import parse_objects
+from pushsim.mesh import Change, Mesh
+from pushsim.plan import Istiod
 from pushsim.planner import Response, Shape, View
+from pushsim.planners.work import of_push
+from pushsim.releases import rules
 
 
 def test_every_coefficient_has_unit_source_and_error() -> None:
     for name, coefficient in DEFAULTS.items():
         assert coefficient.unit in {"us", "ns", "ms", "bytes", "1"}, name
-        assert coefficient.source.startswith(("[D]", "[E]")), name
+        assert coefficient.source.startswith(("[D]", "[E]", "[M]")), name
         assert 0 <= coefficient.error < 1, name
         low, high = coefficient.interval
         assert low <= coefficient.value <= high, name
@@ -48,9 +57,27 @@ def test_a_faster_core_takes_less() -> None:
     assert fast == pytest.approx(slow / 2, rel=1e-6)
 
 
-def test_sorting_makes_services_dearer_than_linear() -> None:
-    prices = Prices(shipped("1.24"))
-    assert prices.work_ns({"push.services": 10_000}) > 10 * prices.work_ns({"push.services": 1_000})
+def test_sorting_makes_services_dearer_than_linear_once() -> None:
+    def amount(count: int) -> int:
+        spaces = range(count // 100)
+        objects = [service(f"s{n}", f"ns-{space}") for space in spaces for n in range(100)]
+        mesh = Mesh({o.ref: o for o in parse_objects(objects)})
+        istiod = Istiod(mesh, rules("1.24"))
+        before = istiod.latest.context
+        handled = istiod.handle(Change(tuple(parse_objects([service("new", "ns-0")]))))
+        request = istiod.merge(handled)
+        assert request is not None
+        return of_push(before, istiod.push(request).context, request.keys)["push.services"]
+
+    assert amount(200) == int(201 * (1 + math.log2(201) / 10))
+    assert amount(400) > 2 * amount(200)
+    prices = Prices(shipped("1.24"))  # linear: the logarithm is in the amount
+    assert prices.work_ns({"push.services": 10_000}) == 10 * prices.work_ns({"push.services": 1_000})
+
+
+def service(name: str, namespace: str) -> dict[str, Any]:
+    spec = {"clusterIP": "10.0.0.9", "ports": [{"name": "http", "port": 80}]}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
 def test_marshalling_was_dearer_before_vtprotobuf() -> None:
@@ -94,16 +121,43 @@ def test_proxy_memory_grows_with_what_it_holds_and_with_workers() -> None:
     wide = envoy_memory(calibration, Shape(clusters=5000, endpoints=20_000, listeners=60), 16)
     assert small.low < small.value < small.high
     assert small.value < large.value < wide.value
-    assert large.value - small.value == pytest.approx(
-        1.2 * (4900 * (28e3 + 2 * 1.6e3) + 19_500 * 1.4e3 + 40 * 50e3), rel=1e-9
-    )
+    c = calibration
+    allocated = 4900 * (c["envoy.memory.cluster"] + 2 * c["envoy.memory.cluster_worker"])
+    allocated += 19_500 * c["envoy.memory.endpoint"]
+    allocated += 40 * (c["envoy.memory.listener"] + 2 * c["envoy.memory.listener_worker"])
+    decoded = c["envoy.memory.message"] * 1100 * 4900
+    assert large.value - small.value == pytest.approx(c["envoy.memory.allocator"] * allocated + decoded, rel=1e-9)
+
+
+def test_a_proxy_is_an_envoy_and_its_agent_and_dearer_with_all_statistics() -> None:
+    calibration, shape = shipped("1.24"), Shape(clusters=1000, listeners=10)
+    envoy, proxy = envoy_memory(calibration, shape, 2), proxy_memory(calibration, shape, 2)
+    assert proxy.value - envoy.value == pytest.approx(calibration["agent.memory"])
+    more = proxy_memory(calibration, shape, 2, all_stats=True).value - proxy.value
+    assert more == pytest.approx(1000 * calibration["envoy.memory.stats"] * calibration["envoy.memory.allocator"])
+
+
+@pytest.mark.parametrize(
+    ("matcher", "all_of_them"),
+    [
+        ({}, False),
+        ({"inclusionPrefixes": ["cluster.outbound"]}, True),
+        ({"inclusionPrefixes": ["cluster.xds-grpc"]}, False),
+        ({"inclusionSuffixes": ["upstream_rq_total"]}, True),
+        ({"inclusionRegexps": [".*"]}, True),
+        ({"inclusionRegexps": [".*outlier_detection.*"]}, False),
+    ],
+)
+def test_proxies_keep_the_statistics_that_the_mesh_config_asks_for(matcher: dict[str, Any], all_of_them: bool) -> None:
+    assert keeps_all_stats({"defaultConfig": {"proxyStatsMatcher": matcher}}) == all_of_them
 
 
 def test_istiod_memory_is_by_connection_and_service() -> None:
     calibration = shipped("1.24")
     one = istiod_memory(calibration, {"memory.services": 10}, 100, 1000, 0, 0)
     two = istiod_memory(calibration, {"memory.services": 10}, 200, 2000, 0, 0)
-    assert two.value - one.value == pytest.approx(100 * 1.3e6 + 1000 * 370)
+    grown = 100 * calibration["memory.connections"] + 1000 * calibration["memory.names"]
+    assert two.value - one.value == pytest.approx(grown)
     assert one.low < one.value < one.high
 
 
@@ -116,8 +170,13 @@ def test_a_calibration_file_keeps_what_it_does_not_hold(tmp_path: Path) -> None:
     calibration = load(path, "1.24")
     assert (calibration["cds.miss"], calibration.cpu_speed, calibration.name) == (20.5, 0.5, "mine.yaml")
     assert calibration.coefficients["cds.miss"].fitted
-    assert calibration["eds.miss"] == DEFAULTS["eds.miss"].value
+    assert calibration["eds.miss"] == shipped("1.24")["eds.miss"]
     assert parse(calibration.dump(), "1.24", "mine.yaml") == calibration
+
+
+def test_what_a_file_says_was_not_fitted_is_as_shipped() -> None:
+    entry = {"value": 99, "fitted": False}
+    assert parse({"coefficients": {"cds.miss": entry}}, "1.24")["cds.miss"] == shipped("1.24")["cds.miss"]
 
 
 def test_all_that_is_wrong_with_a_calibration_is_said_at_once() -> None:

@@ -13,8 +13,8 @@ ORDER = """
 errors units memo collecting workers hosts names figures mesh metrics problems thresholds intervals zones
 manifests files releases settings planner tables result topology policies scenario
 conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
-conversation pricing cost control simulation kernel planners observed tabulate runs publication
-cases recordings preview diff conformance randomcase ads stub istiod replay record doctor
+conversation pricing cost control simulation kernel planners attribution observed tabulate runs publication
+cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
 compare formats recommend sizing parity calibrate live sweeps plots reports webhook cluster cli
 """.split()  # noqa: SIM905
 
@@ -22,13 +22,13 @@ compare formats recommend sizing parity calibrate live sweeps plots reports webh
 HOMES = {
     "grpc": {"replay"},
     "xds": {"replay", "ads"},
-    "envoy": {"replay", "ads"},
+    "envoy": {"replay", "ads", "calibrate"},
     "envoy_data_plane": {"sizes"},
     "simpy": {"simulation"},
     "numba": {"kernel"},
     "matplotlib": {"plots"},
     "jinja2": {"reports"},
-    "aiohttp": {"stub", "webhook", "istiod"},
+    "aiohttp": {"stub", "webhook", "istiod", "calibrate"},
     "lightkube": {"cluster", "replay"},
     "distributed": {"sweeps"},
     "typer": {"cli"},

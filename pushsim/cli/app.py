@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from pushsim.cli.calibrate import calibrate
+from pushsim.cli.churn import churn
 from pushsim.cli.compare import compare
 from pushsim.cli.conform import conform
 from pushsim.cli.doctor import doctor
@@ -32,6 +34,8 @@ VERBS = (
     compare,
     sweep,
     report,
+    calibrate,
+    churn,
     conform,
     record,
     doctor,

@@ -6,7 +6,16 @@ prices         integer prices of istiod's work, for the machine
 amounts        memory and Envoy's CPU, and bounds from the coefficients' errors
 """
 
-from pushsim.cost.amounts import Bounds, envoy_cpu, envoy_memory, envoy_work, istiod_cpu, istiod_memory
+from pushsim.cost.amounts import (
+    Bounds,
+    envoy_cpu,
+    envoy_memory,
+    envoy_work,
+    istiod_cpu,
+    istiod_memory,
+    keeps_all_stats,
+    proxy_memory,
+)
 from pushsim.cost.calibration import Calibration, load, parse, shipped
 from pushsim.cost.coefficients import DEFAULTS, DRIVERS, Coefficient
 from pushsim.cost.prices import Price, Prices
@@ -24,7 +33,9 @@ __all__ = [
     "envoy_work",
     "istiod_cpu",
     "istiod_memory",
+    "keeps_all_stats",
     "load",
     "parse",
+    "proxy_memory",
     "shipped",
 ]

@@ -6,8 +6,9 @@ errors of the coefficients are not known to be independent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pushsim.cost.calibration import Calibration
 from pushsim.planner import Counts, Response, Shape
@@ -80,20 +81,66 @@ def istiod_memory(
     return total(calibration, amounts)
 
 
-def envoy_memory(calibration: Calibration, shape: Shape, workers: int) -> Bounds:
-    """Bytes of one Envoy's heap that holds `shape` with `workers` worker threads."""
-    return total(
-        calibration,
-        {
-            "envoy.memory.cluster": shape.clusters,
-            "envoy.memory.cluster_worker": shape.clusters * workers,
-            "envoy.memory.tls": shape.tls_clusters,
-            "envoy.memory.endpoint": shape.endpoints,
-            "envoy.memory.listener": shape.listeners,
-            "envoy.memory.chain": max(0, shape.filter_chains - shape.listeners),
-            "envoy.memory.host": shape.virtual_hosts,
-        },
-    ).times(*_factor(calibration, "envoy.memory.allocator")) + total(calibration, {"envoy.memory.base": 1})
+def held_by(shape: Shape, workers: int) -> dict[str, float]:
+    """What an Envoy of that shape allocates memory for, by coefficient."""
+    return {
+        "envoy.memory.cluster": shape.clusters,
+        "envoy.memory.cluster_worker": shape.clusters * workers,
+        "envoy.memory.tls": shape.tls_clusters,
+        "envoy.memory.assignment": shape.assignments,
+        "envoy.memory.endpoint": shape.endpoints,
+        "envoy.memory.listener": shape.listeners,
+        "envoy.memory.listener_worker": shape.listeners * workers,
+        "envoy.memory.manager": shape.managers,
+        "envoy.memory.chain": shape.filter_chains,
+        "envoy.memory.host": shape.virtual_hosts,
+    }
+
+
+def largest_response(shape: Shape) -> int:
+    """About how many bytes the largest response is that a proxy of that shape gets: its clusters, or its routes, …
+
+    Bytes of typical resources (reference §6.3); what many proxies hold is counted, not what each was sent.
+    """
+    return max(
+        1100 * shape.clusters,
+        50 * shape.assignments + 200 * shape.endpoints,
+        3000 * shape.listeners,
+        600 * shape.virtual_hosts,
+    )
+
+
+def envoy_memory(calibration: Calibration, shape: Shape, workers: int, *, all_stats: bool = False) -> Bounds:
+    """Bytes that an Envoy which holds `shape` with `workers` worker threads has for itself.
+
+    Pages of its binary, which the Envoys of a node share, are not among them; what it took to decode the largest
+    response, which the allocator keeps, is. all_stats: see `keeps_all_stats`.
+    """
+    amounts = held_by(shape, workers)
+    if all_stats:
+        amounts["envoy.memory.stats"] = shape.clusters
+    allocated = total(calibration, amounts).times(*_factor(calibration, "envoy.memory.allocator"))
+    return allocated + total(calibration, {"envoy.memory.base": 1, "envoy.memory.message": largest_response(shape)})
+
+
+def proxy_memory(calibration: Calibration, shape: Shape, workers: int, *, all_stats: bool = False) -> Bounds:
+    """Bytes of an istio-proxy container: its Envoy's and the agent's."""
+    envoy = envoy_memory(calibration, shape, workers, all_stats=all_stats)
+    return envoy + total(calibration, {"agent.memory": 1})
+
+
+#: A statistic of a cluster as Envoy names it, which an istio-proxy does not keep unless told to.
+_STATISTIC = "cluster.outbound|8080||reviews.default.svc.cluster.local.upstream_rq_total"
+
+
+def keeps_all_stats(mesh_config: Mapping[str, Any]) -> bool:
+    """Whether proxies keep the statistics of their clusters: `defaultConfig.proxyStatsMatcher` of a MeshConfig."""
+    matcher = (mesh_config.get("defaultConfig") or {}).get("proxyStatsMatcher") or {}
+    return (
+        any(_STATISTIC.startswith(prefix) for prefix in matcher.get("inclusionPrefixes") or ())
+        or any(_STATISTIC.endswith(suffix) for suffix in matcher.get("inclusionSuffixes") or ())
+        or any(re.fullmatch(regex, _STATISTIC) for regex in matcher.get("inclusionRegexps") or ())
+    )
 
 
 #: xDS type to the coefficient of one of its resources, where it is added or altered.

@@ -6,10 +6,13 @@ nearest release.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pushsim.cost.coefficients import BY_RELEASE, DEFAULTS, Coefficient
 from pushsim.errors import InputError, Problem
@@ -59,11 +62,41 @@ class Calibration:
 
 
 def shipped(release: str, cpu_speed: float = 1.0) -> Calibration:
-    """The shipped calibration of the nearest release: the newest that is not newer, else the oldest."""
-    entries = sorted(BY_RELEASE, key=_minor)
+    """The shipped calibration of the nearest release: the newest that is not newer, else the oldest.
+
+    What it does not hold as fitted is an estimate: the table's, as it stands for that very release.
+    """
+    coefficients = {**DEFAULTS, **BY_RELEASE[_nearest(release, BY_RELEASE)]}
+    files = _shipped_files()
+    if not files:
+        return Calibration(cpu_speed=cpu_speed, coefficients=coefficients)
+    data = _shipped(files[_nearest(release, files)])
+    for name, entry in data["coefficients"].items():
+        coefficients[name] = replace(
+            coefficients[name],
+            value=float(entry["value"]),
+            error=float(entry["error"]),
+            source=str(entry["source"]),
+        )
+    return Calibration("shipped", str(data["istio"]), cpu_speed, coefficients, data["machine"], data["fit"])
+
+
+@lru_cache(1)
+def _shipped_files() -> Mapping[str, Path]:
+    """The calibrations that are part of the package, by the release they were made on."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "calibrations").glob("*.yaml"))}
+
+
+@lru_cache
+def _shipped(path: Path) -> Mapping[str, Any]:
+    data: Mapping[str, Any] = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return data
+
+
+def _nearest(release: str, among: Iterable[str]) -> str:
+    entries = sorted(among, key=_minor)
     older = [entry for entry in entries if _minor(entry) <= _minor(release)]
-    chosen = older[-1] if older else entries[0]
-    return Calibration(cpu_speed=cpu_speed, coefficients={**DEFAULTS, **BY_RELEASE[chosen]})
+    return older[-1] if older else entries[0]
 
 
 def load(path: Path, release: str) -> Calibration:
@@ -103,12 +136,14 @@ def parse(data: Any, release: str, where: str = "calibration") -> Calibration:
             field_, message, remedy = problem
             problems.append(Problem(message, where, field_, remedy))
             continue
+        if not entry.get("fitted", True):
+            continue  # what was not fitted keeps the shipped value, also one that ships later
         coefficients[name] = replace(
             coefficients[name],
             value=float(entry["value"]),
             error=float(entry.get("error", coefficients[name].error)),
             source=str(entry.get("source", where)),
-            fitted=bool(entry.get("fitted", True)),
+            fitted=True,
         )
     if problems:
         raise InputError(problems)

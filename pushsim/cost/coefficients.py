@@ -98,7 +98,8 @@ send.marshalled | 1 | 0.6 | byte marshalled (not from the cache) | [E] half of 3
 """
 
 _ISTIOD_MEMORY = """
-memory.base | 225e6 | 0.33 | istiod | [E] 150-300 MB
+memory.runtime | 85e6 | 0.3 | istiod, beside its heap: code, stacks | [E]
+memory.base | 40e6 | 0.7 | istiod: its heap with nothing in it | [E] 150-300 MB in all
 memory.services | 15e3 | 0.35 | service | [E] 10-20 kB
 memory.endpoints | 1e3 | 0.5 | endpoint | [E]
 memory.configs | 15e3 | 0.35 | config | [E] 10-20 kB
@@ -109,18 +110,24 @@ memory.cache | 1 | 0.3 | byte cached | [E]
 """
 
 _ENVOY_MEMORY = """
-envoy.memory.base | 45e6 | 0.12 | proxy | [D] istio#28652: 40-50 MB
+envoy.memory.base | 15e6 | 0.2 | proxy: an Envoy with nothing to serve, without the pages of its binary | [E]
 envoy.memory.cluster | 28e3 | 0.43 | cluster | [D] Envoy stats_integration_test: 16 kB (no stats) to 40.6 kB (all stats)
-envoy.memory.cluster_worker | 1.6e3 | 0.16 | cluster and worker | [D] envoy#4196: 1.35-1.85 kB
-envoy.memory.tls | 21e3 | 0.5 | TLS context of a cluster | [D] envoy#18376: 100 kB a TLS cluster with 32 workers
-envoy.memory.endpoint | 1.4e3 | 0.3 | endpoint | [D] Envoy stats_integration_test: 1.38 kB
-envoy.memory.listener | 50e3 | 0.2 | listener | [D] envoy#4196 18-63 kB; [E] 40-60 kB
-envoy.memory.chain | 15e3 | 0.5 | filter chain beyond a listener's first | [E]
-envoy.memory.host | 1e3 | 0.5 | virtual host | [E]
+envoy.memory.cluster_worker | 1.6e3 | 0.5 | cluster and worker | [D] envoy#4196: 1.35-1.85 kB
+envoy.memory.tls | 21e3 | 0.9 | client TLS context of a cluster | [D] envoy#18376: 100 kB a TLS cluster with 32 workers
+envoy.memory.stats | 24e3 | 0.5 | cluster whose statistics are kept | [D] Envoy stats_integration_test: 16 to 40.6 kB
+envoy.memory.assignment | 2e3 | 0.9 | load assignment with endpoints | [E]
+envoy.memory.endpoint | 1.4e3 | 0.9 | endpoint | [D] Envoy stats_integration_test: 1.38 kB, without metadata
+envoy.memory.listener | 18e3 | 0.5 | listener | [D] envoy#4196: 18 kB (TCP)
+envoy.memory.listener_worker | 2e3 | 0.9 | listener and worker | [E]
+envoy.memory.manager | 45e3 | 0.5 | HTTP connection manager with its route | [D] envoy#4196: 63 kB (HTTP listener)
+envoy.memory.chain | 21e3 | 0.9 | filter chain with a server's TLS context | [E]
+envoy.memory.message | 10 | 0.5 | byte of the largest response: what decoding it took | [E]
+envoy.memory.host | 1e3 | 0.9 | virtual host | [E]
+agent.memory | 33e6 | 0.5 | proxy: the agent beside Envoy | [D] istio#38000: 50 MB; istio#28652: 40-50 MB with Envoy
 """
 
 _ENVOY_CPU = """
-envoy.cpu.cluster | 600 | 0.5 | cluster added or altered | [D] istio#51160: 0.6 ms
+envoy.cpu.cluster | 600 | 0.5 | cluster with TLS added or altered | [D] istio#51160: 0.6 ms
 envoy.cpu.assignment | 20 | 0.7 | load assignment | [E]
 envoy.cpu.listener | 1000 | 0.7 | listener | [E]
 envoy.cpu.route | 50 | 0.7 | route configuration | [E]
@@ -144,7 +151,7 @@ DEFAULTS: Mapping[str, Coefficient] = {
         "factor",
         "1",
         "gc | 1.2 | 0.04 | istiod CPU, with garbage collection | [E] 1.15-1.25; [D] istio#18826: 14 % of CPU\n"
-        "envoy.memory.allocator | 1.2 | 0.08 | Envoy memory, with fragmentation | [E] 1.1-1.3",
+        "envoy.memory.allocator | 1.1 | 0.1 | Envoy memory, with what the allocator keeps | [E] 1.0-1.2",
     ),
 }
 

@@ -7,7 +7,6 @@ least 1 ns. Nothing after that is a float.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -67,14 +66,8 @@ class Prices:
         self.latency_ns = round(calibration["client.latency"] * 1e6)
 
     def total_ps(self, counts: Counts) -> int:
-        """Σ amount · price; push.services carries the n·log n of the registry's sort."""
-        total = 0
-        for name, amount in counts.items():
-            price = self.ps[name]
-            if name == "push.services" and amount > 0:
-                price = round(price * (1 + math.log2(amount) / 10))
-            total += amount * price
-        return total
+        """Σ amount · price."""
+        return sum(amount * self.ps[name] for name, amount in counts.items())
 
     def work_ns(self, counts: Counts) -> int:
         """Work of some amounts, in ns of a core."""

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from pushsim import planner as ask
 from pushsim.blocks import Block
@@ -102,38 +103,65 @@ def _of_routes(block: Block) -> Counter[str]:
 
 
 def shape_of(state: ProxyState, inbound: int) -> ask.Shape:
-    """What a proxy in this state holds, with so many inbound ports."""
+    """What a proxy in this state holds, with so many inbound ports.
+
+    A sidecar's virtualInbound has, for each inbound port and once for all others, an HTTP connection manager with and
+    one without TLS; a gateway's server has one connection manager, taken to have TLS.
+    """
     scope = state.scope
-    clusters, endpoints, hosts = scope.family.memo.once(lambda: _held(scope), "shape", of=scope.content)
-    listeners = max(2, len(state.listening.by_listener))
+    held = scope.family.memo.once(lambda: _held(scope), "shape", of=scope.content)
+    sidecar = state.proxy.type == "sidecar"
+    listeners = max(2 if sidecar else 0, len(state.listening.by_listener))
+    resolved = len(state.clusters)
+    routes = len(state.routes)
+    managers = sum(1 for names in state.listening.by_listener.values() if names) if sidecar else routes
     return ask.Shape(
-        clusters=clusters + inbound + (3 if state.proxy.type == "sidecar" else 1),
-        tls_clusters=clusters,
-        endpoints=endpoints,
+        clusters=resolved + held.other + inbound + (3 if sidecar else 1),
+        tls_clusters=resolved,
+        assignments=min(resolved, held.assignments),
+        endpoints=held.endpoints,
         listeners=listeners,
-        filter_chains=listeners + 2 * inbound,
-        virtual_hosts=hosts,
-        names=clusters + len(state.clusters) + listeners + len(state.routes),
+        managers=managers + (2 * (inbound + 1) if sidecar else 0),
+        filter_chains=inbound + 1 if sidecar else routes,
+        virtual_hosts=held.hosts,
+        names=resolved + held.other + resolved + listeners + routes,
     )
 
 
-def _held(scope: Scope) -> tuple[int, int, int]:
-    """Outbound clusters, endpoints and virtual hosts of a scope."""
+class _Held(NamedTuple):
+    """Of services: clusters that are not fed by EDS, load assignments with endpoints, endpoints, virtual hosts."""
+
+    other: int = 0
+    assignments: int = 0
+    endpoints: int = 0
+    hosts: int = 0
+
+    def plus(self, more: _Held) -> _Held:
+        return _Held(*(a + b for a, b in zip(self, more, strict=True)))
+
+
+def _held(scope: Scope) -> _Held:
+    """What the services of a scope come to."""
     context, memo = scope.context, scope.family.memo
     *shared, own = scope.blocks
-
-    def remembered(block: tuple[Service, ...]) -> tuple[int, int, int]:
-        return memo.once(lambda: _held_of(block, context), "shape", of=(block,))
-
-    columns = zip(_held_of(own, context), *map(remembered, shared), strict=True)
-    clusters, endpoints, hosts = map(sum, columns)
-    return clusters, endpoints, hosts
+    total = _held_of(own, context)
+    for block in shared:
+        total = total.plus(memo.once(partial(_held_of, block, context), "shape", of=(block,)))
+    return total
 
 
-def _held_of(services: Sequence[Service], context: PushContext) -> tuple[int, int, int]:
-    clusters = sum(len(service.ports) for service in services if service.resolution != "ALIAS")
-    endpoints = sum(len(context.instances_of(service)) for service in services)
-    return clusters, endpoints, sum(port.http for service in services for port in service.ports)
+def _held_of(services: Sequence[Service], context: PushContext) -> _Held:
+    total = _Held()
+    for service in services:
+        if service.resolution == "ALIAS":
+            continue
+        ports, hosts = len(service.ports), sum(port.http or port.auto for port in service.ports)
+        found = len(context.instances_of(service))
+        if service.resolution == "EDS":
+            total = total.plus(_Held(0, ports if found else 0, found, hosts))
+        else:
+            total = total.plus(_Held(ports, 0, found if service.resolution.startswith("DNS") else 0, hosts))
+    return total
 
 
 def inventory_of(registry: Registry) -> ask.Counts:

@@ -1,0 +1,1 @@
+"""Measures what work costs, on real processes: an istiod driven by our stub and clients, an Envoy fed by us."""

@@ -1,0 +1,304 @@
+"""What a real istiod's CPU time and heap hang on: designed small meshes, driven by our stub and clients.
+
+A probe is a scenario that makes much of few kinds of work: many connections, many services, many endpoints, scopes,
+gateways. It is run twice: on the real istiod, whose CPU time is read around each part (the connecting, then each kind
+of change, one change after another); and simulated, for the amounts of work in each part. CPU time, not wall clock:
+a busy machine makes it somewhat dearer (caches, shared cores), but not by the time it waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pushsim import istiod, stub
+from pushsim.control import Machine, knobs
+from pushsim.cost import Prices, shipped
+from pushsim.metrics import read_openmetrics
+from pushsim.observed import amounts_of
+from pushsim.planners import planners
+from pushsim.releases import rules
+from pushsim.replay.fleet import Fleet, Recorder
+from pushsim.replay.quiet import quiet, still_for_s
+from pushsim.scenario import Scenario
+from pushsim.settings import Timed, Variant
+from pushsim.simulation import Simulation
+from pushsim.units import SECOND_NS
+
+Progress = Callable[[str], None]
+
+#: Simulated time between two changes: every change is a push of its own, as on the real istiod.
+_APART_NS = 2 * SECOND_NS
+#: Nothing has moved for that long: what a change caused is over (two debounces, and what a busy machine adds).
+_STILL_S = 0.35
+_CONNECT = "connect"
+#: All proxies connect at once.
+_UNLIMITED = {"PILOT_MAX_REQUESTS_PER_SECOND": "100000", "PILOT_PUSH_THROTTLE": "100"}
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """istiod's memory, in bytes.
+
+    live: what a forced collection leaves; goal: the heap at which the collector next runs, the highest seen; resident:
+    of the process, the highest seen; beside: what of that is not heap (code, stacks, the runtime's own).
+    """
+
+    live: int
+    goal: int
+    resident: int
+    beside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a probe: CPU time of the real istiod in seconds, and the amounts of work simulated for it."""
+
+    probe: str
+    name: str
+    cpu_s: float
+    amounts: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe's parts, and its heap: with nobody connected, and with all.
+
+    held: amounts of memory of both by coefficient; flight: the most bytes of responses in the making, simulated.
+    """
+
+    probe: str
+    parts: tuple[Part, ...]
+    alone: Heap
+    full: Heap
+    held_alone: Mapping[str, float]
+    held_full: Mapping[str, float]
+    flight: float
+
+
+def _scenario(question: str, apps: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    generate = {"namespaces": more.pop("namespaces", 4), "apps": apps, **more.pop("generate", {})}
+    return {
+        "mesh": {"generate": generate},
+        "istiod": {"profile": "bare", "cpus": 2, "env": _UNLIMITED},
+        "duration": "10s",
+        "churn": more.pop("churn"),
+        "variants": {question: more.pop("policy", [])},
+    }
+
+
+def _at(count: int) -> list[str]:
+    return [f"{place + 1}s" for place in range(count)]
+
+
+def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and scenarios. size: scales services and proxies, for a slow machine or a quick look."""
+
+    def n(count: int) -> int:
+        return max(2, round(count * size))
+
+    client = {"name": "client", "namespaces": ["ns-000"], "per_namespace": 1, "ports": {"http": 8080}}
+    few = {**client, "pods": n(10)}
+    quiet_app = {"name": "app", "sidecar": False}
+    ready: dict[str, Any] = {"source": "crash-loop", "at": _at(4), "down": "1s", "select": {"names": ["app*"]}}
+    new: dict[str, Any] = {"source": "services", "at": _at(6), "sidecar": False, "pods": 2, "namespaces": ["ns-001"]}
+    routes: dict[str, Any] = {"source": "config-push", "at": _at(4), "select": {"names": ["app*"]}, "name": "routes"}
+    rules = {**routes, "kind": "DestinationRule", "name": "rules"}
+    churn: list[dict[str, Any]] = [ready, new, routes, rules]
+
+    def app(ports: dict[str, int], total: int, pods: int = 2, **more: Any) -> dict[str, Any]:
+        return {**quiet_app, "ports": ports, "total": n(total), "pods": pods, **more}
+
+    crowd = {**client, "pods": n(250)}
+    yield "many proxies, few services", _scenario("many", [crowd, app({"http": 80}, 5)], churn=churn)
+    yield "few proxies, many services", _scenario("services", [few, app({"http": 80}, 1500, 1)], churn=churn)
+    yield "TCP services", _scenario("tcp", [few, app({"tcp": 5432}, 500)], churn=churn)
+    yield "sniffed services", _scenario("sniffed", [few, app({"web": 8080}, 300)], churn=churn)
+    ports = {f"http-{p}": 9000 + p for p in range(8)}
+    yield "services on many ports", _scenario("ports", [few, app(ports, 120)], churn=churn)
+    yield "many endpoints", _scenario("endpoints", [few, app({"http": 80}, 30, n(100))], churn=churn)
+    many = [{"name": "app", "total": n(600), "ports": {"http": 80}, "pods": 1, "sidecar": False}]
+    scoped = [{**client, "namespaces": [], "pods": 2}, *many]
+    scoped_churn = [{**each, "at": _at(3)} for each in churn]
+    yield (
+        "a Sidecar per namespace",
+        _scenario("scoped", scoped, namespaces=n(60), churn=scoped_churn, policy=["namespace"]),
+    )
+    yield (
+        "one root Sidecar",
+        _scenario("root", scoped, namespaces=n(60), churn=scoped_churn, policy=[{"root-sidecar": {"hosts": ["./*"]}}]),
+    )
+    spread = [{**client, "namespaces": []}, app({"http": 80}, 400, 1)]
+    yield (
+        "a proxy in each of many namespaces",
+        _scenario("spread", spread, namespaces=n(40), churn=scoped_churn),
+    )
+    yield (
+        "gateways",
+        _scenario(
+            "gateways",
+            [app({"http": 80}, 300)],
+            generate={"gateways": {"count": n(10), "virtual_services": "all"}},
+            churn=[ready, new, routes],
+        ),
+    )
+
+
+def groups(variant: Variant) -> dict[str, tuple[Timed, ...]]:
+    """A variant's changes by the source that causes them, evenly spaced."""
+    found: dict[str, list[Timed]] = {}
+    for timed in variant.changes:
+        of_source = found.setdefault(timed.source, [])
+        of_source.append(replace(timed, at_ns=_APART_NS * (1 + len(of_source))))
+    return {source: tuple(changes) for source, changes in found.items()}
+
+
+def simulated(variant: Variant, changes: Sequence[Timed]) -> tuple[Counter[str], Counter[str], Machine]:
+    """Amounts of work of the connecting, and of these changes, by cost driver; and the machine at the end."""
+    settings = variant.settings
+    machine = Machine(
+        planners(replace(variant, changes=tuple(changes))),
+        [timed.change for timed in changes],
+        cpus=settings.cpus,
+        knobs=knobs(settings.release, settings.cpus, {**istiod.ENVIRONMENT, **settings.env}),
+        prices=Prices(shipped(settings.release)),
+        clients=replace(settings.clients, reconnect_ns=None),
+        seed=1,
+        detail=False,
+    )
+    connecting: Counter[str] = Counter()
+    Simulation(
+        machine,
+        changes,
+        warmup_ns=0,
+        duration_ns=_APART_NS * (len(changes) + 2),
+        settled=lambda now: connecting.update(amounts_of(machine)) or {},
+    ).run()
+    return connecting, amounts_of(machine), machine
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """CPU time of a process: from the scheduler, to the nanosecond, where there is one (psutil's ticks are 10 ms)."""
+    try:
+        threads = Path(f"/proc/{process.pid}/task").glob("*/schedstat")
+        return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+    except (OSError, ValueError, IndexError):
+        times = process.cpu_times()
+        return float(times.user + times.system)
+
+
+class _Watched:
+    """A running istiod with its clients: waits until all is over, and reads its CPU time."""
+
+    def __init__(self, server: istiod.Istiod, cluster: stub.Cluster) -> None:
+        self.server, self.cluster = server, cluster
+        self.fleet: Fleet | None = None
+        self._process = psutil.Process(server.pid)
+        self.idle_share = 0.0
+
+    def cpu_s(self) -> float:
+        return cpu_seconds(self._process)
+
+    async def over(self) -> None:
+        """Until events are on the wire, and for a while neither a response came nor istiod worked."""
+        since, last = time.monotonic(), (-1, -1.0)
+        while True:
+            await asyncio.sleep(0.05)
+            if not self.server.alive:
+                raise self.server.problem("it died")
+            if self.fleet is not None:
+                await self.fleet.look()
+            received, spent = self.fleet.received if self.fleet else 0, self.cpu_s()
+            waiting = not self.cluster.delivered() or (self.fleet is not None and not self.fleet.synced)
+            if waiting or received != last[0] or spent - last[1] > 0.02:
+                since, last = time.monotonic(), (received, spent)
+            elif time.monotonic() - since > _STILL_S:
+                return
+
+    async def measured(self, work: Callable[[], Any]) -> float:
+        """CPU seconds that something costs, without what istiod burns anyway."""
+        before, begun = self.cpu_s(), time.monotonic()
+        await work()
+        await self.over()
+        return max(0.0, self.cpu_s() - before - self.idle_share * (time.monotonic() - begun))
+
+    async def measure_idle(self, seconds: float = 2.0) -> None:
+        """What it burns at rest, as a share of a core."""
+        before = self.cpu_s()
+        await asyncio.sleep(seconds)
+        self.idle_share = (self.cpu_s() - before) / seconds
+
+    async def goal(self) -> int:
+        """The heap at which the collector next runs."""
+        return round(read_openmetrics(await self.server.metrics_text()).total("go_memstats_next_gc_bytes"))
+
+    async def heap(self, goal: int = 0) -> Heap:
+        """Its memory now, after a collection; `goal` is the highest seen before."""
+        for _ in range(2):  # what is pooled lives through one collection
+            await self.server.collect_garbage()
+        scrape = read_openmetrics(await self.server.metrics_text())
+        resident = self._process.memory_info().rss
+        held = scrape.total("go_memstats_heap_sys_bytes") - scrape.total("go_memstats_heap_released_bytes")
+        next_goal = round(scrape.total("go_memstats_next_gc_bytes"))
+        live = round(scrape.total("go_memstats_heap_alloc_bytes"))
+        return Heap(live, max(goal, next_goal), resident, round(resident - held))
+
+
+async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, progress: Progress) -> Probed:
+    """Run one probe on a real istiod, and simulate it. Raises EnvironmentProblem."""
+    scenario = Scenario(data, Path()).replaced({"istiod.release": release})
+    variant = scenario.variant(scenario.variant_names[0])
+    by_source = groups(variant)
+    cluster = stub.Cluster.of(variant.mesh)
+    settings = istiod.Settings(binary, variant.mesh.mesh_config, variant.mesh.env)
+    spent: dict[str, float] = {}
+    async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
+        watched = _Watched(server, cluster)
+        await quiet(server, cluster, None, still_for_s({}))
+        await watched.over()
+        await watched.measure_idle()
+        alone = await watched.heap()
+        progress(f"{name}: {len(variant.mesh.proxies)} proxies connect")
+
+        mode = variant.settings.mode or rules(release).agent_mode
+        async with Recorder.connect(server, variant.mesh.proxies, mode) as recorder:
+
+            async def connect() -> None:
+                watched.fleet = recorder.fleet
+
+            spent[_CONNECT] = await watched.measured(connect)
+            goal = await watched.goal()
+            for source, changes in by_source.items():
+                progress(f"{name}: {len(changes)} changes of {source}")
+
+                async def write(changes: Sequence[Timed] = changes) -> None:
+                    for timed in changes:
+                        cluster.write(timed.change)
+                        await asyncio.sleep(0.1)
+                        await watched.over()
+
+                spent[source] = await watched.measured(write)
+                goal = max(goal, await watched.goal())
+                recorder.take()
+            full = await watched.heap(goal)
+    parts: list[Part] = []
+    flight = cached = 0
+    for source, changes in by_source.items():
+        connecting, work, machine = simulated(variant, changes)
+        if not parts:
+            parts.append(Part(name, _CONNECT, spent[_CONNECT], dict(connecting)))
+        parts.append(Part(name, source, spent[source], dict(work)))
+        flight = max(flight, machine.tally.flight[0].highest)
+        cached = max(cached, machine.tally.cache[0].highest)
+    planner = machine.replicas[0].planner
+    names = sum(planner.shape(machine.group_of[c], machine.state[c]).names for c in range(machine.total))
+    stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
+    connected = {"memory.connections": len(variant.mesh.proxies), "memory.names": names, "memory.cache": cached}
+    return Probed(name, tuple(parts), alone, full, stored, {**stored, **connected}, flight)

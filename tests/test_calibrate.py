@@ -1,0 +1,418 @@
+"""Calibrating: istiod's counters read and translated, dumps read, an Envoy fed, and what comes of measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import os
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pushsim.calibrate import controlplane, dumps, fitting, monitored, proxies
+from pushsim.calibrate import resources as make
+from pushsim.calibrate.churning import churn_of
+from pushsim.calibrate.counters import Window, read
+from pushsim.cli.app import app
+from pushsim.cost import DEFAULTS, load, shipped
+from pushsim.errors import EnvironmentProblem, InputError
+from pushsim.mesh import Proxy
+from pushsim.metrics import read_openmetrics
+from pushsim.replay.feeding import Feed, serve
+from pushsim.replay.fleet import Fleet, Target
+from pushsim.scenario import Scenario
+
+PAGE = Path(__file__).parent / "data" / "metrics-1.24.txt"
+ENVOY = os.environ.get("PUSHSIM_ENVOY")
+
+
+# ---- counters
+
+
+def test_a_page_covers_istiods_life_so_far() -> None:
+    window = read([str(PAGE)])
+    assert window.since_start
+    assert 1 < window.seconds < 600
+    assert window.scrape.total("pilot_k8s_reg_events", type="Services", event="update") == 25
+    assert window.rate("pilot_inbound_updates", type="svcdelete") == pytest.approx(3 / window.seconds)
+
+
+def page(path: Path, **changed: float) -> str:
+    """The page with some values added to; keys are `name__type__event`."""
+    lines = []
+    for line in PAGE.read_text().splitlines():
+        for key, more in changed.items():
+            parts = key.split("__")
+            name = line.partition("{")[0].partition(" ")[0]
+            if name == parts[0] and all(f'"{part}"' in line for part in parts[1:]):
+                head, _, value = line.rpartition(" ")
+                line = f"{head} {float(value) + more}"
+        lines.append(line)
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_two_pages_count_what_lies_between_them(tmp_path: Path) -> None:
+    later = page(tmp_path / "later", pilot_k8s_reg_events__Services__update=40, go_memstats_last_gc_time_seconds=100)
+    window = read([str(PAGE), later])
+    assert not window.since_start
+    assert window.seconds == pytest.approx(100)
+    assert window.rate("pilot_k8s_reg_events", type="Services", event="update") == pytest.approx(0.4)
+    assert window.rate("pilot_inbound_updates") == 0
+    assert window.scrape.total("pilot_services") == 11
+
+
+def test_pages_of_two_processes_are_no_window(tmp_path: Path) -> None:
+    later = page(tmp_path / "later", process_start_time_seconds=50)
+    with pytest.raises(InputError, match="restarted"):
+        read([str(PAGE), later])
+
+
+@pytest.mark.parametrize("text", ["", "hello world\n", "# TYPE x counter\nx 1\n"])
+def test_what_is_no_page_of_an_istiod_is_said_so(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "page"
+    path.write_text(text)
+    with pytest.raises(InputError, match="metrics"):
+        read([str(path)])
+
+
+class Prometheus(http.server.BaseHTTPRequestHandler):
+    """Answers queries for the increase of Service updates, and says nothing of the rest."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        query = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query).get("query", [""])[0]
+        self.asked.append(query)
+        result = []
+        if "pilot_k8s_reg_events" in query:
+            result = [{"metric": {"type": "Services", "event": "update"}, "value": [1, "72"]}]
+        if "pilot_services" in query:
+            result = [{"metric": {}, "value": [1, "20"]}]
+        body = json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Prometheus.asked = []
+    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Prometheus)
+    thread = threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+def test_a_prometheus_server_is_asked_for_increases(server: str) -> None:
+    window = read([server], 3600)
+    assert window.rate("pilot_k8s_reg_events", type="Services", event="update") == pytest.approx(0.02)
+    assert any("increase(pilot_k8s_reg_events[3600s])" in query for query in Prometheus.asked)
+    churn = churn_of(window)
+    assert churn.sources == ({"source": "hpa-annotation", "period": "50s", "share": 0.05},)
+
+
+def test_a_server_that_is_not_there_is_the_environments_problem() -> None:
+    with pytest.raises(EnvironmentProblem, match="can't read"):
+        read(["http://127.0.0.1:9"])
+
+
+# ---- churn
+
+
+def test_counters_become_sources_that_make_istiod_count_so(tmp_path: Path) -> None:
+    """The sources' own changes, counted as istiod counts, come to the rates they were made from."""
+    window = read([str(PAGE), page(
+        tmp_path / "later",
+        go_memstats_last_gc_time_seconds=600,
+        pilot_k8s_reg_events__Services__add=60,
+        pilot_k8s_reg_events__Services__delete=60,
+        pilot_k8s_reg_events__Services__update=300,
+        pilot_k8s_reg_events__Pods__add=90,
+        pilot_k8s_reg_events__EndpointSlice__update=150,
+        pilot_k8s_cfg_events__VirtualService__update=30,
+        pilot_k8s_cfg_events__Gateway__add=2,
+    )])  # fmt: skip
+    churn = churn_of(window)
+    rates = {(each["source"], each.get("kind", "")): each.get("rate") for each in churn.sources}
+    assert rates["services", ""] == "6/m"
+    assert rates["scale", ""] == "3/m"
+    assert rates["crash-loop", ""] == "3/m"
+    assert rates["config-push", "VirtualService"] == "3/m"
+    assert ("config-push", "DestinationRule") not in rates
+    assert any("Gateway" in note for note in churn.notes)
+    generate = {"namespaces": 2, "apps": [{"name": "app", "per_namespace": 5, "sidecar": False, "pods": 2}]}
+    section = yaml.safe_load(churn.section())["churn"]
+    scenario = Scenario({"mesh": {"generate": generate}, "duration": "10m", "churn": section}, Path())
+    noise = [t for t in scenario.variant("as-is").changes if t.source == "hpa-annotation"]
+    assert len(noise) == pytest.approx(300, rel=0.25)
+
+
+def test_a_page_since_the_start_does_not_take_what_was_listed_for_churn() -> None:
+    churn = churn_of(read([str(PAGE)]))
+    (services,) = [each for each in churn.sources if each["source"] == "services"]
+    window = read([str(PAGE)])
+    deleted = window.rate("pilot_k8s_reg_events", type="Services", event="delete")
+    number, _, unit = services["rate"].partition("/")
+    per = {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    assert float(number) / per == pytest.approx(deleted, rel=0.01)
+    assert any("lists at its start" in note for note in churn.notes)
+
+
+def test_churn_prints_a_section_or_json() -> None:
+    told = CliRunner().invoke(app, ["churn", "--prometheus", str(PAGE)])
+    assert told.exit_code == 0
+    assert "source: services" in told.stdout
+    assert yaml.safe_load(told.stdout)["churn"]
+    told = CliRunner().invoke(app, ["churn", "--prometheus", str(PAGE), "--json"])
+    assert json.loads(told.stdout)["churn"][0]["source"] == "services"
+
+
+def test_churn_of_a_scenario_says_what_each_source_costs_and_saves(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(
+        "# What is it?\nmesh: {generate: {namespaces: 2, apps: [{name: app, per_namespace: 2}]}}\n"
+        "churn: [{source: services, at: [1s], sidecar: false}, {source: crash-loop, at: [8s], down: 1s}]\n"
+        "duration: 12s\nwarmup: 0s\n"
+    )
+    told = CliRunner().invoke(app, ["churn", str(path), "--json"])
+    assert told.exit_code == 0, told.stdout
+    rows = {row["source"]: row for row in json.loads(told.stdout)["sources"]}
+    assert rows["services"]["caused"]["proxy_pushes"] == rows["services"]["saved"]["proxy_pushes"] == 4
+    assert rows["crash-loop"]["saved"]["bytes_sent"] > 0
+
+
+# ---- metrics to coefficients
+
+
+def test_metrics_tell_few_coefficients_coarsely() -> None:
+    found = monitored.from_window(read([str(PAGE)]), "1.24")
+    assert {"push.services", "cds.miss", "eds.endpoints", "lds.http", "rds.hosts"} <= set(found.coefficients)
+    assert all(c.fitted and c.error >= 0.3 for c in found.coefficients.values())
+    scale = found.coefficients["lds.http"].value / shipped("1.24")["lds.http"]
+    entry = next(entry for name, entry in found.fit.items() if "lds" in name)
+    assert scale == pytest.approx(entry["measured"] / entry["predicted"])
+    whole = fitting.calibration("1.24", found)
+    assert not whole.coefficients["scope.derived"].fitted
+
+
+def test_metrics_without_pushes_tell_nothing() -> None:
+    empty = Window(read_openmetrics("# TYPE pilot_services gauge\npilot_services 3\n"), 60, True, "page")
+    with pytest.raises(InputError, match="neither times nor sizes"):
+        monitored.from_window(empty, "1.24")
+
+
+# ---- istiod
+
+
+def test_probes_are_scenarios_whose_parts_have_work() -> None:
+    for name, data in controlplane.probes(0.02):
+        scenario = Scenario(data, Path())
+        variant = scenario.variant(scenario.variant_names[0])
+        groups = controlplane.groups(variant)
+        assert len(groups) >= 3, name
+        for changes in groups.values():
+            connecting, work, machine = controlplane.simulated(variant, changes)
+            assert connecting["stream.opened"] == len(variant.mesh.proxies), name
+            assert work["handler.events"] >= len(changes), name
+            assert machine.settled
+
+
+def test_an_istiods_coefficients_come_back_from_the_work_they_make() -> None:
+    """Parts of the probes with CPU times made from known coefficients: the fit finds what makes most of the time."""
+    known = shipped("1.24")
+    true = {name: 3 * c.value if name.startswith(("lds", "cds")) else c.value for name, c in known.coefficients.items()}
+    scale = {"us": 1e-6, "ns": 1e-9}
+    probed = []
+    for name, data in controlplane.probes(0.1):
+        scenario = Scenario(data, Path())
+        variant = scenario.variant(scenario.variant_names[0])
+        parts = []
+        for source, changes in controlplane.groups(variant).items():
+            connecting, work, _ = controlplane.simulated(variant, changes)
+            for part, amounts in (("connect", connecting), (source, work)):
+                seconds = sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items()) * known["gc"]
+                parts.append(controlplane.Part(name, part, 50 * seconds, {d: 50 * n for d, n in amounts.items()}))
+        heap = controlplane.Heap(10_000_000, 30_000_000, 100_000_000, 80_000_000)
+        probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, 1e6))
+    found = fitting.of_istiod(probed, "1.24.6")
+    assert found.coefficients["lds.http"].value == pytest.approx(true["lds.http"], rel=0.15)
+    assert found.coefficients["cds.miss"].value == pytest.approx(true["cds.miss"], rel=0.25)
+    held = [entry for name, entry in found.fit.items() if name.startswith("held out")]
+    assert len(held) == 10
+
+
+# ---- proxies
+
+
+def test_a_feed_serves_a_whole_conversation_and_pushes() -> None:
+    """Our own ADS client on our own server: all resources arrive, a push repeats a type."""
+
+    async def converse() -> tuple[dict[str, list[int]], bool]:
+        seen: dict[str, list[int]] = {}
+        async with serve(Feed()) as feed:
+            feed.put("CDS", {make.cluster_name(i): make.cluster(i) for i in range(3)})
+            feed.put("EDS", {make.cluster_name(i): make.assignment(i, 2) for i in range(3)})
+            feed.put("LDS", dict([make.http_listener(8080), make.tcp_listener(1)]))
+            feed.put("RDS", {"8080": make.routes(8080, 3)})
+
+            def note(_: Any, response: Any) -> None:
+                seen.setdefault(response.xds, []).append(len(response.names))
+
+            fleet = Fleet(Target(feed.address), note)
+            from pushsim.ads import AdsClient
+
+            fleet.add(AdsClient(Proxy("a", "ns", "10.1.1.1"), "1.24", "sotw"))
+            async with asyncio.timeout(20):
+                while "RDS" not in seen or not feed.settled:
+                    feed.heard.clear()
+                    await feed.heard.wait()
+                feed.push("LDS")
+                while not feed.settled:
+                    feed.heard.clear()
+                    await feed.heard.wait()
+            await fleet.close()
+            return seen, not feed.problems
+
+    seen, accepted = asyncio.run(converse())
+    assert seen["CDS"] == [3]
+    assert seen["EDS"] == [3]
+    assert seen["LDS"] == [2, 2]
+    assert seen["RDS"] == [1]
+    assert accepted
+
+
+def test_slopes_of_proxies_come_back_from_the_memory_they_make() -> None:
+    runs = list(proxies.design())
+    c = {name: coefficient.value for name, coefficient in DEFAULTS.items()}
+    seen = []
+    for run in runs:
+        for step in run.steps:
+            grown = 0.0
+            for name, amount in step.held.items():
+                per = c.get(f"envoy.memory.{name}", 100_000.0)
+                grown += per * amount * (run.workers if name.endswith("_worker") else 1)
+            grown += step.held.get("cluster", 0) * c["envoy.memory.stats"] * (run.options.get("stats") == "all")
+            work = sum(amount * c.get(f"envoy.cpu.{name}", 100.0) for name, amount in step.work.items())
+            received = 400_000
+            cpu_s = (work + received / 1000 * c["envoy.cpu.byte"]) / 1e6
+            seen.append(proxies.Seen(run, step, round(grown), round(1.1 * grown), cpu_s, received))
+    idle = proxies.Idle(5_000_000, 15_000_000, 60_000_000)
+    found = fitting.of_envoy([idle], seen, "1.36.4", "1.30")
+    for name in ("cluster", "cluster_worker", "tls", "endpoint", "listener", "manager", "chain", "host", "stats"):
+        full = f"envoy.memory.{name}"
+        assert found.coefficients[full].value == pytest.approx(c[full], rel=0.05), name
+    assert found.coefficients["envoy.memory.allocator"].value == pytest.approx(1.1, rel=0.05)
+
+
+def dump(tmp_path: Path) -> Path:
+    from envoy.config.cluster.v3 import cluster_pb2
+    from envoy.config.endpoint.v3 import endpoint_pb2
+    from envoy.config.listener.v3 import listener_pb2
+    from envoy.config.route.v3 import route_pb2
+    from google.protobuf.json_format import MessageToDict
+
+    def told(message: Any) -> dict[str, Any]:
+        return MessageToDict(message, preserving_proto_field_name=True)
+
+    clusters = [told(cluster_pb2.Cluster.FromString(make.cluster(i))) for i in range(4)]
+    clusters[0]["filters"] = [
+        {"name": "istio.metadata_exchange", "typed_config": {"@type": "type.googleapis.com/udpa.type.v1.TypedStruct"}}
+    ]
+    hosts = [told(endpoint_pb2.ClusterLoadAssignment.FromString(make.assignment(i, 3))) for i in range(4)]
+    made = [make.http_listener(8080), make.inbound_listener(2)]
+    listeners = [told(listener_pb2.Listener.FromString(value)) for _, value in made]
+    routes = told(route_pb2.RouteConfiguration.FromString(make.routes(8080, 4)))
+    path = tmp_path / "dump.json"
+    sections = [
+        {"dynamic_active_clusters": [{"cluster": cluster} for cluster in clusters]},
+        {"dynamic_endpoint_configs": [{"endpoint_config": each} for each in hosts]},
+        {"dynamic_listeners": [{"name": "x", "active_state": {"listener": each}} for each in listeners]},
+        {"dynamic_route_configs": [{"route_config": routes}]},
+    ]
+    path.write_text(json.dumps({"configs": sections}))
+    return path
+
+
+def test_a_dump_is_counted_and_istios_own_filters_are_left_out(tmp_path: Path) -> None:
+    found = dumps.load(dump(tmp_path))
+    shape = found.shape
+    assert (shape.clusters, shape.tls_clusters, shape.assignments, shape.endpoints) == (4, 4, 4, 12)
+    assert (shape.listeners, shape.managers, shape.filter_chains, shape.virtual_hosts) == (2, 5, 2, 5)
+    assert found.left_out == {"istio.metadata_exchange": 1}
+    from envoy.config.cluster.v3 import cluster_pb2
+
+    read_back = cluster_pb2.Cluster.FromString(found.resources["CDS"][make.cluster_name(1)])
+    assert read_back == cluster_pb2.Cluster.FromString(make.cluster(1))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"configs": []}', '{"configs": [{"dynamic_active_clusters": 3}]}'])
+def test_what_is_no_dump_is_said_so(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "dump.json"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        dumps.load(path)
+
+
+def test_a_dump_without_an_envoy_is_predicted_only(tmp_path: Path) -> None:
+    out = tmp_path / "c.yaml"
+    arguments = ["calibrate", "--config-dump", str(dump(tmp_path)), "--release", "1.24", "--out", str(out)]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0, told.output
+    written = yaml.safe_load(out.read_text())
+    assert not any(c["fitted"] for c in written["coefficients"].values())
+    (entry,) = written["fit"].values()
+    assert set(entry) == {"predicted"}
+    assert load(out, "1.24")["cds.miss"] == shipped("1.24")["cds.miss"]
+
+
+@pytest.mark.skipif(not ENVOY, reason="needs an Envoy (PUSHSIM_ENVOY)")
+def test_a_real_envoy_grows_with_clusters_as_shipped() -> None:
+    assert ENVOY
+    run = proxies.Run("clusters", (proxies.clusters(0, 100), proxies.clusters(100, 300)))
+    idle, seen = asyncio.run(proxies.measure(Path(ENVOY), run))
+    known = shipped("1.30")
+    per = known["envoy.memory.cluster"] + 2 * known["envoy.memory.cluster_worker"] + known["envoy.memory.tls"]
+    assert seen[1].allocated / 200 == pytest.approx(per, rel=0.2)
+    assert idle.private == pytest.approx(known["envoy.memory.base"], rel=0.3)
+
+
+# ---- the verb
+
+
+def test_calibrate_lists_every_coefficient() -> None:
+    told = CliRunner().invoke(app, ["calibrate", "--list"])
+    assert told.exit_code == 0
+    assert all(f"{name}: " in told.stdout for name in DEFAULTS)
+
+
+def test_calibrate_from_metrics_writes_a_file_that_loads(tmp_path: Path) -> None:
+    out = tmp_path / "c.yaml"
+    told = CliRunner().invoke(app, ["calibrate", "--prometheus", str(PAGE), "--release", "1.24", "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    calibration = load(out, "1.24")
+    assert calibration.coefficients["push.services"].fitted
+    assert calibration.machine["cores"] >= 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--prometheus", str(PAGE)], ["--prometheus", "/nowhere", "--out", "x"]],
+)
+def test_calibrate_says_what_is_missing(arguments: list[str]) -> None:
+    told = CliRunner().invoke(app, ["calibrate", *arguments])
+    assert isinstance(told.exception, InputError)
