@@ -42,6 +42,7 @@ _HOMES = {
     "Scenario": "pushsim.scenario",
     "check": "pushsim.scenario",
     "conform": "pushsim.conformance",
+    "export": "pushsim.exports",
     "load": "pushsim.result",
     "Sweep": "pushsim.sweeps",
     "report": "pushsim.reports",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from pushsim import plots
     from pushsim.conformance import run_folder as conform
     from pushsim.errors import PushsimError
+    from pushsim.exports import export
     from pushsim.mesh import Change, Mesh
     from pushsim.preview import Preview
     from pushsim.reports import report
@@ -81,6 +83,7 @@ __all__ = [
     "__version__",
     "check",
     "conform",
+    "export",
     "load",
     "plots",
     "report",

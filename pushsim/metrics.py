@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from prometheus_client.core import Metric
+from prometheus_client.utils import floatToGoString
 
 #: Upper bounds in seconds; +Inf is implied. pilot/pkg/xds/monitoring.go, unchanged 1.4 to 1.31.
 BOUNDS: Mapping[str, tuple[float, ...]] = {
@@ -25,6 +27,9 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
     "pilot_xds_send_time": (0.01, 0.1, 1, 3, 5, 10, 20, 30),
     "pilot_xds_config_size_bytes": (1, 1e4, 1e6, 4e6, 1e7, 4e7),
 }
+
+#: A bound as Go writes it: `0.1`, `1.0`, `+Inf`.
+_go: Any = floatToGoString
 
 Samples: TypeAlias = "Sequence[int] | array[int]"
 
@@ -214,34 +219,46 @@ def _from_cumulative(at_most: Mapping[float, int], total: float) -> Histogram:
     return Histogram(finite, tuple(counts), total)
 
 
+class _Families:
+    """A scrape as prometheus_client's exposition takes it: anything that can be collected."""
+
+    def __init__(self, scrape: Scrape) -> None:
+        self.scrape = scrape
+
+    def collect(self) -> Iterator[Metric]:
+        """Families in order of name, series in order of labels."""
+        for name in sorted({name for name, _ in self.scrape.values}):
+            # istiod's counters do not end in _total, as OpenMetrics demands of counters; dashboards ask for its names
+            family = Metric(name, "", "unknown")
+            for (metric, labels), value in sorted(self.scrape.values.items()):
+                if metric == name:
+                    family.add_sample(name, dict(labels), value)
+            yield family
+        for name in sorted({name for name, _ in self.scrape.histograms}):
+            family = Metric(name, "", "histogram")
+            for (metric, labels), histogram in sorted(self.scrape.histograms.items(), key=lambda item: item[0]):
+                if metric == name:
+                    _add(family, dict(labels), histogram)
+            yield family
+
+
+def _add(family: Metric, labels: dict[str, str], histogram: Histogram) -> None:
+    below = 0
+    for bound, count in zip((*histogram.bounds, math.inf), histogram.counts, strict=True):
+        below += count
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": str(_go(bound))}, below)
+    family.add_sample(f"{family.name}_count", labels, below)
+    family.add_sample(f"{family.name}_sum", labels, histogram.sum)
+
+
+def families(scrape: Scrape) -> Iterator[Metric]:
+    """The scrape's metrics, as prometheus_client knows them."""
+    return _Families(scrape).collect()
+
+
 def write_openmetrics(scrape: Scrape) -> str:
-    """The same as an OpenMetrics page, series in sorted order; what istiod calls a counter is one here."""
-    lines: list[str] = []
-    for name in sorted({name for name, _ in (*scrape.values, *scrape.histograms)}):
-        of_name = sorted((labels, value) for (metric, labels), value in scrape.values.items() if metric == name)
-        if of_name:
-            lines.append(f"# TYPE {name} counter")
-            lines += [f"{name}_total{_braces(labels)} {_number(value)}" for labels, value in of_name]
-            continue
-        lines.append(f"# TYPE {name} histogram")
-        series = sorted((labels, h) for (metric, labels), h in scrape.histograms.items() if metric == name)
-        for labels, histogram in series:
-            below = 0
-            for bound, count in zip((*histogram.bounds, math.inf), histogram.counts, strict=True):
-                below += count
-                le = "+Inf" if bound == math.inf else _number(float(bound))
-                lines.append(f"{name}_bucket{_braces((*labels, ('le', le)))} {below}")
-            lines.append(f"{name}_count{_braces(labels)} {below}")
-            lines.append(f"{name}_sum{_braces(labels)} {_number(histogram.sum)}")
-    return "\n".join([*lines, "# EOF", ""])
+    """The same as an OpenMetrics page, series in sorted order, under istiod's own names (so counters are `unknown`)."""
+    from prometheus_client.openmetrics.exposition import generate_latest
 
-
-def _braces(labels: Labels) -> str:
-    def quoted(text: str) -> str:
-        return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-    return "{" + ",".join(f'{key}="{quoted(value)}"' for key, value in labels) + "}" if labels else ""
-
-
-def _number(value: float) -> str:
-    return repr(float(value))
+    exposed: bytes = cast(Any, generate_latest)(_Families(scrape))
+    return exposed.decode()

@@ -28,11 +28,11 @@ from pushsim.cost import (
     proxy_memory,
 )
 from pushsim.metrics import BOUNDS, Histogram, Samples, exact_quantiles, weighted_quantile
+from pushsim.moments import histograms, sent
 from pushsim.planner import Shape
 from pushsim.settings import Timed
 from pushsim.tables import DETAIL, ROWS, table_of
 
-TYPES = ("CDS", "EDS", "LDS", "RDS")
 #: A quantile's name and its share.
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -92,7 +92,6 @@ class Observed:
     def _delays(self) -> dict[str, Any]:
         tally = self.machine.tally
         delays: dict[str, Any] = {}
-        histograms: dict[str, Any] = {}
         converged = Histogram.of_ns(BOUNDS["pilot_proxy_convergence_time"], tally.converged)
         if converged.count:
             delays["converged_s"] = {**_quantiles(tally.converged, QUANTILES), "mean": converged.mean}
@@ -103,18 +102,7 @@ class Observed:
         for name, samples in (("queued_s", tally.queued), ("debounced_s", tally.debounced)):
             if len(samples):
                 delays[name] = _quantiles(samples, ("p50", "p99", "max"))
-        for metric, samples in (
-            ("pilot_proxy_convergence_time", tally.converged),
-            ("pilot_proxy_queue_time", tally.queued),
-            ("pilot_debounce_time", tally.debounced),
-        ):
-            histogram = Histogram.of_ns(BOUNDS[metric], samples)
-            histograms[metric] = {
-                "le": list(histogram.bounds),
-                "counts": list(histogram.counts),
-                "sum": histogram.sum,
-            }
-        delays["histograms"] = histograms
+        delays["histograms"] = histograms(tally)
         return delays
 
     # ---- istiod
@@ -319,31 +307,6 @@ def amounts_of(machine: Machine) -> Counter[str]:
     for plan in machine.plans:
         amounts.update(plan.amounts())
     return amounts
-
-
-def sent(plans: Iterable[Plan]) -> dict[str, Any]:
-    """Responses by type and bytes sent, solicited ones included."""
-    responses = dict.fromkeys(TYPES, 0)
-    size = 0
-    for plan in plans:
-        for response, times in zip(plan.planned.responses, plan.sent, strict=True):
-            responses[response.xds] += times
-            size += response.size_bytes * times
-    return {"responses": responses, "bytes_sent": size}
-
-
-def connect_summary(machine: Machine, now: int) -> dict[str, Any]:
-    """The `connect` section: what it took until all proxies were connected and quiet."""
-    for replica in machine.replicas:
-        replica.cores.advance(now)
-    spent = sum(sum(replica.cores.spent) / replica.cores.parts for replica in machine.replicas)
-    return {
-        "seconds": now / SECOND,
-        "connections": machine.tally.connects,
-        "streams_refused": machine.tally.refused,
-        **sent(machine.plans),
-        "istiod_cpu_s": spent / SECOND / len(machine.replicas),
-    }
 
 
 def _quantiles(samples: Samples, names: Iterable[str]) -> dict[str, float]:

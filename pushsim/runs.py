@@ -14,7 +14,8 @@ from pushsim import cost
 from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
-from pushsim.observed import Observed, connect_summary
+from pushsim.moments import connect_summary, so_far
+from pushsim.observed import Observed
 from pushsim.planner import Planner
 from pushsim.result import Result, Results, tidy
 from pushsim.scenario import Scenario
@@ -28,6 +29,11 @@ Detail = Literal["group", "proxy"]
 
 #: Makes the planners of a variant, one per istiod replica.
 Planners = Callable[[Variant], Sequence[Planner]]
+
+#: Shown the name of a run and the part of its SUMMARY that is known before it ends.
+Watch = Callable[[str, Mapping[str, Any]], None]
+#: How often, in seconds, a run is shown at most.
+_WATCH_S = 1.0
 
 
 class Asked(Protocol):
@@ -59,6 +65,7 @@ def simulate(
     detail: Detail = "group",
     planners: Planners | None = None,
     jobs: int = 1,
+    watch: Watch | None = None,
 ) -> Results:
     """Simulate the scenario's variants (all, or those named, in that order).
 
@@ -71,6 +78,7 @@ def simulate(
     detail:   "proxy" keeps a row per response instead of one per group of equal proxies.
     planners: Istio's semantics, for tests; by default those of `planners.planners`.
     jobs:     so many variants at once, each in a process of its own; the answers are the same.
+    watch:    shown a run while it runs (then in this process), each second or so.
 
     Returns the Results by variant. After an interrupt the last has `complete` False and later variants are absent.
     Raises InputError for what is wrong with the scenario's settings.
@@ -80,13 +88,13 @@ def simulate(
     if seed is not None:
         scenario = scenario.replaced({"seed": seed})
     names = scenario.variant_names if variants is None else variants
-    if jobs > 1 and len(names) > 1:
+    if jobs > 1 and len(names) > 1 and watch is None:
         runs = {name: (scenario, name, engine, out, detail, planners) for name in names}
         return Results(side_by_side(_simulated, runs, jobs, progress), scenario.question)
     results: dict[str, Result] = {}
     for name in names:
         told = (lambda share, name=name: progress(name, share)) if progress else None
-        results[name] = _simulated(scenario, name, engine, out, detail, planners, told)
+        results[name] = _simulated(scenario, name, engine, out, detail, planners, told, watch)
         if not results[name].complete:
             break
     return Results(results, scenario.question)
@@ -100,6 +108,7 @@ def _simulated(
     detail: Detail,
     planners: Planners | None,
     progress: Callable[[float], None] | None,
+    watch: Watch | None = None,
 ) -> Result:
     """One variant, simulated and written."""
     begun = time.perf_counter()
@@ -113,6 +122,7 @@ def _simulated(
         detail=detail,
         progress=progress,
         planners=planners,
+        watch=watch,
     )
     seconds = time.perf_counter() - begun
     result = _with_run(result, {"scenario_path": str(scenario.path), "seconds": round(seconds, 3)})
@@ -132,10 +142,11 @@ def run(
     detail: Detail = "group",
     progress: Callable[[float], None] | None = None,
     planners: Planners | None = None,
+    watch: Watch | None = None,
 ) -> Result:
     """Simulate one variant. The same arguments give the same Result, `run` aside."""
     with few_collections():
-        return _run(variant, seed, warmup_ns, duration_ns, identity, engine, detail, progress, planners)
+        return _run(variant, seed, warmup_ns, duration_ns, identity, engine, detail, progress, planners, watch)
 
 
 def _run(
@@ -148,6 +159,7 @@ def _run(
     detail: Detail,
     progress: Callable[[float], None] | None,
     planners: Planners | None,
+    watch: Watch | None,
 ) -> Result:
     settings = variant.settings
     calibration = calibration_of(settings)
@@ -166,7 +178,7 @@ def _run(
         variant.changes,
         warmup_ns=warmup_ns,
         duration_ns=duration_ns,
-        progress=progress,
+        progress=_watched(progress, watch, variant.name, machine) if watch else progress,
         settled=lambda now: connect_summary(machine, now),
     )
     timeline = simulation.run()
@@ -211,6 +223,23 @@ def _run(
         tables(observed),
         {"engine": "simpy", "date": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node()},
     )
+
+
+def _watched(
+    progress: Callable[[float], None] | None, watch: Watch, name: str, machine: Machine
+) -> Callable[[float], None]:
+    """Progress that also shows the run, no more often than `_WATCH_S`."""
+    shown = -_WATCH_S
+
+    def told(share: float) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= _WATCH_S:
+            watch(name, so_far(machine))
+            shown = time.monotonic()
+        if progress:
+            progress(share)
+
+    return told
 
 
 def calibration_of(settings: Settings) -> Calibration:

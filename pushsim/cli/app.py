@@ -9,6 +9,7 @@ from pushsim.cli.churn import churn
 from pushsim.cli.compare import compare
 from pushsim.cli.conform import conform
 from pushsim.cli.doctor import doctor
+from pushsim.cli.export import export
 from pushsim.cli.parity import parity
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
@@ -34,6 +35,7 @@ VERBS = (
     compare,
     sweep,
     report,
+    export,
     calibrate,
     churn,
     conform,

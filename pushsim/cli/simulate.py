@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -14,6 +16,7 @@ from pushsim.cli.progress import bars
 from pushsim.figures import HEADLINES, number_at, shown, unit
 
 if TYPE_CHECKING:
+    from pushsim.live import Live
     from pushsim.result import Result
     from pushsim.scenario import Scenario
 
@@ -34,6 +37,10 @@ def simulate(
     assumptions: Annotated[
         bool, typer.Option("--assumptions", help="Run again with each stated assumption halved and doubled.")
     ] = False,
+    serve: Annotated[
+        str | None,
+        typer.Option("--serve", metavar=":PORT", help="Metrics for Prometheus on loopback, until Ctrl-C."),
+    ] = None,
     jobs: Jobs = 0,
     json: Json = False,
 ) -> None:
@@ -42,6 +49,8 @@ def simulate(
     Example: pushsim simulate aisuite
 
     Example: pushsim simulate my-mesh.yaml --out results/my-mesh --json
+
+    Example: pushsim simulate aisuite-small --serve :9464
     """
     from pushsim.runs import simulate as run
     from pushsim.scenario import Scenario
@@ -50,18 +59,47 @@ def simulate(
     if seed is not None:
         loaded = loaded.replaced({"seed": seed})  # here, so that what is printed has it, too
     names = variant or list(loaded.variant_names)
-    with bars(names, quiet=json) as progress:
-        results = run(loaded, names, engine=engine, out=out, progress=progress, detail=detail, jobs=jobs or cores())
-    if json:
-        print_json(summary_json(loaded, results))
-    else:
-        print_results(loaded, results)
-        _print_published(loaded, results)
-        if assumptions:
-            _print_assumptions(loaded, names[:2], jobs or cores())
+    with _served(serve) as live:
+        watch = live.update if live else None
+        at_once = jobs or cores()
+        with bars(names, quiet=json) as progress:
+            results = run(
+                loaded, names, engine=engine, out=out, progress=progress, detail=detail, jobs=at_once, watch=watch
+            )
+        if json:
+            print_json(summary_json(loaded, results))
+        else:
+            print_results(loaded, results)
+            _print_published(loaded, results)
+            if assumptions:
+                _print_assumptions(loaded, names[:2], at_once)
+        if live and results.complete:
+            live.done(results)
+            _until_interrupted()
     if any(not result.complete for result in results.values()):
         note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
         raise typer.Exit(130)
+
+
+@contextmanager
+def _served(port: str | None) -> Iterator[Live | None]:
+    """The run's metrics served on that port within the block; nothing without one."""
+    if port is None:
+        yield None
+        return
+    from pushsim.live import Live, port_of, serving
+
+    live = Live()
+    with serving(live, port_of(port)) as address:
+        note(f"metrics at {address}")
+        yield live
+
+
+def _until_interrupted() -> None:
+    note("done; metrics are served until Ctrl-C")
+    sys.stdout.flush()
+    with suppress(KeyboardInterrupt):
+        Event().wait()
 
 
 def summary_json(scenario: Scenario, results: Mapping[str, Result]) -> dict[str, Any]:

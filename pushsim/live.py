@@ -1,0 +1,74 @@
+"""A run's metrics for Prometheus, on loopback, while it runs and when it is done; names and buckets are istiod's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.exports import scrape, scrape_of
+from pushsim.metrics import Scrape, families
+from pushsim.result import Results
+
+HOST = "127.0.0.1"
+
+
+class Live(Collector):
+    """The newest scrape of each variant; asked by the server's thread, filled by the run's."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._scrapes: dict[str, Scrape] = {}
+
+    def update(self, variant: str, summary: Mapping[str, Any]) -> None:
+        """A variant's run has come so far: a part of its SUMMARY."""
+        found = scrape_of(summary, {"variant": variant})
+        with self._lock:
+            self._scrapes[variant] = found
+
+    def done(self, results: Results) -> None:
+        """The runs are done."""
+        for name, result in results.items():
+            found = scrape(Results({name: result}))
+            with self._lock:
+                self._scrapes[name] = found
+
+    def collect(self) -> Iterator[Metric]:
+        """All variants together."""
+        with self._lock:
+            scrapes = list(self._scrapes.values())
+        values = {key: value for one in scrapes for key, value in one.values.items()}
+        histograms = {key: value for one in scrapes for key, value in one.histograms.items()}
+        return families(Scrape(values, histograms))
+
+
+def port_of(text: str) -> int:
+    """The port in `:9464`, `9464` or `127.0.0.1:9464`; InputError for another host: metrics stay on this machine."""
+    found = re.fullmatch(r"(?:(?:127\.0\.0\.1|localhost)?:)?(\d{1,5})", text)
+    if not found or int(found[1]) > 65535:
+        raise InputError(Problem(f"{text!r} is no port on loopback", field="--serve", remedy="write :9464"))
+    return int(found[1])
+
+
+@contextmanager
+def serving(live: Live, port: int) -> Iterator[str]:
+    """Serve it within the block; gives the address. EnvironmentProblem if the port is taken. Port 0 is any."""
+    registry = CollectorRegistry()
+    registry.register(live)
+    try:
+        server, thread = start_http_server(port, HOST, registry)
+    except OSError as error:
+        raise EnvironmentProblem(f"port {port} of {HOST} cannot be served: {error.strerror}") from None
+    try:
+        yield f"http://{HOST}:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,60 @@
+"""What is known of a machine at any moment of its run: sums and histograms, no quantiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pushsim.control.cores import SECOND
+from pushsim.control.machine import Machine
+from pushsim.control.tally import Plan, Tally
+from pushsim.metrics import BOUNDS, Histogram
+
+TYPES = ("CDS", "EDS", "LDS", "RDS")
+
+
+def sent(plans: Iterable[Plan]) -> dict[str, Any]:
+    """Responses by type and bytes sent, solicited ones included."""
+    responses = dict.fromkeys(TYPES, 0)
+    size = 0
+    for plan in plans:
+        for response, times in zip(plan.planned.responses, plan.sent, strict=True):
+            responses[response.xds] += times
+            size += response.size_bytes * times
+    return {"responses": responses, "bytes_sent": size}
+
+
+def histograms(tally: Tally) -> dict[str, Any]:
+    """istiod's histograms of delays, under its names: bounds, counts by bucket, sum in s."""
+    found = {}
+    for metric, samples in (
+        ("pilot_proxy_convergence_time", tally.converged),
+        ("pilot_proxy_queue_time", tally.queued),
+        ("pilot_debounce_time", tally.debounced),
+    ):
+        histogram = Histogram.of_ns(BOUNDS[metric], samples)
+        found[metric] = {"le": list(histogram.bounds), "counts": list(histogram.counts), "sum": histogram.sum}
+    return found
+
+
+def so_far(machine: Machine) -> dict[str, Any]:
+    """The part of a SUMMARY that is known while the machine runs."""
+    tally = machine.tally
+    counts = {"merged_pushes": len(tally.pushes), "proxy_pushes": tally.pushed, "proxies_considered": tally.considered}
+    connected = sum(level.value for level in tally.connected)
+    delays = {"histograms": histograms(tally), "connect": {"connections": connected}}
+    return {"source": "simulated", **counts, **sent(machine.plans), "rejects": tally.rejected, **delays}
+
+
+def connect_summary(machine: Machine, now: int) -> dict[str, Any]:
+    """The `connect` section: what it took until all proxies were connected and quiet."""
+    for replica in machine.replicas:
+        replica.cores.advance(now)
+    spent = sum(sum(replica.cores.spent) / replica.cores.parts for replica in machine.replicas)
+    return {
+        "seconds": now / SECOND,
+        "connections": machine.tally.connects,
+        "streams_refused": machine.tally.refused,
+        **sent(machine.plans),
+        "istiod_cpu_s": spent / SECOND / len(machine.replicas),
+    }
