@@ -10,6 +10,7 @@ from pushsim.plan import ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes import Policies, Sizer
+from pushsim.sizes.matches import asked_labels
 
 
 class Pricing:
@@ -34,7 +35,7 @@ class Pricing:
             return self._sizer.framed_bytes(xds, block, proxy, policies)
 
         return self._sizer.response_bytes(xds, (), response.removed) + sum(
-            block.total(measure, self._sizer.told(xds, proxy, policies, plain=_plain(xds, block)), of=(self._sizer,))
+            block.total(measure, self._sizer.told(xds, proxy, policies, asked=_asked(xds, block)), of=(self._sizer,))
             for block in response.blocks
         )
 
@@ -44,14 +45,14 @@ class Pricing:
         return self._policies.once(lambda: _policies(namespace, context), namespace, of=(context.policies,))
 
 
-def _plain(xds: Xds, block: Block) -> bool:
-    """Whether it holds routes in which no VirtualService or DestinationRule has a say."""
+def _asked(xds: Xds, block: Block) -> frozenset[str]:
+    """Keys of the proxy labels that routes among these resources ask for."""
 
-    def plain() -> bool:
+    def asked() -> frozenset[str]:
         routes = (resource for resource in block if isinstance(resource, RouteConfiguration))
-        return not any(route.virtual_services or route.rules for route in routes)
+        return asked_labels(dict.fromkeys(written for route in routes for written in route.virtual_services))
 
-    return xds == "RDS" and block.memo.once(plain, "plain")
+    return block.memo.once(asked, "asked") if xds == "RDS" else frozenset()
 
 
 def _policies(namespace: str, context: PushContext) -> Policies:

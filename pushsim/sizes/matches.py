@@ -135,6 +135,19 @@ def resource_hashes(resource: RouteConfiguration) -> HashOf:
     return lambda host, subset, port: consistent_hash(resource.rules_of(host), subset, port)
 
 
+def asked_labels(virtual_services: Iterable[Object]) -> frozenset[str]:
+    """Keys of the proxy labels that decide which of their routes apply."""
+    routes = (http for written in virtual_services for http in written.spec.get("http") or ())
+    matches = (match for http in routes for match in http.get("match") or ())
+    return frozenset(key for match in matches if match for key in match.get("sourceLabels") or ())
+
+
+def asks_namespace(written: Object) -> bool:
+    """Whether the proxy's namespace decides which routes of a VirtualService apply."""
+    matches = (match for http in written.spec.get("http") or () for match in http.get("match") or ())
+    return any(match and match.get("sourceNamespace") for match in matches)
+
+
 class RouteTranslator:
     """Translates VirtualServices for one listener port (route names of a sidecar) or gateway server."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any as Json
+from typing import NamedTuple
 
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
@@ -23,7 +24,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, RouteConfiguration
-from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
+from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
@@ -37,6 +38,15 @@ _SUMS = 1 << 12
 _SUFFIX = ".svc.cluster.local"
 
 
+class _Services(NamedTuple):
+    """A route's services by host, and the length of their virtual hosts: elsewhere, and what more at home."""
+
+    of: object
+    by_host: dict[str, tuple[Service, Port]]
+    elsewhere: int
+    own: dict[str, int]
+
+
 class RouteMeter:
     """Lengths of route configurations; a virtual host is measured once per shape."""
 
@@ -44,7 +54,8 @@ class RouteMeter:
         self._sizing, self._settings = sizing, settings
         self._known: dict[tuple[object, ...], int] = {}
         self._hosts: dict[tuple[int, int, bool, bool], tuple[Service, int]] = {}
-        self._sums: dict[tuple[int, bool], tuple[object, int, dict[str, int]]] = {}
+        self._sums: dict[tuple[int, bool], _Services] = {}
+        self._routes: dict[tuple[object, ...], tuple[Object, int]] = {}
 
     # ---- sidecars
 
@@ -54,45 +65,52 @@ class RouteMeter:
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0:
             return length(EnvoyRoutes(name=route.name, validate_clusters=False))
-        if not route.virtual_services and not route.rules:
-            total = self._hosts_of(route, proxy, sniffed=bool(host))
-        else:
-            total = self._mixed_hosts(route, proxy, port, sniffed=bool(host))
+        services = self._services_of(route, sniffed=bool(host))
+        total = services.elsewhere + services.own.get(proxy.namespace, 0)
+        if route.virtual_services or route.rules:
+            total += self._shaped(route, proxy, port, services.by_host, sniffed=bool(host))
         if not host:
             total += framed(self._catch_all(route.unknown or self._settings.unknown))
         return total + self._frame(route.name)
 
-    def _hosts_of(self, route: RouteConfiguration, proxy: Proxy, *, sniffed: bool) -> int:
-        """Virtual hosts of services that nothing else shapes: those of the proxy's own namespace have more domains.
+    def _services_of(self, route: RouteConfiguration, *, sniffed: bool) -> _Services:
+        """The services of a route, and their virtual hosts where nothing else shapes them.
 
-        Proxies of all namespaces share the tuple of services, so it is summed up once and corrected for each.
+        Proxies of all namespaces share the tuple of services, so it is summed up once and corrected for each: services
+        of the proxy's own namespace have more domains.
         """
         key = (id(route.services), sniffed)
         known = self._sums.get(key)
-        if known is None or known[0] is not route.services:
+        if known is None or known.of is not route.services:
             if len(self._sums) > _SUMS:
                 self._sums.clear()
+            by_host = {service.hostname: (service, port) for service, port in route.services}
             elsewhere, own = 0, dict[str, int]()
-            for service, port in {s.hostname: (s, p) for s, p in route.services}.values():
-                if service.resolution != "ALIAS":
-                    size = self._framed_service(service, port, "", sniffed=sniffed)
-                    at_home = self._framed_service(service, port, service.namespace, sniffed=sniffed)
-                    elsewhere += size
-                    own[service.namespace] = own.get(service.namespace, 0) + at_home - size
-            known = self._sums[key] = (route.services, elsewhere, own)
-        return known[1] + known[2].get(proxy.namespace, 0)
+            for service, port in by_host.values():
+                size = self._framed_service(service, port, "", sniffed=sniffed)
+                at_home = self._framed_service(service, port, service.namespace, sniffed=sniffed)
+                elsewhere += size
+                own[service.namespace] = own.get(service.namespace, 0) + at_home - size
+            known = self._sums[key] = _Services(route.services, by_host, elsewhere, own)
+        return known
 
-    def _mixed_hosts(self, route: RouteConfiguration, proxy: Proxy, port: int, *, sniffed: bool) -> int:
-        """Virtual hosts where VirtualServices or DestinationRules have a say."""
-        services = {service.hostname: (service, p) for service, p in route.services}
+    def _shaped(
+        self,
+        route: RouteConfiguration,
+        proxy: Proxy,
+        port: int,
+        services: Mapping[str, tuple[Service, Port]],
+        *,
+        sniffed: bool,
+    ) -> int:
+        """What VirtualServices and DestinationRules add to the virtual hosts, or take from them."""
         total, shaped = self._virtual_services(route, proxy, port, services, sniffed=sniffed)
-        for hostname, (service, p) in services.items():
-            if hostname not in shaped and service.resolution != "ALIAS":
-                rules = route.rules_of(hostname)
-                if rules:
-                    total += framed(self._service(service, p, rules, proxy.namespace, sniffed=sniffed))
-                else:
-                    total += self._framed_service(service, p, proxy.namespace, sniffed=sniffed)
+        rules = {host: of for host, of in route.rules if of and host in services}
+        for host in shaped | rules.keys():
+            service, p = services[host]
+            total -= self._framed_service(service, p, proxy.namespace, sniffed=sniffed)
+            if host not in shaped and service.resolution != "ALIAS":
+                total += framed(self._service(service, p, rules[host], proxy.namespace, sniffed=sniffed))
         return total
 
     def _frame(self, name: str) -> int:
@@ -110,7 +128,9 @@ class RouteMeter:
         return length(frame)
 
     def _framed_service(self, service: Service, port: Port, namespace: str, *, sniffed: bool) -> int:
-        """The virtual host of a service as seen from a namespace, in its frame."""
+        """The virtual host of a service as seen from a namespace, in its frame; nothing for an alias."""
+        if service.resolution == "ALIAS":
+            return 0
         key = (id(service), port.number, service.namespace == namespace, sniffed)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
@@ -180,17 +200,9 @@ class RouteMeter:
             matching, others = _split(hosts, services, shaped)
             if not matching and port != 80:
                 continue
-            translator = RouteTranslator(
-                self._sizing,
-                self._settings,
-                port,
-                ports=lambda _host: None,
-                hashes=resource_hashes(route),
-            )
-            routes = translator.routes(written, proxy.labels, proxy.namespace)
-            if not routes:
+            bodies = self._bodies(route, written, proxy, port)
+            if not bodies:
                 continue
-            bodies = sum(framed(length(r)) for r in routes)
             for host in matching:
                 service, _ = services[host]
                 shaped.add(host)
@@ -204,6 +216,22 @@ class RouteMeter:
                     domains = [host] if self._sizing.ignores_ports == "all" else [host, f"{host}:{port}"]
                     total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
         return total, shaped
+
+    def _bodies(self, route: RouteConfiguration, written: Object, proxy: Proxy, port: int) -> int:
+        """Length of a VirtualService's routes on a port, 0 if it has none for this proxy."""
+        labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked_labels((written,))))
+        namespace = proxy.namespace if asks_namespace(written) else ""
+        key = (id(written), port, namespace, labels, route.rules)
+        known = self._routes.get(key)
+        if known is None or known[0] is not written:
+            if len(self._routes) > _SUMS:
+                self._routes.clear()
+            translator = RouteTranslator(
+                self._sizing, self._settings, port, ports=lambda _host: None, hashes=resource_hashes(route)
+            )
+            routes = translator.routes(written, proxy.labels, proxy.namespace)
+            known = self._routes[key] = (written, sum(framed(length(r)) for r in routes))
+        return known[1]
 
 
 def _split(

@@ -111,12 +111,16 @@ class Sizer:
         priced = ((resource.name, self._measure(resource, proxy, view)) for resource in resources)
         return self._envelope.framed(xds, priced)
 
-    def told(self, xds: Xds, proxy: Proxy, policies: Policies, *, plain: bool = False) -> int:
+    def told(self, xds: Xds, proxy: Proxy, policies: Policies, *, asked: frozenset[str] = frozenset()) -> int:
         """Proxies of equal numbers get the same resources of a type in equal lengths.
 
-        plain: they are routes in which no VirtualService or DestinationRule has a say.
+        asked: keys of the labels that routes among them ask the proxy for.
         """
-        return self._view(proxy, policies).told["plain" if plain else xds]
+        known = self._view(proxy, policies).told[xds]
+        if not asked:
+            return known
+        labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked))
+        return self._told.setdefault((xds, known, labels), len(self._told))
 
     def _measure(self, resource: Resource, proxy: Proxy, view: _View) -> int:
         match resource:
@@ -266,15 +270,8 @@ class Sizer:
             modes.mode, *sorted(modes.ports.items()), *filters,
         )  # fmt: skip
         common = (proxy.type, policies.peer_authentications, filters)
-        plain = (proxy.type, proxy.namespace, key if proxy.type == "router" else ())
-        routes = (*plain, tuple(sorted(proxy.labels.items())))
-        by_type: dict[str, tuple[object, ...]] = {
-            "CDS": common,
-            "EDS": common,
-            "LDS": key,
-            "RDS": routes,
-            "plain": plain,
-        }
+        routes = (proxy.type, proxy.namespace, key if proxy.type == "router" else ())
+        by_type: dict[Xds, tuple[object, ...]] = {"CDS": common, "EDS": common, "LDS": key, "RDS": routes}
         return _View(
             modes,
             namespace_modes(policies.peer_authentications, root),
