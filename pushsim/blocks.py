@@ -49,9 +49,13 @@ class Block:
 
     def total(self, measure: Callable[[Block], int], *key: Hashable, of: tuple[object, ...] = ()) -> int:
         """Sum of a measure over its smallest blocks; each is measured once for a key (see `memo`)."""
-        if not self.parts:
-            return self.memo.once(lambda: measure(self), *key, of=of)
-        return self.memo.once(lambda: sum(part.total(measure, *key, of=of) for part in self.parts), *key, of=of)
+
+        def summed() -> int:
+            full = (*map(id, of), *key)
+            sizes = ((part, part.memo.made(full)) for part in self.parts)
+            return sum(part.total(measure, *key, of=of) if size is None else size for part, size in sizes)
+
+        return self.memo.once(summed if self.parts else lambda: measure(self), *key, of=of)
 
 
 #: A response holds several of them.

@@ -20,6 +20,11 @@ class Memo:
     def __init__(self) -> None:
         self._made: dict[tuple[Hashable, ...], tuple[Any, tuple[object, ...]]] = {}
 
+    def made(self, full: tuple[Hashable, ...]) -> Any:
+        """The value of a key that `once` has made, None if it has not; `full`: the ids of `of`, then the key."""
+        entry = self._made.get(full)
+        return None if entry is None else entry[0]
+
     def once(self, make: Callable[[], _T], *key: Hashable, of: tuple[object, ...] = ()) -> _T:
         """The value of a key; `make` makes it when it is asked for first."""
         full = (*map(id, of), *key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from weakref import WeakValueDictionary, ref
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,17 @@ class ClusterNames:
         self.names = frozenset(names)
         self._by_host: Mapping[str, frozenset[str]] | None = None
         self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str]], ClusterNames] | None = None
-        self._missing: tuple[ref[ClusterNames], frozenset[str]] | None = None
-        self._joined: tuple[ref[ClusterNames], frozenset[str], ref[ClusterNames]] | None = None
+        self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
+        self._joined: WeakKeyDictionary[ClusterNames, tuple[frozenset[str], ref[ClusterNames]]] = WeakKeyDictionary()
 
     def missing_from(self, earlier: ClusterNames) -> frozenset[str]:
-        """The names that another set has not; asked about the same one again, it does not count again."""
+        """The names that another set has not; asked about one that still lives again, it does not count again."""
         if self is earlier:
             return frozenset()
-        if self._missing is None or self._missing[0]() is not earlier:
-            self._missing = (ref(earlier), self.names - earlier.names)
-        return self._missing[1]
+        known = self._missing.get(earlier)
+        if known is None:
+            known = self._missing[earlier] = self.names - earlier.names
+        return known
 
     @property
     def by_host(self) -> Mapping[str, frozenset[str]]:
@@ -76,12 +77,11 @@ class ClusterNames:
         """With another set's names added, and then those removed; asked for the same again, it does not count again."""
         if self is other and removed.isdisjoint(self.names):
             return self
-        if self._joined is not None and self._joined[0]() is other and self._joined[1] == removed:
-            known = self._joined[2]()
-            if known is not None:
-                return known
+        before, of = self._joined.get(other, (None, None))
+        if of is not None and (before is removed or before == removed) and (known := of()) is not None:
+            return known
         made = self.plus(other.names, removed)
-        self._joined = (ref(other), removed, ref(made))
+        self._joined[other] = (removed, ref(made))
         return made
 
     def plus(self, added: frozenset[str], removed: frozenset[str] = frozenset()) -> ClusterNames:

@@ -34,7 +34,11 @@ class Pricing:
         def measure(block: Block) -> int:
             return self._sizer.framed_bytes(xds, block, proxy, policies)
 
-        return self._sizer.response_bytes(xds, (), response.removed) + sum(
+        around = push.context.memo.once(
+            lambda: self._sizer.response_bytes(xds, (), response.removed),
+            "around", xds, of=(response.removed, self._sizer),
+        )  # fmt: skip
+        return around + sum(
             block.total(measure, self._sizer.told(xds, proxy, policies, asked=_asked(xds, block)), of=(self._sizer,))
             for block in response.blocks
         )

@@ -20,14 +20,20 @@ class Assignments(Clusters):
         return memo.once(lambda: (self._assignments_of(ClusterNames(names)),), "EDS", self.told, names, of=of)
 
     def _assignments_of(self, names: ClusterNames) -> Block:
-        return Block.joined(self._assignments_of_host(host, of_host) for host, of_host in names.by_host.items())
+        held, empty = self.scope.hostnames, self.scope.family.memo.once(lambda: dict[frozenset[str], Block](), "no EDS")
+
+        def of_unknown(names: frozenset[str]) -> Block:
+            block = empty[names] = Block(LoadAssignment(name, None, None, "") for name in sorted(names))
+            return block
+
+        return Block.joined(
+            self._assignments_of_host(host, of_host) if host in held else empty.get(of_host) or of_unknown(of_host)
+            for host, of_host in names.by_host.items()
+        )
 
     def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
         service = self.scope.service(host)
-        if service is None:
-            return self.scope.family.memo.once(
-                lambda: Block(LoadAssignment(name, None, None, "") for name in sorted(names)), "no EDS", names
-            )
+        assert service is not None, "a host of the scope"
         rule = self.rule_for(service)
         shards = self.context.endpoints.get((service.hostname, service.namespace))
         return self.memo_of(service).once(

@@ -23,11 +23,11 @@ def clusters(pushing: Pushing) -> Response | None:
     if pushing.delta and _is_delta(pushing):
         return _delta(pushing)
     blocks = pushing.generators.clusters()
-    removed: frozenset[str] = frozenset()
-    if pushing.delta:
-        removed = pushing.state.watched.missing_from(outbound_names(blocks, pushing.lasting))
-        removed |= pushing.state.base - {cluster.name for cluster in blocks[0]}
-    return Response("CDS", blocks, tuple(sorted(removed)))
+    if not pushing.delta:
+        return Response("CDS", blocks)
+    missing = pushing.state.watched.missing_from(outbound_names(blocks, pushing.lasting))
+    own = pushing.state.base - {cluster.name for cluster in blocks[0]}
+    return Response("CDS", blocks, pushing.memo.once(lambda: tuple(sorted(missing | own)), "gone", own, of=(missing,)))
 
 
 def outbound_names(blocks: Blocks, memo: Memo) -> ClusterNames:

@@ -45,9 +45,11 @@ def _received(pushing: Pushing, response: Response) -> _Clusters:
     if not pushing.delta:
         return _Clusters(state.watched, state.base, subscribed)
     sent, base = outbound_names(blocks, pushing.lasting), frozenset(cluster.name for cluster in blocks[0])
-    gone = frozenset(response.removed)
+    gone = pushing.memo.once(lambda: frozenset(response.removed), "gone", of=(response.removed,))
     if subscribed is not state.clusters:
-        subscribed = state.clusters.joined(subscribed, gone | sent.missing_from(subscribed))
+        missing = sent.missing_from(subscribed)
+        left = pushing.memo.once(lambda: gone | missing, "given up", of=(gone, missing))
+        subscribed = state.clusters.joined(subscribed, left)
     if pushing.rules.delta_watched != "union":
         return _Clusters(sent, base, subscribed)
     return _Clusters(state.watched.joined(sent, gone), (state.base | base) - gone, subscribed)

@@ -86,9 +86,7 @@ class Watched(Protocol):
         """How they are now; raises EnvironmentProblem if a stream ended that was not to."""
 
 
-async def quiet(
-    istiod: Istiod, cluster: Cluster, fleet: Watched | None, still_s: float, within_s: float = 120
-) -> None:
+async def quiet(istiod: Istiod, cluster: Cluster, fleet: Watched | None, still_s: float, within_s: float = 120) -> None:
     """Wait until all is quiet, and has been so for looks that are worth `still_s`.
 
     Raises EnvironmentProblem if istiod dies, a stream ends, or it is not quiet `within_s` seconds from now.

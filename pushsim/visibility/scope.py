@@ -190,6 +190,11 @@ class Scope:
         return (service for block in self.blocks for service in block)
 
     @cached_property
+    def hostnames(self) -> frozenset[str]:
+        """The hosts it holds a service of."""
+        return frozenset(service.hostname for service in self.all_services)
+
+    @cached_property
     def pulled_only(self) -> frozenset[str]:
         """Hosts it holds only as destinations of VirtualServices: clusters, but no listener and no route."""
         return frozenset(
