@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 
 from pushsim import child
-from pushsim.errors import EnvironmentProblem
+from pushsim.errors import EnvironmentProblem, InputError, Problem
 
 #: What keeps istiod from writing to its cluster, from making certificates, and from injecting and validating.
 ENVIRONMENT: Mapping[str, str] = {
@@ -55,6 +55,9 @@ MESH_CONFIG: Mapping[str, Any] = {
 }
 
 READY_WITHIN_S = 60.0
+
+#: How istiod's metrics name its release: istio_build from 1.4 on, pilot_info before 1.20.
+_BUILD = re.compile(r'^(?:istio_build|pilot_info)\{[^}]*(?:tag|version)="v?(\d+\.\d+\.\d+[^"]*)"', re.MULTILINE)
 
 #: Told each line of istiod's log.
 OnLine = Callable[[str], None]
@@ -152,11 +155,61 @@ class Istiod:
         state = "" if self.alive else f" (it ended with {child.ending(self.process.returncode)})"
         return EnvironmentProblem(f"istiod {self.release}{state}: {what}; its last log lines:\n{self.last_words()}")
 
+    async def gone(self) -> None:
+        """Returns when the process has ended."""
+        await self.process.wait()
+
     async def stop(self) -> None:
         """End it (politely, then not) and wait until it is gone; no harm if it already is."""
         await self._session.close()
         await child.end(self.process)
         await self._drain
+
+
+class Remote:
+    """An istiod that runs somewhere: its address, and the page of its metrics, "" if it can't be read."""
+
+    pid = 0
+    alive = True
+
+    def __init__(self, address: str, metrics: str, release: str = "") -> None:
+        self.grpc, self.release = address, release
+        self._metrics = metrics
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+
+    async def metrics_text(self) -> str:
+        """Its metrics; EnvironmentProblem if their page was named and can't be read."""
+        if not self._metrics:
+            return ""
+        try:
+            async with self._session.get(self._metrics) as response:
+                if response.status != 200:
+                    raise self.problem(f"{self._metrics} answers {response.status}")
+                return await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            raise self.problem(f"can't read its metrics at {self._metrics}: {problem}") from None
+
+    def problem(self, what: str) -> EnvironmentProblem:
+        """An error about it."""
+        return EnvironmentProblem(f"the istiod at {self.grpc}: {what}")
+
+    async def gone(self) -> None:
+        """Never known."""
+        await asyncio.Event().wait()
+
+    async def identify(self) -> None:
+        """Learn its release from its metrics, unless it was given. Raises InputError if they do not tell."""
+        if self.release:
+            return
+        if found := _BUILD.search(await self.metrics_text()):
+            self.release = found[1]
+            return
+        remedy = "give --release, or --metrics URL of its port 15014"
+        raise InputError(Problem(f"the release of the istiod at {self.grpc} is not known", remedy=remedy))
+
+    async def close(self) -> None:
+        """Let go of its connections."""
+        await self._session.close()
 
 
 def has_work(pid: int) -> bool:

@@ -17,8 +17,8 @@ from pushsim.ads import Response
 from pushsim.errors import EnvironmentProblem, InputError
 from pushsim.mesh import Change, Object, Proxy, Ref, Xds
 from pushsim.replay import adapted, allot, replay
+from pushsim.replay.cores import Cores
 from pushsim.replay.log import Log
-from pushsim.replay.run import Cores
 from pushsim.replay.shown import Subject, Written, shown, subject_of
 from pushsim.result import load
 from pushsim.scenario import Scenario

@@ -12,7 +12,7 @@ import typer
 from pushsim.cli.options import Json, note, print_json
 
 if TYPE_CHECKING:
-    from pushsim.replay import Progress
+    from pushsim.replay import Progress, Target
 
 Binary = Annotated[
     Path | None,
@@ -38,6 +38,33 @@ def replay(
         Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
     ] = "group",
     keep_log: Annotated[bool, typer.Option("--keep-log", help="Keep istiod's log in the result folder.")] = False,
+    istiod: Annotated[
+        str | None,
+        typer.Option("--istiod", metavar="HOST:PORT", help="Drive this istiod, which runs already, instead."),
+    ] = None,
+    observe: Annotated[
+        bool, typer.Option("--observe", help="With --istiod: write nothing, only connect, watch and measure.")
+    ] = False,
+    context: Annotated[
+        str | None, typer.Option("--context", help="With --istiod: the kubeconfig's context to write to, by its name.")
+    ] = None,
+    kubeconfig: Annotated[str, typer.Option("--kubeconfig", metavar="FILE", help="[default: as kubectl]")] = "",
+    namespace_prefix: Annotated[
+        str, typer.Option("--namespace-prefix", help="Before each namespace that is created there.")
+    ] = "pushsim-",
+    metrics: Annotated[
+        str, typer.Option("--metrics", metavar="URL", help="Its metrics page, like http://HOST:15014/metrics.")
+    ] = "",
+    release: Annotated[str, typer.Option("--release", "-r", help="Its release. [default: as its metrics say]")] = "",
+    ca: Annotated[
+        str | None, typer.Option("--ca", metavar="FILE", help="Speak TLS (15012), with this authority.")
+    ] = None,
+    cert: Annotated[str | None, typer.Option("--cert", metavar="FILE", help="Client certificate.")] = None,
+    key: Annotated[str | None, typer.Option("--key", metavar="FILE", help="Its key.")] = None,
+    server_name: Annotated[str | None, typer.Option("--server-name", help="Name in istiod's certificate.")] = None,
+    token_file: Annotated[
+        str | None, typer.Option("--token-file", metavar="FILE", help="A service account token.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a scenario's variants on a real istiod on this machine, with a stub API as its cluster, and measure.
@@ -46,29 +73,38 @@ def replay(
     number. Nothing listens beyond loopback, and nothing is left running. Ctrl-C keeps what there is.
 
     Example: pushsim replay aisuite-small --istiod-binary ./pilot-discovery --variant unscoped --out results/real
+
+    Example: pushsim replay my-mesh.yaml --istiod 127.0.0.1:15010 --metrics http://127.0.0.1:15014/metrics --observe
     """
     from pushsim.cli.simulate import print_results, summary_json
     from pushsim.errors import EnvironmentProblem
-    from pushsim.replay import adapted, allot, release_of
+    from pushsim.replay import Access, Running, adapted, allot, release_of, replay_on
     from pushsim.replay import replay as run
     from pushsim.scenario import Scenario
 
-    binary = given(istiod_binary)
     loaded = Scenario.load(scenario)
-    wanted = core_numbers(cores)
-    with told(quiet=json) as progress:
-        results = run(
-            loaded,
-            binary,
-            variant,
-            out=out,
-            progress=progress,
-            detail=detail,
-            cores=wanted,
-            workers=workers,
-            keep_log=keep_log,
-        )
-    shown = adapted(loaded, release_of(binary), allot(loaded.settings.cpus, wanted))
+    if istiod is not None:
+        access = Access(context, kubeconfig, namespace_prefix) if _writes(observe, context) and context else None
+        running = Running(_target(istiod, ca, cert, key, server_name, token_file), metrics, release, access)
+        with told(quiet=json) as progress:
+            results = replay_on(loaded, running, variant, out=out, progress=progress, detail=detail, workers=workers)
+        shown = loaded
+    else:
+        binary = given(istiod_binary)
+        wanted = core_numbers(cores)
+        shown = adapted(loaded, release_of(binary), allot(loaded.settings.cpus, wanted))
+        with told(quiet=json) as progress:
+            results = run(
+                loaded,
+                binary,
+                variant,
+                out=out,
+                progress=progress,
+                detail=detail,
+                cores=wanted,
+                workers=workers,
+                keep_log=keep_log,
+            )
     if json:
         print_json({"source": "replayed", **summary_json(shown, results)})
     else:
@@ -80,6 +116,38 @@ def replay(
             raise EnvironmentProblem(ended + ("\nwhat came until then was kept" if out else ""))
         note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
         raise typer.Exit(130)
+
+
+def _writes(observe: bool, context: str | None) -> bool:
+    """Whether changes are to be written; raises InputError if that was not said."""
+    from pushsim.errors import InputError, Problem
+
+    if observe == (context is not None):
+        remedy = "give --observe to write nothing, or --context NAME to write to that cluster"
+        raise InputError(Problem("is it to be watched or written to?", field="--istiod", remedy=remedy))
+    return not observe
+
+
+def _target(
+    address: str, ca: str | None, cert: str | None, key: str | None, server_name: str | None, token_file: str | None
+) -> Target:
+    from pushsim.errors import InputError, Problem
+    from pushsim.replay.fleet import Target, Tls
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(Problem(f"{address!r} is no address", field="--istiod", remedy="write HOST:PORT"))
+    tls = Tls(ca, cert, key, server_name) if ca or cert or server_name else None
+    token = ""
+    if token_file is not None:
+        try:
+            token = Path(token_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InputError(Problem(f"cannot be read: {error.strerror}", token_file, "--token-file")) from None
+        if tls is None:
+            remedy = "add --ca FILE"
+            raise InputError(Problem("a token is sent over TLS only", field="--token-file", remedy=remedy))
+    return Target(address, tls, token)
 
 
 def given(binary: Path | None) -> Path:

@@ -10,18 +10,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pushsim import releases
 from pushsim.errors import InputError, Problem
-from pushsim.istiod import detect_release
-from pushsim.replay.run import Cores, allot, run
+from pushsim.istiod import Remote, detect_release
+from pushsim.replay.cores import Cores, allot
+from pushsim.replay.fleet import Target
+from pushsim.replay.kubernetes import Access, prefixed
 from pushsim.replay.run import Progress as RunProgress
+from pushsim.replay.run import Record, run, run_on
 from pushsim.replay.summary import result_of
 from pushsim.result import Result
 from pushsim.runs import Detail
 from pushsim.scenario import Scenario
+from pushsim.settings import Variant
 
 #: Told a variant's name, the phase it is in, and the share (0…1) of the scenario's time that is done.
 Progress = Callable[[str, str, float], None]
@@ -118,8 +123,95 @@ def replay(
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An istiod that runs already: where its clients connect, the page of its metrics ("" if there is none for us).
+
+    release: "" to learn it from the metrics. access: how changes are written; None: nothing is (only watched).
+    """
+
+    target: Target
+    metrics: str = ""
+    release: str = ""
+    access: Access | None = None
+
+
+def replay_on(
+    scenario: Scenario,
+    running: Running,
+    variants: Sequence[str] | None = None,
+    *,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+    detail: Detail = "group",
+    workers: int = 0,
+) -> dict[str, Result]:
+    """Replay on an istiod that runs: as `replay`, but of its process only what its metrics tell is known.
+
+    With access, the scenario's mesh is written into namespaces of its own first and deleted at the end. Without, only
+    the scenario's proxies connect, and whatever the cluster's own changes bring is measured.
+    """
+    results: dict[str, Result] = {}
+    for name in scenario.variant_names if variants is None else variants:
+        variant = scenario.variant(name)
+        told: RunProgress = _silent
+        if progress is not None:
+            told = partial(progress, name)
+        if running.access is not None:
+            variant = prefixed(variant, running.access.prefix)
+        begun = time.perf_counter()
+        record = asyncio.run(_on(scenario, variant, running, workers, told))
+        result = result_of(
+            variant,
+            record,
+            {"id": scenario.id, "seed": scenario.seed},
+            warmup_ns=scenario.warmup_ns,
+            duration_ns=scenario.duration_ns,
+            detail=detail == "proxy",
+            more={"scenario_path": scenario.path, "seconds": round(time.perf_counter() - begun, 3)},
+        )
+        results[name] = result
+        if out is not None:
+            result.save(Path(out) / name)
+        if not result.complete:
+            break
+    return results
+
+
+async def _on(scenario: Scenario, variant: Variant, running: Running, workers: int, told: RunProgress) -> Record:
+    remote = Remote(running.target.address, running.metrics, running.release)
+    try:
+        await remote.identify()
+        mode = variant.settings.mode or releases.rules(remote.release).agent_mode
+        return await run_on(
+            variant,
+            remote,
+            running.target,
+            mode,
+            seed=scenario.seed,
+            warmup_ns=scenario.warmup_ns,
+            duration_ns=scenario.duration_ns,
+            access=running.access,
+            workers=workers,
+            progress=told,
+        )
+    finally:
+        await remote.close()
+
+
 def _silent(_phase: str, _share: float) -> None:
     """No progress."""
 
 
-__all__ = ["Cores", "Progress", "adapted", "allot", "release_of", "replay"]
+__all__ = [
+    "Access",
+    "Cores",
+    "Progress",
+    "Running",
+    "Target",
+    "adapted",
+    "allot",
+    "release_of",
+    "replay",
+    "replay_on",
+]

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from pushsim.errors import EnvironmentProblem
-from pushsim.istiod import Istiod, has_work
+from pushsim.istiod import has_work
 from pushsim.replay.fleet import Seen
-from pushsim.stub import Cluster
+from pushsim.replay.places import Board, Server
 from pushsim.units import SECOND_NS, UnitError, duration
 
 #: istiod's counters that move when it takes in an event, pushes or sends. Which of them exist depends on the release.
@@ -86,7 +86,7 @@ class Watched(Protocol):
         """How they are now; raises EnvironmentProblem if a stream ended that was not to."""
 
 
-async def quiet(istiod: Istiod, cluster: Cluster, fleet: Watched | None, still_s: float, within_s: float = 120) -> None:
+async def quiet(istiod: Server, cluster: Board, fleet: Watched | None, still_s: float, within_s: float = 120) -> None:
     """Wait until all is quiet, and has been so for looks that are worth `still_s`.
 
     Raises EnvironmentProblem if istiod dies, a stream ends, or it is not quiet `within_s` seconds from now.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,16 +16,18 @@ from pushsim.control import knobs
 from pushsim.control.limiter import NACK, SLOW, draw
 from pushsim.control.state import POD_START_NS
 from pushsim.errors import EnvironmentProblem, InputError, Problem
-from pushsim.istiod import Istiod
+from pushsim.istiod import Remote, has_work
 from pushsim.mesh import Mode, Proxy
+from pushsim.replay.cores import Cores, pinned
 from pushsim.replay.fleet import Manners, Target
+from pushsim.replay.kubernetes import Access, written
 from pushsim.replay.log import Log
-from pushsim.replay.quiet import quiet, still_for_s
+from pushsim.replay.places import Board, Nobody, Server
+from pushsim.replay.quiet import LOOK_EVERY_S, Stillness, quiet, still_for_s
 from pushsim.replay.sampler import Sampler, Samples
 from pushsim.replay.shown import Subject, Written, subject_of
 from pushsim.replay.worker import Joining, Orders, State, Workers
 from pushsim.settings import Timed, Variant
-from pushsim.stub.resources import resource_of
 from pushsim.topology import proxy_of
 from pushsim.units import SECOND_NS, UnitError, duration
 
@@ -38,40 +38,12 @@ Progress = Callable[[str, float], None]
 
 #: How long all may take to connect, and to drain after the last change.
 CONNECT_WITHIN_S, DRAIN_WITHIN_S = 1800.0, 600.0
+#: How long to wait for quiet where others write, too.
+OTHERS_WITHIN_S = 30.0
 _STEP_S = 0.25
 
 #: istiod's log line of each Push that was debounced (pilot/pkg/xds/discovery.go, all releases).
 _DEBOUNCED = re.compile(r"Push debounce stable\[\d+\] (\d+) for .*: (\S+) since last change, (\S+) since last push")
-
-
-@dataclass(frozen=True, slots=True)
-class Cores:
-    """Which cores istiod has for itself, and which the clients have. None: the system does not pin."""
-
-    istiod: tuple[int, ...] | None
-    clients: tuple[int, ...] | None
-
-    @property
-    def shared(self) -> bool:
-        """Whether they get into each other's way."""
-        return self.istiod is None or not set(self.istiod).isdisjoint(self.clients or ())
-
-
-def allot(cpus: float, wanted: Sequence[int] | None = None) -> Cores:
-    """Cores for an istiod with `cpus`: those wanted, else the last ones, and at least one is left for the clients.
-
-    Raises InputError for cores that there are not.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return Cores(None, None)
-    mine = sorted(os.sched_getaffinity(0))
-    if wanted is not None:
-        if missing := sorted(set(wanted) - set(mine)):
-            raise InputError(Problem(f"there is no core {missing[0]}", field="--cores", remedy=f"choose from {mine}"))
-        taken = tuple(sorted(set(wanted)))
-    else:
-        taken = tuple(mine[-max(1, min(math.ceil(cpus), len(mine) - 1)) :])
-    return Cores(taken, tuple(core for core in mine if core not in taken) or taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +66,7 @@ class Record:
 
     release: str = ""
     mode: Mode = "sotw"
-    cores: Cores = Cores(None, None)
+    cores: Cores = field(default_factory=lambda: Cores(None, None))
     proxies: list[Proxy] = field(default_factory=list)
     written: list[tuple[Timed, Written]] = field(default_factory=list)
     connect: Log = field(default_factory=Log)
@@ -133,12 +105,13 @@ async def run(
 
     Raises InputError for what can't be replayed, and EnvironmentProblem for an istiod that does not start.
     """
-    one = _Run(variant, release, mode, seed, warmup_ns, duration_ns, cores, progress)
+    cluster = stub.Cluster.of(variant.mesh)
+    one = _Run(variant, cluster, release, mode, seed, warmup_ns, duration_ns, cores, progress)
     settings = istiod.Settings(binary, variant.settings.mesh_config, variant.settings.env, cores.istiod)
     orders = Orders(Target(""), release, mode, seed, cores.clients, one.gap_s)
-    with _pinned(cores.clients):
+    with pinned(cores.clients):
         async with (
-            stub.serve(one.cluster) as url,
+            stub.serve(cluster) as url,
             istiod.run(settings, url, log_file, one.line) as server,
             Workers.start(
                 workers or len(cores.clients or (0,)), replace(orders, target=Target(server.grpc))
@@ -148,12 +121,46 @@ async def run(
     return one.record
 
 
+async def run_on(
+    variant: Variant,
+    remote: Remote,
+    target: Target,
+    mode: Mode,
+    *,
+    seed: int,
+    warmup_ns: int,
+    duration_ns: int,
+    access: Access | None = None,
+    workers: int = 0,
+    progress: Progress = lambda _phase, _share: None,
+) -> Record:
+    """As `run`, on an istiod that runs: changes go through `access`, or nobody writes anything (None).
+
+    Raises what `run` and `kubernetes.written` raise.
+    """
+    cores = Cores(None, None)
+    async with contextlib.AsyncExitStack() as stack:
+        board: Board = Nobody()
+        if access is not None:
+            progress("writing the mesh", 0.0)
+            board = await stack.enter_async_context(written(access, variant.mesh))
+        else:
+            variant = replace(variant, changes=())
+        one = _Run(variant, board, remote.release, mode, seed, warmup_ns, duration_ns, cores, progress)
+        fleet = await stack.enter_async_context(
+            Workers.start(workers or 1, Orders(target, remote.release, mode, seed, None, one.gap_s))
+        )
+        await one.go(remote, fleet)
+    return one.record
+
+
 class _Run:
     """The phases of one run."""
 
     def __init__(
         self,
         variant: Variant,
+        board: Board,
         release: str,
         mode: Mode,
         seed: int,
@@ -171,7 +178,7 @@ class _Run:
             raise InputError(Problem("a replay does not restart istiod", field="churn", remedy=remedy))
         self.variant, self.seed = variant, seed
         self.warmup_ns, self.duration_ns, self.progress = warmup_ns, duration_ns, progress
-        self.cluster = stub.Cluster.of(variant.mesh)
+        self.board = board
         self.record = Record(release=release, mode=mode, cores=cores, proxies=_everybody(variant))
         self.number = {proxy.id: number for number, proxy in enumerate(self.record.proxies)}
         self.still_s = still_for_s(settings.env)
@@ -187,7 +194,7 @@ class _Run:
                 quiet_s, since_s = (duration(part) / SECOND_NS for part in found.groups()[1:])
                 self.record.debounced.append(Debounced(time.monotonic_ns(), int(found[1]), quiet_s, since_s))
 
-    async def go(self, server: Istiod, fleet: Workers) -> None:
+    async def go(self, server: Server, fleet: Workers) -> None:
         record = self.record
         try:
             await _while_alive(server, self._phases(server, fleet))
@@ -209,10 +216,11 @@ class _Run:
             if record.state_after is None:
                 record.state_after = await fleet.state()
 
-    async def _phases(self, server: Istiod, fleet: Workers) -> None:
+    async def _phases(self, server: Server, fleet: Workers) -> None:
         record = self.record
         sampler = Sampler(server, record.cores.istiod)
-        await quiet(server, self.cluster, None, self.still_s)
+        if server.pid:
+            await quiet(server, self.board, None, self.still_s)
         await self._connect(server, fleet, sampler)
         epoch = time.monotonic_ns()
         reconnect_ns = self.variant.settings.clients.reconnect_ns
@@ -238,15 +246,16 @@ class _Run:
                 sampling.cancel()
                 record.samples = sampler.samples
         self.progress("draining", 1.0)
-        await _asleep(server, self.cluster, fleet, self.still_s)
+        await _asleep(server, self.board, fleet, self.still_s)
         sampler.stop()
         record.own_cpu_s = time.process_time() - record.own_cpu_s
         record.state_after = await fleet.state()
         record.ended_at = time.monotonic_ns()
-        await quiet(server, self.cluster, fleet, self.still_s, DRAIN_WITHIN_S)
+        if server.pid:
+            await quiet(server, self.board, fleet, self.still_s, DRAIN_WITHIN_S)
         record.after = await server.metrics_text()
 
-    async def _connect(self, server: Istiod, fleet: Workers, sampler: Sampler) -> None:
+    async def _connect(self, server: Server, fleet: Workers, sampler: Sampler) -> None:
         record, clients = self.record, self.variant.settings.clients
         there = len(self.variant.mesh.proxies)
         slow = Manners(delay_s=clients.slow_delay_ns / SECOND_NS)
@@ -262,9 +271,10 @@ class _Run:
             if time.monotonic() > end:
                 raise server.problem(f"not all {there} proxies are connected after {CONNECT_WITHIN_S:.0f} s")
             await asyncio.sleep(_STEP_S)
-        await _asleep(server, self.cluster, fleet, self.still_s)
+        await _asleep(server, self.board, fleet, self.still_s)
         record.connect_cpu_s = sampler.cpu_s() - cpu_s
-        await quiet(server, self.cluster, fleet, self.still_s)
+        if server.pid:
+            await quiet(server, self.board, fleet, self.still_s)
         record.connect_state = await fleet.state()
         record.connect = await fleet.take()
         record.connected = time.monotonic_ns()
@@ -284,9 +294,9 @@ class _Run:
                 await self.counting.wait()  # one due at that very moment is counted
             subject = self._subject(timed)
             gone = [f"{ref.name}.{ref.namespace}" for ref in timed.change.delete if ref.kind == "Pod"]
-            new = [o for o in timed.change.apply if o.ref.kind == "Pod" and self._held(o.ref) is None]
+            new = [o for o in timed.change.apply if o.ref.kind == "Pod" and self.board.held(o.ref) is None]
             self.record.written.append((timed, Written(number, time.monotonic_ns(), subject)))
-            await self.cluster.write_in_order(timed.change)
+            await self.board.write_in_order(timed.change)
             for proxy in gone:
                 await fleet.remove(proxy)
             joining = [(self.number[p.id], p, Manners()) for o in new if (p := proxy_of(o)) is not None]
@@ -294,10 +304,7 @@ class _Run:
                 await fleet.add(joining, POD_START_NS / SECOND_NS)
 
     def _subject(self, timed: Timed) -> Subject:
-        return subject_of(timed.change, self._held, root=self.root)
-
-    def _held(self, ref: Any) -> Any:
-        return self.cluster.get(resource_of(ref), ref.namespace, ref.name)
+        return subject_of(timed.change, self.board.held, root=self.root)
 
     async def _until(self, at_ns: int, writing: asyncio.Task[None], phase: str, since: int) -> None:
         """Wait until then; what goes wrong with the writing is raised at once."""
@@ -309,25 +316,25 @@ class _Run:
             await asyncio.sleep(min(_STEP_S, left / SECOND_NS))
 
 
-async def _asleep(server: Istiod, cluster: stub.Cluster, fleet: Workers, still_s: float) -> None:
+async def _asleep(server: Server, board: Board, fleet: Workers, still_s: float) -> None:
     """Wait until istiod sleeps and nothing comes any more, without asking istiod for anything."""
-    from pushsim.istiod import has_work
-    from pushsim.replay.quiet import LOOK_EVERY_S, Stillness
-
-    stillness, end = Stillness(still_s), time.monotonic() + DRAIN_WITHIN_S
+    within_s = DRAIN_WITHIN_S if server.pid else OTHERS_WITHIN_S
+    stillness, end = Stillness(still_s), time.monotonic() + within_s
     while True:
-        under_way = has_work(server.pid) or not cluster.delivered()
+        under_way = has_work(server.pid) or not board.delivered()
         state = await fleet.state()
-        if stillness.look((state.received, cluster.version), under_way=under_way or not state.synced):
+        if stillness.look((state.received, board.version), under_way=under_way or not state.synced):
             return
         if time.monotonic() > end:
+            if not server.pid:
+                return  # others' changes go on
             raise server.problem(f"what was written is not delivered after {DRAIN_WITHIN_S:.0f} s")
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def _while_alive(server: Istiod, work: Coroutine[Any, Any, _T]) -> _T:
+async def _while_alive(server: Server, work: Coroutine[Any, Any, _T]) -> _T:
     """Do it; raises EnvironmentProblem as soon as istiod ends."""
-    doing, dying = asyncio.create_task(work), asyncio.create_task(server.process.wait())
+    doing, dying = asyncio.create_task(work), asyncio.create_task(server.gone())
     try:
         await asyncio.wait({doing, dying}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
@@ -339,26 +346,12 @@ async def _while_alive(server: Istiod, work: Coroutine[Any, Any, _T]) -> _T:
         await asyncio.gather(doing, dying, return_exceptions=True)
 
 
-@contextlib.contextmanager
-def _pinned(cores: Sequence[int] | None) -> Iterator[None]:
-    """This process, too, keeps off istiod's cores."""
-    if cores is None:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 def _everybody(variant: Variant) -> list[Proxy]:
     """The proxies there are, and after them those of pods that changes bring."""
     found = {proxy.id: proxy for proxy in variant.mesh.proxies}
     for timed in variant.changes:
-        for written in timed.change.apply:
-            if written.ref.kind == "Pod" and (proxy := proxy_of(written)) is not None:
+        for one in timed.change.apply:
+            if one.ref.kind == "Pod" and (proxy := proxy_of(one)) is not None:
                 found.setdefault(proxy.id, proxy)
     return list(found.values())
 

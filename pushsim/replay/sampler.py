@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 import psutil
 
 from pushsim.errors import EnvironmentProblem
-from pushsim.istiod import Istiod
+from pushsim.replay.places import Server
 
 HEAP = "go_memstats_heap_inuse_bytes"
 _HEAP = re.compile(rf"^{HEAP} (\S+)", re.MULTILINE)
+_CPU = re.compile(r"^process_cpu_seconds_total (\S+)", re.MULTILINE)
+_RSS = re.compile(r"^process_resident_memory_bytes (\S+)", re.MULTILINE)
 EVERY_S = 1.0
 #: Pages of metrics asked for to learn what one costs istiod.
 _TRIED = 8
@@ -49,16 +51,22 @@ class Samples:
 
 
 class Sampler:
-    """Samples an istiod's process and its metrics; `cores` are those it runs on, None if it shares all."""
+    """Samples an istiod's process (of one elsewhere, what its metrics say of that) and its metrics.
 
-    def __init__(self, istiod: Istiod, cores: Sequence[int] | None) -> None:
+    cores: those it runs on, None if it shares all.
+    """
+
+    def __init__(self, istiod: Server, cores: Sequence[int] | None) -> None:
         self.istiod, self._cores = istiod, cores
-        self._process = psutil.Process(istiod.pid)
+        self._process = psutil.Process(istiod.pid) if istiod.pid else None
+        self._told = 0.0
         self._busy = 0.0
         self.samples = Samples()
 
     def cpu_s(self) -> float:
         """istiod's CPU seconds so far. Raises EnvironmentProblem if it is gone."""
+        if self._process is None:
+            return self._told
         try:
             times = self._process.cpu_times()
         except psutil.Error:
@@ -89,10 +97,16 @@ class Sampler:
 
     async def sample(self) -> None:
         """One sample."""
-        samples = self.samples
-        if found := _HEAP.search(await self.istiod.metrics_text()):
+        samples, text = self.samples, await self.istiod.metrics_text()
+        if found := _HEAP.search(text):
             samples.heap.append(int(float(found[1])))
         samples.scrapes += 1
+        if self._process is None:
+            if not (found := _CPU.search(text)):
+                return
+            self._told = float(found[1])
+            if found := _RSS.search(text):
+                samples.rss.append(int(float(found[1])))
         self.stop()
 
     def stop(self) -> None:
@@ -100,6 +114,8 @@ class Sampler:
         samples = self.samples
         samples.at_s.append(time.monotonic())
         samples.cpu_s.append(self.cpu_s())
+        if self._process is None:
+            return
         try:
             samples.rss.append(self._process.memory_info().rss)
         except psutil.Error:

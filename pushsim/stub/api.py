@@ -16,8 +16,9 @@ import msgspec
 from aiohttp import web
 
 from pushsim.errors import EnvironmentProblem
+from pushsim.mesh import Change, Object, Ref
 from pushsim.stub.cluster import Cluster, Event, Expired, Watch
-from pushsim.stub.resources import BY_PATH, RESOURCES, Resource
+from pushsim.stub.resources import BY_KIND, BY_PATH, RESOURCES, Resource
 from pushsim.stub.selectors import Selector, field_selector, label_selector
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,17 @@ _encode = msgspec.json.Encoder().encode
 class _Api:
     """The HTTP face of a cluster."""
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
-        self.cluster = cluster
+    def __init__(
+        self, cluster: Cluster, clock: Callable[[], float] = time.monotonic, *, writable: bool = False
+    ) -> None:
+        self.cluster, self._writable = cluster, writable
         self._clock = clock
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path.strip("/")
         self.cluster.requests[path] = self.cluster.requests.get(path, 0) + 1
-        if request.method not in ("GET", "HEAD"):
+        writes = request.method in ("PATCH", "DELETE") and self._writable
+        if request.method not in ("GET", "HEAD") and not writes:
             return _status(403, "Forbidden", f"{request.method} {request.path}: this API is read-only")
         if path == "version":
             return _json({"major": "1", "minor": "33", "gitVersion": "v1.33.0"})
@@ -58,6 +62,8 @@ class _Api:
         if resource is None or version not in resource.versions:
             return self._unknown(path)
         view = _View(resource, version, namespace, request)
+        if len(rest) == 2 and writes:
+            return await self._write(view, rest[1], request)
         if len(rest) == 2:
             body = self.cluster.get(resource, namespace, rest[1])
             if body is None:
@@ -80,6 +86,23 @@ class _Api:
                 "items": items,
             }
         )
+
+    async def _write(self, view: _View, name: str, request: web.Request) -> web.Response:
+        """A server-side apply, which replaces the whole object here, or a deletion; with dryRun nothing is kept."""
+        resource, dry = view.resource, "dryRun" in request.query
+        ref = Ref(resource.kind, view.namespace, name)
+        if view.namespace and self.cluster.get(BY_KIND["Namespace"], "", view.namespace) is None:
+            return _status(404, "NotFound", f'namespaces "{view.namespace}" not found')
+        if request.method == "DELETE":
+            if self.cluster.held(ref) is None:
+                return _status(404, "NotFound", f'{resource.plural} "{name}" not found')
+            if not dry:
+                self.cluster.write(Change((), (ref,)))
+            return _json({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+        body = msgspec.json.decode(await request.read())
+        if not dry:
+            self.cluster.write(Change((Object(ref, body),)))
+        return _json(view.show(body if dry else self.cluster.held(ref) or body))
 
     def _unknown(self, path: str) -> web.Response:
         self.cluster.unknown.add(path)
@@ -233,13 +256,17 @@ def _discovery(path: str) -> dict[str, Any] | None:
 
 
 @asynccontextmanager
-async def serve(cluster: Cluster, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serve(
+    cluster: Cluster, host: str = "127.0.0.1", port: int = 0, *, writable: bool = False
+) -> AsyncIterator[str]:
     """Serve a cluster over HTTP while the context is open; yields its URL (`http://127.0.0.1:40123`).
+
+    writable: clients may apply and delete, too, as a rehearsal for a real API server; nothing is validated.
 
     Port 0 takes a free one. Raises EnvironmentProblem if the port is taken.
     """
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", _Api(cluster).handle)
+    app.router.add_route("*", "/{path:.*}", _Api(cluster, writable=writable).handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pushsim.mesh import Change, Mesh, Object
+from pushsim.mesh import Change, Mesh, Object, Ref
 from pushsim.stub.resources import BY_KIND, RESOURCES, Resource, definition, resource_of, uid_of
 
 
@@ -107,6 +107,10 @@ class Cluster:
     def get(self, resource: Resource, namespace: str, name: str) -> Mapping[str, Any] | None:
         """One object, None if there is none."""
         return self._store[resource].get((namespace, name))
+
+    def held(self, ref: Ref) -> Mapping[str, Any] | None:
+        """The object of a reference, None if there is none. Raises InputError for a kind not served."""
+        return self.get(resource_of(ref), ref.namespace, ref.name)
 
     def since(self, resource: Resource, version: int) -> list[Event]:
         """The events of a collection after a resource version, oldest first; raises Expired if some are compacted."""
