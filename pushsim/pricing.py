@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.memo import Memo
@@ -20,10 +22,15 @@ class Pricing:
         mesh: for its mesh config and environment.
         rules: the release.
         mode: the xDS mode.
+        built: shared by pricings that may share what they have built of resources; None for one that shares nothing.
     """
 
-    def __init__(self, mesh: Mesh, rules: Rules, mode: Mode) -> None:
-        self._sizer = Sizer(rules.release, mesh_config=mesh.mesh_config, env=mesh.env, mode=mode)
+    def __init__(self, mesh: Mesh, rules: Rules, mode: Mode, built: Memo | None = None) -> None:
+        def sizer() -> Sizer:
+            return Sizer(rules.release, mesh_config=mesh.mesh_config, env=mesh.env)
+
+        known = json.dumps((mesh.mesh_config, mesh.env), sort_keys=True, default=str)
+        self._sizer = (built or Memo()).once(sizer, "sizer", rules.release, known).in_mode(mode)
         self._policies = Memo()
 
     def size(self, response: Response, state: ProxyState, push: Push) -> int:

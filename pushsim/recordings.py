@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.cases import Case
 from pushsim.conversation import Conversation, Outcome, Step
+from pushsim.memo import Memo
 from pushsim.mesh import Change, Mode, Xds
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
@@ -89,9 +90,10 @@ class Difference:
     """Where ours and a recording part.
 
     step:     -1 for the connect conversation.
-    aspect:   pushes (a type more or less), names, removed or solicited.
-    expected, got: responses that only the recording, only ours has.
+    aspect:   pushes (a type more or less), names, removed, solicited or bytes.
+    expected, got: responses that only the recording, only ours has; for bytes the one that both have.
     why:      the rule that decided ours.
+    sizes:    for bytes: the recording's and ours.
     """
 
     step: int
@@ -101,22 +103,34 @@ class Difference:
     expected: tuple[Signature, ...]
     got: tuple[Signature, ...]
     why: str
+    sizes: tuple[int, int] | None = None
+
+
+#: The share of a case's responses whose bytes must be right.
+RIGHT_SHARE = 0.99
 
 
 @dataclass(slots=True)
 class Score:
-    """How a case came out: checked and equal counts by aspect, and the first differences."""
+    """How a case came out: checked and equal counts by aspect, differences in who gets what, and those in bytes."""
 
-    checked: Counter[str]
-    equal: Counter[str]
-    differences: list[Difference]
+    checked: Counter[str] = field(default_factory=Counter)
+    equal: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    sizes: list[Difference] = field(default_factory=list)
 
     @property
     def exact(self) -> bool:
         """Whether everything but bytes is equal."""
         return all(self.equal[aspect] == n for aspect, n in self.checked.items() if aspect != "bytes")
 
+    @property
+    def priced(self) -> bool:
+        """Whether the bytes are right in 99 % of the responses that both have."""
+        return self.equal["bytes"] >= RIGHT_SHARE * self.checked["bytes"]
 
+
+#: What is scored, each on its own: the first four by (step, proxy), bytes by response.
 ASPECTS = ("pushes", "names", "removed", "solicited", "bytes")
 
 
@@ -125,15 +139,23 @@ def byte_tolerance(size: int) -> float:
     return max(8.0, 0.02 * size)
 
 
-def conform(case: Case, recorded_run: Mapping[str, Any], rules: Rules, mode: Mode, *, sizes: bool = True) -> Score:
-    """Compare our answer to a recording, step by step.
+def conform(
+    case: Case,
+    recorded_run: Mapping[str, Any],
+    rules: Rules,
+    mode: Mode,
+    *,
+    sizes: bool = True,
+    built: Memo | None = None,
+) -> Score:
+    """Compare our answer to a recording, step by step; `sizes` too, unless not wanted (`built` as of `Pricing`).
 
     Where a step writes a Service and its own EndpointSlice, either order of istiod's handlers counts: the one that
     fits better is kept, and what follows is judged from there.
     """
-    score = Score(Counter(), Counter(), [])
+    score = Score()
     conversation = Conversation(case.mesh, rules, mode, case.steps)
-    pricing = Pricing(case.mesh, rules, mode) if sizes else None
+    pricing = Pricing(case.mesh, rules, mode, built) if sizes else None
     for outcome in conversation.classes:
         for proxy in outcome.members:
             _compare(score, -1, "connect", proxy.id, outcome, recorded_run["connect"][proxy.id], pricing)
@@ -203,14 +225,22 @@ def _compare(
         why = "; ".join(outcome.plan.decision.why)
         score.differences.append(Difference(number, name, proxy, failed, missing, extra, why))
     elif pricing is not None:
-        _compare_bytes(score, outcome, real, pricing)
+        for told, sizes in _sizes(score, outcome, real, pricing):
+            why = "; ".join(outcome.plan.decision.why)
+            score.sizes.append(Difference(number, name, proxy, "bytes", (told,), (told,), why, sizes))
 
 
-def _compare_bytes(score: Score, outcome: Outcome, real: Iterable[Recorded], pricing: Pricing) -> None:
+def _sizes(
+    score: Score, outcome: Outcome, real: Iterable[Recorded], pricing: Pricing
+) -> Iterator[tuple[Signature, tuple[int, int]]]:
+    """Counts responses whose bytes are right; gives those that are wrong, with the recording's size and ours."""
     left = {(signature(r), i): int(r["size_bytes"]) for i, r in enumerate(real)}
     for response, mine in zip(outcome.plan.responses, _ours(outcome), strict=True):
         key = next(k for k in left if k[0] == mine)
         size = left.pop(key)
         score.checked["bytes"] += 1
         ours = pricing.size(response, outcome.plan.state, outcome.push)
-        score.equal["bytes"] += abs(ours - size) <= byte_tolerance(size)
+        if abs(ours - size) <= byte_tolerance(size):
+            score.equal["bytes"] += 1
+        else:
+            yield mine, (size, ours)

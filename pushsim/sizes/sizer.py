@@ -8,6 +8,7 @@ and added up. And a resource that was priced before, for a proxy with the same p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,13 +90,20 @@ class Sizer:
     ) -> None:
         self.sizing = sizing_of(release)
         self.settings = Settings(mesh_config, env or {})
-        self._envelope = Envelope(self.sizing, mode, env or {})
+        self._env = env or {}
+        self._envelope = Envelope(self.sizing, mode, self._env)
         self._endpoints = EndpointMeter(self.sizing)
         self._routes = RouteMeter(self.sizing, self.settings)
         self._views: dict[tuple[object, ...], _View] = {}
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
         self._told: dict[tuple[object, ...], int] = {}
+
+    def in_mode(self, mode: Mode) -> Sizer:
+        """The same in another mode: resources are priced once for both."""
+        other = copy(self)
+        other._envelope = Envelope(self.sizing, mode, self._env)
+        return other
 
     def response_bytes(self, xds: Xds, resources: Sequence[tuple[str, int]], removed: Sequence[str] = ()) -> int:
         """Length of a whole response, of (name, `resource_bytes`) pairs and removed names."""
