@@ -18,6 +18,7 @@ from typing import Any
 from pushsim import releases, runs
 from pushsim.cases import Case
 from pushsim.errors import InputError, Problem
+from pushsim.figures import number_at
 from pushsim.metrics import BOUNDS
 from pushsim.record import converse
 from pushsim.recordings import ASPECTS, Difference, Score, conform
@@ -261,8 +262,8 @@ def compare(
     """The table of one variant."""
 
     def row(path: str, of_simulated: str | None = None) -> Row:
-        values = tuple(float(value) for summary in real if (value := _at(summary, path)) is not None)
-        return Row(path, _at(simulated, of_simulated or path), values, _tolerance(path, tolerances))
+        values = tuple(float(value) for summary in real if (value := number_at(summary, path)) is not None)
+        return Row(path, number_at(simulated, of_simulated or path), values, _tolerance(path, tolerances))
 
     yield row("merged_pushes")
     yield row("proxy_pushes")
@@ -286,16 +287,7 @@ def compare(
     yield row("received_s.p99")
     yield row("istiod_cpu_cores.mean")
     heap = "istiod_heap_bytes.max"
-    yield row(heap, heap if _at(simulated, heap) is not None else "istiod_memory_bytes.max")
-
-
-def _at(summary: Mapping[str, Any], path: str) -> float | None:
-    found: Any = summary
-    for part in path.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return None
-        found = found[part]
-    return None if found is None else float(found)
+    yield row(heap, heap if number_at(simulated, heap) is not None else "istiod_memory_bytes.max")
 
 
 def shares(summary: Mapping[str, Any]) -> list[float]:

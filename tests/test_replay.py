@@ -57,6 +57,10 @@ def test_a_replay_fills_a_result_and_leaves_nothing_running(binary: Binary, tmp_
     assert summary["bytes_sent"] == sum(result.frame()["size_bytes"] * result.frame()["proxies"])
     assert set(summary["received_s"]) == {"p50", "p90", "p99", "max"} and 0 < summary["received_s"]["p50"] < 5
     assert summary["churn"] == {"services": {"changes": 4}}
+    sent = sum(summary["responses"].values())
+    assert result.timeline["changes"].sum() == 4 and result.timeline["responses"].sum() == sent
+    assert result.proxies["responses"].sum() == sent and result.proxies["proxies"].sum() == 8
+    assert result.timeline["bytes_sent"].sum() == result.proxies["bytes_sent"].sum() == summary["bytes_sent"]
     assert "sidecar_memory_bytes" not in summary and "queued_s" not in summary  # what can't be known is absent
     assert summary["clients"]["fleet_cpu_s"] > 0 and summary["istiod_cpu_cores"]["mean"] >= 0
     assert load(tmp_path / "out" / "as-is").summary == summary

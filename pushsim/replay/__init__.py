@@ -78,19 +78,9 @@ def replay(
     own = allot(scenario.settings.cpus, cores)
     asked = adapted(scenario, release, own)
     mode = asked.settings.mode or releases.rules(release).agent_mode
-    results: dict[str, Result] = {}
-    for name in asked.variant_names if variants is None else variants:
-        variant = asked.variant(name)
-        folder = Path(out) / name if out is not None else None
-        log_file = None
-        if keep_log and folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            log_file = folder / "istiod.log"
-        begun = time.perf_counter()
-        told: RunProgress = _silent
-        if progress is not None:
-            told = partial(progress, name)
-        record = asyncio.run(
+
+    def one(variant: Variant, log_file: Path | None, told: RunProgress) -> Record:
+        return asyncio.run(
             run(
                 variant,
                 binary,
@@ -105,22 +95,8 @@ def replay(
                 progress=told,
             )
         )
-        identity = {"id": asked.id, "seed": asked.seed}
-        result = result_of(
-            variant,
-            record,
-            identity,
-            warmup_ns=asked.warmup_ns,
-            duration_ns=asked.duration_ns,
-            detail=detail == "proxy",
-            more={"scenario_path": asked.path, "seconds": round(time.perf_counter() - begun, 3)},
-        )
-        results[name] = result
-        if folder is not None:
-            result.save(folder)
-        if not result.complete:
-            break
-    return results
+
+    return _each(asked, variants, one, out, progress, detail, keep_log=keep_log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +127,35 @@ def replay_on(
     With access, the scenario's mesh is written into namespaces of its own first and deleted at the end. Without, only
     the scenario's proxies connect, and whatever the cluster's own changes bring is measured.
     """
-    results: dict[str, Result] = {}
-    for name in scenario.variant_names if variants is None else variants:
-        variant = scenario.variant(name)
-        told: RunProgress = _silent
-        if progress is not None:
-            told = partial(progress, name)
+
+    def one(variant: Variant, _log_file: Path | None, told: RunProgress) -> Record:
         if running.access is not None:
             variant = prefixed(variant, running.access.prefix)
-        begun = time.perf_counter()
-        record = asyncio.run(_on(scenario, variant, running, workers, told))
+        return asyncio.run(_on(scenario, variant, running, workers, told))
+
+    return _each(scenario, variants, one, out, progress, detail)
+
+
+def _each(
+    scenario: Scenario,
+    variants: Sequence[str] | None,
+    one: Callable[[Variant, Path | None, RunProgress], Record],
+    out: str | Path | None,
+    progress: Progress | None,
+    detail: Detail,
+    *,
+    keep_log: bool = False,
+) -> dict[str, Result]:
+    """Run variant after variant, and write each result as soon as it is there; one that ended early is the last."""
+    results: dict[str, Result] = {}
+    for name in scenario.variant_names if variants is None else variants:
+        folder = Path(out) / name if out is not None else None
+        log_file = None
+        if keep_log and folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            log_file = folder / "istiod.log"
+        variant, begun = scenario.variant(name), time.perf_counter()
+        record = one(variant, log_file, partial(progress, name) if progress is not None else _silent)
         result = result_of(
             variant,
             record,
@@ -171,8 +166,8 @@ def replay_on(
             more={"scenario_path": scenario.path, "seconds": round(time.perf_counter() - begun, 3)},
         )
         results[name] = result
-        if out is not None:
-            result.save(Path(out) / name)
+        if folder is not None:
+            result.save(folder)
         if not result.complete:
             break
     return results

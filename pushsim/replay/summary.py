@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-import pyarrow as pa
 
 from pushsim import __version__
 from pushsim.control import knobs
@@ -19,7 +17,8 @@ from pushsim.observed import QUANTILES
 from pushsim.replay.log import TYPES
 from pushsim.replay.run import Record
 from pushsim.replay.shown import Shown, shown
-from pushsim.result import DETAIL, ROWS, Result, tidy
+from pushsim.replay.tabled import tables_of
+from pushsim.result import Result, tidy
 from pushsim.settings import Variant
 from pushsim.units import SECOND_NS
 
@@ -74,9 +73,9 @@ def result_of(
     if record.ended is not None:
         run["ended"] = str(record.ended) or "interrupted"
     versions = {"pushsim": __version__, "istio": record.release}
-    rows = (_details if detail else _rows)(record, log, found)
+    tables = tables_of(record, log, found, ended, detail=detail)
     facts = {"scenario": scenario, "mode": record.mode, "versions": versions}
-    return Result(variant.name, tidy(summary), tidy(facts), complete, {"rows": rows}, run)
+    return Result(variant.name, tidy(summary), tidy(facts), complete, tables, run)
 
 
 def _written(record: Record) -> list[Any]:
@@ -221,48 +220,6 @@ def _judged(record: Record, summary: Mapping[str, Any]) -> tuple[bool, list[str]
     if isinstance(record.ended, Exception):
         notes.append(str(record.ended).splitlines()[0])
     return valid, notes
-
-
-# ---- rows
-
-
-def _rows(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Table:
-    """A row per (istiod's version, proxies of a namespace and type, kind of response)."""
-    groups = _groups(record)
-    gathered: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for _, at, proxy, xds, solicited, resources, removed, size, version, _ in log:
-        gathered[version, groups[proxy], xds, solicited, resources, removed, size].append(at - record.counted)
-    columns: list[list[Any]] = [
-        [version, None, 0, None, group, len(times), TYPES[xds], bool(solicited), resources, removed, size, None,
-         min(times), max(times)]
-        for (version, group, xds, solicited, resources, removed, size), times in gathered.items()
-    ]  # fmt: skip
-    return _table(ROWS, columns)
-
-
-def _details(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Table:
-    """A row per response."""
-    groups = _groups(record)
-    columns: list[list[Any]] = []
-    for place, at, proxy, xds, solicited, resources, removed, size, version, _ in log:
-        since = at - record.counted
-        received = found.by_row.get(place)
-        columns.append(
-            [version, None, 0, None, groups[proxy], 1, TYPES[xds], bool(solicited), resources, removed, size, None,
-             since, since, record.proxies[proxy].id, None, None if received is None else received / SECOND_NS]
-        )  # fmt: skip
-    return _table(DETAIL, columns)
-
-
-def _groups(record: Record) -> list[int]:
-    """A number for each proxy: that of its namespace and type."""
-    known: dict[tuple[str, str], int] = {}
-    return [known.setdefault((proxy.namespace, proxy.type), len(known)) for proxy in record.proxies]
-
-
-def _table(schema: pa.Schema, rows: list[list[Any]]) -> pa.Table:
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    return pa.table([pa.array(c, field.type) for c, field in zip(columns, schema, strict=True)], schema=schema)
 
 
 def quantiles(samples: Samples) -> dict[str, float]:

@@ -1,0 +1,102 @@
+"""Makes `results/parity/`: simulated against real, for several releases and scenarios, and one table of it all.
+
+Usage: python results/parity_runs.py PILOT_DISCOVERY... [--repeat 5] [--scenario NAME]...
+
+Each release and scenario gets a folder with parity.json (all figures, the real runs' spread, the machine) and
+parity.svg; README.md beside them is the table. What is there is kept unless it is run again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from pushsim.parity import parity
+from pushsim.plots import parity_details
+from pushsim.replay import release_of
+from pushsim.scenario import Scenario
+
+FOLDER = Path(__file__).parent / "parity"
+#: Unscoped, scoped and exportTo (its variants); debounce held to its maximum; two overloaded, one gateway-heavy.
+SCENARIOS = ("aisuite-small", "debounce-hold", "overload-sidecars", "overload-gateways")
+SHOWN = (
+    "fan_out_mean",
+    "bytes_sent",
+    "converged_s.mean",
+    "received_s.p99",
+    "istiod_cpu_cores.mean",
+    "istiod_heap_bytes.max",
+)
+
+
+def run(binary: Path, name: str, repeat: int) -> None:
+    """One release, one scenario."""
+    release = release_of(binary)
+    begun = time.monotonic()
+
+    def tell(what: str, share: float) -> None:
+        at = f"{time.monotonic() - begun:6.0f} s  {release} {name}"
+        print(f"\r{at}: {what} {100 * share:3.0f} %\033[K", end="", file=sys.stderr)
+
+    found = parity(Scenario.load(name), binary, repeat=repeat, progress=tell)
+    folder = FOLDER / f"{name}-{release}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "parity.json").write_text(json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
+    parity_details(found).save(folder / "parity.svg")
+    print(file=sys.stderr)
+    if not found.complete:
+        raise SystemExit(f"{release} {name}: {found.ended}")
+
+
+def table() -> str:
+    """All that is in the folder, one line a variant."""
+    lines = [
+        "# Simulated against real",
+        "",
+        "Errors of simulated figures against the mean of the real runs, and in brackets half the real runs' spread.",
+        "Answers: responses compared one change at a time (type, names, removed names), and those with equal bytes.",
+        "`!` marks runs whose times are not istiod's alone (see `notes` in parity.json).",
+        "",
+        "| release | scenario | variant | answers equal | bytes | " + " | ".join(SHOWN) + " | within |",
+        "|" + "---|" * (6 + len(SHOWN)),
+    ]
+    machines = set()
+    for path in sorted(FOLDER.glob("*/parity.json")):
+        whole = json.loads(path.read_text())
+        for name, found in whole["variants"].items():
+            rows = {row["metric"]: row for row in found["rows"]}
+            exact = found.get("exact", {})
+            answers = [_share(exact.get("pushes")), _share(exact.get("bytes"))]
+            cells = [*answers, *(_cell(rows.get(metric)) for metric in SHOWN)]
+            mark = " !" if not found["valid"] or any("machine" in note for note in found["notes"]) else ""
+            head = [whole["scenario"]["release"], Path(whole["scenario"]["path"]).stem, name + mark]
+            lines.append("| " + " | ".join([*head, *cells, "yes" if found["within"] else "no"]) + " |")
+            if machine := found.get("machine"):
+                machines.add(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}")
+    return "\n".join([*lines, "", *(f"Machine: {machine}" for machine in sorted(machines)), ""])
+
+
+def _share(found: dict[str, int] | None) -> str:
+    return f"{found['equal']} of {found['checked']}" if found else "-"
+
+
+def _cell(row: dict | None) -> str:
+    if row is None or row["error"] is None:
+        return "-"
+    real = row["real"]
+    spread = 50 * (real["max"] - real["min"]) / real["mean"] if real["mean"] else 0.0
+    return f"{100 * row['error']:+.1f} % (±{spread:.1f})"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binaries", nargs="*", type=Path)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--scenario", action="append")
+    given = parser.parse_args()
+    for each in given.binaries:
+        for scenario in given.scenario or SCENARIOS:
+            run(each, scenario, given.repeat)
+            (FOLDER / "README.md").write_text(table())
+    (FOLDER / "README.md").write_text(table()) if FOLDER.exists() else print("nothing there yet")
