@@ -16,7 +16,7 @@ from pushsim import releases
 from pushsim.context import MESH_GATEWAY, Route
 from pushsim.dependencies import View, attached
 from pushsim.gateways import MergedGateway, merge_gateways
-from pushsim.mesh import Mesh, Object, Ref
+from pushsim.mesh import Mesh, Object, Proxy, Ref
 from pushsim.plan import Istiod
 from pushsim.settings import Variant
 from pushsim.topology.calls import host_of
@@ -87,24 +87,27 @@ class Sight:
         self.push = self.istiod.latest
 
     @cached_property
-    def views(self) -> dict[str, list[View]]:
-        """By namespace, the proxies that differ in what they see or are called."""
-        found: dict[tuple[object, ...], View] = {}
+    def populations(self) -> list[tuple[View, tuple[Proxy, ...]]]:
+        """The proxies, those together that are alike in what they see and in how they are called."""
+        found: dict[tuple[object, ...], tuple[View, list[Proxy]]] = {}
         registry, scopes = self.istiod.registry, self.push.scopes
         for proxy in self.mesh.proxies:
             labels, targets = registry.labels_of(proxy), registry.targets(proxy)
             scope = scopes.of(proxy, labels)
             hosts = tuple(sorted({target.service.hostname for target in targets}))
-            gateway = MergedGateway()
-            key: tuple[object, ...] = (proxy.type, proxy.namespace, scope, hosts)
-            if proxy.type == "router":
-                key += (tuple(sorted(labels.items())),)
-                if key not in found:
-                    gateway = merge_gateways(self.push.context, targets, labels)
+            router = proxy.type == "router"
+            key = (proxy.type, proxy.namespace, scope, hosts, tuple(sorted(labels.items())) if router else ())
             if key not in found:
-                found[key] = View(proxy, scope, None, targets, gateway)
+                gateway = merge_gateways(self.push.context, targets, labels) if router else MergedGateway()
+                found[key] = View(proxy, scope, None, targets, gateway), []
+            found[key][1].append(proxy)
+        return [(view, tuple(proxies)) for view, proxies in found.values()]
+
+    @cached_property
+    def views(self) -> dict[str, list[View]]:
+        """By namespace, a view for each population."""
         by_namespace: dict[str, list[View]] = {}
-        for view in found.values():
+        for view, _ in self.populations:
             by_namespace.setdefault(view.proxy.namespace, []).append(view)
         return by_namespace
 

@@ -11,11 +11,11 @@ from typing import Any
 from pushsim import intervals
 from pushsim.breaks import Break, Sight, broken, unseen_calls
 from pushsim.errors import InputError, Problem
+from pushsim.figures import number_at, numbers
 from pushsim.intervals import Interval
 from pushsim.result import Result, tidy
 from pushsim.runs import Engine, simulate
 from pushsim.scenario import Scenario
-from pushsim.thresholds import paths, value_of
 from pushsim.workers import Progress, side_by_side
 from pushsim.zones import cross_zone_share, per_month
 
@@ -48,7 +48,7 @@ class Column:
 
     def values(self, path: str) -> list[float] | None:
         """A figure by seed, None if a seed has none."""
-        found = [value_of(summary, path) for summary in self.summaries]
+        found = [number_at(summary, path) for summary in self.summaries]
         known = [value for value in found if value is not None]
         return known if known and len(known) == len(found) else None
 
@@ -116,7 +116,9 @@ class Comparison:
         scenario, summaries = self.scenario, self.summaries()
         told = {}
         for column in self.columns:
-            known = [path for path in paths(summaries[column.name]) if not path.startswith(("histograms.", "bounds."))]
+            known = [
+                path for path, _ in numbers(summaries[column.name]) if not path.startswith(("histograms.", "bounds."))
+            ]
             spans = {path: found for path in known if len(self.seeds) > 1 and (found := column.figure(path))}
             ratios = {path: found for path in known if (found := self.ratio(column, path))}
             told[column.name] = {

@@ -10,44 +10,23 @@ from typing import Any
 
 from pushsim.breaks import Break
 from pushsim.compare import Column, Comparison
+from pushsim.figures import HEADLINES, shown, unit
 from pushsim.intervals import Interval
 from pushsim.thresholds import Verdict
 
-#: Rows of a comparison: title, path into a SUMMARY, how it is written: n(umber), b(ytes), s(econds), f(raction).
-ROWS = (
-    ("proxy pushes", "proxy_pushes", "n"),
-    ("fan-out, mean proxies per push", "fan_out_mean", "f"),
-    ("bytes sent", "bytes_sent", "b"),
-    ("converged P99", "converged_s.p99", "s"),
-    ("received P99", "received_s.p99", "s"),
-    ("istiod CPU, mean cores", "istiod_cpu_cores.mean", "f"),
-    ("istiod memory, max", "istiod_memory_bytes.max", "b"),
-    ("sidecar memory, mean", "sidecar_memory_bytes.mean", "b"),
-    ("gateway memory, mean", "gateway_memory_bytes.mean", "b"),
-    ("sidecar CPU, mean cores", "sidecar_cpu_cores.mean", "f"),
-)
+#: Rows of a comparison that are not among the headlines.
+_MORE = (("sidecar CPU, mean cores", "sidecar_cpu_cores.mean"),)
+#: Headlines that say what another one says, too.
+_SAME = ("bytes_sent_per_s", "converged_prometheus_s.p99", "changes")
+ROWS = tuple((title, path) for title, path in (*HEADLINES, *_MORE) if path not in _SAME)
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
-def shown(value: float | None, form: str) -> str:
-    """A figure as people read it: `12.3 kB`, `0.21 s`."""
-    if value is None:
-        return "-"
-    if form == "n":
-        return f"{value:,.0f}"
-    if form == "b":
-        for unit in ("B", "kB", "MB", "GB"):
-            if abs(value) < 1000 or unit == "GB":
-                return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-            value /= 1000
-    return f"{value:.3g} s" if form == "s" else f"{value:.3g}"
-
-
-def _cell(found: Interval | None, form: str, before: str = "") -> list[str]:
+def _cell(found: Interval | None, of_unit: str, before: str = "") -> list[str]:
     """The estimate and, below it, its interval."""
-    told = [before + shown(found.value if found else None, form)]
+    told = [before + shown(found.value if found else None, of_unit)]
     if found is not None and found.low != found.high:
-        told.append(f"[{shown(found.low, form)}, {shown(found.high, form)}]")
+        told.append(f"[{shown(found.low, of_unit)}, {shown(found.high, of_unit)}]")
     return told
 
 
@@ -56,14 +35,14 @@ def table(comparison: Comparison) -> list[list[str]]:
     rows = []
     first = comparison.columns[0]
 
-    def cell(column: Column, path: str, form: str) -> str:
-        told = _cell(column.figure(path), form)
+    def cell(column: Column, path: str) -> str:
+        told = _cell(column.figure(path), unit(path))
         ratio = comparison.ratio(column, path) if column is not first else None
-        return "\n".join([*told, *_cell(ratio, "f", "x")] if ratio else told)
+        return "\n".join([*told, *_cell(ratio, "ratio", "x")] if ratio else told)
 
-    for title, path, form in ROWS:
+    for title, path in ROWS:
         if any(column.figure(path) for column in comparison.columns):
-            rows.append([title, *(cell(column, path, form) for column in comparison.columns)])
+            rows.append([title, *(cell(column, path) for column in comparison.columns)])
     summaries = comparison.summaries()
     if comparison.price_per_gb is not None:
         money = [summaries[column.name].get("money") for column in comparison.columns]
@@ -134,10 +113,10 @@ def junit(comparison: Comparison, verdicts: Sequence[Verdict]) -> str:
     whole = JUnitXml("pushsim compare")
     for column in comparison.columns:
         suite = TestSuite(column.name)
-        for title, path, form in ROWS:
+        for title, path in ROWS:
             figure = column.figure(path)
             if figure is not None:
-                suite.add_property(path, shown(figure.value, form) + f" ({title})")
+                suite.add_property(path, shown(figure.value, unit(path)) + f" ({title})")
         of_column = [verdict for verdict in verdicts if verdict.variant == column.name]
         for verdict in of_column:
             case = TestCase(verdict.threshold.text, f"pushsim.{column.name}")

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from pushsim.errors import InputError, Problem
+from pushsim.figures import number_at, numbers
 from pushsim.problems import nearest
 from pushsim.units import SECOND_NS, UnitError, duration, quantity
 
@@ -117,27 +118,6 @@ def _number(text: str, path: str) -> float:
     return float(sign * quantity(amount))
 
 
-def value_of(summary: Mapping[str, Any], path: str) -> float | None:
-    """The number at a dotted path of a SUMMARY, None if there is none."""
-    found: Any = summary
-    for part in path.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return None
-        found = found[part]
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
-
-
-def paths(summary: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """All dotted paths to numbers, in the summary's order."""
-    known: list[str] = []
-    for key, item in summary.items():
-        if isinstance(item, Mapping):
-            known += paths(item, f"{prefix}{key}.")
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            known.append(prefix + key)
-    return known
-
-
 def judge(
     thresholds: Iterable[Threshold],
     summaries: Summaries,
@@ -159,14 +139,14 @@ def judge(
             problems.append(Problem(f"there is no variant {threshold.variant!r}", field=option, remedy=remedy))
             continue
         names = [threshold.variant] if threshold.variant else list(summaries)
-        known = list(dict.fromkeys(path for name in names for path in paths(summaries[name])))
+        known = list(dict.fromkeys(path for name in names for path, _ in numbers(summaries[name])))
         if threshold.path not in known and threshold.path not in SOMETIMES_ABSENT:
             message = f"there is no figure {threshold.path!r}"
             problems.append(Problem(message, field=option, remedy=f"known: {', '.join(known)}"))
             continue
         for name in names:
             if not threshold.increase:
-                value = value_of(summaries[name], threshold.path)
+                value = number_at(summaries[name], threshold.path)
             elif baseline is None and name == next(iter(summaries)):
                 if threshold.variant:
                     remedy = "give --baseline, or name another variant"
@@ -179,7 +159,7 @@ def judge(
                     remedy = f"it holds {', '.join(baseline or ())}; name one of them: increase(VARIANT:PATH)"
                     problems.append(Problem(f"the baseline has no variant {name!r}", field=option, remedy=remedy))
                     continue
-                value = increase(value_of(before, threshold.path), value_of(summaries[name], threshold.path))
+                value = increase(number_at(before, threshold.path), number_at(summaries[name], threshold.path))
             verdicts.append(Verdict(threshold, name, value, value is not None and threshold.holds(value)))
     if problems:
         raise InputError(problems)

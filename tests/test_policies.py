@@ -209,7 +209,7 @@ def test_policies_describe_themselves() -> None:
     assert set(rows) == set(POLICIES)
     assert all(about for about, _ in rows.values())
     assert rows["export-to"][1]["value"].startswith("'.'")
-    assert "objects" not in rows["files"][1]
+    assert "documents" not in rows["files"][1]
 
 
 def variant(written: list[Any], mesh: Mesh = MESH) -> Any:

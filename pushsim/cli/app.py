@@ -13,11 +13,14 @@ from pushsim.cli.export import export
 from pushsim.cli.parity import parity
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
+from pushsim.cli.recommend import recommend
 from pushsim.cli.record import record
 from pushsim.cli.replay import replay
 from pushsim.cli.report import report
 from pushsim.cli.simulate import check, scenarios, schema, simulate
+from pushsim.cli.size import size
 from pushsim.cli.sweep import sweep
+from pushsim.cli.webhook import webhook
 
 app = typer.Typer(
     name="pushsim",
@@ -33,6 +36,9 @@ VERBS = (
     replay,
     parity,
     compare,
+    recommend,
+    size,
+    webhook,
     sweep,
     report,
     export,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import Field, ValidationError
 
 from pushsim.errors import InputError, Problem
+from pushsim.manifests import to_change
 from pushsim.mesh import Mesh, Object
 from pushsim.policies.base import Composed, Nothing, Policy
 from pushsim.policies.dataplane import Ambient, TenantIngress
@@ -23,10 +24,10 @@ class Files(Policy):
 
     name: ClassVar[str] = "files"
     paths: list[str] = Field(min_length=1, description="files or folders, relative to the file that names them")
-    objects: tuple[Any, ...] = Field(default=(), exclude=True, repr=False)
+    documents: tuple[Any, ...] = Field(default=(), exclude=True, repr=False)
 
     def install(self, mesh: Mesh) -> tuple[Object, ...]:
-        return self.objects
+        return to_change(self.documents, mesh=mesh).change.apply
 
 
 #: Every policy that has a name.

@@ -94,7 +94,9 @@ class EgressList(Policy):
             raise InputError(Problem("egress-list knows no calls to list hosts from", remedy=remedy))
         hosts: dict[str, set[str]] = defaultdict(set)
         for caller, callee in graph.edges:
-            if caller.namespace != callee.namespace:
+            if callee.kind != "Service":
+                hosts[caller.namespace].add(f"*/{callee.name}")
+            elif caller.namespace != callee.namespace:
                 hosts[caller.namespace].add(f"{callee.namespace}/{callee.name}.{callee.namespace}.{self.domain}")
         return self.model_copy(update={"hosts": {space: sorted(found) for space, found in sorted(hosts.items())}})
 

@@ -45,7 +45,7 @@ def schema() -> dict[str, Any]:
     for name, policy in POLICIES.items():
         own = policy.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(own.pop("$defs", {}))
-        own["properties"] = {key: value for key, value in own.get("properties", {}).items() if key != "objects"}
+        own["properties"] = {key: value for key, value in own.get("properties", {}).items() if key != "documents"}
         parameters = {"anyOf": [own, {"type": "null"}]}
         shape = {"type": "object", "required": [name], "additionalProperties": False, "properties": {name: parameters}}
         choices.append(shape)

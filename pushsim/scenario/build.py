@@ -14,6 +14,7 @@ from typing import Any
 
 from pushsim import files
 from pushsim.errors import InputError, Problem
+from pushsim.manifests import to_change
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 from pushsim.policies import Files, Policy, text_of
 from pushsim.scenario.model import DatedChange, Model
@@ -182,9 +183,10 @@ def _admitted(changes: Iterable[Dated], policy: Policy, mesh: Mesh) -> Iterator[
 
 
 def fill(policy: Files, base_dir: Path) -> Files:
-    """A `files` policy with its objects read."""
-    loaded = files.load([str(base_dir / path) for path in policy.paths])
-    return policy.model_copy(update={"objects": tuple(loaded.mesh.objects.values())})
+    """A `files` policy with its files read. Raises InputError for what is wrong in them."""
+    documents = files.read_sources([str(base_dir / path) for path in policy.paths])
+    to_change(documents)  # says what is wrong with them; what they mean hangs on the mesh
+    return policy.model_copy(update={"documents": tuple(documents)})
 
 
 def identity(model: Model, base_dir: Path) -> str:

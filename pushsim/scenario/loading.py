@@ -82,6 +82,18 @@ class Scenario:
             raise InputError(Problem(f"cannot be read: {error.strerror or error}", str(path), remedy=remedy)) from None
         return cls._read(text, found.parent, str(path))
 
+    @staticmethod
+    def is_one(path: str) -> bool:
+        """Whether that is a scenario, bundled or a file with `mesh:`, and no manifest. Raises InputError as `load`."""
+        found = Path(path)
+        if not found.is_file():
+            return not found.exists() and path != "-" and bundled_path(path) is not None
+        if found.suffix not in (".yaml", ".yml"):
+            return False
+        documents = parse_text(found.read_bytes(), path)
+        data = documents[0].data if len(documents) == 1 else None
+        return isinstance(data, dict) and "mesh" in data and "kind" not in data
+
     @classmethod
     def loads(cls, text: str, base_dir: str | Path = ".") -> Scenario:
         """The scenario in that text; its relative paths start at base_dir. Raises InputError."""
@@ -125,6 +137,11 @@ class Scenario:
     def settings(self) -> Settings:
         """The control plane before any policy."""
         return build.settings(self.model, self._base.mesh, self._base_dir)
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh before any policy."""
+        return self._base.mesh
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,0 +1,219 @@
+"""`pushsim recommend`: from observed calls to Sidecar and exportTo objects, ready to apply."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pushsim.cli.options import Inject, Json, Namespace, Release, note, print_json, stdin_bytes
+
+if TYPE_CHECKING:
+    from pushsim.mesh import Mesh, Object
+    from pushsim.recommend import Proposal, Recommendation
+    from pushsim.settings import Settings
+    from pushsim.topology.calls import Graph
+
+
+def recommend(
+    mesh: Annotated[
+        list[str], typer.Argument(metavar="MESH...", help="Manifests: files, folders or -; or a scenario.")
+    ],
+    calls: Annotated[
+        str | None,
+        typer.Option("--calls", help="CSV, or JSON of Prometheus, Kiali or Envoy. [default: the scenario's]"),
+    ] = None,
+    per: Annotated[
+        Literal["namespace", "workload"], typer.Option("--per", help="A Sidecar for each namespace, or workload, too.")
+    ] = "namespace",
+    budget: Annotated[
+        int | None, typer.Option("--budget", min=1, help="At most so many objects, the most saving first.")
+    ] = None,
+    watched: Annotated[
+        str | None, typer.Option("--watched", help="How long calls were watched, where the file does not say: 168h.")
+    ] = None,
+    export_to: Annotated[bool, typer.Option("--export-to/--no-export-to", help="Propose exportTo, too.")] = True,
+    max_hosts: Annotated[
+        int, typer.Option("--max-hosts", min=1, help="Egress hosts of a Sidecar, above which wildcards are used.")
+    ] = 50,
+    slack: Annotated[
+        float, typer.Option("--slack", min=0, help="A wildcard may add so many services for each one needed.")
+    ] = 0.1,
+    release: Release = None,
+    inject: Inject = "detect",
+    namespace: Namespace = "default",
+    out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Write the objects there.")] = None,
+    json: Json = False,
+) -> None:
+    """Propose Sidecars and exportTo from observed calls: YAML on standard output, what it saves on standard error.
+
+    Example: pushsim recommend mesh/ --calls istio_requests_total.json --watched 168h --budget 10 > scopes.yaml
+
+    Example: pushsim recommend ecommerce --per workload --json
+    """
+    from pushsim.errors import EnvironmentProblem, InputError, Problem
+    from pushsim.recommend import Limits
+    from pushsim.recommend import recommend as run
+
+    there, settings, graph = _read(mesh, calls, release, inject, namespace)
+    if graph is None:
+        raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))
+    _watch(graph, watched)
+    found = run(
+        there,
+        graph,
+        settings,
+        workloads=per == "workload",
+        export_to=export_to,
+        limits=Limits(slack, max_hosts),
+        budget=budget,
+    )
+    text = _yaml(found)
+    if out is not None:
+        try:
+            Path(out).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise EnvironmentProblem(f"{out}: cannot be written: {error.strerror}") from None
+    if json:
+        print_json(_to_json(found))
+        return
+    if out is None:
+        sys.stdout.write(text)
+    _print(found)
+
+
+def _read(
+    mesh: list[str], calls: str | None, release: str | None, inject: Inject, namespace: str
+) -> tuple[Mesh, Settings, Graph | None]:
+    from pushsim import files, releases
+    from pushsim.errors import InputError, Problem
+    from pushsim.scenario import Scenario
+    from pushsim.settings import PROFILES, Settings
+    from pushsim.topology import read_calls
+
+    graph = None
+    if len(mesh) == 1 and Scenario.is_one(mesh[0]):
+        scenario = Scenario.load(mesh[0])
+        if release is not None:
+            scenario = scenario.replaced({"istiod.release": release})
+        there, settings = scenario.mesh, scenario.settings
+        graph = scenario.calls() if calls is None else None
+    else:
+        loaded = files.load(mesh, namespace=namespace, inject=inject, stdin=stdin_bytes)
+        for text in loaded.notes:
+            note(text)
+        there, config = loaded.mesh, {**PROFILES["default"], **loaded.mesh.mesh_config}
+        wanted = releases.rules(release or releases.NEWEST).release
+        settings = Settings(wanted, mesh_config=config, env=loaded.mesh.env)
+    if not there.proxies:
+        remedy = "give manifests with injected pods, or --inject all to count every pod as injected"
+        raise InputError(Problem("no proxy found: no pod of the mesh is injected", ", ".join(mesh), remedy=remedy))
+    if calls is not None:
+        try:
+            written = stdin_bytes().decode() if calls == "-" else Path(calls).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(Problem(f"cannot be read: {error}", calls, remedy="check the path")) from None
+        graph = read_calls(written, calls, there)
+    return there, settings, graph
+
+
+def _watch(graph: Graph, watched: str | None) -> None:
+    from pushsim.errors import InputError, Problem
+    from pushsim.topology.calls import complete_edge
+    from pushsim.units import SECOND_NS, UnitError, duration
+
+    if watched is None:
+        return
+    try:
+        graph.graph["watched_s"] = duration(watched) / SECOND_NS
+    except UnitError as error:
+        raise InputError(Problem(str(error), field="--watched", remedy=error.remedy)) from None
+    for _, _, edge in graph.edges(data=True):
+        edge.setdefault("calls", None)
+        complete_edge(edge, graph.graph["watched_s"])
+
+
+def _applicable(subject: Object) -> dict[str, Any]:
+    """The manifest without what the API server keeps of it."""
+    body = {key: value for key, value in subject.body.items() if key != "status"}
+    kept = ("name", "namespace", "labels", "annotations")
+    return {**body, "metadata": {key: subject.metadata[key] for key in kept if subject.metadata.get(key)}}
+
+
+def _yaml(found: Recommendation) -> str:
+    import yaml
+
+    parts = []
+    for proposal in found.proposals:
+        body = yaml.safe_dump(_applicable(proposal.subject), sort_keys=False, allow_unicode=True, width=120)
+        parts.append("".join(f"# {line}\n" for line in _about(proposal)) + body)
+    return "---\n".join(parts) or "# nothing to propose\n"
+
+
+def _about(proposal: Proposal) -> list[str]:
+    from pushsim.figures import amount
+
+    saves = (
+        f"saves {amount(proposal.saved_bytes)} of configuration, {proposal.spared} proxy pushes if each service changes"
+    )
+    if proposal.risk is None:
+        return [f"{saves}; {proposal.proxies} proxies hold it no more"]
+    return [f"{saves}; {proposal.proxies} proxies, {proposal.hosts} hosts, {proposal.calls} observed calls kept",
+            f"risk: {proposal.risk}"]  # fmt: skip
+
+
+def _to_json(found: Recommendation) -> dict[str, Any]:
+    return {
+        "bytes_before": found.bytes_before,
+        "bytes_after": found.bytes_after,
+        "pushes_before": found.pushes_before,
+        "pushes_after": found.pushes_after,
+        "coverage": round(found.coverage, 9),
+        "proposals": [
+            {
+                "object": str(each.subject.ref),
+                "proxies": each.proxies,
+                "hosts": each.hosts,
+                "saved_bytes": each.saved_bytes,
+                "spared": each.spared,
+                "calls": each.calls,
+                "risk": {
+                    "unseen_share": each.risk.unseen_share,
+                    "unseen_per_day": each.risk.unseen_per_day,
+                    "rare": list(each.risk.rare),
+                    "silent": each.risk.silent,
+                }
+                if each.risk
+                else None,
+                "manifest": _applicable(each.subject),
+            }
+            for each in found.proposals
+        ],
+        "left_out": [{"what": what, "why": why} for what, why in found.left_out],
+    }
+
+
+def _print(found: Recommendation, most: int = 20) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from pushsim.figures import amount
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    columns = ("object", "proxies", "hosts", "saves", "pushes spared", "calls kept")
+    table = Table(*(Column(name, justify="left" if name == "object" else "right") for name in columns))
+    for each in found.proposals[:most]:
+        cells = (each.proxies, each.hosts, amount(each.saved_bytes), each.spared, each.calls if each.risk else "-")
+        table.add_row(str(each.subject.ref), *map(str, cells))
+    console.print(table)
+    if len(found.proposals) > most:
+        console.print(f"… {len(found.proposals)} objects in all")
+    console.print(
+        f"configuration of all proxies: {amount(found.bytes_before)} -> {amount(found.bytes_after)}; "
+        f"proxy pushes if each service changes once: {found.pushes_before:,} -> {found.pushes_after:,}"
+    )
+    console.print(f"{100 * found.coverage:.4g} % of the observed traffic is attributed and keeps its destination")
+    for what, why in found.left_out[:most]:
+        console.print(f"left out: {what}: {why}", soft_wrap=True)

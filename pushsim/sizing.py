@@ -1,0 +1,201 @@
+"""The smallest istiod that keeps a promise: replicas × cores × memory, and memory of proxies with its risk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pushsim.figures import number_at
+from pushsim.runs import Engine, simulate
+from pushsim.scenario import Scenario
+from pushsim.thresholds import Threshold, judge
+from pushsim.workers import Progress, side_by_side
+
+#: Cores of a replica that are tried, as clouds and clusters deal them out.
+CORES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+#: Memory is asked for in multiples of this.
+STEP_BYTES = 16 * 2**20
+#: How many standard deviations of a normal an interval of `bounds` reaches to each side: it is taken for 95 %.
+_REACH = 1.959964
+
+Summary = Mapping[str, Any]
+Evaluate = Callable[[int, float], Sequence[Summary]]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory of one kind of container.
+
+    request:   what its 99th percentile (istiod: its highest) takes, rounded up.
+    limit:     the smallest that is run over with at most the risk that was asked for.
+    over_request, over_limit: probability that the largest container takes more than that.
+    """
+
+    request_bytes: int
+    limit_bytes: int
+    over_request: float
+    over_limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one policy needs. `met` is False if nothing that was tried keeps the promise: then it is the largest tried.
+
+    tried: (replicas, cores of each, whether it kept the promise), in order.
+    memory: by `istiod`, `sidecar`, `gateway`.
+    """
+
+    policy: str
+    met: bool
+    replicas: int
+    cpus: float
+    memory: Mapping[str, Memory]
+    figures: Mapping[str, float | None]
+    tried: tuple[tuple[int, float, bool], ...]
+
+    @property
+    def cores(self) -> float:
+        """Of all replicas."""
+        return self.replicas * self.cpus
+
+
+def over(value: float, low: float, high: float, limit: float) -> float:
+    """Probability that an amount is above a limit: lognormal around the estimate, its bounds taken for 95 %."""
+    if value <= 0:
+        return 0.0
+    spread = math.log(high / low) / (2 * _REACH) if 0 < low < high else 0.0
+    if spread == 0:
+        return float(value > limit)
+    return 0.5 * math.erfc((math.log(limit) - math.log(value)) / spread / math.sqrt(2))
+
+
+def memory_of(kind: str, summaries: Sequence[Summary], risk: float) -> Memory | None:
+    """Request and limit for a kind of container, by the worst of the seeds; None if there is none of it."""
+    worst: tuple[float, float, float, float] | None = None
+    for summary in summaries:
+        most = number_at(summary, f"{kind}_memory_bytes.max")
+        if most is None:
+            continue
+        low, high = (summary.get("bounds") or {}).get(f"{kind}_memory_bytes.max") or (most, most)
+        usual = number_at(summary, f"{kind}_memory_bytes.p99") or most
+        worst = max(worst or (0.0, 0.0, 0.0, 0.0), (most, low, high, usual))
+    if worst is None:
+        return None
+    most, low, high, usual = worst
+    request = STEP_BYTES * math.ceil(usual / STEP_BYTES)
+    limit = max(request, STEP_BYTES * math.ceil(most / STEP_BYTES))
+    while over(most, low, high, limit) > risk:
+        limit += STEP_BYTES
+    return Memory(request, limit, over(most, low, high, request), over(most, low, high, limit))
+
+
+def smallest(
+    keeps: Callable[[int, float], bool], *, max_replicas: int, max_cpus: float, min_replicas: int = 1
+) -> tuple[int, float] | None:
+    """The (replicas, cores of each) with the fewest cores in all that keeps the promise; of equals, fewest replicas.
+
+    More cores never hurt, so for each number of replicas the cores are found by halving; what could not be smaller than
+    the best so far is not tried. None if nothing keeps it.
+    """
+    ladder = [cores for cores in CORES if cores <= max_cpus] or [max_cpus]
+    best: tuple[float, int, float] | None = None
+    for replicas in range(min_replicas, max_replicas + 1):
+        worth = [cores for cores in ladder if best is None or replicas * cores < best[0]]
+        if not worth:
+            break
+        low, high = 0, len(worth)  # the answer is in worth[low:high], or there is none
+        while low < high:
+            middle = (low + high) // 2
+            if keeps(replicas, worth[middle]):
+                high = middle
+            else:
+                low = middle + 1
+        if low < len(worth):
+            best = (replicas * worth[low], replicas, worth[low])
+    return (best[1], best[2]) if best else None
+
+
+def size(
+    scenario: Scenario,
+    slo: Sequence[Threshold],
+    policies: Sequence[str] = (),
+    *,
+    seeds: int = 1,
+    max_replicas: int = 6,
+    max_cpus: float = 32.0,
+    min_replicas: int = 1,
+    risk: float = 0.01,
+    engine: Engine = "auto",
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Size]:
+    """What each policy (default: the scenario's variants) needs so that every condition of the slo holds in every seed.
+
+    Returns sizes by policy; after an interrupt, those that were done.
+    """
+    names = list(dict.fromkeys(policies)) or list(scenario.variant_names)
+    runs = {
+        name: (scenario, tuple(slo), name, seeds, (min_replicas, max_replicas, max_cpus), risk, engine)
+        for name in names
+    }
+    if jobs > 1 and len(runs) > 1:
+        return side_by_side(_size, runs, jobs, progress)
+    found = {}
+    for name, arguments in runs.items():
+        told = (lambda share, name=name: progress(name, share)) if progress else None
+        found[name] = _size(*arguments, told)
+    return found
+
+
+def _size(
+    scenario: Scenario,
+    slo: Sequence[Threshold],
+    policy: str,
+    seeds: int,
+    limits: tuple[int, int, float],
+    risk: float,
+    engine: Engine,
+    progress: Callable[[float], None] | None,
+) -> Size:
+    min_replicas, max_replicas, max_cpus = limits
+    known: dict[tuple[int, float], tuple[list[Summary], bool]] = {}
+    expected = 2 + math.ceil(math.log2(len(CORES))) + max_replicas - min_replicas
+
+    def keeps(replicas: int, cpus: float) -> bool:
+        if (replicas, cpus) not in known:
+            summaries: list[Summary] = []
+            for seed in range(scenario.seed, scenario.seed + seeds):
+                asked = scenario.replaced({"istiod.replicas": replicas, "istiod.cpus": cpus, "seed": seed})
+                done = len(known) + len(summaries) / seeds
+
+                def told(_: str, share: float, done: float = done) -> None:
+                    if progress:
+                        progress(min(1.0, (done + share / seeds) / expected))
+
+                result = simulate(asked, [policy], engine=engine, progress=told)[policy]
+                if not result.complete:
+                    raise KeyboardInterrupt
+                summaries.append(result.summary)
+            known[replicas, cpus] = summaries, all(_holds(slo, policy, summary) for summary in summaries)
+        return known[replicas, cpus][1]
+
+    found = smallest(keeps, max_replicas=max_replicas, max_cpus=max_cpus, min_replicas=min_replicas)
+    chosen = found or max(known, key=lambda tried: tried[0] * tried[1])
+    summaries = known[chosen][0]
+    memory = {kind: held for kind in ("istiod", "sidecar", "gateway") if (held := memory_of(kind, summaries, risk))}
+    worst = {condition.path: _worst(condition, summaries) for condition in slo}
+    tried = tuple((*key, kept) for key, (_, kept) in known.items())
+    return Size(policy, found is not None, *chosen, memory, worst, tried)
+
+
+def _holds(slo: Sequence[Threshold], policy: str, summary: Summary) -> bool:
+    """Whether all conditions hold; one on a figure that the run does not have (nothing was pushed) does."""
+    wanted = [condition for condition in slo if condition.variant in ("", policy)]
+    return all(v.value is None or v.met for v in judge(wanted, {policy: summary}, option="--slo"))
+
+
+def _worst(condition: Threshold, summaries: Sequence[Summary]) -> float | None:
+    values = [value for summary in summaries if (value := number_at(summary, condition.path)) is not None]
+    return (max if condition.op.startswith("<") else min)(values) if values else None

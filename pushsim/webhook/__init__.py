@@ -1,0 +1,10 @@
+"""The mutating admission webhook that runs a policy's `admit` on Services as they are written, and nothing else.
+
+review     one AdmissionReview in, one out; no I/O
+server     the HTTPS server around it
+manifests  what installs it
+"""
+
+from pushsim.webhook.review import Answer, answer
+
+__all__ = ["Answer", "answer"]
