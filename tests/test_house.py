@@ -15,7 +15,7 @@ manifests files releases settings planner tables result topology policies scenar
 conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
 conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs publication
 cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
-compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook cluster cli
+compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster cli
 """.split()  # noqa: SIM905
 
 #: Where a library may be imported. Everything not named here may be imported anywhere.

@@ -10,6 +10,7 @@ from pushsim.cli.compare import compare
 from pushsim.cli.conform import conform
 from pushsim.cli.doctor import doctor
 from pushsim.cli.export import export
+from pushsim.cli.imports import imports, inspect
 from pushsim.cli.parity import parity
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
@@ -42,6 +43,7 @@ VERBS = (
     sweep,
     report,
     export,
+    inspect,
     calibrate,
     churn,
     conform,
@@ -54,3 +56,4 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(verb)
+app.add_typer(imports, name="import")

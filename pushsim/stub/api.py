@@ -76,13 +76,23 @@ class _Api:
         if request.query.get("watch") in ("true", "1"):
             return await self._watch(view, request)
         items = [view.show(o) for o in self.cluster.objects(resource, namespace) if view.selected(o)]
+        metadata: dict[str, Any] = {"resourceVersion": str(self.cluster.version)}
+        begun, limit = request.query.get("continue", ""), request.query.get("limit", "")
+        if begun and begun.split(":")[0] != metadata["resourceVersion"]:
+            return _status(410, "Expired", "the list has changed since its first page; begin it anew")
+        if limit.isdigit() and int(limit) and request.query.get("resourceVersion") != "0":  # as an API server's cache
+            start = int(begun.split(":")[1]) if begun else 0
+            end = start + int(limit)
+            if end < len(items):
+                metadata |= {"continue": f"{metadata['resourceVersion']}:{end}", "remainingItemCount": len(items) - end}
+            items = items[start:end]
         kind = "PartialObjectMetadataList" if view.partial else f"{resource.kind}List"
         api = "meta.k8s.io/v1" if view.partial else view.api_version
         return _json(
             {
                 "kind": kind,
                 "apiVersion": api,
-                "metadata": {"resourceVersion": str(self.cluster.version)},
+                "metadata": metadata,
                 "items": items,
             }
         )
