@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from strategies import scripts
 
 from pushsim import releases
 from pushsim.breaks import Sight, breaks
+from pushsim.cases import Case
 from pushsim.cli import main
 from pushsim.conversation import Conversation
 from pushsim.errors import InputError
 from pushsim.hosts import is_wildcard
 from pushsim.manifests import parse_objects
 from pushsim.mesh import Change, Mesh, Object, Ref
+from pushsim.names import host_of
 from pushsim.policies import EXPORT_TO
 from pushsim.pricing import Pricing
 from pushsim.recommend import Limits, recommend
 from pushsim.recommend.proposals import exports
 from pushsim.recommend.saving import with_objects
+from pushsim.record import record_case
 from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Variant
 from pushsim.topology import Generate, generate, read_calls
@@ -181,6 +185,7 @@ def test_workloads_get_their_own() -> None:
     assert selected["web"]["workloadSelector"] == {"labels": {"app": "web"}}
     assert "bank/pay-0.bank.svc.cluster.local" in selected["web"]["egress"][0]["hosts"]
     assert "idle/misc-0.idle.svc.cluster.local" not in selected["web"]["egress"][0]["hosts"]
+    assert selected["api-1"]["egress"][0]["hosts"] == ["istio-system/*"], "it was not seen to call its neighbours"
 
 
 def test_wildcards_where_they_cost_little_and_where_lists_grow_long() -> None:
@@ -238,6 +243,28 @@ def test_risk_tells_of_what_was_rare_or_not_seen() -> None:
     assert risks["idle"].silent and "no call was seen" in str(risks["idle"])
     unknown = recommend(SHOP.mesh, calls((WEB, PAY)), SHOP.settings).proposals[0].risk
     assert unknown is not None and "--watched" in str(unknown)
+
+
+@pytest.mark.istiod
+def test_a_real_istiod_sends_what_the_recommended_objects_are_to_keep(istiod_binary: Path, tmp_path: Path) -> None:
+    edges = [(WEB, PAY), (API, Ref("Service", "idle", "misc-0")), (PAY, WEB), (GATEWAY, WEB)]
+    found = recommend(SHOP.mesh, calls(*edges), SHOP.settings, workloads=True)
+    mesh = with_objects(SHOP.mesh, found.objects)
+    case = Case("recommended", "", replace(mesh, mesh_config={}), ())
+    (path,) = record_case(case, istiod_binary, tmp_path, ["sotw"])
+    connect = json.loads(path.read_text())["connect"]
+    hosts = {
+        proxy: {host_of(name) for response in responses if response["xds"] == "CDS" for name in response["names"]}
+        for proxy, responses in connect.items()
+    }
+    for caller, callee in edges:
+        callers = [p.id for p in mesh.proxies if p.namespace == caller.namespace
+                   and p.labels.get("app", "") == caller.name]  # fmt: skip
+        assert callers
+        for proxy in callers:
+            assert f"{callee.name}.{callee.namespace}.svc.cluster.local" in hosts[proxy], (proxy, callee)
+    web = next(p.id for p in mesh.proxies if p.labels.get("app") == "web")
+    assert "misc-0.idle.svc.cluster.local" not in hosts[web], "and no more"
 
 
 # ---- observed calls

@@ -203,7 +203,7 @@ def _print(found: Recommendation, most: int = 20) -> None:
 
     console = Console(stderr=True, highlight=False, markup=False)
     columns = ("object", "proxies", "hosts", "saves", "pushes spared", "calls kept")
-    table = Table(*(Column(name, justify="left" if name == "object" else "right") for name in columns))
+    table = Table(*(Column(n, justify="left" if n == "object" else "right", overflow="fold") for n in columns))
     for each in found.proposals[:most]:
         cells = (each.proxies, each.hosts, amount(each.saved_bytes), each.spared, each.calls if each.risk else "-")
         table.add_row(str(each.subject.ref), *map(str, cells))

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from pushsim.topology.calls import Graph
 
 
+#: The egress host that imports nothing.
+NOTHING = "~/*"
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Proxies that one Sidecar is to serve: all of a namespace, or of a workload.
@@ -99,14 +103,14 @@ def _edges(sight: Sight, graph: Graph, views: Iterable[View]) -> tuple[tuple[Ref
 
 
 def hosts_for(unit: Unit, limits: Limits) -> list[str]:
-    """Egress hosts that import what the unit was seen to call, its own namespace and the root namespace.
+    """Egress hosts that import what the unit was seen to call, the root namespace and, for a namespace, itself.
 
     Nothing is imported that its scope does not have now, nor will be as services come: a namespace is imported whole
     only if it is now. VirtualServices of imported hosts stay imported.
     """
     scope = unit.scope
     called = {host_of(callee) for _, callee in unit.edges}
-    base = (unit.namespace, scope.context.root)
+    base = (scope.context.root,) if unit.selector else (unit.namespace, scope.context.root)
     held: dict[str, list[Service]] = defaultdict(list)
     for service in scope.all_services:
         if service.hostname not in scope.pulled_only:
@@ -136,7 +140,7 @@ def hosts_for(unit: Unit, limits: Limits) -> list[str]:
         space, listed = route.key.namespace, entries.get(route.key.namespace, [])
         if not any(matches(host, known) for host in route.hosts for known in listed):
             entries[space] = sorted({*listed, route.hosts[0]})
-    return _written(entries, unit.namespace)
+    return _written(entries, unit.namespace) or ([NOTHING] if unit.selector else [])
 
 
 def _may_be_whole(scope: Scope, namespace: str) -> bool:
