@@ -7,7 +7,7 @@ are over proxies and time: each state of each group of equal proxies weighs as l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,7 @@ from pushsim.cost import (
     envoy_cpu,
     envoy_work,
     istiod_cpu,
+    istiod_heap,
     istiod_memory,
     proxy_memory,
 )
@@ -126,21 +127,21 @@ class Observed:
         cores = {"mean": mean}
         if seconds:
             cores["p99"] = (exact_quantiles(seconds, (0.99,))[0] or 0) / machine.replicas[0].cores.parts / SECOND
-        means, highest = self._memory()
-        bounds["istiod_memory_bytes.mean"] = [means.low, means.high]
-        bounds["istiod_memory_bytes.max"] = [highest.low, highest.high]
-        return {
-            "istiod_cpu_cores": cores,
-            "istiod_memory_bytes": {"mean": round(means.value), "max": round(highest.value)},
-        }
+        found: dict[str, Any] = {"istiod_cpu_cores": cores}
+        for figure, priced in (("istiod_memory_bytes", istiod_memory), ("istiod_heap_bytes", istiod_heap)):
+            means, highest = self._memory(priced)
+            found[figure] = {"mean": round(means.value), "max": round(highest.value)}
+            bounds[f"{figure}.mean"] = [means.low, means.high]
+            bounds[f"{figure}.max"] = [highest.low, highest.high]
+        return found
 
     def _seconds(self, cores: Cores) -> list[int]:
         """Work of each whole second while counting, in the cores' parts."""
         first, last = -(-self.counted // SECOND), self.ended // SECOND
         return cores.spent[first:last]
 
-    def _memory(self) -> tuple[Bounds, Bounds]:
-        """Mean and highest memory of a replica."""
+    def _memory(self, priced: Callable[..., Bounds]) -> tuple[Bounds, Bounds]:
+        """Mean and highest memory of a replica, priced by `istiod_memory` or `istiod_heap`."""
         machine, tally = self.machine, self.machine.tally
         means, highest, shapes = Bounds(0, 0, 0), Bounds(0, 0, 0), machine.shapes
         for number, replica in enumerate(machine.replicas):
@@ -149,11 +150,11 @@ class Observed:
             inventory = replica.planner.inventory()
             flight, cache, connected = tally.flight[number], tally.cache[number], tally.connected[number]
             at_mean = connected.mean(self.ended)
-            means += istiod_memory(
+            means += priced(
                 self.calibration, inventory, at_mean, at_mean * names, flight.mean(self.ended), cache.mean(self.ended)
             ).times(*[1 / len(machine.replicas)] * 3)
             most = connected.highest
-            at_most = istiod_memory(self.calibration, inventory, most, most * names, flight.highest, cache.highest)
+            at_most = priced(self.calibration, inventory, most, most * names, flight.highest, cache.highest)
             highest = max(highest, at_most, key=lambda bound: bound.value)
         return means, highest
 

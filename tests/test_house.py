@@ -14,6 +14,7 @@ errors units memo collecting workers hosts names figures mesh metrics problems t
 manifests files releases settings planner tables result topology policies scenario
 conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
 conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs publication
+published
 cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
 compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster cli
 """.split()  # noqa: SIM905
@@ -37,7 +38,7 @@ HOMES = {
 
 #: No clock, no random global state, no file access.
 PURE = set(ORDER[: ORDER.index("cases")]) | {"ads", "randomcase", "recommend"}
-PURE -= {"memo", "collecting", "workers", "files", "scenario", "result", "cost", "runs", "publication"}
+PURE -= {"memo", "collecting", "workers", "files", "scenario", "result", "cost", "runs", "publication", "published"}
 IMPURE_MODULES = {"time", "socket", "subprocess", "tempfile", "shutil", "secrets"}
 IMPURE_CALLS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "urandom"}
 IMPURE_CALLS |= {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}

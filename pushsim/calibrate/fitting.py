@@ -18,13 +18,15 @@ from pushsim.istiod import detect_release
 
 Progress = Callable[[str], None]
 
-#: A standard error is doubled to the half width of an interval (95 %).
-_WIDTH = 2.0
+#: Standard errors that a coefficient's `error` spans.
+_WIDTH = 1.0
 #: CPU time is read to a millisecond or two; it scatters by this share of itself from run to run.
 _CPU_FLOOR_US, _CPU_SHARE = 3000.0, 0.08
 _HEAP_FLOOR, _HEAP_SHARE = 2e6, 0.05
 #: What the shipped values are good to; and where to look for what is no coefficient of the model (us).
 _FACTOR, _UNKNOWN_US = 2.0, 200.0
+#: What is not told is as good as fixed.
+_FIXED = 1.0001
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,21 @@ def _priors(measurements: Sequence[Measurement], known: Calibration) -> dict[str
     }
 
 
+def _settled(measurements: Sequence[Measurement], known: Calibration) -> Fit:
+    """A fit in which what the data do not tell is at its known value, so that the others go with it."""
+    priors = _priors(measurements, known)
+    while True:
+        fitted = fit(measurements, priors)
+        loose = {
+            name: replace(priors[name], factor=_FIXED)
+            for name, estimate in fitted.estimates.items()
+            if not estimate.told and name in known.coefficients and priors[name].factor != _FIXED
+        }
+        if not loose:
+            return fitted
+        priors |= loose
+
+
 # ---- Envoy
 
 
@@ -105,7 +122,7 @@ def of_envoy(idles: Sequence[proxies.Idle], seen: Sequence[proxies.Seen], versio
     memory = fit(proxies.of_memory(plain))
     coefficients = told(memory, source)
     measured = proxies.of_cpu(plain)
-    cpu = fit(measured, _priors(measured, known))
+    cpu = _settled(measured, known)
     coefficients |= told(cpu, source)
     held = fit(_of_runs(plain))
     for short in ("allocator", "message"):
@@ -179,7 +196,7 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     known = shipped(minor(version))
     source = f"[M] istiod {version}: our probes, CPU time (plaintext streams), heap after a collection"
     work = [_cpu(known, part, number) for number, each in enumerate(probed) for part in each.parts]
-    fitted = fit(work, _priors(work, known))
+    fitted = _settled(work, known)
     coefficients = told(fitted, source)
     entries = _by_probe(work, fitted.predicted, "istiod CPU")
     for probe in dict.fromkeys(each.probe for each in probed):
@@ -187,12 +204,12 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
         rest = [m for m in work if m not in mine]
         if not rest:
             continue
-        others = fit(rest, _priors(rest, known)).estimates
+        others = _settled(rest, known).estimates
         before = {name: Estimate(known[name], 0.0, False) for name in known.coefficients}
         said = sum(predict(m.amounts, {**before, **others}) for m in mine)
         entries[f"held out: istiod CPU, {probe} (s)"] = compared(sum(m.value for m in mine) / 1e6, said / 1e6)
     heap = _heap(probed)
-    fitted_heap = fit(heap, _priors(heap, known))
+    fitted_heap = _settled(heap, known)
     coefficients |= told(fitted_heap, source)
     beside = [each.full.beside for each in probed]
     coefficients["memory.runtime"] = replace(

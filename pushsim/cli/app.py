@@ -14,6 +14,7 @@ from pushsim.cli.imports import imports, inspect
 from pushsim.cli.parity import parity
 from pushsim.cli.plan import plan
 from pushsim.cli.policies import policies
+from pushsim.cli.published import published
 from pushsim.cli.recommend import recommend
 from pushsim.cli.record import record
 from pushsim.cli.replay import replay
@@ -46,6 +47,7 @@ VERBS = (
     inspect,
     calibrate,
     churn,
+    published,
     conform,
     record,
     doctor,

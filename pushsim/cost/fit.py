@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
-#: The data tell a coefficient if they at least halve the error it had; without a prior, if its error is below itself.
-HALVED = 0.5
+#: The data tell a coefficient if they take that much of its error, or move it by so many of its standard deviations (in
+#: logarithms, what is near nothing keeps its error); without a prior, if its error is below itself.
+TAKEN, MOVED = 0.4, 1.5
 _Matrix = NDArray[np.float64]
 
 
@@ -46,7 +47,7 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A coefficient as fitted: its value and standard error, and whether the data tell it (see `HALVED`)."""
+    """A coefficient as fitted: its value and standard error, and whether the data tell it (see `TAKEN`)."""
 
     value: float
     error: float
@@ -106,7 +107,7 @@ def _plain(design: _Matrix, target: _Matrix) -> tuple[_Matrix, _Matrix, Sequence
 
 
 def _with_priors(design: _Matrix, target: _Matrix, priors: Sequence[Prior]) -> tuple[_Matrix, _Matrix, Sequence[bool]]:
-    """Values, standard errors relative to them, and whether the data halved what the prior left open."""
+    """Values, standard errors relative to them, and whether the data tell each."""
     start = np.asarray([prior.value for prior in priors])
     width = np.asarray([math.log(prior.factor) for prior in priors])
 
@@ -118,4 +119,5 @@ def _with_priors(design: _Matrix, target: _Matrix, priors: Sequence[Prior]) -> t
 
     solved: Any = least_squares(residuals, np.zeros(len(start)), jac=slopes, x_scale="jac", max_nfev=2000)
     left = np.sqrt(np.diag(np.linalg.inv(slopes(solved.x).T @ slopes(solved.x))))
-    return start * np.exp(solved.x), left, [bool(e < HALVED * w) for e, w in zip(left, width, strict=True)]
+    told = (left < (1 - TAKEN) * width) | (np.abs(solved.x) > MOVED * width)
+    return start * np.exp(solved.x), left, [bool(each) for each in told]
