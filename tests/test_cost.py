@@ -80,12 +80,17 @@ def service(name: str, namespace: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
-def test_marshalling_was_dearer_before_vtprotobuf() -> None:
-    def work(release: str) -> int:
-        return Prices(shipped(release)).response(Response("LDS", 1, 100_000)).work_ns(0, 0)
-
-    assert work("1.21") > work("1.22") == work("1.30")
-    assert work("1.13") == work("1.21")
+def test_calibrations_ship_for_the_releases_they_were_made_on_and_serve_the_nearest() -> None:
+    made_on = {release: shipped(release).istio for release in ("1.13", "1.14", "1.19", "1.24", "1.29", "1.30", "1.31")}
+    assert list(made_on.values()) == ["1.14.6", "1.14.6", "1.17.8", "1.24.6", "1.24.6", "1.30.3", "1.30.3"]
+    for release in ("1.14", "1.17", "1.24", "1.30"):
+        calibration = shipped(release)
+        measured = [c for c in calibration.coefficients.values() if c.source.startswith("[M]")]
+        assert len(measured) >= 25
+        assert not any(c.fitted for c in calibration.coefficients.values())  # not on the user's own
+        assert calibration.machine["cpu"]
+        mesh = {name: e["error"] for name, e in calibration.fit.items() if name.startswith("held out: Envoy")}
+        assert all(abs(error) <= 0.2 for error in mesh.values())
 
 
 @given(hits=st.integers(0, 500), misses=st.integers(0, 500), units=st.integers(0, 5000))
@@ -156,7 +161,8 @@ def test_istiod_memory_is_by_connection_and_service() -> None:
     calibration = shipped("1.24")
     one = istiod_memory(calibration, {"memory.services": 10}, 100, 1000, 0, 0)
     two = istiod_memory(calibration, {"memory.services": 10}, 200, 2000, 0, 0)
-    grown = 100 * calibration["memory.connections"] + 1000 * calibration["memory.names"]
+    each = calibration["memory.connections"] + calibration["memory.tls"]
+    grown = 100 * each + 1000 * calibration["memory.names"]
     assert two.value - one.value == pytest.approx(grown)
     assert one.low < one.value < one.high
 

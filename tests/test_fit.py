@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pushsim.cost.fit import Measurement, Prior, fit, predict
@@ -24,6 +24,7 @@ def measured(true: dict[str, float], count: int, noise: float, seed: int) -> lis
     return found
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.tuples(*[st.floats(0.1, 1000)] * 3), st.integers(0, 10**6))
 def test_what_made_exact_totals_is_found_again(values: tuple[float, float, float], seed: int) -> None:
     true = dict(zip(NAMES, values, strict=True))
@@ -32,6 +33,7 @@ def test_what_made_exact_totals_is_found_again(values: tuple[float, float, float
         assert found.estimates[name].value == pytest.approx(true[name], rel=1e-3, abs=1e-3)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.tuples(*[st.floats(1, 100)] * 3), st.integers(0, 10**6))
 def test_noisy_totals_find_them_within_their_errors(values: tuple[float, float, float], seed: int) -> None:
     true = dict(zip(NAMES, values, strict=True))
