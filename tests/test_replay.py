@@ -51,9 +51,9 @@ def test_a_replay_fills_a_result_and_leaves_nothing_running(binary: Binary, tmp_
     ).values()
     summary = result.summary
     assert result.complete and summary["source"] == "replayed" and summary["changes"] == 4
-    # four new services, each a push of everything to eight proxies, and an answer about the new cluster's endpoints
+    # new services push everything to eight proxies; their endpoints may come with them or in a push of their own
     assert summary["connect"]["responses"] == {"CDS": 8, "EDS": 8, "LDS": 8, "RDS": 8}
-    assert summary["responses"]["CDS"] == summary["responses"]["LDS"] == 8 * summary["merged_pushes"]
+    assert 0 < summary["responses"]["CDS"] == summary["responses"]["LDS"] <= 8 * summary["merged_pushes"]
     assert summary["bytes_sent"] == sum(result.frame()["size_bytes"] * result.frame()["proxies"])
     assert set(summary["received_s"]) == {"p50", "p90", "p99", "max"} and 0 < summary["received_s"]["p50"] < 5
     assert summary["churn"] == {"services": {"changes": 4}}

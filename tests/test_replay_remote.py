@@ -93,7 +93,7 @@ def test_a_running_istiod_is_written_to_and_left_as_it_was(binary: Callable[[str
         left = {kind: names(cluster, kind) for kind in kinds}
         assert cluster.version > before
         assert result.complete and result["changes"] == 2 and result["connect.responses.CDS"] == 8
-        assert result["responses.CDS"] == 8 * result["merged_pushes"] if result["merged_pushes"] else True
+        assert result["responses.CDS"] in (8, 16)  # two new services, in one push or two
         assert result["received_s.max"] > 0 and "istiod_cpu_cores" not in result.summary
         assert left == {kind: set() for kind in kinds}
 

@@ -87,7 +87,8 @@ class IstioPlanner:
         joined = [self._place[i] for i in (_proxy_id(o.ref) for o in new) if i in self._place]
         requests = []
         keys: set[ConfigKey] = set()
-        for request in self._istiod.handle(written):
+        # a Service is there before the EndpointSlice controller writes its slices
+        for request in self._istiod.handle(written, services_first=True):
             own = self._by_ip.get(request.proxy) if request.proxy else None
             if request.proxy and (own is None or self._place[own] in joined):
                 continue  # nobody with that address is connected

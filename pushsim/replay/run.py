@@ -17,7 +17,8 @@ from pushsim.control.limiter import NACK, SLOW, draw
 from pushsim.control.state import POD_START_NS
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.istiod import Remote, has_work
-from pushsim.mesh import Mode, Proxy
+from pushsim.mesh import Change, Mode, Proxy
+from pushsim.recordings import races
 from pushsim.replay.cores import Cores, pinned
 from pushsim.replay.fleet import Manners, Target
 from pushsim.replay.kubernetes import Access, written
@@ -41,6 +42,8 @@ CONNECT_WITHIN_S, DRAIN_WITHIN_S = 1800.0, 600.0
 #: How long to wait for quiet where others write, too.
 OTHERS_WITHIN_S = 30.0
 _STEP_S = 0.25
+#: After a Service is written, Kubernetes' EndpointSlice controller takes a moment: istiod knows the Service by then.
+SLICES_LATER_S = 0.01
 
 #: istiod's log line of each Push that was debounced (pilot/pkg/xds/discovery.go, all releases).
 _DEBOUNCED = re.compile(r"Push debounce stable\[\d+\] (\d+) for .*: (\S+) since last change, (\S+) since last push")
@@ -296,12 +299,22 @@ class _Run:
             gone = [f"{ref.name}.{ref.namespace}" for ref in timed.change.delete if ref.kind == "Pod"]
             new = [o for o in timed.change.apply if o.ref.kind == "Pod" and self.board.held(o.ref) is None]
             self.record.written.append((timed, Written(number, time.monotonic_ns(), subject)))
-            await self.board.write_in_order(timed.change)
+            await self._apply(timed.change)
             for proxy in gone:
                 await fleet.remove(proxy)
             joining = [(self.number[p.id], p, Manners()) for o in new if (p := proxy_of(o)) is not None]
             if joining:
                 await fleet.add(joining, POD_START_NS / SECOND_NS)
+
+    async def _apply(self, change: Change) -> None:
+        """Write a change; a Service's EndpointSlices follow a bit later, as their controller would write them."""
+        if not races(change):
+            await self.board.write_in_order(change)
+            return
+        slices = tuple(o for o in change.apply if o.ref.kind == "EndpointSlice")
+        await self.board.write_in_order(Change(tuple(o for o in change.apply if o not in slices)))
+        await asyncio.sleep(SLICES_LATER_S)
+        await self.board.write_in_order(Change(slices, change.delete))
 
     def _subject(self, timed: Timed) -> Subject:
         return subject_of(timed.change, self.board.held, root=self.root)

@@ -149,11 +149,15 @@ def _metrics(before: Scrape, after: Scrape, pushes: int) -> dict[str, Any]:
 
 
 def between(before: Scrape, after: Scrape, name: str) -> Histogram | None:
-    """What a histogram took in between two scrapes; None if the release has none of that name."""
+    """What a histogram took in between two scrapes; None if the release has none of that name.
+
+    A histogram is not on the page before its first observation: those that every release has are empty then.
+    """
     late, early = after.histogram(name), before.histogram(name)
-    if late is None:
-        return Histogram(BOUNDS[name], (0,) * (len(BOUNDS[name]) + 1)) if early is not None else None
-    return late if early is None else late - early
+    if late is not None:
+        return late if early is None else late - early
+    always = name != "pilot_debounce_time"  # since 1.16
+    return Histogram(BOUNDS[name], (0,) * (len(BOUNDS[name]) + 1)) if always or early is not None else None
 
 
 def _istiod(record: Record, span_s: float) -> dict[str, Any]:
