@@ -25,7 +25,9 @@ draw them.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -50,15 +52,21 @@ _HOMES = {
     "schema": "pushsim.scenario",
     "simulate": "pushsim.runs",
     "sweep": "pushsim.sweeps",
+    **dict.fromkeys(("compare", "inspect", "parity", "plan", "recommend", "replay", "size"), "pushsim.verbs"),
+    "from_cluster": "pushsim.cluster",
+    "from_debug": "pushsim.importers",
+    "from_pilot_load": "pushsim.importers",
 }
 #: Names that are others at home.
-_AT_HOME = {"conform": "run_folder", "load": "load_all", "scenarios": "bundled"}
+_AT_HOME = {"conform": "run_folder", "from_cluster": "read", "load": "load_all", "scenarios": "bundled"}
 
 if TYPE_CHECKING:
     from pushsim import plots
+    from pushsim.cluster import read as from_cluster
     from pushsim.conformance import run_folder as conform
     from pushsim.errors import PushsimError
     from pushsim.exports import export
+    from pushsim.importers import from_debug, from_pilot_load
     from pushsim.mesh import Change, Mesh
     from pushsim.preview import Preview
     from pushsim.reports import report
@@ -69,6 +77,7 @@ if TYPE_CHECKING:
     from pushsim.scenario import bundled as scenarios
     from pushsim.sweeps import Sweep, sweep
     from pushsim.tables import COLUMNS
+    from pushsim.verbs import compare, inspect, parity, plan, recommend, replay, size
 
 __all__ = [
     "COLUMNS",
@@ -82,14 +91,24 @@ __all__ = [
     "Sweep",
     "__version__",
     "check",
+    "compare",
     "conform",
     "export",
+    "from_cluster",
+    "from_debug",
+    "from_pilot_load",
+    "inspect",
     "load",
+    "parity",
+    "plan",
     "plots",
+    "recommend",
+    "replay",
     "report",
     "scenarios",
     "schema",
     "simulate",
+    "size",
     "sweep",
 ]
 
@@ -101,6 +120,21 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(_HOMES[name]), _AT_HOME.get(name, name))
     return found
+
+
+class _Package(ModuleType):
+    """The package: where a verb and a module are namesakes (`plan`), its attribute is the verb.
+
+    Importing a module sets it on its package; here that must not hide a function that is public. The module itself is
+    had by `from pushsim.plan import …`.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

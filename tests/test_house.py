@@ -16,7 +16,7 @@ conversion requests registry resources blocks context gateways visibility depend
 conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs publication
 published
 cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
-compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster cli
+compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster verbs cli
 """.split()  # noqa: SIM905
 
 #: Where a library may be imported. Everything not named here may be imported anywhere.

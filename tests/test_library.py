@@ -29,6 +29,21 @@ variants: {unscoped: [], scoped: [namespace]}
 """
 
 
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: shop}
+spec: {containers: [{name: istio-proxy, image: proxyv2}]}
+status: {phase: Running, podIP: 10.0.0.1, conditions: [{type: Ready, status: "True"}]}
+"""
+SERVICE = """
+apiVersion: v1
+kind: Service
+metadata: {name: books, namespace: shop}
+spec: {clusterIP: 10.1.0.1, ports: [{name: http, port: 80}]}
+"""
+
+
 @pytest.fixture(scope="module")
 def results() -> ps.Results:
     return ps.simulate(ps.Scenario.loads(SCENARIO))
@@ -46,6 +61,41 @@ def test_every_public_name_is_there_and_documented():
     assert {*ps.__all__} == {*ps._HOMES, "__version__", "plots"}
     with pytest.raises(AttributeError, match="nonesuch"):
         ps.nonesuch  # noqa: B018
+
+
+def test_a_verb_is_a_function_even_where_a_module_has_its_name():
+    code = """if True:
+        import pkgutil, importlib, sys, types
+        import pushsim as ps
+        for found in pkgutil.walk_packages(ps.__path__, "pushsim."):
+            if ".scenarios" not in found.name:
+                importlib.import_module(found.name)
+        namesakes = [name for name in ps.__all__ if f"pushsim.{name}" in sys.modules and name != "plots"]
+        assert {"plan", "parity", "recommend", "replay", "compare"} <= set(namesakes), namesakes
+        assert all(isinstance(getattr(ps, name), types.FunctionType) for name in namesakes)
+        from pushsim.plan import ProxyState
+        assert isinstance(ps.verbs, types.ModuleType)
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_plan_reads_what_the_command_line_reads(tmp_path):
+    (tmp_path / "mesh.yaml").write_text(POD)
+    (tmp_path / "change.yaml").write_text(SERVICE)
+    answer = ps.plan(tmp_path / "mesh.yaml", change=tmp_path / "change.yaml", release="1.24")
+    assert [proxy.id for group in answer.pushed for proxy in group.proxies] == ["web-0.shop"]
+    with pytest.raises(ps.PushsimError, match="no change given"):
+        ps.plan(tmp_path / "mesh.yaml")
+    with pytest.raises(ps.PushsimError, match="no proxy found"):
+        ps.plan(tmp_path / "change.yaml", delete=["Service/shop/books"])
+
+
+def test_verbs_answer_as_functions():
+    scenario = ps.Scenario.loads(SCENARIO).replaced({"duration": "2s"})
+    compared = ps.compare(scenario, ["unscoped", "scoped"])
+    assert [column.name for column in compared.columns] == ["unscoped", "scoped"]
+    assert ps.recommend(scenario).objects
+    assert ps.size(scenario, ["converged_s.p99 < 30s"], ["scoped"], max_replicas=1, max_cpus=2)["scoped"].met
 
 
 def test_the_package_alone_imports_nothing_heavy():
