@@ -44,6 +44,8 @@ _HOMES = {
     "Scenario": "pushsim.scenario",
     "check": "pushsim.scenario",
     "conform": "pushsim.conformance",
+    "diff_releases": "pushsim.diff",
+    "diff_scenario": "pushsim.diff",
     "export": "pushsim.exports",
     "load": "pushsim.result",
     "Sweep": "pushsim.sweeps",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from pushsim import plots
     from pushsim.cluster import read as from_cluster
     from pushsim.conformance import run_folder as conform
+    from pushsim.diff import diff_releases, diff_scenario
     from pushsim.errors import PushsimError
     from pushsim.exports import export
     from pushsim.importers import from_debug, from_pilot_load
@@ -93,6 +96,8 @@ __all__ = [
     "check",
     "compare",
     "conform",
+    "diff_releases",
+    "diff_scenario",
     "export",
     "from_cluster",
     "from_debug",

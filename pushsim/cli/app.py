@@ -8,6 +8,7 @@ from pushsim.cli.calibrate import calibrate
 from pushsim.cli.churn import churn
 from pushsim.cli.compare import compare
 from pushsim.cli.conform import conform
+from pushsim.cli.diff import diff_releases
 from pushsim.cli.doctor import doctor
 from pushsim.cli.export import export
 from pushsim.cli.imports import imports, inspect
@@ -41,6 +42,7 @@ VERBS = (
     recommend,
     size,
     webhook,
+    diff_releases,
     sweep,
     report,
     export,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +42,7 @@ def plan(
     from pushsim.preview import preview, preview_case
 
     wanted = releases.rules(release or releases.NEWEST)
-    _say_if_unproven(wanted.release)
+    say_if_unproven(wanted.release)
     if case is not None:
         from pushsim.cases import load_case
 
@@ -56,11 +57,7 @@ def plan(
                     types = " ".join(f"{'*' if r['solicited'] else ''}{r['xds']}:{r['resources']}" for r in responses)
                     typer.echo(f"  {proxy}  {types}  because {responses[0]['why']}")
         return
-    if not mesh:
-        raise InputError(Problem("no mesh given", remedy="name files or folders of manifests, - for standard input"))
-    if not change and not delete:
-        raise InputError(Problem("no change given", remedy="add --change FILE or --delete KIND/NAMESPACE/NAME"))
-    loaded, asked = _load(mesh, change or [], delete or [], namespace, inject)
+    loaded, asked = load_change(mesh, change, delete, namespace, inject)
     answer_of = preview(loaded, asked, release=wanted.release, mode=mode)
     if json:
         print_json(answer_of.to_json())
@@ -78,20 +75,29 @@ def plan(
         _print(answer_of)
 
 
-def _say_if_unproven(release: str) -> None:
+def say_if_unproven(release: str) -> None:
+    """Say in a line that a release has no recordings, if it has none."""
     from pushsim.releases import RECORDED
 
     if release not in RECORDED:
         note(f"release {release} is not checked against recordings; its rules are read from Istio's source")
 
 
-def _load(mesh: list[str], change: list[str], delete: list[str], namespace: str, inject: Inject) -> tuple[Mesh, Change]:
+def load_change(
+    mesh: list[str] | None, change: list[str] | None, delete: list[str] | None, namespace: str, inject: Inject
+) -> tuple[Mesh, Change]:
+    """The mesh and the change that a command line names. Raises InputError."""
     from pushsim.errors import InputError, Problem
-    from pushsim.files import load, load_change
+    from pushsim.files import load
+    from pushsim.files import load_change as load_one
     from pushsim.manifests import delete_change, parse_delete
     from pushsim.mesh import Change, Mesh
     from pushsim.settings import PROFILES
 
+    if not mesh:
+        raise InputError(Problem("no mesh given", remedy="name files or folders of manifests, - for standard input"))
+    if not change and not delete:
+        raise InputError(Problem("no change given", remedy="add --change FILE or --delete KIND/NAMESPACE/NAME"))
     loaded = load(mesh, namespace=namespace, inject=inject, stdin=stdin_bytes)
     for text in loaded.notes:
         note(text)
@@ -105,7 +111,7 @@ def _load(mesh: list[str], change: list[str], delete: list[str], namespace: str,
             )
         )
     there = Mesh(there.objects, there.proxies, {**PROFILES["default"], **there.mesh_config}, there.env)
-    read = [load_change(path, namespace=namespace, stdin=stdin_bytes, mesh=there) for path in change]
+    read = [load_one(path, namespace=namespace, stdin=stdin_bytes, mesh=there) for path in change or ()]
     for text in dict.fromkeys(text for one in read for text in one.notes):
         note(text)
     parts = [one.change for one in read]
@@ -115,7 +121,7 @@ def _load(mesh: list[str], change: list[str], delete: list[str], namespace: str,
     gone = tuple(ref for part in parts for ref in part.delete)
     configs = [part.mesh_config for part in parts if part.mesh_config is not None]
     config = {key: value for one in configs for key, value in one.items()} if configs else None
-    return there, Change(written, gone, ", ".join([*change, *delete]), config)
+    return there, Change(written, gone, ", ".join([*(change or ()), *(delete or ())]), config)
 
 
 def _print(answer: Preview) -> None:
@@ -134,13 +140,13 @@ def _print(answer: Preview) -> None:
     )
     for group in answer.pushed:
         console.print()
-        console.print(f"[bold green]pushed[/bold green]  {_members(group)}", soft_wrap=True)
+        console.print(f"[bold green]pushed[/bold green]  {members(group.proxies)}", soft_wrap=True)
         console.print(f"  {_types(group)}", soft_wrap=True)
         for rule in group.why:
             console.print(f"  because {rule}", soft_wrap=True, markup=False)
     for group in answer.spared:
         console.print()
-        console.print(f"[bold]spared[/bold]  {_members(group)}", soft_wrap=True)
+        console.print(f"[bold]spared[/bold]  {members(group.proxies)}", soft_wrap=True)
         for rule in group.why:
             console.print(f"  because {rule}", soft_wrap=True, markup=False)
 
@@ -154,10 +160,12 @@ def _types(group: Group) -> str:
     )
 
 
-def _members(group: Group, most: int = 12) -> str:
+def members(proxies: Sequence[Proxy], most: int = 12) -> str:
+    """How many proxies, and the first of them by name."""
+
     def named(proxy: Proxy) -> str:
         return proxy.id if proxy.type == "sidecar" else f"{proxy.id} ({proxy.type})"
 
-    count = len(group.proxies)
-    shown = ", ".join(named(proxy) for proxy in group.proxies[:most])
+    count = len(proxies)
+    shown = ", ".join(named(proxy) for proxy in proxies[:most])
     return f"{count} {'proxy' if count == 1 else 'proxies'}: {shown}" + (", …" if count > most else "")

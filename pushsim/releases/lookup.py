@@ -20,7 +20,8 @@ RECORDED = frozenset(
 )
 
 
-def _order(release: str) -> tuple[int, ...]:
+def order(release: str) -> tuple[int, ...]:
+    """Releases in order: a release candidate comes before its release."""
     number, _, stage = release.partition("-")
     stages = {"alpha": 0, "beta": 1, "rc": 2, "": 3}
     name, _, count = stage.partition(".")
@@ -41,8 +42,8 @@ def rules(release: str) -> Rules:
         return KNOWN[release]
     same = [known for known in KNOWN if KNOWN[known].minor == ".".join(release.split(".")[:2])]
     try:
-        wanted = _order(release) if release.count(".") >= 2 else (9999,)
-        fitting = [known for known in same if release.count(".") < 2 or _order(known) <= wanted]
+        wanted = order(release) if release.count(".") >= 2 else (9999,)
+        fitting = [known for known in same if release.count(".") < 2 or order(known) <= wanted]
     except ValueError:
         fitting = []
     if not fitting:
@@ -51,5 +52,5 @@ def rules(release: str) -> Rules:
         raise InputError(
             Problem(f"Istio release {release!r} is not known", remedy=f"{hint}known: {', '.join(MINORS)}, and patches")
         )
-    newest = max(fitting, key=_order)
+    newest = max(fitting, key=order)
     return KNOWN[newest] if release.count(".") < 2 else replace(KNOWN[newest], release=release)

@@ -98,7 +98,7 @@ class Rules:
             EDS understands (#59482).
         eds_removes: a partial EDS of a service outside the scope removes it in delta (#60454: sends it empty).
         eds_empty_sent: an EDS response without anything in it is sent all the same (until #38072).
-        headless_trim: a request of headless ServiceEntry keys only runs no CDS (and RDS if `headless_trim_rds`), nor
+        headless_trim, headless_trim_rds: a request of headless ServiceEntry keys only runs no CDS (or RDS), nor
             LDS at Routers (#60803, #60928).
         inbound_passthrough: name of the inbound passthrough cluster.
 
