@@ -411,9 +411,26 @@ def test_calibrate_from_metrics_writes_a_file_that_loads(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_an_interrupted_calibration_keeps_what_was_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fitting, "from_envoy", interrupted)
+    out = tmp_path / "c.yaml"
+    arguments = ["calibrate", "--prometheus", str(PAGE), "--envoy", "/bin/true", "--release", "1.24", "--out", str(out)]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 130
+    assert load(out, "1.24").coefficients["push.services"].fitted
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--prometheus", str(PAGE)], ["--prometheus", "/nowhere", "--out", "x"]],
+    [
+        ["--prometheus", str(PAGE), "--out", "x", "--window", "soon"],
+        [],
+        ["--prometheus", str(PAGE)],
+        ["--prometheus", "/nowhere", "--out", "x"],
+    ],
 )
 def test_calibrate_says_what_is_missing(arguments: list[str]) -> None:
     told = CliRunner().invoke(app, ["calibrate", *arguments])

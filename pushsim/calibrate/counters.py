@@ -13,6 +13,7 @@ from typing import Any
 
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.metrics import Histogram, Labels, Scrape, read_openmetrics
+from pushsim.units import SECOND_NS, UnitError, duration
 
 #: What is asked of a Prometheus server: counters and histograms as increases, gauges as they are.
 COUNTERS = (
@@ -50,6 +51,14 @@ class Window:
     def rate(self, metric: str, **labels: str) -> float:
         """Increase per second."""
         return self.scrape.total(metric, **labels) / self.seconds
+
+
+def seconds(window: str | None) -> float | None:
+    """A --window in seconds. Raises InputError."""
+    try:
+        return duration(window) / SECOND_NS if window else None
+    except UnitError as problem:
+        raise InputError(Problem(str(problem), field="--window")) from None
 
 
 def read(sources: Sequence[str], window_s: float | None = None) -> Window:

@@ -248,11 +248,12 @@ def _by_probe(
 
 
 def _heap(probed: Sequence[controlplane.Probed]) -> list[Measurement]:
-    """The heap as far as it grows between collections: twice what lives with nobody connected, and its peak."""
+    """The heap as far as it grows between collections: twice what lives, alone and connected; and its peak."""
     found = []
     for number, each in enumerate(probed):
         for name, heap, held in (
             ("alone", 2 * each.alone.live, each.held_alone),
+            ("connected", 2 * each.full.live, each.held_full),
             ("peak", each.full.goal, {**each.held_full, "memory.flight": each.flight}),
         ):
             error = max(_HEAP_FLOOR, _HEAP_SHARE * heap)

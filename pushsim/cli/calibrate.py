@@ -63,9 +63,24 @@ def calibrate(
         )
     if out is None:
         raise InputError(Problem("nowhere to write to", remedy="give --out FILE"))
-    fitted = _fitted(istiod_binary, prometheus, config_dump, envoy, release, window, repeats, size)
-    _write(fitted, Path(out))
-    _told(fitted, out)
+    fitted, whole = _fitted(istiod_binary, prometheus, config_dump, envoy, release, window, repeats, size)
+    if fitted.fit:
+        _write(fitted, Path(out))
+        _told(fitted, out)
+    if not whole:
+        note("interrupted: what was fitted by then was kept" if fitted.fit else "interrupted: nothing was fitted yet")
+        raise typer.Exit(130)
+
+
+def _needs_its_extra() -> None:
+    """Say which extra is missing, before minutes are spent."""
+    from importlib.util import find_spec
+
+    from pushsim.errors import EnvironmentProblem
+
+    missing = [name for name in ("aiohttp", "grpc", "psutil", "trustme", "envoy") if find_spec(name) is None]
+    if missing:
+        raise EnvironmentProblem(f"no {', '.join(missing)} to calibrate with: install pushsim[calibrate]")
 
 
 def _fitted(
@@ -77,30 +92,34 @@ def _fitted(
     window: str | None,
     repeats: int,
     size: float,
-) -> Calibration:
+) -> tuple[Calibration, bool]:
+    """The calibration, and whether it is whole: an interrupt keeps the parts that were done."""
+    _needs_its_extra()
     from pushsim.calibrate import dumps, fitting, monitored
-    from pushsim.calibrate.counters import read
+    from pushsim.calibrate.counters import read, seconds
     from pushsim.istiod import detect_release
     from pushsim.releases import NEWEST, rules
-    from pushsim.units import SECOND_NS, duration
 
     binary = Path(istiod_binary) if istiod_binary else None
     proxy = Path(envoy) if envoy else None
     release = rules(release or (fitting.minor(detect_release(binary)) if binary else NEWEST)).minor
     found: Findings = fitting.Findings()
+    whole = True
     with _Progress() as progress:
-        if prometheus:
-            span = duration(window) / SECOND_NS if window else None
-            found += monitored.from_window(read(prometheus, span), release)
-        if binary:
-            found += fitting.from_istiod(binary, progress, repeats=repeats, size=size)
-        if proxy:
-            found += fitting.from_envoy(proxy, release, progress)
-        if config_dump:
-            found += dumps.from_dumps([Path(dump) for dump in config_dump], proxy, release, found, progress)
-        if proxy and binary:
-            found += fitting.held_out(binary, proxy, fitting.calibration(release, found), progress)
-    return fitting.calibration(release, found)
+        try:
+            if prometheus:
+                found += monitored.from_window(read(prometheus, seconds(window)), release)
+            if binary:
+                found += fitting.from_istiod(binary, progress, repeats=repeats, size=size)
+            if proxy:
+                found += fitting.from_envoy(proxy, release, progress)
+            if config_dump:
+                found += dumps.from_dumps([Path(dump) for dump in config_dump], proxy, release, found, progress)
+            if proxy and binary:
+                found += fitting.held_out(binary, proxy, fitting.calibration(release, found), progress)
+        except KeyboardInterrupt:
+            whole = False
+    return fitting.calibration(release, found), whole
 
 
 def _write(calibration: Calibration, path: Path) -> None:

@@ -48,10 +48,9 @@ def churn(
 
 def _section(sources: list[str], window: str | None, *, json: bool) -> None:
     from pushsim.calibrate.churning import churn_of
-    from pushsim.calibrate.counters import read
-    from pushsim.units import SECOND_NS, duration
+    from pushsim.calibrate.counters import read, seconds
 
-    found = churn_of(read(sources, duration(window) / SECOND_NS if window else None))
+    found = churn_of(read(sources, seconds(window)))
     if json:
         print_json({"churn": list(found.sources), "reasons": list(found.reasons), "notes": list(found.notes)})
     else:

@@ -103,8 +103,8 @@ memory.base | 40e6 | 0.7 | istiod: its heap with nothing in it | [E] 150-300 MB 
 memory.services | 15e3 | 0.35 | service | [E] 10-20 kB
 memory.endpoints | 1e3 | 0.5 | endpoint | [E]
 memory.configs | 15e3 | 0.35 | config | [E] 10-20 kB
-memory.connections | 4e5 | 0.5 | connected proxy: its stream, and what pushing to all at once takes | [E]
-memory.tls | 9e5 | 0.5 | connected proxy: TLS | [D] AKS istio-scale: 1.28-1.71 MB with the rest
+memory.connections | 2.5e5 | 0.5 | connected proxy: its stream | [E]
+memory.tls | 1e6 | 0.5 | connected proxy: TLS | [D] AKS istio-scale: 1.28-1.71 MB with the rest
 memory.names | 370 | 0.5 | resource name watched by a proxy | [D] AKS istio-scale: +0.75 MB a proxy with 1,000 services
 memory.flight | 2.5 | 0.25 | byte of responses being made | [E] 2-3 times
 memory.cache | 1 | 0.3 | byte cached | [E]
