@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+import trustme
 
+from pushsim.errors import EnvironmentProblem
+from pushsim.replay.fleet import Tls
 from pushsim.replay.http2 import DATA, PING, SETTINGS, WINDOW, WINDOW_UPDATE, GrpcStream, frame
 
 METHOD = "/test.Echo/Talk"
@@ -200,3 +205,46 @@ def test_it_costs_a_fraction_of_a_general_client() -> None:
 
     mine, general = asyncio.run(main())
     assert mine < general, f"{mine:.2f} s against {general:.2f} s"
+
+
+def test_it_speaks_tls_with_a_client_certificate_and_a_token(tmp_path: Path) -> None:
+    ours, theirs = trustme.CA(), trustme.CA()
+    served, held = ours.issue_cert("istiod.istio-system.svc"), theirs.issue_cert("proxy")
+    ours.cert_pem.write_to_path(tmp_path / "ca.pem")
+    held.private_key_pem.write_to_path(tmp_path / "key.pem")
+    held.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    seen: dict[str, Any] = {}
+
+    async def look(requests: Any, context: grpc.aio.ServicerContext) -> None:
+        seen.update(context.invocation_metadata() or ())
+        await context.write(b"seen")
+
+    async def main() -> None:
+        running = grpc.aio.server()
+        handler = grpc.method_handlers_generic_handler(
+            "test.Echo", {"Talk": grpc.stream_stream_rpc_method_handler(look)}
+        )
+        running.add_generic_rpc_handlers([handler])
+        pair = (served.private_key_pem.bytes(), served.cert_chain_pems[0].bytes())
+        credentials = grpc.ssl_server_credentials([pair], theirs.cert_pem.bytes(), require_client_auth=True)
+        port = running.add_secure_port("127.0.0.1:0", credentials)
+        await running.start()
+        tls = Tls(*(str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")), "istiod.istio-system.svc")
+        call = Call(metadata=[("authorization", "Bearer t")])
+        await asyncio.get_running_loop().create_connection(
+            lambda: call.stream, "127.0.0.1", port, ssl=tls.context(), server_hostname=tls.server_name
+        )
+        assert await asyncio.wait_for(call.messages.get(), 20) == b"seen"
+        with pytest.raises(ssl.SSLError):  # another name than in its certificate
+            await asyncio.get_running_loop().create_connection(
+                lambda: Call().stream, "127.0.0.1", port, ssl=tls.context(), server_hostname="other"
+            )
+        await running.stop(None)
+
+    asyncio.run(main())
+    assert seen["authorization"] == "Bearer t"
+
+
+def test_tls_files_that_can_not_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match=r"nowhere\.pem.*can't be used for TLS"):
+        Tls(str(tmp_path / "nowhere.pem")).context()
