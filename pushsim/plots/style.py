@@ -57,7 +57,7 @@ _RC = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plot:
     """A figure with its title and what it shows in words (`about`), for those who cannot see it."""
 
@@ -102,6 +102,9 @@ class Plot:
         with styled():
             self.figure.savefig(target, format=form, bbox_inches="tight", **options)
         return target.getvalue()
+
+    def __repr__(self) -> str:
+        return f"<Plot {self.title}: {self.about}>"
 
     def _repr_svg_(self) -> str:
         return self.svg()
