@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
+from pushsim.generators.recipient import gateway_names
 from pushsim.mesh import ConfigKey, Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry, Shards
@@ -106,7 +107,8 @@ def shape_of(state: ProxyState, inbound: int) -> ask.Shape:
     """What a proxy in this state holds, with so many inbound ports.
 
     A sidecar's virtualInbound has, for each inbound port and once for all others, an HTTP connection manager with and
-    one without TLS; a gateway's server has one connection manager, taken to have TLS.
+    one without TLS. A gateway has one for each of its route configurations, with TLS for HTTPS servers, and the
+    virtual hosts of its VirtualServices.
     """
     scope = state.scope
     held = scope.family.memo.once(lambda: _held(scope), "shape", of=scope.content)
@@ -122,10 +124,21 @@ def shape_of(state: ProxyState, inbound: int) -> ask.Shape:
         endpoints=held.endpoints,
         listeners=listeners,
         managers=managers + (2 * (inbound + 1) if sidecar else 0),
-        filter_chains=inbound + 1 if sidecar else routes,
-        virtual_hosts=held.hosts,
+        filter_chains=inbound + 1 if sidecar else sum(name.startswith("https.") for name in state.routes),
+        virtual_hosts=held.hosts if sidecar else _routed_hosts(state),
         names=resolved + held.other + resolved + listeners + routes,
     )
+
+
+def _routed_hosts(state: ProxyState) -> int:
+    """Hosts of the VirtualServices at a gateway's servers, each in every route configuration that has it."""
+    context, namespace, count = state.scope.context, state.proxy.namespace, 0
+    for servers in state.gateway.routes.values():
+        seen = (route for name in gateway_names(servers) for route in context.routes.visible(name, namespace))
+        count += sum(
+            len(written.spec.get("hosts") or ()) for written in {r.written.ref: r.written for r in seen}.values()
+        )
+    return count
 
 
 class _Held(NamedTuple):
