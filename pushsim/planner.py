@@ -219,6 +219,20 @@ class Planner(Protocol):
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
         """What a proxy in that state gets for the pushes first…last merged. `forced`: a ProxyUpdate is among them."""
 
+    def alike(self, group: int, state: int) -> int:
+        """Which other proxies are answered like these: what `plan` says of one spares all of its number.
+
+        That is: if it says of a proxy in some state that it does not need an interval without ProxyUpdates, then it
+        says the same (work, scope and all) of every proxy of that number, whose state, number and shape are then again
+        the same. Not so for groups that are `concerned` by the interval or `apart`. -1: there are no others.
+        """
+
+    def concerned(self, first: int, last: int) -> Collection[int]:
+        """Groups that the pushes first…last concern more than others that are `alike`: their own services changed."""
+
+    def apart(self) -> Collection[int]:
+        """Groups that are like no others just now, after what `handle` and `connect` have been told."""
+
     def keep(self, states: Collection[int], push: int) -> None:
         """No other states, and of the pushes none before this one, will be planned from; their shapes stay known."""
 

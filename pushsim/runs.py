@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pushsim import cost
 from pushsim.collecting import few_collections
@@ -24,8 +24,14 @@ from pushsim.simulation import Simulation
 from pushsim.tabulate import tables
 from pushsim.workers import Progress, side_by_side
 
+if TYPE_CHECKING:
+    from pushsim.kernel import Kernel
+
 Engine = Literal["auto", "simpy", "kernel"]
 Detail = Literal["group", "proxy"]
+
+#: Changes times proxies from which on it pays to load compiled code.
+_MANY_PUSHES = 20_000
 
 #: Makes the planners of a variant, one per istiod replica.
 Planners = Callable[[Variant], Sequence[Planner]]
@@ -72,7 +78,8 @@ def simulate(
     scenario: one that is loaded, a scenario file, or the name of a bundled one.
     variants: names, or `--policy` texts.
     seed:     another one than the scenario's.
-    engine:   "simpy" is the readable reference; "auto" takes the fastest there is. Both give the same answer.
+    engine:   "simpy" is the readable reference, "kernel" is compiled; "auto" takes the one for large runs where it is
+              worth loading. Both give the same answer.
     out:      folder for one result folder per variant, each written as soon as its variant is done.
     progress: called now and then; what it raises ends the run, and KeyboardInterrupt keeps what there is.
     detail:   "proxy" keeps a row per response instead of one per group of equal proxies.
@@ -163,8 +170,13 @@ def _run(
 ) -> Result:
     settings = variant.settings
     calibration = calibration_of(settings)
-    machine = Machine(
-        (planners or _planners)(variant),
+    made = (planners or _planners)(variant)
+    pushes = len(variant.changes) * sum(group.size for group in made[0].groups)
+    if engine == "auto":
+        engine = "kernel" if pushes >= _MANY_PUSHES else "simpy"
+    machine_type, engine_type = engines(engine)
+    machine = machine_type(
+        made,
         [timed.change for timed in variant.changes],
         cpus=settings.cpus,
         knobs=knobs(settings.release, settings.cpus, settings.env),
@@ -173,7 +185,7 @@ def _run(
         seed=seed,
         detail=detail == "proxy",
     )
-    simulation = Simulation(
+    simulation = engine_type(
         machine,
         variant.changes,
         warmup_ns=warmup_ns,
@@ -221,7 +233,7 @@ def _run(
         ),
         timeline.complete,
         tables(observed),
-        {"engine": "simpy", "date": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node()},
+        {"engine": engine, "date": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node()},
     )
 
 
@@ -240,6 +252,15 @@ def _watched(
             progress(share)
 
     return told
+
+
+def engines(engine: Engine) -> tuple[type[Machine], Callable[..., Simulation | Kernel]]:
+    """The machine and the driver of an engine."""
+    if engine == "simpy":
+        return Machine, Simulation
+    from pushsim.kernel import Kernel, KernelMachine
+
+    return KernelMachine, Kernel
 
 
 def calibration_of(settings: Settings) -> Calibration:

@@ -107,6 +107,16 @@ class FakePlanner:
             self._plans[key] = self._make(group, state, first, last, forced)
         return self._plans[key]
 
+    def alike(self, group: int, state: int) -> int:
+        return -1 if self.groups[group].gateway else len(self.imported(group))
+
+    def concerned(self, first: int, last: int) -> list[int]:
+        changed = {service for push in self.pushes[max(0, first) : last + 1] for _, _, service in push}
+        return [group for group in range(len(self.groups)) if changed.intersection(self.imported(group))]
+
+    def apart(self) -> tuple[int, ...]:
+        return ()
+
     def keep(self, states: Collection[int], push: int) -> None:
         self.alive, self.oldest = set(states), push
 

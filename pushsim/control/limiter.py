@@ -20,7 +20,7 @@ def draw(seed: int, purpose: int, who: int, count: int) -> int:
     """63 uniformly distributed bits: splitmix64 over the four numbers."""
     mixed = seed & _MASK
     for number in (purpose, who, count):
-        mixed = (mixed + 0x9E3779B97F4A7C15 + number) & _MASK
+        mixed = (mixed + 0x9E3779B97F4A7C15 + int(number)) & _MASK
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
         mixed ^= mixed >> 31

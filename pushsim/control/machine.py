@@ -21,8 +21,6 @@ state the proxy then has. Answers to requests run on the connection without a sl
 
 from __future__ import annotations
 
-from heapq import heappop
-
 from pushsim.control.cores import NEVER
 from pushsim.control.debounce import Batch
 from pushsim.control.limiter import AGE, RING, draw
@@ -118,9 +116,7 @@ class Machine(Streams):
 
     def wake(self, now: int) -> None:
         """A proxy, a Send or an istiod has waited long enough."""
-        _, _, kind, who, generation, a, b = heappop(self._wakes)
-        if kind != CLOSE:
-            self.expected -= 1
+        _, _, kind, who, generation, a, b = self._next_wake()
         if kind == UP:
             self._come_up(now, self.replicas[who])
             return
@@ -133,7 +129,7 @@ class Machine(Streams):
         elif kind == ACCEPT:
             self._accept(now, who, a)
         elif kind == ASK:
-            self.asked[who].append((self.plans[a], b))
+            self._ask(who, self.plans[a], b)
             if self.phase[who] == IDLE:
                 self._next_on(now, who)
         elif kind == UNBLOCK:
@@ -258,32 +254,26 @@ class Machine(Streams):
         changes = tuple(dict.fromkeys(replica.of[number] for number in batch.requests))
         self.tally.pushes.append(PushRecord(replica.number, push.number, changes, batch.since, now, batch.held))
         begin = draw(self.seed, RING, replica.number, push.number) % self.total if self.total else 0
-        enqueue, home, number = replica.queue.enqueue, self.home, replica.number
-        for c in (*self.ring[begin:], *self.ring[:begin]):
-            if home[c] == number:
-                enqueue(c, push.number, now)
+        self._enqueue_all(now, replica, push.number, begin)
         self._start(now, replica, ENQUEUING, place, self._work({"push.connections": replica.connected}))
         if push.number % KEPT_PUSHES == 0:
             self._let_go(replica)
         self._dispatch(now, replica)
 
+    def _enqueue_all(self, now: int, replica: Replica, push: int, begin: int) -> None:
+        """A push for every connection of a replica, in the order of the ring from that place on."""
+        enqueue, home, number = replica.queue.enqueue, self.home, replica.number
+        for c in (*self.ring[begin:], *self.ring[:begin]):
+            if home[c] == number:
+                enqueue(c, push, now)
+
     def _let_go(self, replica: Replica) -> None:
         """The planner may forget states that no proxy is in, and pushes that no event ends with."""
-        queue, mine = replica.queue, [c for c in range(self.total) if self.home[c] == replica.number]
-        waiting = [queue.last[c] for c in mine if queue.first[c] != UNSET]
-        offered = [event.last for c in mine if (event := self.offered[c]) is not None]
-        oldest = min(replica.published, *waiting, *offered)
-        states = {self.state[c] for c in mine}
+        mine = [c for c in range(self.total) if self.home[c] == replica.number]
+        oldest = self._oldest(replica, mine)
+        states = {int(self.state[c]) for c in mine}
         replica.planner.keep(states, oldest)
-        self._plan_of = {
-            key: plan for key, plan in self._plan_of.items() if key[0] != replica.number or key[2] in states
-        }
-        self._sparing = {
-            key: plan for key, plan in self._sparing.items() if key[0] != replica.number or key[3] >= oldest
-        }
-        self._shapes = {
-            key: shape for key, shape in self._shapes.items() if key[0] != replica.number or key[2] in states
-        }
+        self._forget_plans(replica, states, oldest)
 
     def _push_returned(self, now: int, replica: Replica, place: int) -> None:
         """Push() returns: the debouncer may begin the next."""

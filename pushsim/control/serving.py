@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Sequence
 
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
@@ -175,6 +176,20 @@ class Serving(State):
 
     # ---- requests of a proxy
 
+    def _ask(self, c: int, plan: Plan, step: int) -> None:
+        """A proxy asks for that response of a plan; it is answered when the connection is idle."""
+        self.asked[c].append((plan, step))
+
+    def _abandon(self, c: int) -> bool:
+        """All that a stream was at and that waited for it is dropped; whether it held a slot for an offered event."""
+        self.following -= sum(plan.first != UNSET for plan, _ in self.asked[c])
+        if self.phase[c] == REPLYING and self._current(c).first != UNSET:
+            self.following -= 1
+        self.asked[c].clear()
+        held = self.offered[c] is not None
+        self.event[c] = self.offered[c] = None
+        return held
+
     def _next_on(self, now: int, c: int) -> None:
         """The connection's loop: it ends, or takes a request, else an event that is offered."""
         if self.closing[c]:
@@ -205,8 +220,26 @@ class Serving(State):
 
     # ---- plans
 
+    def _takes(self, plan: Plan) -> None:
+        """A proxy connects with that plan."""
+        plan.taken += 1
+
+    def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
+        """No proxy of a replica will be in other states, nor take an interval that ends before the oldest push."""
+        number = replica.number
+        self._plan_of = {key: plan for key, plan in self._plan_of.items() if key[0] != number or key[2] in states}
+        self._sparing = {key: plan for key, plan in self._sparing.items() if key[0] != number or key[3] >= oldest}
+        self._shapes = {key: shape for key, shape in self._shapes.items() if key[0] != number or key[2] in states}
+
+    def _oldest(self, replica: Replica, mine: Sequence[int]) -> int:
+        """The oldest push that an event of these connections, waiting or offered, ends with."""
+        queue = replica.queue
+        waiting = [queue.last[c] for c in mine if queue.first[c] != UNSET]
+        offered = [event.last for c in mine if (event := self.offered[c]) is not None]
+        return min([replica.published, *waiting, *offered])
+
     def _plan(self, replica: Replica, c: int, event: Event) -> Plan:
-        group, state = self.group_of[c], self.state[c]
+        group, state = self.group_of[c], int(self.state[c])
         key = (replica.number, group, state, event.first, event.last, event.forced)
         plan = self._plan_of.get(key)
         if plan is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from heapq import heappush
+from heapq import heappop, heappush
 
 from pushsim.control.cores import SECOND
 from pushsim.control.knobs import Knobs
@@ -36,6 +36,8 @@ RESTART_NS = 5 * SECOND
 AGE_GRACE_NS = 10 * SECOND
 
 Entry = tuple[int, int, int, int, int]
+#: A wake: when, order of setting, kind, who, generation of who, two arguments.
+Wake = tuple[int, int, int, int, int, int, int]
 
 
 class State:
@@ -66,7 +68,7 @@ class State:
         total = self.total = self.offset[-1]
         self.changes = changes
         self.prices, self.seed = prices, seed
-        self.replicas = [Replica(n, planner, cpus, knobs, total) for n, planner in enumerate(planners)]
+        self.replicas = [self._replica(n, planner, cpus, knobs) for n, planner in enumerate(planners)]
         self.tally = Tally(len(planners), detail=detail)
         self.log: list[Entry] | None = [] if keep_log else None
         self.written: dict[int, int] = {}
@@ -76,7 +78,7 @@ class State:
         self._shapes: dict[tuple[int, int, int], int] = {}  # by replica, group and state
         self._shape_numbers: dict[Shape, int] = {}
         self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
-        self._wakes: list[tuple[int, int, int, int, int, int, int]] = []
+        self._wakes: list[Wake] = []
         self._waked = 0
         self.expected = 0  # wakes that are set, closes by age aside
         self.following = 0  # answers that a push still has to be followed by
@@ -106,6 +108,14 @@ class State:
             for c in range(self.offset[number + 1] - group.late, self.offset[number + 1]):
                 self.phase[c] = GONE
 
+    def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
+        return Replica(number, planner, cpus, knobs, self.total)
+
+    def _takes_up(self, now: int, c: int, state: int) -> None:
+        """A proxy has connected, and is in this state."""
+        self.state[c], self.shaped_at[c] = state, now
+        self.shape[c] = self._shape(c)
+
     def _moves_to(self, now: int, c: int, state: int) -> None:
         if state != self.state[c]:
             self.state[c] = state
@@ -115,8 +125,11 @@ class State:
                 self.shape[c] = shape
 
     def _shape(self, c: int) -> int:
-        """Number of the shape of a connection's state; asked for while the planner still knows the state."""
-        key = home, group, state = (self.home[c], self.group_of[c], self.state[c])
+        return self._shape_of(int(self.home[c]), self.group_of[c], int(self.state[c]))
+
+    def _shape_of(self, home: int, group: int, state: int) -> int:
+        """Number of the shape of a state; asked for while the planner still knows the state."""
+        key = (home, group, state)
         number = self._shapes.get(key)
         if number is None:
             shape = self.replicas[home].planner.shape(group, state)
@@ -150,6 +163,13 @@ class State:
         self._waked += 1
         if kind != CLOSE:
             self.expected += 1
+
+    def _next_wake(self) -> Wake:
+        """The wake that is due."""
+        wake = heappop(self._wakes)
+        if wake[2] != CLOSE:
+            self.expected -= 1
+        return wake
 
     def _note(self, now: int, kind: int, who: int, first: int = 0, last: int = 0) -> None:
         if self.log is not None:

@@ -65,7 +65,7 @@ class Streams(Serving):
         plan = self._connect_plan.get((replica.number, id(planned)))
         if plan is None:
             plan = self._connect_plan[replica.number, id(planned)] = self._priced(planned, replica, c, UNSET, UNSET)
-        plan.taken += 1
+        self._takes(plan)
         self.tally.connects += 1
         self.tally.connected[replica.number].add(now, 1)
         replica.connected += 1
@@ -74,14 +74,13 @@ class Streams(Serving):
         self.closing[c] = 0
         self.last_start[c] = 0
         self.read_at[c] = self.read_before[c] = 0
-        self.state[c], self.shaped_at[c] = planned.state, now
-        self.shape[c] = self._shape(c)
+        self._takes_up(now, c, planned.state)
         self._note(now, CONNECTED, c, replica.number)
         if self.aging:
             age = self.reconnect_ns * 9 // 10 + draw(self.seed, AGE, c, self.generation[c]) % (self.reconnect_ns // 5)
             self._set(now + age + draw(self.seed, GRACE, c, self.generation[c]) % AGE_GRACE_NS, CLOSE, c)
         if planned.responses:
-            self.asked[c].append((plan, 0))
+            self._ask(c, plan, 0)
             self._next_on(now, c)
 
     def _close(self, now: int, c: int, how: int) -> None:
@@ -100,23 +99,15 @@ class Streams(Serving):
         replica = self.replicas[self.home[c]]
         self._note(now, CLOSED, c, replica.number)
         self._dwelt(now, c)
-        for plan, _ in self.asked[c]:
-            if plan.first != UNSET:
-                self.following -= 1
-        if self.phase[c] == REPLYING and self._current(c).first != UNSET:
-            self.following -= 1
-        self.asked[c].clear()
+        held = self._abandon(c)
         gone = self.closing[c] == 2
         self.closing[c] = 0
         self.home[c] = UNSET
-        self.event[c] = None
         self.phase[c] = GONE if gone else AWAY
         self.generation[c] += 1
         self.tally.connected[replica.number].add(now, -1)
         replica.connected -= 1
         replica.queue.drop(c)
-        held = self.offered[c] is not None
-        self.offered[c] = None
         if not gone:
             self._set(now, ARRIVE, c)
         if held and to_push:

@@ -25,6 +25,8 @@ from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.settings import Variant
 from pushsim.topology import proxy_of
 
+#: Kinds that decide which services a proxy belongs to.
+_TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
 #: A longer full list is not searched for the resources of a host: the scope tells whether it has some.
 _SEARCHED = 64
 
@@ -87,8 +89,11 @@ class IstioPlanner:
         joined = [self._place[i] for i in (_proxy_id(o.ref) for o in new) if i in self._place]
         requests = []
         keys: set[ConfigKey] = set()
+        touched = self._retargeting(written)
         # a Service is there before the EndpointSlice controller writes its slices
-        for request in self._istiod.handle(written, services_first=True):
+        asked = self._istiod.handle(written, services_first=True)
+        self._states.disturb(touched, self._istiod.registry)
+        for request in asked:
             own = self._by_ip.get(request.proxy) if request.proxy else None
             if request.proxy and (own is None or self._place[own] in joined):
                 continue  # nobody with that address is connected
@@ -109,10 +114,24 @@ class IstioPlanner:
         work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
         return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
 
+    def _retargeting(self, written: Change) -> set[str]:
+        """Namespaces in which proxies may belong to other services after a change that is about to be written."""
+        registry = self._istiod.registry
+        found = {ref.namespace for ref in written.delete if ref.kind in _TARGETING}
+        for item in written.apply:
+            before = registry.store.get(item.ref)
+            same = before is not None and (before.labels, before.spec) == (item.labels, item.spec)
+            if item.ref.kind in _TARGETING and not (item.ref.kind == "Pod" and same):  # its status tells nothing
+                found.add(item.ref.namespace)
+        refs = (*(item.ref for item in written.apply), *written.delete)
+        slices = [ref for ref in refs if ref.kind == "EndpointSlice"]
+        return found | {ref.namespace for ref in slices if registry.finds_by_address(ref.namespace)}
+
     def push(self, requests: Sequence[int]) -> ask.Push:
         merged = self._istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
         changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
         before = self._istiod.latest.context
+        self._states.start()
         number, made = len(self._asked), self._istiod.push(merged)
         self._asked.append(_Asked(merged, changes))
         self._pushes[number] = made
@@ -156,6 +175,15 @@ class IstioPlanner:
                     self._spared[alike] = planned
             self._plans[key] = planned
         return self._plans[key]
+
+    def alike(self, group: int, state: int) -> int:
+        return self._states.alike(group, state)
+
+    def concerned(self, first: int, last: int) -> Collection[int]:
+        return self._states.concerned(self._interval(first, last, forced=False))
+
+    def apart(self) -> Collection[int]:
+        return self._states.apart
 
     def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> ask.Planned:
         before, push = self._states.of(group, state), self._pushes[last]

@@ -49,6 +49,15 @@ class States:
         self._versions: list[int] = []
         self._numbers: dict[tuple[object, ...], int] = {}
         self._shapes: dict[tuple[int, int], ask.Shape] = {}
+        self._alike: dict[tuple[int, int, int], int] = {}
+        self._of_key: dict[ConfigKey, set[int]] = {}
+        self._of_namespace: dict[str, list[int]] = {}
+        for number, group in enumerate(groups):
+            if group.proxies[0].type == "sidecar":
+                self._of_namespace.setdefault(group.proxies[0].namespace, []).append(number)
+        self._started = False
+        self._changed: set[int] = set()
+        self._disturbed: set[int] = set()
 
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
@@ -79,6 +88,10 @@ class States:
         keys = frozenset(target.service.key for target in state.targets)
         inbound = len({target.target_port for target in state.targets})
         known.append(_Own(state.targets, state.labels, state.base, keys, inbound))
+        for key in keys:
+            self._of_key.setdefault(key, set()).add(group)
+        if self._started:
+            self._changed.add(group)
         return len(known) - 1
 
     def shares(self, group: int, number: int, request: PushRequest, registry: Registry) -> bool:
@@ -89,6 +102,36 @@ class States:
         if request.endpoints_only(self._rules) or not recomputes_targets(request, proxy, self._rules):
             return True
         return registry.targets(proxy) == own.targets
+
+    def alike(self, group: int, number: int) -> int:
+        """See `planner.Planner`; proxies with as many services and ports of their own, in the same state."""
+        if self._groups[group].proxies[0].type != "sidecar":
+            return -1
+        own = self._own_at(group, number)
+        return self._alike.setdefault((number, len(own.targets), own.inbound), len(self._alike))
+
+    def concerned(self, request: PushRequest) -> set[int]:
+        """Groups whose own services a request is about."""
+        return set().union(*(self._of_key.get(key, ()) for key in request.keys))
+
+    @property
+    def apart(self) -> set[int]:
+        """Groups of which what is their own has changed since the first push, or will when a proxy is pushed next."""
+        return self._changed | self._disturbed
+
+    def start(self) -> None:
+        """The first push is made: whoever connects from now on is apart."""
+        self._started = True
+
+    def disturb(self, namespaces: Iterable[str], registry: Registry) -> None:
+        """Objects of these namespaces were written: proxies there may belong to other services now."""
+        for namespace in namespaces:
+            for group in self._of_namespace.get(namespace, ()):
+                known = self._own[group]
+                if known and registry.targets(self._groups[group].proxies[0]) != known[-1].targets:
+                    self._disturbed.add(group)
+                else:
+                    self._disturbed.discard(group)
 
     def _own_at(self, group: int, number: int) -> _Own:
         return self._own[group][self._versions[number]]

@@ -12,6 +12,7 @@ from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.generators.recipient import gateway_names
+from pushsim.memo import Memo
 from pushsim.mesh import ConfigKey, Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry, Shards
@@ -164,17 +165,24 @@ def _held(scope: Scope) -> _Held:
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:
-    total = _Held()
-    for service in services:
-        if service.resolution == "ALIAS":
-            continue
-        ports, hosts = len(service.ports), sum(port.http or port.auto for port in service.ports)
-        found = len(context.instances_of(service))
-        if service.resolution == "EDS":
-            total = total.plus(_Held(0, ports if found else 0, found, hosts))
-        else:
-            total = total.plus(_Held(ports, 0, found if service.resolution.startswith("DNS") else 0, hosts))
-    return total
+    columns = zip(*(_held_of_one(service, context) for service in services), strict=True)
+    return _Held(*map(sum, columns))
+
+
+def _held_of_one(service: Service, context: PushContext) -> tuple[int, int, int, int]:
+    shards = context.instances.get((service.hostname, service.namespace))
+    memo = context.services.memo_of(service) or Memo()
+    return memo.once(lambda: _new_held(service, len(context.instances_of(service))), "held", of=(shards,))
+
+
+def _new_held(service: Service, found: int) -> tuple[int, int, int, int]:
+    ports, hosts = len(service.ports), sum(port.http or port.auto for port in service.ports)
+    match service.resolution:
+        case "ALIAS":
+            return 0, 0, 0, 0
+        case "EDS":
+            return 0, ports if found else 0, found, hosts
+    return ports, 0, found if service.resolution.startswith("DNS") else 0, hosts
 
 
 def inventory_of(registry: Registry) -> ask.Counts:

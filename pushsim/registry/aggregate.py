@@ -185,6 +185,11 @@ class Registry:
             known[proxy] = self._find_targets(proxy)
         return known[proxy]
 
+    def finds_by_address(self, namespace: str) -> bool:
+        """Whether it depends on endpoints which services the proxies of a namespace belong to."""
+        plain = any(not service.selector for service in self._kubernetes.in_namespace(namespace))
+        return plain or any(True for _ in self._entries.in_namespace(namespace))
+
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
         namespace, labels = proxy.namespace, self.labels_of(proxy)
         by_host = sorted(self._kubernetes.selecting.get(namespace, {}).items())

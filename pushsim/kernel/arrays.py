@@ -1,0 +1,168 @@
+"""The machine's state as flat arrays of int64: what compiled code and `KernelMachine` both work on.
+
+An array that can become too small is made anew, larger; the tuple is then another one (see `grown`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+#: Positions in `Arrays.s`, the single numbers.
+NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
+CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, TOTAL = range(13, 21)
+#: Columns of `Arrays.events`: what a connection is being pushed, what it is offered, and what waits in the queue.
+HAS, FIRST, LAST, START, FORCED = range(5)
+#: Columns of `Arrays.plans`.
+P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_LOCK, P_SCOPE_WORK = range(10)
+#: Columns of `Arrays.used`, what became of a plan.
+U_TAKEN, U_QUEUED_AT, U_SCOPED = range(3)
+#: Columns of `Arrays.responses`.
+R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_SHOWS = range(10)
+#: Columns of `Arrays.outcomes`, what became of a response.
+O_SENT, O_FIRST, O_LAST, O_RESOURCES, O_UNITS = range(5)
+#: Columns of `Arrays.entries`: whose (a group in a state, or NOBODY in particular and a kin), an interval, the plan;
+#: the kin, state and shape thereafter; and which groups in `Arrays.concerned` are not answered by it.
+E_GROUP, E_OF, E_FIRST, E_LAST, E_PLAN, E_KIN, E_STATE, E_SHAPE, E_AT, E_END = range(10)
+NOBODY = -1
+#: The plan of a kin that has none in common.
+APIECE = 1 << 40
+#: Columns of `Arrays.views`.
+V_AT, V_END, V_VERSION, V_RESOURCES, V_UNITS = range(5)
+#: Columns of `Arrays.cores`.
+C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE = range(7)
+#: Columns of `Arrays.replicas`.
+K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK = range(8)
+#: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
+L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
+#: The levels.
+FLIGHT, CACHE = range(2)
+
+
+class Arrays(NamedTuple):
+    """R replicas, N connections; by connection unless it says otherwise.
+
+    s:        the single numbers. cores, replicas: [R, columns]. levels: [level, R, columns].
+    job_mark, job_order, job: [R, jobs], heaps. spent: [R, seconds]. line: [R, N], rings. built: [R, scope keys];
+    holder, wait_head, wait_tail: [R, locks].
+    pushing, offered, waiting: [N, event columns]; processing.
+    ask_head, ask_tail: of the lists in asks: [places, (plan, step, next)]; free places are a list from s[ASKS].
+    wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
+    group, kin: of the proxy; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
+    entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
+    log:      [entries, (time, kind, who, first, last)].
+    queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
+    details:  [samples, (plan, step, who, sent, start or -1, received)].
+    """
+
+    s: Ints
+    cores: Ints
+    replicas: Ints
+    levels: Ints
+    job_mark: Ints
+    job_order: Ints
+    job: Ints
+    spent: Ints
+    line: Ints
+    built: NDArray[np.bool_]
+    holder: Ints
+    wait_head: Ints
+    wait_tail: Ints
+    wait_next: Ints
+    home: Ints
+    phase: Ints
+    state: Ints
+    group: Ints
+    kin: Ints
+    shape: Ints
+    shaped_at: Ints
+    gateway: Ints
+    generation: Ints
+    closing: Ints
+    plan: Ints
+    step: Ints
+    missed: Ints
+    last_start: Ints
+    read_at: Ints
+    read_before: Ints
+    slow: Ints
+    nack: Ints
+    pushing: Ints
+    offered: Ints
+    waiting: Ints
+    processing: Ints
+    ask_head: Ints
+    ask_tail: Ints
+    asks: Ints
+    wakes: Ints
+    ring: Ints
+    entries: Ints
+    last_of: Ints
+    concerned: Ints
+    apart: NDArray[np.bool_]
+    plans: Ints
+    used: Ints
+    responses: Ints
+    outcomes: Ints
+    views: Ints
+    cells: NDArray[np.int32]
+    cell_resources: NDArray[np.int32]
+    cell_units: NDArray[np.int32]
+    present: NDArray[np.bool_]
+    cell_size: Ints
+    cached: NDArray[np.bool_]
+    dwell: Ints
+    log: Ints
+    queued: Ints
+    converged: Ints
+    sends: Ints
+    details: Ints
+
+
+def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) -> Arrays:
+    """All as at the beginning; connections are neither here nor there yet."""
+
+    def zeros(*shape: int) -> Ints:
+        return np.zeros(shape, dtype=np.int64)
+
+    def unset(*shape: int) -> Ints:
+        return np.full(shape, -1, dtype=np.int64)
+
+    jobs = total + 256
+    one = total
+    made = Arrays(
+        s=zeros(32), cores=zeros(replicas, 7), replicas=zeros(replicas, 8), levels=zeros(2, replicas, 7),
+        job_mark=zeros(replicas, jobs), job_order=zeros(replicas, jobs), job=zeros(replicas, jobs),
+        spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
+        holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),
+        wait_next=unset(one), home=unset(one), phase=zeros(one), state=unset(one), group=zeros(one), kin=unset(one),
+        shape=unset(one),
+        shaped_at=zeros(one), gateway=zeros(one), generation=zeros(one), closing=zeros(one), plan=unset(one),
+        step=zeros(one), missed=zeros(one), last_start=zeros(one), read_at=zeros(one), read_before=zeros(one),
+        slow=zeros(one), nack=zeros(one), pushing=zeros(one, 5), offered=zeros(one, 5), waiting=zeros(one, 5),
+        processing=zeros(one), ask_head=unset(one), ask_tail=unset(one), asks=zeros(0, 3), wakes=zeros(4096, 7),
+        ring=zeros(one), entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
+        apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 3),
+        responses=zeros(4096, 10), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
+        cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
+        present=np.zeros((replicas, 1024), dtype=np.bool_), cell_size=zeros(replicas, 1024),
+        cached=np.zeros(4, dtype=np.bool_), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),
+        queued=zeros(1 << 18, 2), converged=zeros(1 << 18, 2), sends=zeros(1 << 18, 3),
+        details=zeros(1 << 16 if details else 1, 6),
+    )  # fmt: skip
+    made.s[ASKS] = -1
+    made.s[KEEP_LOG], made.s[KEEP_DETAILS], made.s[TOTAL] = log, details, total
+    made.replicas[:, K_TICK] = 1 << 62
+    made.cores[:, C_DUE] = 1 << 62
+    return made
+
+
+def grown(old: NDArray[np.int64], least: int, axis: int = 0, fill: int = 0) -> NDArray[np.int64]:
+    """At least twice as long along an axis, what is new filled."""
+    shape = list(old.shape)
+    shape[axis] = max(2 * shape[axis], least) - shape[axis]
+    return np.concatenate([old, np.full(shape, fill, dtype=old.dtype)], axis=axis)

@@ -1,0 +1,163 @@
+"""The loop that runs events until Python is needed, compiled."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from pushsim.control.state import (
+    ASK,
+    IDLE,
+    SCOPING,
+    SERVING,
+    UNBLOCK,
+)
+from pushsim.kernel.arrays import (
+    ASKS,
+    C_DUE,
+    CONSIDERED,
+    CONVERGED,
+    DETAILS,
+    EXPECTED,
+    FOLLOWING,
+    K_TICK,
+    KEEP_DETAILS,
+    KEEP_LOG,
+    LOG,
+    NOW,
+    O_FIRST,
+    O_LAST,
+    O_RESOURCES,
+    O_SENT,
+    O_UNITS,
+    P_FIRST,
+    PUSHES,
+    QUEUED,
+    REJECTED,
+    REPLICA,
+    SENDS,
+    U_QUEUED_AT,
+    U_SCOPED,
+    U_TAKEN,
+    WAKES,
+    Arrays,
+)
+from pushsim.kernel.parts import advance, drop_wake, finish, set_due
+from pushsim.kernel.serving import (
+    DONE,
+    JOB,
+    ROOM,
+    TICK,
+    WAKE,
+    ask,
+    begin_push,
+    dispatch,
+    generated,
+    next_on,
+    scope_built,
+    sent,
+)
+
+
+@njit(cache=True)
+def woken(a: Arrays, now: int) -> int:
+    """`Machine.wake` for a proxy that asks and for a Send that returns."""
+    wake = a.wakes[0]
+    kind, c, generation, p, step = wake[2], wake[3], wake[4], wake[5], wake[6]
+    drop_wake(a)
+    a.s[EXPECTED] -= 1
+    if generation != a.generation[c]:
+        if kind == ASK and a.plans[p, P_FIRST] >= 0:
+            a.s[FOLLOWING] -= 1
+        return DONE
+    if kind == UNBLOCK:
+        return sent(a, now, c)
+    ask(a, c, p, step)
+    return next_on(a, now, c) if a.phase[c] == IDLE else DONE
+
+
+@njit(cache=True)
+def resume(a: Arrays, now: int, r: int, c: int) -> int:
+    """Go on after Python has planned the event that c (if not -1) is to take, then dispatch."""
+    if c >= 0:
+        status = begin_push(a, now, c)
+        if status != DONE:
+            return status
+    return dispatch(a, now, r)
+
+
+@njit(cache=True)
+def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
+    """Run events before `until`, in the machine's order, as long as they need no Python; why it stopped.
+
+    margin: no event fills more places than that in any array. going_on: first `resume` the event that was stopped.
+    """
+    replicas = a.cores.shape[0]
+    if going_on:
+        status = resume(a, a.s[NOW], a.s[REPLICA], c)
+        if status != DONE:
+            return status
+    while True:
+        if (
+            (a.s[LOG] + margin > a.log.shape[0] and a.s[KEEP_LOG])
+            or a.s[QUEUED] + margin > a.queued.shape[0]
+            or a.s[CONVERGED] + margin > a.converged.shape[0]
+            or a.s[SENDS] + margin > a.sends.shape[0]
+            or (a.s[DETAILS] + margin > a.details.shape[0] and a.s[KEEP_DETAILS])
+            or a.s[WAKES] + margin > a.wakes.shape[0]
+            or a.s[ASKS] < 0
+        ):  # fmt: skip
+            return ROOM
+        now, source = until, -1
+        for r in range(replicas):
+            if a.replicas[r, K_TICK] < now:
+                now, source = a.replicas[r, K_TICK], r
+        for r in range(replicas):
+            if a.cores[r, C_DUE] < now:
+                now, source = a.cores[r, C_DUE], replicas + r
+        if a.s[WAKES] > 0 and a.wakes[0, 0] < now:
+            now, source = a.wakes[0, 0], 2 * replicas
+        if source < 0:
+            return DONE
+        a.s[NOW] = now
+        if source < replicas:
+            a.s[REPLICA] = source
+            return TICK
+        if source < 2 * replicas:
+            r = source - replicas
+            a.s[REPLICA] = r
+            kind, c = a.job[r, 0] >> 32, a.job[r, 0] & 0xFFFFFFFF
+            if kind == SERVING:
+                finish(a, r, now)
+                status = generated(a, now, c)
+            elif kind == SCOPING:
+                finish(a, r, now)
+                scope_built(a, now, r, c)
+                status = DONE
+            else:
+                return JOB
+        else:
+            if a.wakes[0, 2] != ASK and a.wakes[0, 2] != UNBLOCK:
+                return WAKE
+            status = woken(a, now)
+        if status != DONE:
+            return status
+
+
+@njit(cache=True)
+def start_counting(a: Arrays, now: int) -> None:
+    """What compiled code has observed is forgotten; levels are reset by who knows them all."""
+    for r in range(a.cores.shape[0]):
+        advance(a, r, now)
+        set_due(a, r)
+    a.used[:, U_TAKEN] = 0
+    a.used[:, U_SCOPED] = 0
+    a.used[:, U_QUEUED_AT] = -1
+    a.outcomes[:, O_SENT] = 0
+    a.outcomes[:, O_RESOURCES] = 0
+    a.outcomes[:, O_UNITS] = 0
+    a.outcomes[:, O_FIRST] = -1
+    a.outcomes[:, O_LAST] = -1
+    a.dwell[:] = 0
+    a.shaped_at[:] = now
+    for count in (QUEUED, CONVERGED, SENDS, DETAILS, CONSIDERED, PUSHES, REJECTED):
+        a.s[count] = 0

@@ -1,0 +1,385 @@
+"""`KernelMachine`: the machine of `control`, of which what happens most often is compiled.
+
+Changes, debouncing, contexts and streams are handled by the very code of `control.Machine`; its state is in flat
+arrays, on which compiled code serves connections (`serving`). Whatever a proxy gets is asked of the planner once.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from pushsim.control.knobs import Knobs
+from pushsim.control.machine import Machine
+from pushsim.control.queue import Event
+from pushsim.control.replica import UNSET, Replica
+from pushsim.control.state import CLOSE, IDLE, REPLYING, UP, Wake
+from pushsim.control.tally import Plan, Sent
+from pushsim.kernel import loop, parts, queue, serving
+from pushsim.kernel.arrays import (
+    APIECE,
+    ASKS,
+    CACHE,
+    CONSIDERED,
+    CONVERGED,
+    DETAILS,
+    EXPECTED,
+    FIRST,
+    FLIGHT,
+    FOLLOWING,
+    FORCED,
+    HAS,
+    K_TICK,
+    LAST,
+    LATENCY,
+    LOG,
+    NOBODY,
+    NOW,
+    P_FIRST,
+    PUSHES,
+    QUEUED,
+    REJECTED,
+    REPLICA,
+    REPLY,
+    SENDS,
+    START,
+    U_SCOPED,
+    U_TAKEN,
+    WAKES,
+    WHO,
+    Ints,
+)
+from pushsim.kernel.replica import ArrayLevel, KernelReplica
+from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
+from pushsim.kernel.store import XDS, Store
+from pushsim.planner import Planned, Planner
+
+
+class KernelMachine(Machine):
+    """See the module, and `Machine`."""
+
+    def __init__(self, planners: Sequence[Planner], *args: Any, knobs: Knobs, **options: Any) -> None:
+        groups = planners[0].groups
+        total = sum(group.size for group in groups)
+        log, details = bool(options.get("keep_log")), bool(options.get("detail"))
+        # One event may dispatch to all slots, and each push leaves a few entries.
+        self.store = Store(len(planners), total, len(groups), log=log, details=details, margin=8 * knobs.throttle + 64)
+        super().__init__(planners, *args, knobs=knobs, **options)
+        a, tally = self.store.a, self.tally
+        for name in ("home", "phase", "state", "shape", "shaped_at", "generation", "closing", "last_start"):
+            getattr(a, name)[:] = list(getattr(self, name))
+            setattr(self, name, getattr(a, name))
+        for name in ("read_at", "read_before"):
+            setattr(self, name, getattr(a, name))
+        a.group[:] = self.group_of
+        a.slow[:], a.nack[:], a.gateway[:], a.ring[:] = self.slow, self.nack, self.gateway, self.ring
+        a.s[LATENCY], a.s[REPLY] = self.prices.latency_ns, self.prices.reply_ns
+        a.cached[:] = [xds in knobs.cached for xds in XDS]
+        tally.flight = [ArrayLevel(self.store, FLIGHT, number) for number in range(len(planners))]
+        tally.cache = [ArrayLevel(self.store, CACHE, number) for number in range(len(planners))]
+        self._samples: dict[int, list[Ints]] = {QUEUED: [], CONVERGED: [], SENDS: [], DETAILS: []}
+        self._scoped: Counter[str] = Counter()
+
+    def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
+        return KernelReplica(number, planner, cpus, knobs, self.total, self.store)
+
+    # ---- the loop
+
+    def run(self, until: int) -> None:
+        """Run all events before `until`."""
+        store = self.store
+        store.room_for_seconds(until)
+        store.room()
+        going_on, c = False, -1
+        while True:
+            for replica in self.replicas:
+                store.a.replicas[replica.number, K_TICK] = replica.debouncer.due
+            status = loop.run(store.a, until, store.margin, going_on, c)
+            going_on, c = False, -1
+            if status == DONE:
+                return
+            s = store.a.s
+            now, number = int(s[NOW]), int(s[REPLICA])
+            if status in (PLAN, CLOSING):
+                going_on, c = True, self._prepare(status)
+            elif status == TICK:
+                self.tick(now, number)
+            elif status == JOB:
+                self.finish(now, number)
+            elif status == WAKE:
+                self.wake(now)
+            else:
+                assert status == ROOM
+            self._make_room()
+
+    def _attend(self, status: int) -> None:
+        """Do what compiled code cannot, and let it end the event."""
+        while status != DONE:
+            s = self.store.a.s
+            now, number = int(s[NOW]), int(s[REPLICA])
+            c = self._prepare(status)  # which may make arrays anew
+            status = loop.resume(self.store.a, now, number, c)
+
+    def _prepare(self, status: int) -> int:
+        """Do what compiled code cannot; the connection that is to take its event then, -1 for none."""
+        s = self.store.a.s
+        now, c, number = int(s[NOW]), int(s[WHO]), int(s[REPLICA])
+        if status == PLAN:
+            self._plan_for(c)
+            return c
+        self._close(now, c, int(self.closing[c]))
+        s[NOW], s[REPLICA] = now, number  # closing may have dispatched
+        return -1
+
+    def _plan_for(self, c: int) -> None:
+        """Ask what the event that a connection is to take brings it, and enter it in the tables."""
+        a, store = self.store.a, self.store
+        first, last, start, forced = (int(a.pushing[c, column]) for column in (FIRST, LAST, START, FORCED))
+        home, group, state, kin = int(self.home[c]), self.group_of[c], int(self.state[c]), int(a.kin[c])
+        planner = self.replicas[home].planner
+        plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
+        after = plan.planned.state
+        then = (store.kin(home, planner.alike(group, after)), after, self._shape_of(home, group, after))
+        self._room_to_dwell(then[2])
+        if kin >= 0 and not forced and not a.apart[home, group] and not store.answers(kin, first, last):
+            concerned = planner.concerned(first, last)
+            if group not in concerned and not plan.planned.needed and not plan.planned.responses:
+                store.add_entry(NOBODY, kin, (first, last, 0), plan.number, then, concerned)
+                return
+            store.add_entry(NOBODY, kin, (first, last, 0), APIECE, (-1, -1, -1))
+        of = state * len(self.replicas) + home
+        store.add_entry(group, of, (first, last, forced), plan.number, then)
+
+    def _handle_next(self, now: int, replica: Replica) -> None:
+        super()._handle_next(now, replica)
+        self._tell_apart(replica)
+
+    def _tell_apart(self, replica: Replica) -> None:
+        apart = self.store.a.apart[replica.number]
+        apart[:] = False
+        apart[list(replica.planner.apart())] = True
+
+    def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
+        plan = super()._priced(planned, replica, c, first, last)
+        self.store.add_plan(plan, self.prices.work_ns(planned.scope.work) if planned.scope else 0)
+        return plan
+
+    def _make_room(self) -> None:
+        store = self.store
+        s, margin = store.a.s, store.margin
+        for count, name in ((QUEUED, "queued"), (CONVERGED, "converged"), (SENDS, "sends"), (DETAILS, "details")):
+            rows = getattr(store.a, name)
+            if s[count] + 2 * margin > len(rows) > 1:
+                self._samples[count].append(rows[: s[count]].copy())
+                s[count] = 0
+        if s[WAKES] + 2 * margin > len(store.a.wakes) or store.a.log.shape[0] > 1:
+            store.room()
+        store.room_to_ask()
+
+    def _room_to_dwell(self, shape: int) -> None:
+        self.store._grow("dwell", shape + 1, axis=2)
+
+    # ---- what `Machine` does with connections
+
+    @property
+    def expected(self) -> int:
+        """Wakes that are set, closes by age aside."""
+        return int(self.store.a.s[EXPECTED])
+
+    @expected.setter
+    def expected(self, count: int) -> None:
+        self.store.a.s[EXPECTED] = count
+
+    @property
+    def following(self) -> int:
+        """Answers that a push still has to be followed by."""
+        return int(self.store.a.s[FOLLOWING])
+
+    @following.setter
+    def following(self, count: int) -> None:
+        self.store.a.s[FOLLOWING] = count
+
+    @property
+    def settled(self) -> bool:
+        self._take_up_cores()
+        return super().settled
+
+    def wake_due(self) -> int:
+        raise NotImplementedError  # compiled code knows
+
+    def restart(self, now: int, number: int) -> None:
+        self._take_up_cores()
+        super().restart(now, number)
+
+    def _dispatch(self, now: int, replica: Replica) -> None:
+        self._make_room()
+        self._attend(loop.resume(self.store.a, now, replica.number, -1))
+
+    def _next_on(self, now: int, c: int) -> None:
+        number = int(self.home[c])
+        status = serving.next_on(self.store.a, now, c)
+        if status != DONE:
+            self._attend(status)
+        elif number != UNSET:
+            self._dispatch(now, self.replicas[number])
+
+    def _enqueue_all(self, now: int, replica: Replica, push: int, begin: int) -> None:
+        queue.enqueue_all(self.store.a, now, replica.number, push, begin)
+
+    def _ask(self, c: int, plan: Plan, step: int) -> None:
+        self.store.room_to_ask()
+        serving.ask(self.store.a, c, plan.number, step)
+
+    def _takes(self, plan: Plan) -> None:
+        self.store.a.used[plan.number, U_TAKEN] += 1
+
+    def _abandon(self, c: int) -> bool:
+        a = self.store.a
+        while a.ask_head[c] >= 0:
+            place = int(a.ask_head[c])
+            self.following -= int(a.plans[a.asks[place, 0], P_FIRST] >= 0)
+            a.ask_head[c] = a.asks[place, 2]
+            a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
+        if self.phase[c] == REPLYING and a.plans[a.plan[c], P_FIRST] >= 0:
+            self.following -= 1
+        held = bool(a.offered[c, HAS])
+        a.pushing[c, HAS] = a.offered[c, HAS] = 0
+        return held
+
+    def _takes_up(self, now: int, c: int, state: int) -> None:
+        super()._takes_up(now, c, state)
+        self._room_to_dwell(int(self.shape[c]))
+        replica = self.replicas[self.home[c]]
+        self.store.a.kin[c] = self.store.kin(replica.number, replica.planner.alike(self.group_of[c], state))
+        self._tell_apart(replica)
+
+    def _dwelt(self, now: int, c: int) -> None:
+        serving.dwelt(self.store.a, now, c)
+
+    def _oldest(self, replica: Replica, mine: Sequence[int]) -> int:
+        a, here = self.store.a, self.store.a.home == replica.number
+        waiting = a.waiting[here & (a.waiting[:, HAS] > 0), LAST]
+        offered = a.offered[here & (a.offered[:, HAS] > 0), LAST]
+        return int(min([replica.published, *waiting, *offered]))
+
+    def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
+        super()._forget_plans(replica, states, oldest)
+        self.store.keep(replica.number, oldest)
+
+    def _cached(self, now: int, replica: Replica) -> None:
+        level = self.tally.cache[replica.number]
+        level.add(now, replica.cache.bytes - level.value)
+
+    def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:
+        generation = 0 if kind == UP else int(self.generation[who])
+        arrays = self.store.a
+        if arrays.s[WAKES] + self.store.margin >= len(arrays.wakes):
+            self.store.room()
+            arrays = self.store.a
+        parts.set_wake(arrays, at, kind, who, generation, a, b)
+        if kind != CLOSE:
+            self.expected += 1
+
+    def _next_wake(self) -> Wake:
+        first = self.store.a.wakes[0].tolist()
+        parts.drop_wake(self.store.a)
+        if first[2] != CLOSE:
+            self.expected -= 1
+        wake: Wake = tuple(first)
+        return wake
+
+    def _note(self, now: int, kind: int, who: int, first: int = 0, last: int = 0) -> None:
+        if self.log is not None:
+            self.store.room()
+            queue.note(self.store.a, now, kind, who, first, last)
+
+    # ---- what was observed
+
+    def start_counting(self, now: int) -> None:
+        loop.start_counting(self.store.a, now)
+        self.tally.start_counting(now)
+        for samples in self._samples.values():
+            samples.clear()
+        self._scoped = Counter()
+
+    def stop_counting(self, now: int) -> None:
+        for replica in self.replicas:
+            replica.cores.advance(now)
+        for c in np.flatnonzero(self.store.a.phase >= IDLE):
+            serving.dwelt(self.store.a, now, int(c))
+        self.take_up()
+
+    def _take_up_cores(self) -> None:
+        for replica in self.replicas:
+            replica.cores.take_up()  # type: ignore[attr-defined]
+
+    def take_up(self) -> None:
+        """Let plans and tally show what compiled code has observed."""
+        a, tally = self.store.a, self.tally
+        s = a.s
+        self._take_up_cores()
+        used, outcomes = a.used.tolist(), a.outcomes.tolist()
+        scoped: Counter[str] = Counter()
+        at = 0
+        for plan in self.plans:
+            plan.taken, plan.queued_at = used[plan.number][:2]
+            if times := used[plan.number][U_SCOPED]:
+                assert plan.planned.scope is not None
+                for name, amount in plan.planned.scope.work.items():
+                    scoped[name] += amount * times
+            count = len(plan.planned.responses)
+            rows = outcomes[at : at + count]
+            at += count
+            columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []]
+            plan.sent, plan.first_sent, plan.last_sent, plan.missed_resources, plan.missed_units = columns
+        tally.amounts.subtract(self._scoped)
+        tally.amounts += scoped
+        self._scoped = scoped
+        tally.considered, tally.pushed, tally.rejected = (int(s[n]) for n in (CONSIDERED, PUSHES, REJECTED))
+        tally.queued, tally.converged = (
+            array("q", self._sampled(count, name)) for count, name in ((QUEUED, "queued"), (CONVERGED, "converged"))
+        )
+        self._take_up_received()
+        tally.dwell = Counter(
+            {
+                (int(r), bool(gateway), int(shape)): int(a.dwell[r, gateway, shape])
+                for r, gateway, shape in zip(*np.nonzero(a.dwell), strict=True)
+            }
+        )
+        if self.log is not None:
+            self.log[:] = [tuple(entry) for entry in a.log[: s[LOG]].tolist()]
+
+    def _rows(self, count: int, name: str) -> Ints:
+        return np.concatenate([*self._samples[count], getattr(self.store.a, name)[: self.store.a.s[count]]])
+
+    def _sampled(self, count: int, name: str) -> list[int]:
+        rows = self._rows(count, name)
+        samples: list[int] = np.repeat(rows[:, 0], rows[:, 1]).tolist()
+        return samples
+
+    def _take_up_received(self) -> None:
+        """Delays from the write of each change to the responses that show it."""
+        tally = self.tally
+        tally.received, tally.completed = array("q"), {}
+        of = [(plan, step) for plan in self.plans for step in range(len(plan.planned.responses))]
+        for response, received, times in self._rows(SENDS, "sends").tolist():
+            plan, step = of[response]
+            for change in plan.planned.responses[step].shows:
+                if self.written[change] >= tally.since:
+                    delay = received - self.written[change]
+                    tally.received.extend([delay] * times)
+                    tally.completed[change] = max(delay, tally.completed.get(change, UNSET))
+        if tally.details is not None:
+            tally.details[:] = [self._detail(row) for row in self._rows(DETAILS, "details").tolist()]
+
+    def _detail(self, row: list[int]) -> Sent:
+        number, step, c, sent, start, received = row
+        plan = self.plans[number]
+        written = [self.written[change] for change in plan.planned.responses[step].shows]
+        delays = [received - at for at in written if at >= self.tally.since]
+        converged = sent - start if start != UNSET else UNSET
+        return Sent(plan, step, c, sent, converged, max(delays, default=UNSET))

@@ -1,0 +1,245 @@
+"""Cores, heaps, levels and the cache, compiled; the rules are those of `control.cores`, `.cache` and `.tally`."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from pushsim.control.cores import NEVER, SECOND, TICKS
+from pushsim.kernel.arrays import (
+    C_CLOCK,
+    C_DUE,
+    C_JOBS,
+    C_NOW,
+    C_PARTS,
+    C_STARTED,
+    C_WHOLE,
+    CACHE,
+    K_BYTES,
+    K_TOKEN,
+    K_VERSION,
+    L_HI,
+    L_HIGHEST,
+    L_LO,
+    L_MID,
+    L_NOW,
+    L_SINCE,
+    L_VALUE,
+    R_SIZE,
+    R_VIEW,
+    R_XDS,
+    V_AT,
+    V_END,
+    V_RESOURCES,
+    V_UNITS,
+    V_VERSION,
+    WAKED,
+    WAKES,
+    Arrays,
+)
+
+# ---- cores
+
+
+@njit(cache=True)
+def advance(a: Arrays, r: int, now: int) -> None:
+    """`Cores.advance`."""
+    core = a.cores[r]
+    elapsed = now - core[C_NOW]
+    if elapsed <= 0:
+        return
+    jobs, rate = core[C_JOBS], 0
+    if jobs > 0:
+        wanted = jobs * core[C_PARTS]
+        if wanted <= core[C_WHOLE]:
+            core[C_CLOCK] += TICKS * elapsed
+            rate = wanted
+        else:
+            core[C_CLOCK] += TICKS * elapsed * core[C_WHOLE] // wanted
+            rate = core[C_WHOLE]
+    since, second = core[C_NOW], core[C_NOW] // SECOND
+    while now >= (second + 1) * SECOND:
+        a.spent[r, second] += ((second + 1) * SECOND - since) * rate
+        since = (second + 1) * SECOND
+        second += 1
+    a.spent[r, second] += (now - since) * rate
+    core[C_NOW] = now
+
+
+@njit(cache=True)
+def set_due(a: Arrays, r: int) -> None:
+    """`Cores.due`, kept."""
+    core = a.cores[r]
+    if core[C_JOBS] == 0:
+        core[C_DUE] = NEVER
+        return
+    left = a.job_mark[r, 0] - core[C_CLOCK]
+    wanted = core[C_JOBS] * core[C_PARTS]
+    if left <= 0:
+        core[C_DUE] = core[C_NOW]
+    elif wanted <= core[C_WHOLE]:
+        core[C_DUE] = core[C_NOW] + (left + TICKS - 1) // TICKS
+    else:
+        per = TICKS * core[C_WHOLE]
+        core[C_DUE] = core[C_NOW] + (left * wanted + per - 1) // per
+
+
+@njit(cache=True)
+def start(a: Arrays, r: int, now: int, job: int, work: int) -> None:
+    """`Cores.start`."""
+    advance(a, r, now)
+    core, marks, orders, jobs = a.cores[r], a.job_mark[r], a.job_order[r], a.job[r]
+    mark, order, place = core[C_CLOCK] + TICKS * work, core[C_STARTED], core[C_JOBS]
+    core[C_STARTED] += 1
+    core[C_JOBS] += 1
+    while place > 0:
+        above = (place - 1) >> 1
+        if marks[above] <= mark:
+            break
+        marks[place], orders[place], jobs[place] = marks[above], orders[above], jobs[above]
+        place = above
+    marks[place], orders[place], jobs[place] = mark, order, job
+    set_due(a, r)
+
+
+@njit(cache=True)
+def finish(a: Arrays, r: int, now: int) -> int:
+    """`Cores.finish`."""
+    advance(a, r, now)
+    core, marks, orders, jobs = a.cores[r], a.job_mark[r], a.job_order[r], a.job[r]
+    ended = jobs[0]
+    core[C_JOBS] -= 1
+    count = core[C_JOBS]
+    mark, order, job = marks[count], orders[count], jobs[count]
+    place = 0
+    while True:
+        below = 2 * place + 1
+        if below >= count:
+            break
+        other = below + 1
+        if other < count and (
+            marks[other] < marks[below] or (marks[other] == marks[below] and orders[other] < orders[below])
+        ):
+            below = other
+        if mark < marks[below] or (mark == marks[below] and order < orders[below]):
+            break
+        marks[place], orders[place], jobs[place] = marks[below], orders[below], jobs[below]
+        place = below
+    marks[place], orders[place], jobs[place] = mark, order, job
+    set_due(a, r)
+    return int(ended)
+
+
+# ---- wakes
+
+
+@njit(cache=True)
+def set_wake(a: Arrays, at: int, kind: int, who: int, generation: int, first: int, second: int) -> None:
+    """Add a wake; `order` is that of setting."""
+    wakes, place = a.wakes, a.s[WAKES]
+    a.s[WAKES] += 1
+    order = a.s[WAKED]
+    a.s[WAKED] += 1
+    while place > 0:
+        above = (place - 1) >> 1
+        if wakes[above, 0] <= at:
+            break
+        wakes[place] = wakes[above]
+        place = above
+    wakes[place, 0], wakes[place, 1], wakes[place, 2], wakes[place, 3] = at, order, kind, who
+    wakes[place, 4], wakes[place, 5], wakes[place, 6] = generation, first, second
+
+
+@njit(cache=True)
+def drop_wake(a: Arrays) -> None:
+    """Take the first wake away."""
+    a.s[WAKES] -= 1
+    wakes, count = a.wakes, a.s[WAKES]
+    at, order = wakes[count, 0], wakes[count, 1]
+    place = 0
+    while True:
+        below = 2 * place + 1
+        if below >= count:
+            break
+        other = below + 1
+        if other < count and (
+            wakes[other, 0] < wakes[below, 0]
+            or (wakes[other, 0] == wakes[below, 0] and wakes[other, 1] < wakes[below, 1])
+        ):
+            below = other
+        if at < wakes[below, 0] or (at == wakes[below, 0] and order < wakes[below, 1]):
+            break
+        wakes[place] = wakes[below]
+        place = below
+    wakes[place] = wakes[count]
+
+
+# ---- levels
+
+
+@njit(cache=True)
+def add_level(a: Arrays, kind: int, r: int, now: int, amount: int) -> None:
+    """`Level.add`."""
+    level = a.levels[kind, r]
+    elapsed, value = now - level[L_NOW], level[L_VALUE]
+    if elapsed > 0 and value > 0:
+        seconds, rest = elapsed // SECOND, elapsed % SECOND
+        mid = level[L_MID] + value // 10_000 * rest
+        low = level[L_LO] + value % 10_000 * rest
+        level[L_HI] += value * seconds + mid // 100_000 + low // SECOND
+        level[L_MID], level[L_LO] = mid % 100_000, low % SECOND
+    level[L_NOW] = now
+    level[L_VALUE] = value + amount
+    if level[L_VALUE] > level[L_HIGHEST]:
+        level[L_HIGHEST] = level[L_VALUE]
+
+
+@njit(cache=True)
+def reset_level(a: Arrays, kind: int, r: int, now: int) -> None:
+    """`Level.reset`."""
+    level = a.levels[kind, r]
+    level[L_NOW] = level[L_SINCE] = now
+    level[L_HI] = level[L_MID] = level[L_LO] = 0
+    level[L_HIGHEST] = level[L_VALUE]
+
+
+# ---- the cache
+
+
+@njit(cache=True)
+def look_up(a: Arrays, r: int, v: int) -> None:
+    """`XdsCache.missing`: the amounts are in the view's columns."""
+    view, version = a.views[v], a.replicas[r, K_VERSION]
+    if view[V_VERSION] == version:
+        return
+    resources = units = 0
+    for place in range(view[V_AT], view[V_END]):
+        if not a.present[r, a.cells[place]]:
+            resources += a.cell_resources[place]
+            units += a.cell_units[place]
+    view[V_VERSION], view[V_RESOURCES], view[V_UNITS] = version, resources, units
+
+
+@njit(cache=True)
+def fill(a: Arrays, r: int, now: int, response: int, since: int) -> None:
+    """`XdsCache.fill`."""
+    of, replica = a.responses[response], a.replicas[r]
+    if a.cached[of[R_XDS]] and since != 0 and since >= replica[K_TOKEN]:
+        view = a.views[of[R_VIEW]]
+        total = 0
+        for place in range(view[V_AT], view[V_END]):
+            total += a.cell_resources[place]
+        total = max(1, total)
+        filled, size = False, 0
+        for place in range(view[V_AT], view[V_END]):
+            cell = a.cells[place]
+            if not a.present[r, cell]:
+                of_cell = a.cell_resources[place] * of[R_SIZE] // total
+                a.present[r, cell] = True
+                a.cell_size[r, cell] = of_cell
+                size += of_cell
+                filled = True
+        if filled:
+            replica[K_BYTES] += size
+            replica[K_TOKEN] = since
+            replica[K_VERSION] += 1
+    add_level(a, CACHE, r, now, replica[K_BYTES] - a.levels[CACHE, r, L_VALUE])

@@ -1,0 +1,133 @@
+"""The push queue, and who gets which plan, compiled; the rules are those of `control.queue`."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from pushsim.kernel.arrays import (
+    APIECE,
+    E_AT,
+    E_END,
+    E_FIRST,
+    E_GROUP,
+    E_LAST,
+    E_OF,
+    E_PLAN,
+    FIRST,
+    FORCED,
+    HAS,
+    K_LINE,
+    K_LINE_AT,
+    K_LONGEST,
+    KEEP_LOG,
+    LAST,
+    LOG,
+    NOBODY,
+    START,
+    TOTAL,
+    Arrays,
+    Ints,
+)
+
+
+@njit(cache=True)
+def note(a: Arrays, now: int, kind: int, who: int, first: int, last: int) -> None:
+    """`State._note`."""
+    if a.s[KEEP_LOG]:
+        entry = a.log[a.s[LOG]]
+        entry[0], entry[1], entry[2], entry[3], entry[4] = now, kind, who, first, last
+        a.s[LOG] += 1
+
+
+@njit(cache=True)
+def sampled(a: Arrays, samples, count: int, delay: int) -> None:  # type: ignore[no-untyped-def]
+    """One more sample; equal ones in a row are one entry."""
+    at = a.s[count]
+    if at > 0 and samples[at - 1, 0] == delay:
+        samples[at - 1, 1] += 1
+    else:
+        samples[at, 0], samples[at, 1] = delay, 1
+        a.s[count] += 1
+
+
+@njit(cache=True)
+def to_tail(a: Arrays, r: int, c: int) -> None:
+    """A connection goes to the end of the line."""
+    replica = a.replicas[r]
+    place = replica[K_LINE_AT] + replica[K_LINE]
+    size = a.line.shape[1]
+    a.line[r, place if place < size else place - size] = c
+    replica[K_LINE] += 1
+
+
+@njit(cache=True)
+def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> None:
+    """`PushQueue.enqueue`."""
+    waiting = a.waiting[c]
+    if not waiting[HAS]:
+        waiting[HAS], waiting[FIRST], waiting[START], waiting[FORCED] = 1, push, since, forced
+        if not a.processing[c]:
+            to_tail(a, r, c)
+            if a.replicas[r, K_LINE] > a.replicas[r, K_LONGEST]:
+                a.replicas[r, K_LONGEST] = a.replicas[r, K_LINE]
+    else:
+        waiting[FORCED] |= forced
+    waiting[LAST] = push
+
+
+@njit(cache=True)
+def enqueue_all(a: Arrays, now: int, r: int, push: int, begin: int) -> None:
+    """`Machine._enqueue_all`."""
+    total = a.s[TOTAL]
+    for place in range(total):
+        at = begin + place
+        c = a.ring[at if at < total else at - total]
+        if a.home[c] == r:
+            enqueue(a, r, c, push, now, 0)
+
+
+@njit(cache=True)
+def slot_of(entries: Ints, group: int, of: int, first: int, last: int, forced: int) -> int:
+    """Where the entry of somebody and an interval is in the hash, or is to be."""
+    size, since = entries.shape[0], first * 2 + forced
+    spread = (of * 0x9E3779B1 + group * 0x27D4EB2F + since * 0x85EBCA77 + last * 0xC2B2AE3D) & 0xFFFFFFFFFFFF
+    at = (spread ^ (spread >> 17)) & (size - 1)
+    while True:
+        entry = entries[at]
+        if entry[E_PLAN] < 0 or (
+            entry[E_OF] == of and entry[E_GROUP] == group and entry[E_FIRST] == since and entry[E_LAST] == last
+        ):
+            return int(at)
+        at = (at + 1) & (size - 1)
+
+
+@njit(cache=True)
+def rehash(entries: Ints, old: Ints) -> None:
+    """Enter all of `old`."""
+    for place in range(old.shape[0]):
+        entry = old[place]
+        at = slot_of(entries, entry[E_GROUP], entry[E_OF], entry[E_FIRST] >> 1, entry[E_LAST], entry[E_FIRST] & 1)
+        entries[at] = entry
+
+
+@njit(cache=True)
+def entry_of(a: Arrays, c: int) -> int:
+    """Where the entry that answers the event in `pushing` is; -1 if there is none yet."""
+    event, kin, group, r = a.pushing[c], a.kin[c], a.group[c], a.home[c]
+    if kin >= 0 and not event[FORCED] and not a.apart[r, group]:
+        slot = a.last_of[kin]
+        if slot < 0 or a.entries[slot, E_FIRST] != event[FIRST] * 2 or a.entries[slot, E_LAST] != event[LAST]:
+            slot = slot_of(a.entries, NOBODY, kin, event[FIRST], event[LAST], 0)
+            if a.entries[slot, E_PLAN] < 0:
+                return -1
+            a.last_of[kin] = slot
+        entry = a.entries[slot]
+        if entry[E_PLAN] != APIECE:
+            for place in range(entry[E_AT], entry[E_END]):
+                if a.concerned[place] == group:
+                    break
+            else:
+                return int(slot)
+    of = a.state[c] * a.cores.shape[0] + r
+    slot = slot_of(a.entries, group, of, event[FIRST], event[LAST], event[FORCED])
+    return int(slot) if a.entries[slot, E_PLAN] >= 0 else -1

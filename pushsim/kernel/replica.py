@@ -1,0 +1,209 @@
+"""The parts of a replica on flat arrays, with the methods of those in `control`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pushsim.control.cores import Cores
+from pushsim.control.knobs import Knobs
+from pushsim.control.queue import PushQueue
+from pushsim.control.replica import Replica
+from pushsim.control.tally import Level
+from pushsim.kernel import parts, queue
+from pushsim.kernel.arrays import (
+    C_CLOCK,
+    C_DUE,
+    C_JOBS,
+    C_NOW,
+    HAS,
+    K_BYTES,
+    K_FREE,
+    K_LINE,
+    K_LINE_AT,
+    K_LONGEST,
+    K_TOKEN,
+    K_VERSION,
+    L_HI,
+    L_HIGHEST,
+    L_LO,
+    L_MID,
+    L_NOW,
+    L_SINCE,
+    L_VALUE,
+)
+from pushsim.kernel.store import Store
+from pushsim.planner import Cells, Planner
+
+
+class ArrayCores(Cores):
+    """`Cores` on arrays."""
+
+    def __init__(self, cpus: float, store: Store, number: int) -> None:
+        super().__init__(cpus)
+        self._store, self._number = store, number
+        store.set_cores(number, self.whole, self.parts)
+
+    def start(self, now: int, job: int, work_ns: int) -> None:
+        self._store.room_for_jobs(self._number)
+        parts.start(self._store.a, self._number, now, job, work_ns)
+
+    def due(self) -> int:
+        return int(self._store.a.cores[self._number, C_DUE])
+
+    def finish(self, now: int) -> int:
+        return int(parts.finish(self._store.a, self._number, now))
+
+    def advance(self, now: int) -> None:
+        a = self._store.a
+        parts.advance(a, self._number, now)
+        parts.set_due(a, self._number)
+
+    def stop(self, now: int) -> None:
+        self.advance(now)
+        self._store.a.cores[self._number, C_JOBS] = 0
+        parts.set_due(self._store.a, self._number)
+
+    def take_up(self) -> None:
+        """Let the fields of `Cores` show what the arrays hold."""
+        a, r = self._store.a, self._number
+        count = int(a.cores[r, C_JOBS])
+        rows = zip(a.job_mark[r, :count], a.job_order[r, :count], a.job[r, :count], strict=True)
+        self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
+        self.jobs = [(int(mark), int(order), int(job)) for mark, order, job in rows]
+        self.spent = a.spent[r, : self.now // 1_000_000_000 + 1].tolist()
+
+
+class ArrayQueue(PushQueue):
+    """`PushQueue` on arrays; events are dequeued by compiled code."""
+
+    def __init__(self, store: Store, number: int) -> None:
+        self._store, self._number = store, number
+        a = store.a
+        mine = a.home == number
+        a.waiting[mine, HAS] = a.processing[mine] = 0
+        a.replicas[number, K_LINE] = a.replicas[number, K_LINE_AT] = a.replicas[number, K_LONGEST] = 0
+
+    def __len__(self) -> int:
+        return int(self._store.a.replicas[self._number, K_LINE])
+
+    @property
+    def longest(self) -> int:  # type: ignore[override]
+        """The longest that the line has been."""
+        return int(self._store.a.replicas[self._number, K_LONGEST])
+
+    def enqueue(self, connection: int, push: int, start: int, forced: int = 0) -> None:
+        queue.enqueue(self._store.a, self._number, connection, push, start, forced)
+
+    def drop(self, connection: int) -> None:
+        a, replica = self._store.a, self._store.a.replicas[self._number]
+        if a.waiting[connection, HAS] and not a.processing[connection]:
+            size, count = a.line.shape[1], replica[K_LINE]
+            places = (replica[K_LINE_AT] + np.arange(count)) % size
+            left = [c for c in a.line[self._number, places] if c != connection]
+            a.line[self._number, places[: len(left)]] = left
+            replica[K_LINE] = len(left)
+        a.waiting[connection, HAS] = a.processing[connection] = 0
+
+
+class ArrayCache:
+    """`XdsCache` on arrays, as far as Python works on it."""
+
+    def __init__(self, store: Store, number: int) -> None:
+        self._store, self._number = store, number
+        replica, a = store.a.replicas[number], store.a
+        a.present[number] = False
+        replica[K_TOKEN] = replica[K_BYTES] = 0
+        replica[K_VERSION] += 1  # no view has seen it empty
+
+    @property
+    def bytes(self) -> int:
+        """What its entries hold."""
+        return int(self._store.a.replicas[self._number, K_BYTES])
+
+    def clear(self, now: int, cells: Cells) -> None:
+        """`XdsCache.clear`."""
+        a, r = self._store.a, self._number
+        a.replicas[r, K_TOKEN] = now
+        cells = cells[cells < a.present.shape[1]]  # others have never been filled
+        held = cells[a.present[r, cells]]
+        if held.size:
+            a.replicas[r, K_BYTES] -= a.cell_size[r, held].sum()
+            a.present[r, held] = False
+            a.replicas[r, K_VERSION] += 1
+
+    def clear_all(self, now: int) -> None:
+        """`XdsCache.clear_all`."""
+        a, r = self._store.a, self._number
+        a.replicas[r, K_TOKEN], a.replicas[r, K_BYTES] = now, 0
+        a.present[r] = False
+        a.replicas[r, K_VERSION] += 1
+
+
+class ArrayLevel(Level):
+    """`Level` on arrays."""
+
+    def __init__(self, store: Store, kind: int, number: int) -> None:
+        self._store, self._kind, self._number = store, kind, number
+
+    def _of(self, column: int) -> int:
+        return int(self._store.a.levels[self._kind, self._number, column])
+
+    @property
+    def now(self) -> int:  # type: ignore[override]
+        """When it was last told something."""
+        return self._of(L_NOW)
+
+    @property
+    def value(self) -> int:  # type: ignore[override]
+        """The level."""
+        return self._of(L_VALUE)
+
+    @property
+    def highest(self) -> int:  # type: ignore[override]
+        """The highest it has been since counting began."""
+        return self._of(L_HIGHEST)
+
+    @property
+    def since(self) -> int:  # type: ignore[override]
+        """When counting began."""
+        return self._of(L_SINCE)
+
+    @property
+    def integral(self) -> int:  # type: ignore[override]
+        """Its time integral since counting began."""
+        return self._of(L_HI) * 1_000_000_000 + self._of(L_MID) * 10_000 + self._of(L_LO)
+
+    def add(self, now: int, amount: int) -> None:
+        parts.add_level(self._store.a, self._kind, self._number, now, amount)
+
+    def reset(self, now: int) -> None:
+        self.add(now, 0)
+        parts.reset_level(self._store.a, self._kind, self._number, now)
+
+
+class KernelReplica(Replica):
+    """A replica whose cores, queue, cache and slots are in the arrays."""
+
+    def __init__(self, number: int, planner: Planner, cpus: float, knobs: Knobs, total: int, store: Store) -> None:
+        self._store = store
+        super().__init__(number, planner, cpus, knobs, total)
+        self.cores = ArrayCores(cpus, store, number)
+
+    @property
+    def free(self) -> int:
+        """Throttle slots that are free."""
+        return int(self._store.a.replicas[self.number, K_FREE])
+
+    @free.setter
+    def free(self, slots: int) -> None:
+        self._store.a.replicas[self.number, K_FREE] = slots
+
+    def fresh(self) -> None:
+        super().fresh()
+        self.queue = ArrayQueue(self._store, self.number)
+        self.cache: Any = ArrayCache(self._store, self.number)
+        a = self._store.a
+        a.built[self.number] = False
+        a.holder[self.number] = a.wait_head[self.number] = -1

@@ -1,0 +1,202 @@
+"""`Store`: the arrays, made larger where they must be, and the tables of plans in them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from pushsim.control.tally import Plan
+from pushsim.kernel.arrays import (
+    ASKS,
+    C_DUE,
+    C_JOBS,
+    C_PARTS,
+    C_WHOLE,
+    DETAILS,
+    E_GROUP,
+    E_LAST,
+    E_OF,
+    E_PLAN,
+    LOG,
+    NOBODY,
+    O_FIRST,
+    O_LAST,
+    U_QUEUED_AT,
+    WAKES,
+    Arrays,
+    Ints,
+    arrays,
+    grown,
+)
+from pushsim.kernel.queue import rehash, slot_of
+from pushsim.planner import Scope, View
+
+XDS = ("CDS", "EDS", "LDS", "RDS")
+
+
+class Store:
+    """The arrays of a machine; `a` is another tuple whenever one of them was made larger."""
+
+    def __init__(self, replicas: int, total: int, groups: int, *, log: bool, details: bool, margin: int) -> None:
+        self.margin = margin
+        self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
+        self._kin: dict[tuple[int, int], int] = {}
+        self._views: dict[tuple[int, int], int] = {}
+        self._kept: list[View] = []
+        self._entries = self._responses = self._cells = self._concerned = 0
+        self._most_cells = 1024
+
+    # ---- room
+
+    def _grow(self, name: str, least: int, axis: int = 0, fill: int = 0) -> None:
+        old = getattr(self.a, name)
+        if least > old.shape[axis]:
+            larger: Any = {name: grown(old, least, axis, fill)}
+            self.a = self.a._replace(**larger)
+
+    def room(self) -> None:
+        """Places for what the next event may add; samples must have been taken away before."""
+        s, margin = self.a.s, self.margin
+        if self.a.log.shape[0] > 1:
+            self._grow("log", int(s[LOG]) + 2 * margin)
+        if self.a.details.shape[0] > 1:
+            self._grow("details", int(s[DETAILS]) + 2 * margin)
+        for name in ("queued", "converged", "sends"):
+            self._grow(name, 2 * margin)
+        self._grow("wakes", int(s[WAKES]) + 2 * margin)
+        self.room_to_ask()
+
+    def room_to_ask(self) -> None:
+        """A place for one that asks."""
+        if self.a.s[ASKS] >= 0:
+            return
+        had = len(self.a.asks)
+        self._grow("asks", had + 1024)
+        asks = self.a.asks
+        asks[had:, 2] = np.arange(had + 1, len(asks) + 1)
+        asks[-1, 2] = -1
+        self.a.s[ASKS] = had
+
+    def room_for_jobs(self, replica: int) -> None:
+        """A place for one more job."""
+        least = int(self.a.cores[replica, C_JOBS]) + 64
+        for name in ("job_mark", "job_order", "job"):
+            self._grow(name, least, axis=1)
+
+    def room_for_seconds(self, until: int) -> None:
+        """Places for what is worked until then."""
+        self._grow("spent", until // 1_000_000_000 + 2, axis=1)
+
+    def set_cores(self, replica: int, whole: int, parts: int) -> None:
+        """The cores of a replica."""
+        self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
+        self.a.cores[replica, C_DUE] = 1 << 62
+
+    # ---- plans
+
+    def kin(self, replica: int, number: int) -> int:
+        """The number, over all replicas, of proxies that are alike on a replica; -1 for those that are not."""
+        if number < 0:
+            return -1
+        known = self._kin.setdefault((replica, number), len(self._kin))
+        self._grow("last_of", known + 1, fill=-1)
+        return known
+
+    def add_plan(self, plan: Plan, scope_work: int) -> None:
+        """Write a plan into the tables, at its number."""
+        planned, responses = plan.planned, plan.planned.responses
+        at, self._responses = self._responses, self._responses + len(responses)
+        scope = planned.scope
+        if scope is not None:
+            self._add_scope(scope)
+        for number, (response, price) in enumerate(zip(responses, plan.prices, strict=True), start=at):
+            view = -1 if response.view is None else self._view(plan.replica, response.view)
+            row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
+            rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
+            self._grow("responses", number + 1)
+            self._grow("outcomes", number + 1)
+            self.a.responses[number] = (*row, *rest)
+            self.a.outcomes[number] = 0
+            self.a.outcomes[number, O_FIRST] = self.a.outcomes[number, O_LAST] = -1
+        self._grow("plans", plan.number + 1)
+        self._grow("used", plan.number + 1)
+        key, lock = (scope.key, scope.lock + 1) if scope is not None else (-1, -1)
+        row = (planned.needed, plan.first, plan.last, plan.work_ns, plan.pushed)
+        self.a.plans[plan.number] = (*row, len(responses), at, key, lock, scope_work)
+        self.a.used[plan.number] = 0
+        self.a.used[plan.number, U_QUEUED_AT] = -1
+
+    def _add_scope(self, scope: Scope) -> None:
+        if scope.key >= self.a.built.shape[1]:
+            self._grow("built", scope.key + 1, axis=1)
+        for name in ("holder", "wait_head", "wait_tail"):
+            self._grow(name, scope.lock + 2, axis=1, fill=-1)
+
+    def _view(self, replica: int, view: View) -> int:
+        known = self._views.get((replica, view.number))
+        if known is not None:
+            return known
+        number = self._views[replica, view.number] = len(self._views)
+        at, self._cells = self._cells, self._cells + len(view.cells)
+        for name in ("cells", "cell_resources", "cell_units"):
+            self._grow(name, self._cells)
+        self._grow("views", number + 1)
+        a = self.a
+        a.cells[at : self._cells] = view.cells
+        a.cell_resources[at : self._cells] = view.resources
+        a.cell_units[at : self._cells] = view.units
+        a.views[number] = (at, self._cells, -1, 0, 0)
+        highest = int(view.cells.max()) + 1 if view.cells.size else 0
+        for name in ("present", "cell_size"):
+            self._grow(name, highest, axis=1)
+        return number
+
+    def answers(self, kin: int, first: int, last: int) -> bool:
+        """Whether there is an entry already for those that are alike."""
+        slot = slot_of(self.a.entries, NOBODY, kin, first, last, 0)
+        return bool(self.a.entries[slot, E_PLAN] >= 0)
+
+    def add_entry(
+        self,
+        group: int,
+        of: int,
+        interval: tuple[int, int, int],
+        plan: int,
+        after: tuple[int, int, int],
+        concerned: Collection[int] = (),
+    ) -> None:
+        """What somebody gets for an interval (first, last, forced); after: their kin, state and shape then.
+
+        concerned: groups of that kin that are answered apart.
+        """
+        if 2 * self._entries >= len(self.a.entries):
+            self._rehash(self.a.entries[self.a.entries[:, E_PLAN] >= 0])
+        at, self._concerned = self._concerned, self._concerned + len(concerned)
+        self._grow("concerned", self._concerned)
+        self.a.concerned[at : self._concerned] = list(concerned)
+        first, last, forced = interval
+        slot = slot_of(self.a.entries, group, of, first, last, forced)
+        self.a.entries[slot] = (group, of, first * 2 + forced, last, plan, *after, at, self._concerned)
+        self._entries += 1
+
+    def keep(self, replica: int, oldest: int) -> None:
+        """Of a replica, only entries of intervals that end with the oldest push or later."""
+        entries, replicas = self.a.entries, len(self.a.cores)
+        mine = np.where(entries[:, E_GROUP] >= 0, entries[:, E_OF] % replicas == replica, False)
+        kin = np.zeros(len(self._kin) + 1, dtype=np.bool_)
+        kin[[number for (home, _), number in self._kin.items() if home == replica]] = True
+        shared = (entries[:, E_GROUP] < 0) & (entries[:, E_PLAN] >= 0)
+        mine[shared] = kin[entries[shared, E_OF]]
+        kept = (entries[:, E_PLAN] >= 0) & ~(mine & (entries[:, E_LAST] < oldest))
+        self._rehash(entries[kept])
+
+    def _rehash(self, entries: Ints) -> None:
+        size = 1 << 12
+        while size < 4 * len(entries):
+            size *= 2
+        self.a = self.a._replace(entries=np.full((size, 10), -1, dtype=np.int64))
+        rehash(self.a.entries, entries)
+        self._entries = len(entries)
+        self.a.last_of[:] = -1

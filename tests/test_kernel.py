@@ -1,0 +1,159 @@
+"""The compiled engine against the reference: equal logs, equal results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fake_planner import FakePlanner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from strategies import scripts
+
+from pushsim import runs
+from pushsim.control import Knobs, Machine
+from pushsim.cost import Prices, shipped
+from pushsim.kernel import Kernel, KernelMachine
+from pushsim.mesh import Change, Mesh
+from pushsim.settings import ISTIOD_RESTART, Clients, Settings, Timed, Variant
+from pushsim.simulation import Simulation
+
+MS = 1_000_000
+S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Case:
+    sizes: tuple[int, ...]
+    planner: dict[str, Any]
+    changes: tuple[Timed, ...]
+    cpus: float
+    knobs: Knobs
+    clients: Clients
+    replicas: int
+    seed: int
+    warmup: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    sizes = tuple(draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+    services = draw(st.integers(1, 8))
+    groups = len(sizes)
+    kinds = ("ep", "svc", "cfg", "no", "join", "leave", "proxy", ISTIOD_RESTART)
+    weights = (6, 4, 3, 1, 1, 1, 2, draw(st.sampled_from([0, 0, 1])))
+    pool = [kind for kind, weight in zip(kinds, weights, strict=True) for _ in range(weight)]
+
+    def change(at: int) -> Timed:
+        kind = draw(st.sampled_from(pool))
+        if kind == ISTIOD_RESTART:
+            return Timed(at, "restarts", Change(name=ISTIOD_RESTART))
+        if kind in ("join", "leave", "proxy"):
+            group = draw(st.integers(0, groups - 1))
+            return Timed(at, "pods", Change(name=f"{kind}:{group}.{draw(st.integers(0, sizes[group] - 1))}"))
+        return Timed(at, "config", Change(name=f"{kind}:{draw(st.integers(0, services - 1))}"))
+
+    # Many at once, many a few ms apart, some far apart: quiet, merging and overload.
+    gaps = draw(st.lists(st.sampled_from([0, 1, 3 * MS, 40 * MS, 110 * MS, S, 7 * S]), max_size=25))
+    at, changes = 0, []
+    for gap in gaps:
+        at += gap
+        changes.append(change(at))
+    slow = draw(st.sampled_from([0, 0, 300 * MS]))
+    return Case(
+        sizes,
+        {
+            "services": services,
+            "unscoped": draw(st.booleans()),
+            "late": draw(st.integers(0, sizes[0])) if draw(st.booleans()) else 0,
+            "lazy_scopes": draw(st.booleans()),
+            "solicited": draw(st.booleans()),
+            "gateways": draw(st.integers(0, 1)),
+        },
+        tuple(changes),
+        draw(st.sampled_from([0.003, 0.05, 1, 2.5, 16])),
+        Knobs(
+            debounce_after_ns=draw(st.sampled_from([10 * MS, 100 * MS])),
+            debounce_max_ns=draw(st.sampled_from([50 * MS, S])),
+            eds_debounce=draw(st.booleans()),
+            throttle=draw(st.integers(1, 6)),
+            streams_per_s=draw(st.sampled_from([2, 20, 1000])),
+            cached=frozenset({"CDS", "EDS", "RDS"}) if draw(st.booleans()) else frozenset({"EDS"}),
+        ),
+        Clients(
+            slow_share=0.5 if slow else 0,
+            slow_delay_ns=slow,
+            nack_share=draw(st.sampled_from([0, 0.3])),
+            reconnect_ns=draw(st.sampled_from([None, 8 * S])),
+        ),
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 5)),
+        draw(st.sampled_from([0, 50 * MS, 3 * S])),
+    )
+
+
+def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ...]], Any]:
+    planners = [FakePlanner(case.sizes, **case.planner) for _ in range(case.replicas)]
+    machine = machine_type(
+        planners,
+        [timed.change for timed in case.changes],
+        cpus=case.cpus,
+        knobs=case.knobs,
+        prices=Prices(shipped("1.24")),
+        clients=case.clients,
+        seed=case.seed,
+        keep_log=True,
+    )
+    timeline = engine(machine, case.changes, warmup_ns=case.warmup, duration_ns=20 * S).run()
+    return machine.log, (timeline.epoch, timeline.counted, timeline.ended, timeline.spent_before)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_logs_of_both_engines_are_equal(case: Case) -> None:
+    expected, phases = logs(case, Machine, Simulation)
+    found, found_phases = logs(case, KernelMachine, Kernel)
+    assert found == expected
+    assert found_phases == phases
+
+
+def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
+    def planners(variant: Variant) -> Sequence[FakePlanner]:
+        return [FakePlanner(case.sizes, **case.planner) for _ in range(variant.settings.replicas)]
+
+    env = {"PILOT_PUSH_THROTTLE": str(case.knobs.throttle), "PILOT_DEBOUNCE_MAX": "1s"}
+    wanted = Settings(cpus=case.cpus, replicas=case.replicas, env=env, clients=case.clients)
+    variant = Variant("v", Mesh(), case.changes, wanted)
+    return runs.run(
+        variant,
+        seed=case.seed,
+        warmup_ns=case.warmup,
+        duration_ns=20 * S,
+        planners=planners,
+        engine=engine,
+        detail=detail,
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases(), st.sampled_from(["group", "proxy"]))
+def test_results_of_both_engines_are_equal_to_the_byte(case: Case, detail: runs.Detail) -> None:
+    expected, found = (result(case, engine, detail) for engine in ("simpy", "kernel"))
+    assert found.text() == expected.text()
+    assert found.rows.equals(expected.rows)
+    assert (expected.run["engine"], found.run["engine"]) == ("simpy", "kernel")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scripts(most=6), st.integers(0, 2), st.sampled_from([0.002, 4]), st.sampled_from([30 * MS, S]))
+def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cpus: float, gap: int) -> None:
+    """The compiled engine asks once for those that are alike, the reference asks for every group."""
+    release, mesh, changes = script
+    timed = tuple(Timed(n * gap, "test", change) for n, change in enumerate(changes))
+    env = {"PILOT_PUSH_THROTTLE": "3"}
+    variant = Variant("v", mesh, timed, Settings(release=release, cpus=cpus, replicas=2, env=env))
+    arguments: dict[str, Any] = {"seed": seed, "warmup_ns": S, "duration_ns": 10 * S}
+    expected, found = (runs.run(variant, engine=engine, **arguments) for engine in ("simpy", "kernel"))
+    assert found.text() == expected.text()
+    assert found.rows.equals(expected.rows)
