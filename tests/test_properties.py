@@ -1,0 +1,118 @@
+"""What must hold of every plan: narrower is never dearer, the unseen is free, both xDS modes end alike."""
+
+from collections import Counter
+
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from strategies import EXTERNAL, HOSTS, changes, known_releases, meshes, scripts, worlds, written
+
+from pushsim import releases
+from pushsim.conversation import Conversation
+from pushsim.mesh import Change, Mesh
+from pushsim.plan import Istiod
+
+COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+IMPORTS = ("./*", "*/*", "a/*", "b/*", "istio-system/*", *(f"*/{host}" for host in (*HOSTS, *EXTERNAL)))
+
+
+def scoped(mesh, hosts):
+    """The mesh with one Sidecar, in namespace `a`."""
+    one = written("Sidecar", "a", "one", 0, {"egress": [{"hosts": list(hosts)}]})
+    others = {ref: o for ref, o in mesh.objects.items() if ref.kind != "Sidecar"}
+    return Mesh({**others, one.ref: one}, mesh.proxies, mesh.mesh_config, mesh.env)
+
+
+def ambiguous(mesh):
+    """Whether a host is in several namespaces: a scope takes one of them, which may be another once it is narrower."""
+    services = Istiod(mesh, releases.rules("1.24")).registry.services()
+    namespaces = Counter(host for host, _ in {(s.hostname, s.namespace) for s in services})
+    return any(count > 1 for count in namespaces.values())
+
+
+@st.composite
+def narrowings(draw):
+    """(release, mesh, hosts of a Sidecar, some of them, a change)."""
+    release = draw(known_releases())
+    world = draw(worlds(release))
+    mesh = draw(meshes(world))
+    wide = draw(st.lists(st.sampled_from(IMPORTS), min_size=2, max_size=4, unique=True))
+    narrow = draw(st.lists(st.sampled_from(wide), min_size=1, max_size=len(wide) - 1, unique=True))
+    change = draw(changes(mesh, world))
+    assume(not any(ref.kind == "Sidecar" for ref in (*(o.ref for o in change.apply), *change.delete)))
+    return release, mesh, wide, narrow, change
+
+
+def pushed(step):
+    return {p.id: o.plan.decision.needed for o in step.outcomes for p in o.members}
+
+
+@settings(max_examples=150, **COMMON)
+@given(narrowings())
+def test_a_narrower_scope_is_pushed_for_nothing_more(drawn):
+    release, mesh, wide, narrow, change = drawn
+    assume(not ambiguous(mesh) and not ambiguous(mesh.after(change)))
+    rules = releases.rules(release)
+    before, after = (pushed(Conversation(scoped(mesh, hosts), rules).step(change)) for hosts in (wide, narrow))
+    assert after["p.a"] <= before["p.a"]
+    assert {id: needed for id, needed in after.items() if id != "p.a"} == {
+        id: needed for id, needed in before.items() if id != "p.a"
+    }, "a Sidecar of a concerns nobody else"
+
+
+@st.composite
+def hidden_services(draw):
+    """A service that no proxy's namespace sees, in a namespace of its own, and another version of it."""
+    ports = draw(st.lists(st.sampled_from((80, 9000, 7070)), min_size=1, max_size=2, unique=True))
+    spec = {"clusterIP": "10.7.0.1", "ports": [{"name": f"http-{p}", "port": p} for p in ports]}
+    export = draw(st.sampled_from((".", "~", "elsewhere")))
+    return written("Service", "elsewhere", "hidden", 0, spec, annotations={"networking.istio.io/exportTo": export})
+
+
+@settings(max_examples=100, **COMMON)
+@given(scripts(most=1), hidden_services(), hidden_services(), st.sampled_from(["sotw", "delta"]))
+def test_what_nobody_sees_pushes_nobody(script, created, altered, mode):
+    release, mesh, _ = script
+    rules = releases.rules(release)
+    conversation = Conversation(mesh, rules, mode)
+    for change in (Change((created,)), Change((altered,))):
+        for outcome in conversation.step(change).outcomes:
+            for proxy in outcome.members:
+                free = proxy.type == "sidecar" or rules.router_service != "always"
+                assert not (free and outcome.plan.responses), (proxy.id, outcome.plan.decision.why)
+
+
+def held(conversation):
+    """By proxy, what it subscribes to: endpoints of its EDS clusters, routes of its listeners."""
+    return {
+        proxy.id: (outcome.plan.state.clusters.names, outcome.plan.state.routes)
+        for outcome in conversation.classes
+        for proxy in outcome.members
+    }
+
+
+def passes_through(objects):
+    """Whether a Gateway has an AUTO_PASSTHROUGH server: as it comes and goes, so do other clusters of every service."""
+    servers = (server for o in objects if o.ref.kind == "Gateway" for server in o.spec["servers"])
+    return any("tls" in server for server in servers)
+
+
+@settings(max_examples=150, **COMMON)
+@given(scripts(first="1.22"))
+def test_both_modes_end_with_the_same(script):
+    """From 1.22 on delta takes back all that is gone (#49890).
+
+    But not for gateways: with PILOT_FILTER_GATEWAY_CLUSTER_CONFIG it sends what the filter keeps back (#55818), and
+    from 1.26 to 1.29 a delta made for an AUTO_PASSTHROUGH server that went holds no services. Nor, from 1.30 on, for
+    Sidecars and VirtualServices that leave a host in the scope but fewer of its ports: it compares hosts (#59482).
+    """
+    release, mesh, script = script
+    kinds = {ref.kind for change in script for ref in (*(o.ref for o in change.apply), *change.delete)}
+    assume(not kinds & {"Sidecar", "VirtualService"} & releases.rules(release).delta_cds_kinds)
+    assume("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG" not in mesh.env)
+    assume(not passes_through([*mesh.objects.values(), *(o for change in script for o in change.apply)]))
+    ours = [Conversation(mesh, releases.rules(release), mode) for mode in ("sotw", "delta")]
+    assert held(ours[0]) == held(ours[1])
+    for change in script:
+        for conversation in ours:
+            conversation.step(change)
+        assert held(ours[0]) == held(ours[1])
