@@ -279,6 +279,7 @@ def caption(results: Sequence[Result]) -> str:
         (each(lambda r: r.identity.get("scenario", {}).get("seed")), "seed {}"),
         (each(lambda r: _plain(r.identity.get("scenario", {}).get("duration_s"))), "{} s"),
         (each(lambda r: r.identity.get("scenario", {}).get("id")), "scenario {}"),
+        (each(lambda r: r.identity.get("calibration", {}).get("name")), "calibration {}"),
         (each(lambda r: r.identity.get("versions", {}).get("pushsim")), "pushsim {}"),
         ("" if all(result.complete for result in results) else "interrupted", "{}"),
     )
@@ -368,7 +369,8 @@ def load_all(*folders: str | Path) -> Results:
             if name in found:
                 name = f"{folder.name}/{name}" if f"{folder.name}/{name}" not in found else str(folder)
             found[name] = result
-    return Results(found)
+    questions = {str(result.run.get("question") or "") for result in found.values()}
+    return Results(found, questions.pop() if len(questions) == 1 else "")
 
 
 def _place(result: Result) -> int:

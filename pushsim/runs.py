@@ -132,7 +132,9 @@ def _simulated(
         watch=watch,
     )
     seconds = time.perf_counter() - begun
-    result = _with_run(result, {"scenario_path": str(scenario.path), "seconds": round(seconds, 3)})
+    result = _with_run(
+        result, {"scenario_path": str(scenario.path), "question": scenario.question, "seconds": round(seconds, 3)}
+    )
     if out is not None:
         result.save(Path(out) / name)
     return result

@@ -172,6 +172,7 @@ def test_what_is_saved_is_loaded_with_its_tables(results, tmp_path):
     results.save(tmp_path)
     back = ps.load(tmp_path)
     assert list(back) == list(results)
+    assert back.question == results.question
     for name in SCHEMAS:
         assert back["scoped"].table(name).equals(results["scoped"].table(name)), name
     assert back["scoped"].frame("rows", ["xds", "size_bytes"]).shape[1] == 2
