@@ -98,7 +98,7 @@ class KernelMachine(Machine):
         while True:
             for replica in self.replicas:
                 store.a.replicas[replica.number, K_TICK] = replica.debouncer.due
-            status = loop.run(store.a, until, store.margin, going_on, c)
+            status = loop.run(store.k, until, store.margin, going_on, c)
             going_on, c = False, -1
             if status == DONE:
                 return
@@ -122,7 +122,7 @@ class KernelMachine(Machine):
             s = self.store.a.s
             now, number = int(s[NOW]), int(s[REPLICA])
             c = self._prepare(status)  # which may make arrays anew
-            status = loop.resume(self.store.a, now, number, c)
+            status = loop.resume(self.store.k, now, number, c)
 
     def _prepare(self, status: int) -> int:
         """Do what compiled code cannot; the connection that is to take its event then, -1 for none."""
@@ -217,22 +217,22 @@ class KernelMachine(Machine):
 
     def _dispatch(self, now: int, replica: Replica) -> None:
         self._make_room()
-        self._attend(loop.resume(self.store.a, now, replica.number, -1))
+        self._attend(loop.resume(self.store.k, now, replica.number, -1))
 
     def _next_on(self, now: int, c: int) -> None:
         number = int(self.home[c])
-        status = serving.next_on(self.store.a, now, c)
+        status = serving.next_on(self.store.k, now, c)
         if status != DONE:
             self._attend(status)
         elif number != UNSET:
             self._dispatch(now, self.replicas[number])
 
     def _enqueue_all(self, now: int, replica: Replica, push: int, begin: int) -> None:
-        queue.enqueue_all(self.store.a, now, replica.number, push, begin)
+        queue.enqueue_all(self.store.k, now, replica.number, push, begin)
 
     def _ask(self, c: int, plan: Plan, step: int) -> None:
         self.store.room_to_ask()
-        serving.ask(self.store.a, c, plan.number, step)
+        serving.ask(self.store.k, c, plan.number, step)
 
     def _takes(self, plan: Plan) -> None:
         self.store.a.used[plan.number, U_TAKEN] += 1
@@ -258,7 +258,7 @@ class KernelMachine(Machine):
         self._tell_apart(replica)
 
     def _dwelt(self, now: int, c: int) -> None:
-        serving.dwelt(self.store.a, now, c)
+        serving.dwelt(self.store.k, now, c)
 
     def _oldest(self, replica: Replica, mine: Sequence[int]) -> int:
         a, here = self.store.a, self.store.a.home == replica.number
@@ -280,13 +280,13 @@ class KernelMachine(Machine):
         if arrays.s[WAKES] + self.store.margin >= len(arrays.wakes):
             self.store.room()
             arrays = self.store.a
-        parts.set_wake(arrays, at, kind, who, generation, a, b)
+        parts.set_wake(self.store.k, at, kind, who, generation, a, b)
         if kind != CLOSE:
             self.expected += 1
 
     def _next_wake(self) -> Wake:
         first = self.store.a.wakes[0].tolist()
-        parts.drop_wake(self.store.a)
+        parts.drop_wake(self.store.k)
         if first[2] != CLOSE:
             self.expected -= 1
         wake: Wake = tuple(first)
@@ -295,12 +295,12 @@ class KernelMachine(Machine):
     def _note(self, now: int, kind: int, who: int, first: int = 0, last: int = 0) -> None:
         if self.log is not None:
             self.store.room()
-            queue.note(self.store.a, now, kind, who, first, last)
+            queue.note(self.store.k, now, kind, who, first, last)
 
     # ---- what was observed
 
     def start_counting(self, now: int) -> None:
-        loop.start_counting(self.store.a, now)
+        loop.start_counting(self.store.k, now)
         self.tally.start_counting(now)
         for samples in self._samples.values():
             samples.clear()
@@ -310,7 +310,7 @@ class KernelMachine(Machine):
         for replica in self.replicas:
             replica.cores.advance(now)
         for c in np.flatnonzero(self.store.a.phase >= IDLE):
-            serving.dwelt(self.store.a, now, int(c))
+            serving.dwelt(self.store.k, now, int(c))
         self.take_up()
 
     def _take_up_cores(self) -> None:

@@ -47,23 +47,22 @@ class ArrayCores(Cores):
 
     def start(self, now: int, job: int, work_ns: int) -> None:
         self._store.room_for_jobs(self._number)
-        parts.start(self._store.a, self._number, now, job, work_ns)
+        parts.start(self._store.k, self._number, now, job, work_ns)
 
     def due(self) -> int:
         return int(self._store.a.cores[self._number, C_DUE])
 
     def finish(self, now: int) -> int:
-        return int(parts.finish(self._store.a, self._number, now))
+        return int(parts.finish(self._store.k, self._number, now))
 
     def advance(self, now: int) -> None:
-        a = self._store.a
-        parts.advance(a, self._number, now)
-        parts.set_due(a, self._number)
+        parts.advance(self._store.k, self._number, now)
+        parts.set_due(self._store.k, self._number)
 
     def stop(self, now: int) -> None:
         self.advance(now)
         self._store.a.cores[self._number, C_JOBS] = 0
-        parts.set_due(self._store.a, self._number)
+        parts.set_due(self._store.k, self._number)
 
     def take_up(self) -> None:
         """Let the fields of `Cores` show what the arrays hold."""
@@ -94,7 +93,7 @@ class ArrayQueue(PushQueue):
         return int(self._store.a.replicas[self._number, K_LONGEST])
 
     def enqueue(self, connection: int, push: int, start: int, forced: int = 0) -> None:
-        queue.enqueue(self._store.a, self._number, connection, push, start, forced)
+        queue.enqueue(self._store.k, self._number, connection, push, start, forced)
 
     def drop(self, connection: int) -> None:
         a, replica = self._store.a, self._store.a.replicas[self._number]
@@ -176,11 +175,11 @@ class ArrayLevel(Level):
         return self._of(L_HI) * 1_000_000_000 + self._of(L_MID) * 10_000 + self._of(L_LO)
 
     def add(self, now: int, amount: int) -> None:
-        parts.add_level(self._store.a, self._kind, self._number, now, amount)
+        parts.add_level(self._store.k, self._kind, self._number, now, amount)
 
     def reset(self, now: int) -> None:
         self.add(now, 0)
-        parts.reset_level(self._store.a, self._kind, self._number, now)
+        parts.reset_level(self._store.k, self._kind, self._number, now)
 
 
 class KernelReplica(Replica):

@@ -31,6 +31,7 @@ from pushsim.kernel.arrays import (
     grown,
 )
 from pushsim.kernel.queue import rehash, slot_of
+from pushsim.kernel.struct import struct_of
 from pushsim.planner import Scope, View
 
 XDS = ("CDS", "EDS", "LDS", "RDS")
@@ -41,12 +42,20 @@ class Store:
 
     def __init__(self, replicas: int, total: int, groups: int, *, log: bool, details: bool, margin: int) -> None:
         self.margin = margin
+        self._struct: Any = None
         self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
         self._kin: dict[tuple[int, int], int] = {}
         self._views: dict[tuple[int, int], int] = {}
         self._kept: list[View] = []
         self._entries = self._responses = self._cells = self._concerned = 0
         self._most_cells = 1024
+
+    @property
+    def k(self) -> Any:
+        """The arrays as compiled functions take them."""
+        if self._struct is None:
+            self._struct = struct_of(self.a)
+        return self._struct
 
     # ---- room
 
@@ -55,6 +64,7 @@ class Store:
         if least > old.shape[axis]:
             larger: Any = {name: grown(old, least, axis, fill)}
             self.a = self.a._replace(**larger)
+            self._struct = None
 
     def room(self) -> None:
         """Places for what the next event may add; samples must have been taken away before."""
@@ -197,6 +207,7 @@ class Store:
         while size < 4 * len(entries):
             size *= 2
         self.a = self.a._replace(entries=np.full((size, 10), -1, dtype=np.int64))
+        self._struct = None
         rehash(self.a.entries, entries)
         self._entries = len(entries)
         self.a.last_of[:] = -1
