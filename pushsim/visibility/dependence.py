@@ -18,7 +18,8 @@ def dependence(scope: Scope, key: ConfigKey) -> str:
             return f"{key.kind} {key.name} is in the root namespace {key.namespace}"
         return f"{key.kind} {key.name} is in its namespace" if key.namespace == scope.namespace else ""
     if key.kind not in rules.known_kinds:
-        return f"{key.kind} {key.name}: sidecars are not scoped by {key.kind}"
+        name = short(key) if key.kind == "DNSName" else f"{key.namespace}/{key.name}"
+        return f"{key.kind} {name}: a {key.kind} concerns sidecars of every namespace"
     match key.kind:
         case "Sidecar":
             ref = scope.sidecar.ref if scope.sidecar else None
