@@ -76,3 +76,23 @@ def test_two_services_of_one_host_have_each_cluster_name_once_and_the_first_has_
         cds, *others = outcome.plan.responses
         assert [n for n in cds.names if n.startswith("outbound")] == ["outbound|80||x.com", "outbound|81||x.com"]
         assert [r.names for r in others if r.xds == "EDS"] == [("outbound|81||x.com",)]
+
+
+@pytest.mark.parametrize("release", ["1.14", "1.17", "1.19"])
+def test_of_a_port_that_is_gone_delta_takes_back_the_cluster_without_a_subset(release):
+    """Until 1.19 istiod keeps what is watched sorted by name, and the last of a port is the one it takes back."""
+    rule = described("DestinationRule", "d", spec={"host": "s", "subsets": [{"name": "v1", "labels": {"v": "1"}}]})
+    rule["apiVersion"] = "networking.istio.io/v1"
+
+    def service(*ports):
+        told = [{"name": f"http-{port}", "port": port} for port in ports]
+        return described("Service", "s", spec={"clusterIP": "10.0.0.1", "ports": told})
+
+    mesh = mesh_of([Proxy("p", "a", "10.1.0.1")], service(80, 81), rule)
+    conversation = Conversation(mesh, releases.rules(release), "delta")
+    altered = {**rule, "spec": {**rule["spec"], "trafficPolicy": {"tls": {"mode": "DISABLE"}}}}
+    conversation.step(
+        Change(parse_objects([altered]))
+    )  # until 1.20, what the answers on connecting held does not count
+    (outcome,) = conversation.step(Change(parse_objects([service(80)]))).outcomes
+    assert outcome.plan.responses[0].removed == ("outbound|81||s.a.svc.cluster.local",)

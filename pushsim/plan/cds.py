@@ -163,9 +163,13 @@ def _has_subset(name: str) -> bool:
 
 
 def _gone_ports(service: Service, watched: frozenset[str]) -> set[str]:
-    """Watched clusters of ports a service has no more; of a port with subsets only one, the last, as istiod does."""
+    """Watched clusters of ports a service has no more: of a port with subsets only one, the last that istiod looks at.
+
+    Until 1.19 that is the last by name, hence the one without a subset (deltaWatchedResources sorts them); later the
+    order, and so which one goes, is chance.
+    """
     by_port: dict[int, str] = {}
-    for name in sorted(watched, key=lambda name: (_has_subset(name), name)):
+    for name in sorted(watched):
         if (cluster := parse_cluster(name)) is not None:
             by_port[cluster.port] = name
     ports = {port.number for port in service.ports}
