@@ -106,6 +106,7 @@ def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ..
         keep_log=True,
     )
     timeline = engine(machine, case.changes, warmup_ns=case.warmup, duration_ns=20 * S).run()
+    assert all(replica.queue.longest <= sum(case.sizes) for replica in machine.replicas), "merging bounds the queue"
     return machine.log, (timeline.epoch, timeline.counted, timeline.ended, timeline.spent_before)
 
 
