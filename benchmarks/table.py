@@ -50,7 +50,7 @@ def main() -> None:
     churned(prepared("kernel", 4, 1))  # load what is compiled
     table = {size: measure(size, seconds) for size in SIZES}
     lines = [
-        f"CPU seconds for {seconds} s of ten changes a second with plans that cost nothing, four replicas. Our engines'",
+        f"CPU seconds for {seconds} s of ten changes a second of plans that cost nothing, four replicas. Our engines'",
         "include connecting all proxies; the textbook form has no connections.",
         "",
         "| proxies | dequeues | plain simpy | simulation | kernel | kernel, dequeues a second | times plain simpy |",
