@@ -150,7 +150,15 @@ class Fake:
 
         async def metrics(_: web.Request) -> web.Response:
             kinds = f'pilot_inbound_updates{{type="eds"}} {self.inbound}\n'
-            return web.Response(text=f"{kinds}pilot_proxy_queue_time_count {self.pushes * len(self.streams)}\n")
+            pushed = self.pushes * len(self.streams)
+            converged = "# TYPE pilot_proxy_convergence_time histogram\n" + "".join(
+                f'pilot_proxy_convergence_time_bucket{{le="{bound}"}} {pushed}\n'
+                for bound in (0.1, 0.5, 1, 3, 5, 10, 20, 30, "+Inf")
+            )
+            converged += (
+                f"pilot_proxy_convergence_time_sum {0.01 * pushed}\npilot_proxy_convergence_time_count {pushed}\n"
+            )
+            return web.Response(text=f"{kinds}{converged}pilot_proxy_queue_time_count {pushed}\n")
 
         app.router.add_get("/ready", ready)
         app.router.add_get("/metrics", metrics)

@@ -79,6 +79,8 @@ def test_the_verb_writes_results_json_and_plot_and_exits_by_its_tolerance(
     with pytest.raises(SystemExit) as ended:
         main([*line, "--out", str(out), "--tolerance", "100000%", "--json"])
     told = json.loads(capsys.readouterr().out)
+    outside = [row for found in told["variants"].values() for row in found["rows"] if not row["within"]]
+    assert not outside
     assert ended.value.code == 0 and told == json.loads((out / "parity.json").read_text())
     assert told["within"] and told["variants"]["as-is"]["machine"]["cores"]
     assert (out / "parity.svg").read_text().startswith("<?xml")

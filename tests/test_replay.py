@@ -183,9 +183,7 @@ def test_the_binary_decides_release_and_cores() -> None:
 def response(
     xds: Xds, *altered: str, hosts: tuple[str, ...] = (), version: str = "1", solicited: bool = False
 ) -> Response:
-    return Response(
-        xds, 10, altered, (), solicited, version, "n", frozenset(altered), frozenset(hosts), "delta", b""
-    )
+    return Response(xds, 10, altered, (), solicited, version, "n", frozenset(altered), frozenset(hosts), "delta", b"")
 
 
 def log_of(*entries: tuple[int, int, Response]) -> Log:

@@ -116,9 +116,7 @@ async def run(
         async with (
             stub.serve(cluster) as url,
             istiod.run(settings, url, log_file, one.line) as server,
-            Workers.start(
-                workers or len(cores.clients or (0,)), replace(orders, target=Target(server.grpc))
-            ) as fleet,
+            Workers.start(workers or len(cores.clients or (0,)), replace(orders, target=Target(server.grpc))) as fleet,
         ):
             await one.go(server, fleet)
     return one.record
@@ -367,5 +365,3 @@ def _everybody(variant: Variant) -> list[Proxy]:
             if one.ref.kind == "Pod" and (proxy := proxy_of(one)) is not None:
                 found.setdefault(proxy.id, proxy)
     return list(found.values())
-
-
