@@ -96,3 +96,14 @@ def test_of_a_port_that_is_gone_delta_takes_back_the_cluster_without_a_subset(re
     )  # until 1.20, what the answers on connecting held does not count
     (outcome,) = conversation.step(Change(parse_objects([service(80)]))).outcomes
     assert outcome.plan.responses[0].removed == ("outbound|81||s.a.svc.cluster.local",)
+
+
+@pytest.mark.parametrize(("release", "times"), [("1.17", 2), ("1.21", 2), ("1.22", 1), ("1.30", 1)])
+def test_a_cluster_that_two_keys_take_back_is_named_twice_until_1_21(release, times):
+    """Two services of one host change together: istiod kept a list of what is gone before it kept a set (#49890)."""
+    mesh = mesh_of([Proxy("p", "c", "10.1.0.1")], entry("a", [80, 81], "STATIC", 1), entry("b", [80, 81], "STATIC", 2))
+    conversation = Conversation(mesh, releases.rules(release), "delta")
+    conversation.step(Change(parse_objects([entry("a", [80, 81, 82], "STATIC", 1)])))
+    both = [entry("a", [80, 82], "STATIC", 1), entry("b", [80, 82], "STATIC", 2)]
+    (outcome,) = conversation.step(Change(parse_objects(both))).outcomes
+    assert outcome.plan.responses[0].removed == ("outbound|81||x.com",) * times

@@ -95,18 +95,19 @@ def _is_delta(pushing: Pushing) -> bool:
 def _delta(pushing: Pushing) -> Response:
     rules, generators = pushing.rules, pushing.generators
     services: dict[str, Service] = {}
-    removed: set[str] = set()
+    removed: list[str] = []
     for key in sorted(_keys(pushing)):
         found, gone = _of_key(pushing, key)
         services |= {service.hostname: service for service in found}
-        removed |= gone
+        removed += gone
     unfiltered = rules.delta_filter == "unfiltered"
     sent = tuple(s for s in services.values() if unfiltered or generators.has_clusters(s))
     base, built = generators.base_clusters(), generators.clusters_of_services(sent)
     if rules.delta_removes_inbound:
-        removed |= {name for name in pushing.state.base if name.startswith("inbound|")}
-    removed.difference_update(cluster.name for cluster in chain(base, built))
-    return Response("CDS", (base, built), tuple(sorted(removed)))
+        removed += (name for name in pushing.state.base if name.startswith("inbound|"))
+    made = {cluster.name for cluster in chain(base, built)}
+    left = (name for name in removed if name not in made)
+    return Response("CDS", (base, built), tuple(sorted(set(left) if rules.delta_removes_once else left)))
 
 
 def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[list[Service], set[str]]:

@@ -132,6 +132,7 @@ def chain() -> dict[str, Rules]:
         lds_sidecar_skip=base.lds_sidecar_skip | {"KubernetesGateway"},
         delta_watched="union",  # #49890
         delta_removes_inbound=True,
+        delta_removes_once=True,
     )
     base = add("1.22.0", base)
     base = replace(base, endpoint_comparison="any", cds_router_gateway="passthrough")  # #50757

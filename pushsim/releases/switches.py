@@ -107,6 +107,7 @@ class Rules:
         delta_filter: with FILTER: unfiltered, full list (#55818), or filtered (#59482).
         delta_watched: what removals of wildcard types are computed from (#49890).
         delta_removes_inbound: a delta CDS removes inbound clusters (#49890).
+        delta_removes_once: it names what it removes once, though several keys remove it (#49890).
         answers_all: a changed SotW name list is answered with all its names, also when it shrank.
     """
 
@@ -222,6 +223,7 @@ class Rules:
     delta_filter: Literal["unfiltered", "full", "filtered"] = "unfiltered"
     delta_watched: Literal["last-push", "last-response", "union"] = "last-push"
     delta_removes_inbound: bool = False
+    delta_removes_once: bool = False
     answers_all: bool = True
 
     @property
