@@ -14,12 +14,11 @@ import matplotlib.pyplot as plt
 from pushsim import result
 
 BARS = (
-    ("bytes sent (MB)", "bytes_sent", 1e-6),
+    ("bytes sent (GB)", "bytes_sent", 1e-9),
     ("converged P99 (s)", "converged_s.p99", 1.0),
     ("istiod CPU, mean cores", "istiod_cpu_cores.mean", 1.0),
     ("memory of a sidecar, mean (MB)", "sidecar_memory_bytes.mean", 1e-6),
 )
-
 
 #: Okabe and Ito's: told apart by the colour-blind, too.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
@@ -43,7 +42,7 @@ def draw(folder: Path, target: Path) -> None:
         axis.tick_params(axis="x", labelrotation=30, labelsize=8)
     figure.suptitle(
         f"{folder.name}, simulated: Istio {scenario['release']}, seed {scenario['seed']}, "
-        f"{scenario['duration_s']:g} s; estimated coefficients",
+        f"{scenario['duration_s']:g} s, calibration {runs[0].identity['calibration']['name']}",
         fontsize=9,
     )
     figure.tight_layout()
