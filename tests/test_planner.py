@@ -1,0 +1,82 @@
+"""The planner, which shares plans among groups and lets go of the past, against the plain conversation."""
+
+from collections import defaultdict
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from strategies import scripts
+
+from pushsim import releases
+from pushsim.conversation import Conversation
+from pushsim.planners.istio import IstioPlanner
+from pushsim.pricing import Pricing
+from pushsim.settings import Settings, Timed, Variant
+
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def told(response):
+    return (response.xds, response.resources, response.removed, response.solicited, response.size_bytes)
+
+
+def from_conversation(release, mode, mesh, changes):
+    """By change and proxy, the responses."""
+    rules = releases.rules(release)
+    conversation, pricing = Conversation(mesh, rules, mode, changes), Pricing(mesh, rules, mode)
+    for change in changes:
+        yield {
+            proxy.id: [
+                (r.xds, r.count, len(r.removed), r.solicited, pricing.size(r, outcome.plan.state, outcome.push))
+                for r in outcome.plan.responses
+            ]
+            for outcome in conversation.step(change).outcomes
+            for proxy in outcome.members
+        }
+
+
+class Asking:
+    """A planner that is asked group by group, one push per change."""
+
+    def __init__(self, release, mode, mesh, changes):
+        timed = tuple(Timed(n, "test", change) for n, change in enumerate(changes))
+        self.planner = IstioPlanner(Variant("v", mesh, timed, Settings(release=release, mode=mode)))
+        self.states = [self.planner.connect(group, -1).state for group in range(len(self.planner.groups))]
+        self.requests = 0
+
+    def step(self, number, change, *, forgetting):
+        """What each group gets (None: no push), by proxy. ProxyUpdates, which bypass the push, are left out."""
+        handled = self.planner.handle(number, change)
+        assume(not any(request.proxies for request in handled.requests))
+        asked = range(self.requests, self.requests + len(handled.requests))
+        self.requests += len(handled.requests)
+        if not asked:
+            return {proxy.id: [] for group in self.planner.groups for proxy in group.proxies}
+        push = self.planner.push(asked).number
+        before, answers = list(self.states), {}
+        plans = [self.planner.plan(g, state, push, push, False) for g, state in enumerate(before)]
+        self._kin_are_spared_together(push, before, plans)
+        self.states = [planned.state for planned in plans]
+        for group, planned in zip(self.planner.groups, plans, strict=True):
+            answers |= {proxy.id: [*map(told, planned.responses)] for proxy in group.proxies}
+        if forgetting:
+            self.planner.keep(set(self.states), push)
+        return answers
+
+    def _kin_are_spared_together(self, push, before, plans):
+        apart = {*self.planner.concerned(push, push), *self.planner.apart()}
+        kin = defaultdict(set)
+        for group, (state, planned) in enumerate(zip(before, plans, strict=True)):
+            if group not in apart and (number := self.planner.alike(group, state)) >= 0:
+                kin[number].add(planned.needed)
+        assert all(len(needed) == 1 for needed in kin.values())
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+@FEW
+@given(script=scripts(), forgetting=st.booleans())
+def test_the_planner_answers_as_the_conversation_does(mode, script, forgetting):
+    release, mesh, changes = script
+    asking = Asking(release, mode, mesh, changes)
+    for number, want in enumerate(from_conversation(release, mode, mesh, changes)):
+        assert asking.step(number, changes[number], forgetting=forgetting) == want
