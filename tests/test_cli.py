@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pushsim import __version__
 from pushsim.cli import main
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -32,6 +33,11 @@ def test_help_of_every_verb_has_an_example(capsys):
     for verb in verbs:
         code, text, _ = run(capsys, verb, "--help")
         assert (code, "Example:" in text) == (0, True), verb
+
+
+def test_the_version_is_told(capsys):
+    code, told, _ = run(capsys, "--version")
+    assert (code, told.strip()) == (0, f"pushsim {__version__}")
 
 
 def test_an_unknown_release_lists_the_known_ones(capsys):

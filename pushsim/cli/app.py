@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from pushsim.cli.calibrate import calibrate
@@ -27,7 +29,6 @@ from pushsim.cli.webhook import webhook
 
 app = typer.Typer(
     name="pushsim",
-    help="Predict what an Istio configuration change or scoping policy costs to push.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -61,3 +62,23 @@ VERBS = (
 for verb in VERBS:
     app.command()(verb)
 app.add_typer(imports, name="import")
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        from pushsim import __version__
+
+        typer.echo(f"pushsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+) -> None:
+    """Predict what an Istio configuration change or scoping policy costs to push."""  # `main` takes --debug itself
