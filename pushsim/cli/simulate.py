@@ -218,10 +218,11 @@ def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> No
 
             rows += sensitivity(scenario, assumption, variants, summaries)
     columns = list(rows[0][2]) if rows else []
-    folded = [Column(name, overflow="fold") for name in ("assumption", "", *columns)]
-    table = Table(*folded, title="each assumption halved and doubled")
+    folded = [Column(name, overflow="fold") for name in columns]
+    table = Table(Column("assumption", no_wrap=True), "", *folded, title="each assumption halved and doubled")
     for field, label, figures in rows:
-        table.add_row(field, label, *(shown(figures[column], unit(column.split(": ")[-1])) for column in columns))
+        short = ".".join(field.split(".")[-2:])  # the scenario file says in full which field it is
+        table.add_row(short, label, *(shown(figures[column], unit(column.split(": ")[-1])) for column in columns))
     Console(highlight=False).print(table)
 
 
