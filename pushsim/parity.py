@@ -19,6 +19,7 @@ from pushsim import releases, runs
 from pushsim.cases import Case
 from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at
+from pushsim.istiod import RECORDING
 from pushsim.metrics import BOUNDS
 from pushsim.record import converse
 from pushsim.recordings import ASPECTS, Difference, Score, conform
@@ -244,7 +245,10 @@ def answers(variant: Variant, binary: Path, release: str, changes: int) -> Score
     import asyncio
 
     settings = variant.settings
-    mesh = replace(variant.mesh, mesh_config=settings.mesh_config, env=settings.env)
+    env = {
+        name: value for name, value in settings.env.items() if name not in RECORDING
+    }  # who gets what hangs on neither
+    mesh = replace(variant.mesh, mesh_config=settings.mesh_config, env=env)
     steps = tuple(
         replace(timed.change, name=timed.change.name or f"{timed.source} {number}")
         for number, timed in enumerate([t for t in variant.changes if not t.marker][:changes])
