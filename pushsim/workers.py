@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
@@ -29,13 +29,14 @@ def side_by_side(
 
     `run` and its arguments are pickled; it must call progress(share) now and then, and may be told by it to stop
     (KeyboardInterrupt). After an interrupt, runs that had not begun are absent. What a run raises is raised here.
+    A run that has returned is told as done (1.0), last of all that is told of it.
     """
     context = get_context("spawn")
     told, stop = context.Queue(), context.Event()
     with ProcessPoolExecutor(min(jobs, len(runs)), context, _begin, (told, stop)) as pool:
         futures = {name: pool.submit(_call, run, name, arguments) for name, arguments in runs.items()}
         try:
-            _watch(list(futures.values()), told, progress)
+            _watch(futures, told, progress or _untold)
         except BaseException as error:
             stop.set()
             for future in futures.values():
@@ -45,17 +46,23 @@ def side_by_side(
         return {name: result for name, future in futures.items() if (result := _result(future)) is not None}
 
 
-def _watch(futures: list[Future[_T]], told: Queue[tuple[str, float]], progress: Progress | None) -> None:
+def _watch(futures: Mapping[str, Future[_T]], told: Queue[tuple[str, float]], progress: Progress) -> None:
     """Until all are done, or one has failed."""
-    left = set(futures)
+    left = dict(futures)
     while left:
-        done, left = wait(left, _POLL_S)
+        wait(left.values(), _POLL_S, FIRST_COMPLETED)
+        done = [name for name, future in left.items() if future.done()]
         while not told.empty():
             name, share = told.get()
-            if progress:
+            if name in left:
                 progress(name, share)
-        for future in done:
-            future.result()
+        for name in done:
+            left.pop(name).result()
+            progress(name, 1.0)  # what the run said last may still be on its way
+
+
+def _untold(name: str, share: float) -> None:
+    """Progress that nobody asked for."""
 
 
 def _result(future: Future[_T]) -> _T | None:
