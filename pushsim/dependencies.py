@@ -117,23 +117,28 @@ def attached(view: View, key: ConfigKey) -> bool:
     context = view.scope.context
     if context.rules.passthrough_attaches and view.gateway.passthrough:
         return True
-    if any(key.name in context.routes.destinations_of_gateway.get(name, ()) for name in view.gateway.names):
-        return True
-    return key.name in extra_services(view)
+    if context.rules.router_filter == "none":  # clusters alone are filtered, by the routes its namespace sees
+        seen = (r for name in view.gateway.names for r in context.routes.visible(name, view.proxy.namespace))
+        routed = any(key.name in route.destinations(None) for route in seen)
+    else:
+        routed = any(key.name in context.routes.destinations_of_gateway.get(name, ()) for name in view.gateway.names)
+    return routed or _provided(view, key)
 
 
-def extra_services(view: View) -> frozenset[str]:
-    """Hosts that mesh-wide extension providers send a router to (§5)."""
+def _provided(view: View, key: ConfigKey) -> bool:
+    """Whether a mesh-wide extension provider sends a router to a service (§5)."""
     context = view.scope.context
-    has_route = any(context.routes.by_gateway.get(name) for name in view.gateway.names)
-    if context.rules.filter_extra_services == "with-route" and not has_route:
-        return frozenset()
-    found = set()
-    for provider in context.mesh_config.get("extensionProviders") or ():
-        for settings in provider.values():
-            if isinstance(settings, dict) and settings.get("service"):
-                found.add(str(settings["service"]).rpartition("/")[2])
-    return frozenset(found)
+    match context.rules.filter_extra_services:
+        case "never":
+            return False
+        case "with-route" if not any(context.routes.by_gateway.get(name) for name in view.gateway.names):
+            return False
+    named = {key.name}
+    if context.rules.router_filter == "host-namespace":  # before, `namespace/host` is taken for a host, and is none
+        named.add(f"{key.namespace}/{key.name}")
+    providers = context.mesh_config.get("extensionProviders") or ()
+    settings = (told for provider in providers for told in provider.values() if isinstance(told, dict))
+    return any(str(told.get("service") or "") in named for told in settings)
 
 
 def _own_service(targets: Sequence[Target], key: ConfigKey, every: bool) -> str:

@@ -1,7 +1,8 @@
 """A slow, literal oracle of who is pushed: exportTo, SidecarScope, DestinationRule lookup and the decision.
 
 Written from the reference text (push-semantics §1.8, §1.11, §2, §3, §4, §5), rule by rule in the order it tells them,
-with releases compared by number as the tables there do. Everything is listed and looped over; nothing is shared with
+with releases compared by number as the tables there do. Where Istio's source says otherwise than the text, the source
+is told (and named). Everything is listed and looped over; nothing is shared with
 pushsim but the nouns of `pushsim.mesh`. What a change makes istiod ask for (the keys) is given, not derived.
 """
 
@@ -10,17 +11,6 @@ from dataclasses import dataclass, field, replace
 from pushsim.mesh import ConfigKey
 
 ROOT = "istio-system"
-
-#: Where pushsim is known to say something else than the text: the oracle then says what pushsim does, and a strict
-#: xfail in test_reference.py keeps each difference in view. To be emptied as they are settled.
-CONCEDED = {
-    "rules of losing duplicates",  # <=1.21, 3.3: a default scope depends on the rules of every duplicate of a host
-    "namespaces of providers",  # 1.25+, section 5: a provider `ns/host` attaches the service of that namespace only
-    "exportTo of delegates",  # 1.8: `~` hides nothing, defaults may name namespaces, an inherited `.` not before 1.17
-    "twins of exact hosts",  # 1.31+, 3.2 b: exact hosts find what the index keeps, not every service of a name
-    "private rules of 1.20.0",  # 1.20.0-1, 3.6: any list that names the own namespace is private
-    "private rules of 1.13",  # 3.6: a list of just the own namespace is not private yet
-}
 
 
 def since(release, first):
@@ -219,7 +209,8 @@ class Context:
                     named = (route["delegate"].get("namespace") or ns, route["delegate"]["name"])
                     delegates.append(ConfigKey("VirtualService", named[1], named[0]))
                     routes = []
-                    if named in everything and self._delegate_shown(everything[named], ns, default):
+                    found_delegate = named in everything and not everything[named].spec.get("hosts")
+                    if found_delegate and self._delegate_shown(everything[named], ns, default):
                         routes = [(r, named[0]) for r in everything[named].spec.get("http", ())]
                 for one, owner in routes:
                     targets = [r["destination"] for r in one.get("route", ())] + [m for m in [one.get("mirror")] if m]
@@ -254,9 +245,6 @@ class Context:
         """1.8: exported to the root's namespace; an inherited `.` means its own from 1.17 on."""
         own = frozenset(delegate.spec.get("exportTo", ()))
         values = own or default
-        if "exportTo of delegates" in CONCEDED:
-            shown = lists(own, default, delegate.ref.namespace, self.release)
-            return bool(shown & {"public", ("private", to), ("exported", to)})
         if "*" in values or to in values:
             return True
         if "." not in values or delegate.ref.namespace != to:
@@ -310,9 +298,9 @@ class Rules:
                 self.merge(self.local.setdefault(ns, []), rule)
             if not export:
                 private = "." in default
-            elif release in ("1.20.0", "1.20.1") and "private rules of 1.20.0" not in CONCEDED:
+            elif release in ("1.20.0", "1.20.1"):
                 private = export == {"."} or ns in export
-            elif not since(release, "1.14") and "private rules of 1.13" not in CONCEDED:
+            elif not since(release, "1.14"):
                 private = export == {"."}
             else:
                 private = export in ({"."}, {ns})
@@ -397,9 +385,11 @@ class Scope:
             self.keys.add(vs.key)
             if not since(release, "1.30"):
                 self.keys |= set(vs.delegates)
-        for s in keyed if "rules of losing duplicates" in CONCEDED else self.services:
-            if s in replaced and "rules of losing duplicates" in CONCEDED:
-                continue
+        for s in keyed:
+            if s in replaced and not since(release, "1.19"):  # sidecar.go: one list a host, the last one found
+                winner = next(w for w in keyed if w.host == s.host and w is not s)
+                if context.rules.lookup(ns, winner):
+                    continue
             for rule in context.rules.lookup(ns, s):
                 self.keys |= set(rule.keys if since(release, "1.14") else rule.keys[:1])
         if since(release, "1.30"):
@@ -437,9 +427,11 @@ class Scope:
 
         candidates = context.candidates(ns)
         named = [(h, part) for part, hosts in imports.items() for h in hosts]
-        exact = since(release, "1.31") and "twins of exact hosts" not in CONCEDED
-        if exact and all(part != "*" and not h.startswith("*") for h, part in named):
-            candidates = [s for s in candidates if context.index()[s.host, s.ns] is s]
+        if since(release, "1.31") and all(part != "*" and not h.startswith("*") for h, part in named):
+            kept, default = context.index(), context.default("Service")  # sidecar.go, servicesForExactHosts
+            candidates = [
+                s for s in context.services if kept[s.host, s.ns] is s and is_service_visible(s, default, ns, release)
+            ]
         matched = [s for s in candidates if imported(s)]
         if match_port:
             matched = [s.with_ports({match_port}) for s in matched if match_port in s.ports]
@@ -713,11 +705,13 @@ class Oracle:
             return True
         if not routed and not since(self.release, "1.21"):
             return False
+        if not since(self.release, "1.14"):
+            return False
         for provider in self.context.config.get("extensionProviders", ()):
             for settings in provider.values():
                 if isinstance(settings, dict) and "service" in settings:
                     owner, _, host = settings["service"].rpartition("/")
-                    told = since(self.release, "1.25") and "namespaces of providers" not in CONCEDED
-                    if host == key.name and (not owner or owner == key.namespace or not told):
+                    # push_context.go: until 1.24 the whole of it is taken for a host, which is nobody's
+                    if host == key.name and (not owner or (owner == key.namespace and since(self.release, "1.25"))):
                         return True
         return False

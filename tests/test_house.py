@@ -12,9 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 ORDER = """
 errors units memo collecting workers hosts names figures mesh metrics problems thresholds intervals zones
 manifests files releases settings planner tables result topology policies scenario
-conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan breaks
-conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs publication
-published
+audience conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan
+breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
+publication published
 cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
 compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster verbs cli
 """.split()  # noqa: SIM905

@@ -107,3 +107,26 @@ def test_a_cluster_that_two_keys_take_back_is_named_twice_until_1_21(release, ti
     both = [entry("a", [80, 82], "STATIC", 1), entry("b", [80, 82], "STATIC", 2)]
     (outcome,) = conversation.step(Change(parse_objects(both))).outcomes
     assert outcome.plan.responses[0].removed == ("outbound|81||x.com",) * times
+
+
+@pytest.mark.parametrize(
+    ("release", "full"), [("1.17.8", True), ("1.18.5", True), ("1.18.6", False), ("1.20.8", False)]
+)
+def test_an_endpoint_that_is_not_ready_takes_its_service_account_along_until_1_18_6(release, full):
+    """Until then istiod does not keep it (updateEndpointSlice), and other service accounts are a full push."""
+
+    def slice_of(*endpoints):
+        return described(
+            "EndpointSlice", "s", labels={"kubernetes.io/service-name": "s"}, addressType="IPv4",
+            endpoints=list(endpoints), ports=[{"name": "http", "port": 8080}],
+        )  # fmt: skip
+
+    service = described("Service", "s", spec={"clusterIP": "10.0.0.1", "selector": {"app": "s"}, "ports": PORTS})
+    before = slice_of(endpoint("s-0", "10.1.0.1"))
+    gone = endpoint("s-0", "10.1.0.1") | {"conditions": {"ready": False}}
+    after = slice_of(gone, {"addresses": ["10.9.0.1"], "conditions": {"ready": True}})
+    router = Proxy("gw", "istio-system", "10.1.9.9", "router")
+    mesh = mesh_of([router], service, before, pod("s-0", "10.1.0.1", app="s"))
+    conversation = Conversation(mesh, releases.rules(release), "sotw")
+    (pushed,) = responses(conversation.step(Change(parse_objects([after])))).values()
+    assert ("CDS" in [xds for xds, _ in pushed]) == full

@@ -86,7 +86,7 @@ def test_ours_is_what_the_text_says(script):
     run(*script)
 
 
-# where they differ: each conceded by the oracle above, and shown here as the text has it
+# where they differed once; drawn too seldom to be left to chance
 
 
 def entry(namespace, host, *, name="e0", export=(), port=80, created=0):
@@ -127,8 +127,13 @@ def mesh_of(*objects, **config):
     return Mesh({o.ref: o for o in everything}, PROXIES, config, env)
 
 
+SQUATTED = (
+    written("Service", "b", "s0", 1, {"clusterIP": "10.0.1.0", "selector": {"app": "s0"}, "ports": [{"port": 80}]}),
+    entry("a", "s0.b.svc.cluster.local"),
+    rule("a", "s0.b.svc.cluster.local"),
+)
 PROVIDER = [{"name": "z", "envoyExtAuthzGrpc": {"service": "a/x.com", "port": 80}}]
-DIFFERENCES = [
+RARE = [
     (
         "rules of losing duplicates",
         "1.20.8",
@@ -137,10 +142,19 @@ DIFFERENCES = [
     ),
     (
         "namespaces of providers",
+        "1.24.6",
+        mesh_of(extensionProviders=PROVIDER),
+        (Change((entry("a", "x.com"),)),),
+    ),
+    (
+        "namespaces of providers",
         "1.27.9",
         mesh_of(extensionProviders=PROVIDER),
         (Change((entry("b", "x.com"),)),),
     ),
+    ("rules of the replaced", "1.18.7", mesh_of(*SQUATTED), ()),
+    ("rules of the replaced", "1.18.7", mesh_of(*SQUATTED, rule("b", "s0.b.svc.cluster.local")), ()),
+    ("rules of the replaced", "1.20.8", mesh_of(*SQUATTED, rule("b", "s0.b.svc.cluster.local")), ()),
     ("exportTo of delegates", "1.16.7", mesh_of(*delegated("a"), defaultVirtualServiceExportTo=["."]), ()),
     ("exportTo of delegates", "1.20.8", mesh_of(*delegated("b"), defaultVirtualServiceExportTo=["a", "."]), ()),
     ("exportTo of delegates", "1.24.6", mesh_of(*delegated("b", ("~", "a"))), ()),
@@ -165,15 +179,7 @@ DIFFERENCES = [
 
 
 @pytest.mark.parametrize(
-    ("what", "release", "mesh", "script"), DIFFERENCES, ids=[f"{d[0]} {d[1]}".replace(" ", "-") for d in DIFFERENCES]
+    ("what", "release", "mesh", "script"), RARE, ids=[f"{d[0]} {d[1]}".replace(" ", "-") for d in RARE]
 )
-def test_where_ours_is_not_what_the_text_says(what, release, mesh, script, monkeypatch, request):
-    if what in reference.CONCEDED:
-        run(release, mesh, script)  # the oracle concedes nothing else
-        request.applymarker(pytest.mark.xfail(strict=True, reason=f"{what}: reference.CONCEDED", raises=AssertionError))
-    monkeypatch.setattr(reference, "CONCEDED", reference.CONCEDED - {what})
+def test_what_chance_seldom_draws(what, release, mesh, script):
     run(release, mesh, script)
-
-
-def test_every_concession_is_shown():
-    assert {what for what, *_ in DIFFERENCES} >= reference.CONCEDED

@@ -1,15 +1,13 @@
 """PushContext: the indexes istiod builds for a push, and keeps until a change of that kind (reference §1.11, §4).
 
-audience  exportTo: to whom an object is shown
 services  `ServiceIndex`: services by host and by who sees them
 routes    `RouteIndex`: VirtualServices by gateway and by who sees them
 rules     `RuleIndex`: which DestinationRules apply to a service
 push      `PushContext`, and what of it a request makes anew
 """
 
-from pushsim.context.audience import audience
 from pushsim.context.push import PushContext, build_context
 from pushsim.context.routes import MESH_GATEWAY, Destination, Route
 from pushsim.context.rules import MergedRule, applying
 
-__all__ = ["MESH_GATEWAY", "Destination", "MergedRule", "PushContext", "Route", "applying", "audience", "build_context"]
+__all__ = ["MESH_GATEWAY", "Destination", "MergedRule", "PushContext", "Route", "applying", "build_context"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pushsim.context.audience import PUBLIC
+from pushsim.audience import PUBLIC
 from pushsim.context.routes import RouteIndex
 from pushsim.context.rules import RuleIndex
 from pushsim.context.services import ServiceIndex

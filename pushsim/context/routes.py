@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pushsim.context.audience import PUBLIC, audience
-from pushsim.context.delegates import merged, merged_routes
+from pushsim.audience import PUBLIC, audience
 from pushsim.hosts import resolve
 from pushsim.mesh import ConfigKey, Object, Ref
-from pushsim.registry import delegates
+from pushsim.registry import delegates, merged
 from pushsim.releases import Rules
 
 #: The gateway that stands for all sidecars.
@@ -95,9 +94,7 @@ class RouteIndex:
 
     def _route(self, written: Object) -> Route:
         named = delegates(written)
-        if named:
-            items = written.spec.get("http") or ()
-            written = merged(written, [route for item in items for route in self._http(item, written.ref.namespace)])
+        written = merged(written, self._objects, self._default, self._rules)
         namespace, spec = written.ref.namespace, written.spec
         gateways = frozenset(_gateway_name(str(g), namespace) for g in spec.get("gateways") or ())
         return Route(
@@ -120,16 +117,6 @@ class RouteIndex:
     def _shown_to(self, written: Object) -> frozenset[str]:
         own = frozenset(map(str, written.spec.get("exportTo") or ()))
         return audience(own, self._default, written.ref.namespace, default_list=self._rules.default_export_list)
-
-    def _http(self, item: Mapping[str, Any], namespace: str) -> Iterable[Mapping[str, Any]]:
-        """One item of `http`: itself, or the http routes of the delegate it names, if that is visible."""
-        if not item.get("delegate"):
-            return (item,)
-        home = str(item["delegate"].get("namespace") or namespace)
-        delegate = self._objects.get(Ref("VirtualService", home, str(item["delegate"].get("name"))))
-        if delegate is None or delegate.spec.get("hosts") or not self._shown_to(delegate) & {PUBLIC, namespace}:
-            return ()
-        return merged_routes(item, delegate)
 
 
 def _http_route(item: Mapping[str, Any], namespace: str) -> HttpRoute:

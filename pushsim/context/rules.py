@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushsim.context.audience import PRIVATE, PUBLIC
+from pushsim.audience import PRIVATE, PUBLIC
 from pushsim.conversion import pairs, selects
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.mesh import ConfigKey, Object, Service
@@ -74,9 +74,9 @@ class RuleIndex:
         if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
             ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
         for written in ordered:
-            self._add(written, default)
+            self._add(written)
 
-    def _add(self, written: Object, default: frozenset[str]) -> None:
+    def _add(self, written: Object) -> None:
         namespace, spec = written.ref.namespace, written.spec
         self.by_key[ConfigKey("DestinationRule", written.ref.name, namespace)] = written
         selector = pairs((spec.get("workloadSelector") or {}).get("matchLabels"))
@@ -87,11 +87,22 @@ class RuleIndex:
         rule = MergedRule(resolve(str(spec.get("host")), namespace), (written,), exported, selector)
         if not exported or exported & {PUBLIC, PRIVATE, namespace}:
             self._merge(self._local.setdefault(namespace, _ByHost()), rule)
-        private = PRIVATE in default if not exported else exported in ({PRIVATE}, {namespace})
-        if not private:
+        if not self._private(exported, namespace):
             self._merge(self._exported.setdefault(namespace, _ByHost()), rule)
         elif namespace == self._root:
             self._merge(self._root_private, rule)
+
+    def _private(self, exported: frozenset[str], namespace: str) -> bool:
+        if not exported:
+            return PRIVATE in self._default
+        if exported == {PRIVATE}:
+            return True
+        match self._rules.private_rules:
+            case "own":
+                return exported == {namespace}
+            case "names-own":
+                return namespace in exported
+        return False
 
     def _merge(self, into: _ByHost, rule: MergedRule) -> None:
         known = (into.wildcard if is_wildcard(rule.host) else into.exact).setdefault(rule.host, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from pushsim.context.audience import PRIVATE, PUBLIC, audience
+from pushsim.audience import PRIVATE, PUBLIC, audience
 from pushsim.memo import Memo
 from pushsim.mesh import Service
 from pushsim.releases import Rules
@@ -71,6 +71,12 @@ class ServiceIndex:
                 return service.namespace == namespace if PRIVATE in default else PUBLIC in default
             own = default
         return PUBLIC in own or (PRIVATE in own and service.namespace == namespace) or namespace in own
+
+    def named(self, host: str, namespaces: Iterable[str], namespace: str) -> list[Service]:
+        """Services that the index keeps under a host and some namespaces, as far as a namespace sees them; by age."""
+        known = self.exact.get(host, {})
+        found = [s for part in namespaces if (s := known.get(part)) is not None and self.visible(s, namespace)]
+        return sorted(found, key=_by_age)
 
     def candidates(self, host: str, namespace: str) -> list[Service]:
         """Services of a host that a namespace sees: its private ones, those exported to it, the public ones."""

@@ -128,10 +128,10 @@ class Listeners(Recipient):
     def _of_one_listener(self, bind: str) -> Block:
         """The listeners of a scope with one egress listener on all ports, from the scope's blocks."""
         *shared, own = self.scope.blocks
-        pulled = self.scope.pulled_only
         parts = [self._of_shared(block, bind) for block in shared]
         if own:
-            parts.append(self._of_services((s for s in own if s.hostname not in pulled), bind))
+            hosts = dict.fromkeys(service.hostname for service in own)
+            parts.append(self._of_services((s for host in hosts for s in self.scope.listened(host)), bind))
         whole = _Sockets()
         for part in parts:
             whole.add(part.joined(), part.alone.values())

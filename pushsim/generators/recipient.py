@@ -8,7 +8,7 @@ from functools import cached_property
 from pushsim.context import MergedRule, PushContext, applying
 from pushsim.dependencies import View, attached
 from pushsim.memo import Memo
-from pushsim.mesh import Object, Service
+from pushsim.mesh import ConfigKey, Object, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.visibility import EgressListener
 
@@ -66,7 +66,11 @@ class Recipient:
 
     def has_clusters(self, service: Service) -> bool:
         """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, a router has clusters only of services its routes name."""
-        return not self.filtered or attached(self.view, service.key)
+        return self.attaches(service.key)
+
+    def attaches(self, key: ConfigKey) -> bool:
+        """The same, of the service that a key names: 1.30's delta asks so, whichever of the host its scope holds."""
+        return not self.filtered or attached(self.view, key)
 
     def services(self) -> Iterator[Service]:
         """Services that it has clusters of."""

@@ -100,9 +100,7 @@ def _delta(pushing: Pushing) -> Response:
         found, gone = _of_key(pushing, key)
         services |= {service.hostname: service for service in found}
         removed += gone
-    unfiltered = rules.delta_filter == "unfiltered"
-    sent = tuple(s for s in services.values() if unfiltered or generators.has_clusters(s))
-    base, built = generators.base_clusters(), generators.clusters_of_services(sent)
+    base, built = generators.base_clusters(), generators.clusters_of_services(tuple(services.values()))
     if rules.delta_removes_inbound:
         removed += (name for name in pushing.state.base if name.startswith("inbound|"))
     made = {cluster.name for cluster in chain(base, built)}
@@ -118,17 +116,25 @@ def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[list[Service], set[str]]:
             service = scope.service(key.name)
             if service is None:
                 return [], set(by_host.get(key.name, ()))
-            if pushing.rules.delta_filter == "filtered" and not pushing.generators.has_clusters(service):
+            if pushing.rules.delta_filter == "filtered" and not pushing.generators.attaches(key):
                 return [], set()
             return [service], _gone_ports(service, by_host.get(key.name, frozenset()))
         case "DestinationRule":
             found = _services_of_rule(pushing, key)
+            found = _shown(pushing, found)
             return found, {n for s in found for n in by_host.get(s.hostname, ()) if _has_subset(n)}
         case "PeerAuthentication":
-            return [s for s in scope.all_services if s.namespace == key.namespace], set()
+            return _shown(pushing, [s for s in scope.all_services if s.namespace == key.namespace]), set()
         case "VirtualService" | "Sidecar" | "Gateway":
             return _scope_difference(pushing, by_host)
     return [], set()
+
+
+def _shown(pushing: Pushing, services: list[Service]) -> list[Service]:
+    """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, those that a router has clusters of."""
+    if pushing.rules.delta_filter != "filtered":
+        return services
+    return [service for service in services if pushing.generators.has_clusters(service)]
 
 
 def _services_of_rule(pushing: Pushing, key: ConfigKey) -> list[Service]:

@@ -10,10 +10,11 @@ kubernetes  Services, EndpointSlices and Pods
 entries     ServiceEntries, and the Pods and WorkloadEntries they select
 workloads   WorkloadEntries and Pods as the workloads of a service
 configs     all other Istio configuration
+delegates   VirtualServices with their delegates merged in
 """
 
 from pushsim.registry.aggregate import Registry, Target
-from pushsim.registry.configs import delegates
+from pushsim.registry.delegates import delegates, merged
 from pushsim.registry.endpoints import Host, Shards
 
-__all__ = ["Host", "Registry", "Shards", "Target", "delegates"]
+__all__ = ["Host", "Registry", "Shards", "Target", "delegates", "merged"]

@@ -121,7 +121,7 @@ class Registry:
             case "WorkloadEntry":
                 return self._workload_changed(before, written, written.ref.namespace)
             case kind if kind in CONFIG_KINDS:
-                return config_changed(self.store, self.rules, before, written)
+                return config_changed(self.store, self.mesh_config, self.rules, before, written)
         return []
 
     def _delete(self, ref: Ref) -> list[PushRequest]:
@@ -150,7 +150,7 @@ class Registry:
             case "WorkloadEntry":
                 return self._workload_changed(before, None, ref.namespace)
             case kind if kind in CONFIG_KINDS:
-                return config_changed(self.store, self.rules, before, None)
+                return config_changed(self.store, self.mesh_config, self.rules, before, None)
         return []
 
     def _workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:

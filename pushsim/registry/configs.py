@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from pushsim.audience import PUBLIC
 from pushsim.mesh import ConfigKey, Object, Ref
+from pushsim.registry.delegates import delegates, merged
 from pushsim.registry.store import Store
 from pushsim.releases import Rules
 from pushsim.requests import CONFIG_UPDATE, PushRequest
@@ -26,18 +31,15 @@ CONFIG_KINDS = frozenset(
 )
 
 
-def config_changed(store: Store, rules: Rules, before: Object | None, written: Object | None) -> list[PushRequest]:
+def config_changed(
+    store: Store, mesh_config: Mapping[str, Any], rules: Rules, before: Object | None, written: Object | None
+) -> list[PushRequest]:
     """What a config asks for that was created (no `before`), replaced, or deleted (no `written`)."""
     ref = _either(before, written).ref
     if ref.kind == "VirtualService" and not rules.delegate_keys:
-        return _merged_routes_changed(store, rules, before, written)
+        default = frozenset(map(str, mesh_config.get("defaultVirtualServiceExportTo") or ())) or frozenset({PUBLIC})
+        return _merged_routes_changed(store.of_kind(ref.kind), default, rules, before, written)
     return [_request(ref, rules)] if _pushes(rules, before, written) else []
-
-
-def delegates(root: Object) -> list[Ref]:
-    """The delegate VirtualServices a root VirtualService names."""
-    named = [route["delegate"] for route in root.spec.get("http") or () if route.get("delegate")]
-    return [Ref("VirtualService", str(d.get("namespace") or root.ref.namespace), str(d.get("name"))) for d in named]
 
 
 def _either(before: Object | None, written: Object | None) -> Object:
@@ -65,15 +67,22 @@ def _pushes(rules: Rules, before: Object | None, written: Object | None) -> bool
 
 
 def _merged_routes_changed(
-    store: Store, rules: Rules, before: Object | None, written: Object | None
+    now: Mapping[Ref, Object], default: frozenset[str], rules: Rules, before: Object | None, written: Object | None
 ) -> list[PushRequest]:
-    """1.30+: events come from merged VirtualServices, so only roots have keys."""
+    """1.30+: events come from merged VirtualServices: only roots have keys, and only where they come out otherwise."""
     ref = _either(before, written).ref
-    requests: list[PushRequest] = []
-    is_root = [bool(o.spec.get("hosts")) for o in (before, written) if o is not None]
-    if any(is_root) and _pushes(rules, before, written):
+    earlier = {other: o for other, o in now.items() if other != ref} | ({ref: before} if before else {})
+
+    def root(held: Object | None, among: Mapping[Ref, Object]) -> Object | None:
+        return merged(held, among, default, rules) if held and held.spec.get("hosts") else None
+
+    requests = []
+    was, becomes = root(before, earlier), root(written, now)
+    if (was or becomes) and _pushes(rules, was, becomes):
         requests.append(_request(ref, rules))
-    if not all(is_root) and (before is None or written is None or before.spec != written.spec):
-        roots = store.of_kind("VirtualService").items()
-        requests += (_request(root, rules) for root, body in roots if ref in delegates(body))
+    for other, held in now.items():
+        if other != ref and ref in delegates(held):
+            was, becomes = root(held, earlier), root(held, now)
+            if was and becomes and was.spec != becomes.spec:
+                requests.append(_request(other, rules))
     return requests

@@ -27,6 +27,8 @@ def chain() -> dict[str, Rules]:
         base,
         sidecar_ignores=kinds("Gateway"),  # Secret reaches sidecars
         rule_sources=True,  # #38088
+        private_rules="own",
+        filter_extra_services="always",
         cds_skip=base.cds_skip | {"ProxyConfig"},
         eds_skip=base.eds_skip | {"ProxyConfig"},
         rds_skip=base.rds_skip | {"Telemetry", "ProxyConfig"},
@@ -55,7 +57,8 @@ def chain() -> dict[str, Rules]:
     base = add("1.15.2", base)
     add("1.15.7", base)
 
-    base = add("1.16.0", replace(base, router_filter="host", pod_labels="proxy", resource_scoping="false"))  # #40995
+    base = replace(base, router_filter="host", filter_extra_services="with-route")  # #40995
+    base = add("1.16.0", replace(base, pod_labels="proxy", resource_scoping="false"))
     base = add("1.16.2", replace(base, passthrough_attaches=True, update_compares_previous=True))  # #42721
     add("1.16.7", base)
 
@@ -63,8 +66,8 @@ def chain() -> dict[str, Rules]:
         base,
         router_service="scope",  # #42422
         service_update="equal",  # #42617
-        unready_kept=True,
         headless_reason=True,  # #42165
+        delegate_default_private=True,
         eds_partial="unskipped",  # #42828
     )
     base = add("1.17.0", base)
@@ -76,13 +79,13 @@ def chain() -> dict[str, Rules]:
         always_types=frozenset({"waypoint", "ztunnel"}),  # #43414
     )
     add("1.18.0", base)
-    add("1.18.6", replace(base, endpoint_comparison="health-removed"))
-    add("1.18.7", replace(base, endpoint_comparison="health"))
+    patched = add("1.18.6", replace(base, endpoint_comparison="health-removed", unready_kept=True))
+    add("1.18.7", replace(patched, endpoint_comparison="health"))
 
-    base = replace(base, delta_cds_kinds=base.delta_cds_kinds | {"DestinationRule"})  # #44891
+    base = replace(base, delta_cds_kinds=base.delta_cds_kinds | {"DestinationRule"}, replaced_rules=True)  # #44891
     add("1.19.0", base)
-    add("1.19.4", replace(base, endpoint_comparison="health-removed"))
-    patched = add("1.19.6", replace(base, endpoint_comparison="health"))
+    patched = add("1.19.4", replace(base, endpoint_comparison="health-removed", unready_kept=True))
+    patched = add("1.19.6", replace(patched, endpoint_comparison="health"))
     patched = add("1.19.7", replace(patched, service_update="equal-or-target-port", hidden_update_silent=True))
     add("1.19.10", patched)
 
@@ -93,8 +96,9 @@ def chain() -> dict[str, Rules]:
         hidden_update_silent=True,  # #47009
         headless_hidden_silent=True,
         endpoint_comparison="health-removed",
+        unready_kept=True,
     )
-    add("1.20.0", base)
+    add("1.20.0", replace(base, private_rules="names-own"))
     base = add("1.20.2", replace(base, endpoint_comparison="health"))
     base = replace(
         base,
@@ -245,6 +249,7 @@ def chain() -> dict[str, Rules]:
         eds_removes=False,  # #60454
         headless_trim=True,  # #60803
         exclusions=True,  # #60581
+        exact_lookup=True,  # #60473
     )
     base = add("1.31.0-alpha.0", base)
     add("1.31.0-rc.0", replace(base, headless_trim_rds=True))  # #60928

@@ -54,9 +54,11 @@ class Rules:
         narrow: keys irrelevant to the proxy are dropped before the generators see the request (#55496).
         router_service: a Router and a ServiceEntry key: always; unless now invisible (#39168); if in the scope or the
             previous one (#42422).
-        router_filter: PILOT_FILTER_GATEWAY_CLUSTER_CONFIG in the decision: not at all, by host, by host and namespace.
+        router_filter: PILOT_FILTER_GATEWAY_CLUSTER_CONFIG in the decision: not at all (then routes must be visible
+            to the gateway's namespace), by host, by host and namespace (a provider may be `namespace/host`).
         passthrough_attaches: AUTO_PASSTHROUGH servers attach every service (#42721).
-        filter_extra_services: extension providers count for gateways with some VirtualService, or for all (#48236).
+        filter_extra_services: extension providers count not at all, for gateways with some VirtualService, or for all
+            (#48236).
         own_service: own-service rule for the first service only, or all (1.20).
         sidecar_ignores, router_ignores: kinds that never affect that type of proxy.
         always_types: proxy types pushed whatever the keys (#43414).
@@ -76,12 +78,19 @@ class Rules:
         destination_namespace: namespace of an ambiguous destination: alphabetical, or Kubernetes then oldest (#59486).
         default_scope: without a Sidecar: legacy, merged (#48896), or as if `*/*` (#51776).
         gateway_scope: gateways have a scope of their own, without pulled destinations (#49932).
+        exact_lookup: a listener that names nothing but exact hosts of namespaces takes what the index keeps under
+            these names, by age, seen as IsServiceVisible has it (#60473).
         merge_services: `add` (first wins, ports added) or `append` (Kubernetes wins, compatible ones merge).
         namespace_of_host: one namespace per host: legacy, or first, own, Kubernetes (#51776).
         index_duplicate: same host and namespace twice: last, or oldest with Kubernetes first.
         exclusions: a leading `~` of an egress host excludes (#60581).
+        delegate_default_private: a mesh-wide default exportTo of `.` shows a delegate to its own namespace.
         default_export_list: mesh-wide default exportTo may name namespaces (#60701).
         rule_sources: a merged DestinationRule depends on all its sources (#38088).
+        replaced_rules: a legacy default scope depends on the rules of a service that a Kubernetes one replaced, too
+            (#44891).
+        private_rules: DestinationRules for their own namespace alone: whose exportTo is `.`, or also that namespace's
+            name; or that just names it among others (bug, #48312).
         rule_merge: DestinationRules of one host with other exportTo: first list, or kept apart (#52636).
         peer_authentication_deps: a scope depends on the PeerAuthentications of its services' namespaces (#59331).
         scope_endpoints_key: a scope depends on Endpoints keys (1.31).
@@ -139,7 +148,7 @@ class Rules:
     router_service: Literal["always", "visible", "scope"] = "always"
     router_filter: Literal["none", "host", "host-namespace"] = "none"
     passthrough_attaches: bool = False
-    filter_extra_services: Literal["with-route", "always"] = "with-route"
+    filter_extra_services: Literal["never", "with-route", "always"] = "never"
     own_service: Literal["first", "all"] = "first"
     sidecar_ignores: Kinds = frozenset({"Gateway", "Secret"})
     router_ignores: Kinds = frozenset({"Sidecar"})
@@ -160,12 +169,16 @@ class Rules:
     destination_namespace: Literal["alphabetical", "best"] = "alphabetical"
     default_scope: Literal["legacy", "merged", "unified"] = "legacy"
     gateway_scope: bool = False
+    exact_lookup: bool = False
     merge_services: Literal["add", "append"] = "add"
     namespace_of_host: Literal["own-or-first", "own-kubernetes-first"] = "own-or-first"
     index_duplicate: Literal["last", "oldest"] = "last"
     exclusions: bool = False
+    delegate_default_private: bool = False
     default_export_list: bool = False
     rule_sources: bool = False
+    replaced_rules: bool = False
+    private_rules: Literal["dot", "own", "names-own"] = "dot"
     rule_merge: Literal["first", "separate"] = "first"
     peer_authentication_deps: bool = False
     scope_endpoints_key: bool = False

@@ -64,6 +64,8 @@ def _on_rule(scope: Scope, key: ConfigKey) -> str:
         return ""
     for host in scope.family.hosts_of_rule(written):
         merged = scope.rules_on(host)
+        if scope.context.rules.replaced_rules:
+            merged += scope.rules_replaced(host)
         if key in [k for rule in merged for k in (rule.keys if scope.context.rules.rule_sources else rule.keys[:1])]:
             return f"{scope}: DestinationRule {key.namespace}/{key.name} applies to {host}"
     return ""

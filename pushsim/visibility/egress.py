@@ -55,6 +55,9 @@ class EgressListener:
         self.port = number if number and str(port.get("protocol") or "").upper() != "HTTP_PROXY" else 0
         #: It listens elsewhere than where its services are.
         self.special = bool(spec.get("port") or spec.get("bind") or spec.get("captureMode"))
+        self._exact = context.rules.exact_lookup and not any(
+            part == ANY or imports.patterns for part, imports in self._imports.items()
+        )
         self._found: dict[str, tuple[Service, ...]] = {}
 
     def services(self, host: str) -> tuple[Service, ...]:
@@ -66,9 +69,12 @@ class EgressListener:
 
     def _select(self, host: str) -> tuple[Service, ...]:
         context, rules = self._context, self._context.rules
-        candidates = context.services.candidates(host, self._namespace)
         if self._plain:
-            return tuple(candidates)
+            return tuple(context.services.candidates(host, self._namespace))
+        if self._exact:
+            candidates = context.services.named(host, self._imports, self._namespace)
+        else:
+            candidates = context.services.candidates(host, self._namespace)
         matched = [s for s in candidates if self._imported(s)]
         if self.port:
             matched = [t for s in matched if (t := with_ports(s, {self.port})) is not None]

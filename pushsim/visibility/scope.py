@@ -108,6 +108,10 @@ class Scope:
         added = tuple(port for port in service.ports if port.number not in numbers)
         return replace(held, ports=(*held.ports, *added)) if added else held
 
+    def listened(self, host: str) -> tuple[Service, ...]:
+        """Services of a host that its first egress listener shows: all, where `services` merges them into one."""
+        return self.services(host) if self._legacy and self._merges else self.listeners[0].services(host)
+
     @cached_property
     def destinations(self) -> tuple[dict[str, list[Naming]], ...]:
         """Per listener: destination hosts of its VirtualServices, with the routes and ports that name them."""
@@ -220,12 +224,20 @@ class Scope:
 
     def rules_for(self, service: Service) -> tuple[MergedRule, ...]:
         """DestinationRules that apply to one of its services, workload selectors not yet judged."""
+        if self._legacy and not self._merges:  # istiod asks by host: duplicates have the winner's
+            return self.rules_on(service.hostname)
         return self.context.rule_index.lookup(self.namespace, service)
 
     def rules_on(self, host: str) -> tuple[MergedRule, ...]:
-        """DestinationRules that apply to a host of the scope."""
-        service = self.service(host)
-        return self.rules_for(service) if service is not None else ()
+        """DestinationRules that apply to a host of the scope; a replaced service's where its successor has none."""
+        service, lookup = self.service(host), self.context.rule_index.lookup
+        found = lookup(self.namespace, service) if service is not None else ()
+        return found or self.rules_replaced(host)
+
+    def rules_replaced(self, host: str) -> tuple[MergedRule, ...]:
+        """DestinationRules of the service that a Kubernetes one replaced."""
+        service = self.replaced.get(host)
+        return self.context.rule_index.lookup(self.namespace, service) if service is not None else ()
 
     @cached_property
     def service_namespaces(self) -> frozenset[str]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pushsim.audience import PRIVATE, PUBLIC
 from pushsim.hosts import resolve
-from pushsim.mesh import Object
+from pushsim.mesh import Object, Ref
+from pushsim.releases import Rules
 
 Spec = Mapping[str, Any]
 
@@ -22,12 +24,44 @@ _BY_NAME = ("headers", "withoutHeaders", "queryParams")
 _WHOLE = ("port", "sourceNamespace", "gateways", "statPrefix")
 
 
-def merged(root: Object, routes: Sequence[Spec]) -> Object:
-    """The VirtualService with these http routes in place of its own."""
-    return replace(root, body={**root.body, "spec": {**root.spec, "http": list(routes)}})
+def delegates(root: Object) -> list[Ref]:
+    """The delegate VirtualServices a root VirtualService names."""
+    named = [route["delegate"] for route in root.spec.get("http") or () if route.get("delegate")]
+    return [Ref("VirtualService", str(d.get("namespace") or root.ref.namespace), str(d.get("name"))) for d in named]
 
 
-def merged_routes(route: Spec, delegate: Object) -> Iterator[Spec]:
+def merged(root: Object, objects: Mapping[Ref, Object], default: frozenset[str], rules: Rules) -> Object:
+    """A root VirtualService with its delegates' http routes in place of those that name them.
+
+    objects: VirtualServices to find them among; default: mesh-wide defaultVirtualServiceExportTo.
+    """
+    if not delegates(root):
+        return root
+    routes: list[Spec] = []
+    for item in root.spec["http"]:
+        if not item.get("delegate"):
+            routes.append(item)
+            continue
+        home = str(item["delegate"].get("namespace") or root.ref.namespace)
+        delegate = objects.get(Ref("VirtualService", home, str(item["delegate"].get("name"))))
+        if delegate and not delegate.spec.get("hosts") and _shows(delegate, root.ref.namespace, default, rules):
+            routes += _merged_routes(item, delegate)
+    return replace(root, body={**root.body, "spec": {**root.spec, "http": routes}})
+
+
+def _shows(delegate: Object, namespace: str, default: frozenset[str], rules: Rules) -> bool:
+    """Whether a root of a namespace may have it: `~` is just the name of a namespace here, and defaults may name some.
+
+    Source: pilot/pkg/model/virtualservice.go (mergeVirtualServicesIfNeeded), 1.30+ virtualservice_controller.go.
+    """
+    own = frozenset(map(str, delegate.spec.get("exportTo") or ()))
+    shown = own or default
+    if PRIVATE in shown and (own or rules.delegate_default_private):
+        shown |= {delegate.ref.namespace}
+    return PUBLIC in shown or namespace in shown
+
+
+def _merged_routes(route: Spec, delegate: Object) -> Iterator[Spec]:
     """The http routes of a delegate, each narrowed and completed by the root's route that names it.
 
     Their host names are resolved in the delegate's namespace. A route that matches what the root does not is left out.
