@@ -11,9 +11,11 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import jsonpatch
@@ -32,7 +34,7 @@ from pushsim.scenario import Scenario
 from pushsim.topology import Generate, generate
 from pushsim.webhook import answer
 from pushsim.webhook.manifests import manifests
-from pushsim.webhook.server import serving
+from pushsim.webhook.server import renew, serve, tls
 
 WRITTEN = [{"export-to": {"value": "~", "services": {"labels": {"kind": "training"}}}}]
 POLICY = parse(WRITTEN)
@@ -161,14 +163,18 @@ def test_a_policy_that_fails_lets_in_with_a_warning() -> None:
 # ---- over TLS
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
-    folder = tmp_path_factory.mktemp("tls")
-    authority = trustme.CA()
+def issue(authority: trustme.CA, folder: Path) -> None:
     issued = authority.issue_cert("localhost", "127.0.0.1")
     issued.private_key_pem.write_to_path(folder / "tls.key")
     for part, blob in enumerate(issued.cert_chain_pems):
         blob.write_to_path(folder / "tls.crt", append=part > 0)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    issue(authority, folder)
     (folder / "policy.yaml").write_text(yaml.safe_dump(WRITTEN))
     client = ssl.create_default_context()
     authority.configure_trust(client)
@@ -177,23 +183,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSL
 
 @contextmanager
 def listening(folder: Path) -> Iterator[int]:
-    """The server in a thread of its own."""
-    ready, stop, port, loop = threading.Event(), asyncio.Event(), [0], asyncio.new_event_loop()
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
-
-    async def run() -> None:
-        async with serving(POLICY, context, "127.0.0.1", 0) as port[0]:
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    """The server in a thread of its own, that looks for a renewed certificate all the time."""
+    started, loop = Queue[int](), asyncio.new_event_loop()
+    pair = (str(folder / "tls.crt"), str(folder / "tls.key"))
+    task = loop.create_task(serve(POLICY, *pair, "127.0.0.1", 0, started.put, look_every_s=0.001))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.wait([task])))
     thread.start()
-    assert ready.wait(30)
     try:
-        yield port[0]
+        yield started.get(timeout=30)
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(task.cancel)
         thread.join(30)
         loop.close()
 
@@ -236,6 +235,64 @@ def test_reviews_over_tls(certificate: tuple[Path, ssl.SSLContext], capfd: Any) 
     assert counts['pushsim_webhook_reviews_total{outcome="malformed"}'] == "1.0"
     assert counts['pushsim_webhook_reviews_total{outcome="ignored"}'] == "1.0"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def serial(trust: ssl.SSLContext, port: int) -> Any:
+    """The serial number of the certificate that a new connection is shown."""
+    with (
+        socket.create_connection(("127.0.0.1", port), 30) as plain,
+        trust.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        return (secured.getpeercert() or {})["serialNumber"]
+
+
+def test_a_renewed_certificate_is_served_to_new_connections(tmp_path: Path) -> None:
+    authority, trust = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trust)
+    issue(authority, tmp_path)
+    with listening(tmp_path) as port:
+        open_before = http.client.HTTPSConnection("localhost", port, context=trust, timeout=30)
+        assert post(open_before, review(service()))[0] == 200
+        first = serial(trust, port)
+        issue(authority, tmp_path)
+        deadline = time.monotonic() + 30
+        while serial(trust, port) == first:
+            assert time.monotonic() < deadline, "the old certificate is still served"
+        assert post(open_before, review(service()))[0] == 200, "what is connected stays so"
+        open_before.close()
+        again = http.client.HTTPSConnection("localhost", port, context=trust, timeout=30)
+        assert post(again, review(service()))[0] == 200
+        again.close()
+
+
+def test_half_a_renewal_leaves_the_certificate_as_it_is(tmp_path: Path) -> None:
+    authority, trust = trustme.CA(), ssl.create_default_context()
+    authority.configure_trust(trust)
+    issue(authority, tmp_path)
+    cert, key = str(tmp_path / "tls.crt"), str(tmp_path / "tls.key")
+    context = tls(cert, key)
+
+    def shaken_hands() -> bool:
+        """Whether a client and this context come to terms, in memory."""
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        client = trust.wrap_bio(to_client, to_server, server_hostname="localhost")
+        for side in (client, server, client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        return client.version() is not None and server.version() is not None
+
+    for name in ("tls.key", "tls.crt"):
+        whole = (tmp_path / name).read_bytes()
+        (other := tmp_path / f"other {name}").mkdir()
+        issue(authority, other)
+        for half in ((other / name).read_bytes(), whole[: len(whole) // 2], b""):
+            (tmp_path / name).write_bytes(half)
+            assert not renew(context, cert, key) and shaken_hands()
+        (tmp_path / name).unlink()
+        assert not renew(context, cert, key) and shaken_hands()
+        (tmp_path / name).write_bytes(whole)
+    assert renew(context, cert, key) and shaken_hands()
 
 
 def test_500_reviews_a_second_on_one_core(certificate: tuple[Path, ssl.SSLContext]) -> None:

@@ -82,19 +82,36 @@ async def serving(policy: Policy, context: ssl.SSLContext, host: str, port: int)
         await runner.cleanup()
 
 
-async def serve(policy: Policy, cert: str, key: str, host: str, port: int, started: Callable[[int], None]) -> None:
+async def serve(
+    policy: Policy,
+    cert: str,
+    key: str,
+    host: str,
+    port: int,
+    started: Callable[[int], None],
+    *,
+    look_every_s: float = RELOAD_S,
+) -> None:
     """Serve until cancelled; a certificate written anew is used for new connections. started: told the port."""
+    known = _written(cert, key)
     context = tls(cert, key)
     async with serving(policy, context, host, port) as listening:
         started(listening)
-        known = _written(cert, key)
         while True:
-            await asyncio.sleep(RELOAD_S)
-            if (now := _written(cert, key)) != known:
-                with contextlib.suppress(ssl.SSLError, OSError):  # half written: the next look finds it whole
-                    context.load_cert_chain(cert, key)
-                    known = now
+            await asyncio.sleep(look_every_s)
+            if (now := _written(cert, key)) != known and renew(context, cert, key):
+                known = now
 
 
-def _written(*paths: str) -> tuple[float, ...]:
-    return tuple(Path(path).stat().st_mtime if Path(path).exists() else 0.0 for path in paths)
+def renew(context: ssl.SSLContext, cert: str, key: str) -> bool:
+    """Have a server's context use what these files hold now, if it is whole; says whether it was."""
+    try:
+        tls(cert, key)  # aside first: OpenSSL drops the key of a context that takes another's certificate
+        context.load_cert_chain(cert, key)
+    except (InputError, ssl.SSLError, OSError):
+        return False
+    return True
+
+
+def _written(*paths: str) -> tuple[int, ...]:
+    return tuple(Path(path).stat().st_mtime_ns if Path(path).exists() else 0 for path in paths)
