@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +93,27 @@ def _after_each(mesh: Mesh, changes: list[Change]) -> list[Mesh]:
     return found
 
 
+def claims(mesh: Mesh, release: str) -> dict[tuple[str, str], set[tuple[str, ...]]]:
+    """By namespace of proxies, and host or address, the services of it that it might see."""
+    found: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    services = _sight(mesh, release).push.context.services
+    for space in {proxy.namespace for proxy in mesh.proxies}:
+        for host in services.by_host:
+            for service in services.candidates(host, space):
+                for claim in (host, *service.addresses):
+                    own = (service.registry, service.namespace, service.name, service.hostname)
+                    found.setdefault((space, claim), set()).add(own)
+    return found
+
+
+def _sight(mesh: Mesh, release: str) -> Sight:
+    return Sight(Variant("x", mesh, (), Settings(release, mesh_config=mesh.mesh_config, env=mesh.env)))
+
+
 def recommended(data: Any, release: str, mesh: Mesh, **options: Any) -> Mesh | None:
-    sight = Sight(Variant("x", mesh, (), Settings(release, mesh_config=mesh.mesh_config, env=mesh.env)))
     hosts = [
         Ref("Service", s.namespace, s.name) if s.registry == "Kubernetes" else Ref("ServiceEntry", "", s.hostname)
-        for s in sight.push.context.services.ordered
+        for s in _sight(mesh, release).push.context.services.ordered
         if not is_wildcard(s.hostname)
     ]
     spaces = sorted({proxy.namespace for proxy in mesh.proxies})
@@ -104,7 +122,8 @@ def recommended(data: Any, release: str, mesh: Mesh, **options: Any) -> Mesh | N
     edges = data.draw(st.lists(st.tuples(st.sampled_from(callers), st.sampled_from(hosts)), max_size=4))
     graph = calls(*edges)
     settings_ = Settings(release, mesh_config=mesh.mesh_config, env=mesh.env)
-    found = recommend(mesh, graph, settings_, workloads=data.draw(st.booleans()), **options)
+    per = {"workloads": data.draw(st.booleans()), "silent": data.draw(st.booleans())}
+    found = recommend(mesh, graph, settings_, **per, **options)
     after = with_objects(mesh, found.objects)
     pair = [Variant("now", mesh, (), settings_), Variant("then", after, (), settings_)]
     assert breaks(pair, graph)["then"] == (), "no observed call and no route breaks"
@@ -133,13 +152,20 @@ def test_nor_is_any_push(script: tuple[str, Mesh, list[Change]], data: Any) -> N
         return
     sidecars = {ref for change in changes for ref in (*(o.ref for o in change.apply), *change.delete)}
     assume(not any(ref.kind == "Sidecar" for ref in sidecars))  # somebody who replaces our Sidecars
-    claims = {ref: o.spec["hosts"] for now in (mesh, *_after_each(mesh, changes)) for ref, o in now.objects.items()
-              if ref.kind == "ServiceEntry"}  # fmt: skip
-    names = [host for hosts in claims.values() for host in hosts]
-    assume(len(names) == len(set(names)) and not any(".svc." in name for name in names))  # no two claim one host
-    both = zip(pushed_bytes(mesh, release, changes), pushed_bytes(after, release, changes), strict=True)
-    for before, now in both:
-        assert {proxy: (before[proxy], size) for proxy, size in now.items() if size > before[proxy]} == {}
+    meshes = [mesh, *_after_each(mesh, changes)]
+    for then, later in pairwise(claims(each, release) for each in meshes):
+        # who claims what another has already: a Sidecar may see the new one where a default scope does not
+        assume(all(len(of) == 1 or of <= then.get(key, set()) for key, of in later.items()))
+    had, has = Counter(config_bytes(mesh, release)), Counter(config_bytes(after, release))
+    both = zip(changes, pushed_bytes(mesh, release, changes), pushed_bytes(after, release, changes), strict=True)
+    spared = False
+    for change, before, now in both:
+        # a new route may bring what its proxies had been spared; they are not sent more than they would have been
+        spared |= any(held.ref.kind == "VirtualService" for held in change.apply)
+        had.update(before)
+        has.update(now)
+        assert spared or {proxy: (before[proxy], size) for proxy, size in now.items() if size > before[proxy]} == {}
+        assert {proxy: (had[proxy], size) for proxy, size in has.items() if size > had[proxy]} == {}
 
 
 # ---- what is proposed
@@ -185,7 +211,13 @@ def test_workloads_get_their_own() -> None:
     assert selected["web"]["workloadSelector"] == {"labels": {"app": "web"}}
     assert "bank/pay-0.bank.svc.cluster.local" in selected["web"]["egress"][0]["hosts"]
     assert "idle/misc-0.idle.svc.cluster.local" not in selected["web"]["egress"][0]["hosts"]
-    assert selected["api-1"]["egress"][0]["hosts"] == ["istio-system/*"], "it was not seen to call its neighbours"
+    assert set(selected) == {"web", "api-0"}
+    told = dict(found.left_out)
+    assert "no call was seen" in told["workload shop/api-1"], "what may call unseen is not cut off unasked"
+    asked = recommend(SHOP.mesh, graph, SHOP.settings, workloads=True, silent=True, export_to=False)
+    (one,) = (each for each in asked.proposals if each.subject.ref == Ref("Sidecar", "shop", "api-1"))
+    assert one.subject.spec["egress"][0]["hosts"] == ["istio-system/*"], "it was not seen to call its neighbours"
+    assert one.risk is not None and one.risk.silent and one.calls == 0
 
 
 def test_wildcards_where_they_cost_little_and_where_lists_grow_long() -> None:

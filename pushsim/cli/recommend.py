@@ -28,6 +28,9 @@ def recommend(
     per: Annotated[
         Literal["namespace", "workload"], typer.Option("--per", help="A Sidecar for each namespace, or workload, too.")
     ] = "namespace",
+    silent: Annotated[
+        bool, typer.Option("--silent", help="With --per workload: those never seen to call, too. They then see little.")
+    ] = False,
     budget: Annotated[
         int | None, typer.Option("--budget", min=1, help="At most so many objects, the most saving first.")
     ] = None,
@@ -66,6 +69,7 @@ def recommend(
         graph,
         settings,
         workloads=per == "workload",
+        silent=silent,
         export_to=export_to,
         limits=Limits(slack, max_hosts),
         budget=budget,
@@ -202,10 +206,10 @@ def _print(found: Recommendation, most: int = 20) -> None:
     from pushsim.figures import amount
 
     console = Console(stderr=True, highlight=False, markup=False)
-    columns = ("object", "proxies", "hosts", "saves", "pushes spared", "calls kept")
+    columns = ("object", "proxies", "hosts", "saves", "pushes spared", "calls kept", "risk")
     table = Table(*(Column(n, justify="left" if n == "object" else "right", overflow="fold") for n in columns))
     for each in found.proposals[:most]:
-        cells = (each.proxies, each.hosts, amount(each.saved_bytes), each.spared, each.calls if each.risk else "-")
+        cells = (each.proxies, each.hosts, amount(each.saved_bytes), each.spared, *_trust(each))
         table.add_row(str(each.subject.ref), *map(str, cells))
     console.print(table)
     if len(found.proposals) > most:
@@ -217,3 +221,15 @@ def _print(found: Recommendation, most: int = 20) -> None:
     console.print(f"{100 * found.coverage:.4g} % of the observed traffic is attributed and keeps its destination")
     for what, why in found.left_out[:most]:
         console.print(f"left out: {what}: {why}", soft_wrap=True)
+    if len(found.left_out) > most:
+        console.print(f"left out: {len(found.left_out)} in all")
+
+
+def _trust(proposal: Proposal) -> tuple[object, str]:
+    """Calls that it keeps, and what share of the calls may go elsewhere."""
+    if proposal.risk is None:
+        return "-", "-"
+    if proposal.risk.silent:
+        return 0, "no call seen"
+    share = proposal.risk.unseen_share
+    return proposal.calls, "not counted" if share is None else f"{100 * share:.2g} %"

@@ -16,7 +16,7 @@ import numpy as np
 
 from pushsim.breaks import Break, Sight, broken
 from pushsim.mesh import Mesh, Object, Ref
-from pushsim.recommend.needs import Limits, Unit, units
+from pushsim.recommend.needs import Limits, Unit, reached, units
 from pushsim.recommend.proposals import exports, next_creation, sidecar_for
 from pushsim.recommend.risk import Risk, risk_of
 from pushsim.recommend.saving import Effect, Ledger, with_objects
@@ -80,6 +80,7 @@ def recommend(
     settings: Settings,
     *,
     workloads: bool = False,
+    silent: bool = False,
     export_to: bool = True,
     limits: Limits | None = None,
     budget: int | None = None,
@@ -87,11 +88,13 @@ def recommend(
     """Objects that let each proxy see what it was seen to call, and little more.
 
     workloads: Sidecars for workloads, too, where their labels tell them apart.
+    silent:    for workloads that no call was seen from, too: they would see the root namespace at most.
     export_to: Services' exportTo, too.
     budget:    at most so many objects, those that save most.
 
-    Each Sidecar imports a part of what its proxies see now, so it is never dearer; whatever would break an observed
-    call or a route, by our own visibility, is left out.
+    Each Sidecar imports a part of what its proxies reach now, and no response of any xDS type grows, so it is never
+    dearer: not when proxies connect, nor when something is pushed later, until a host or an address gets a second
+    owner. Whatever would break an observed call or a route, by our own visibility, is left out.
     """
     limits = limits or Limits()
     sight = Sight(Variant("now", mesh, (), settings))
@@ -101,6 +104,9 @@ def recommend(
     made: dict[Ref, Unit] = {}
     sidecars: dict[Ref, Object] = {}
     for unit in units(sight, graph, workloads=workloads):
+        if unit.selector and not unit.edges and not silent:
+            left_out[f"workload {unit.namespace}/{unit.name}"] = "no call was seen from it (--silent proposes it)"
+            continue
         found = sidecar_for(unit, mesh, limits, created)
         if isinstance(found, str):
             left_out[unit.namespace] = found
@@ -133,8 +139,7 @@ def _wider(after: Sight, made: dict[Ref, Unit], sidecars: dict[Ref, Object]) -> 
             if scope.sidecar is None or scope.sidecar.ref != ref:
                 continue  # a workload's own
             ports = [
-                {(s.hostname, s.namespace, port) for s in held.all_services for port in s.ports}
-                for held in (scope, before)
+                {(s.hostname, s.namespace, port) for s in reached(held) for port in s.ports} for held in (scope, before)
             ]
             if not ports[0] <= ports[1] or not scope.route_keys <= before.route_keys:
                 wrong[ref] = "it would import something that is not seen now"
@@ -146,15 +151,19 @@ def _wider(after: Sight, made: dict[Ref, Unit], sidecars: dict[Ref, Object]) -> 
 def _dearer(
     before: Ledger, after: Ledger, sidecars: dict[Ref, Object], services: dict[Ref, tuple[Object, frozenset[str]]]
 ) -> dict[Ref, str]:
-    """What makes the configuration of some proxy larger, which fewer services can do where several claim one host."""
+    """What makes the configuration of some proxy larger, of any xDS type: each is pushed without the others, too.
+
+    Fewer services can do that where several claim one host, or one address and port: another one has it then.
+    """
     sizes = {proxy.id: size for (_, proxies), size in zip(before.sight.populations, before.sizes, strict=True)
              for proxy in proxies}  # fmt: skip
     wrong: dict[Ref, str] = {}
     for (view, proxies), size in zip(after.sight.populations, after.sizes, strict=True):
-        if any(size > sizes[proxy.id] for proxy in proxies):
+        if grown := sorted({xds for proxy in proxies for xds in size if size[xds] > sizes[proxy.id][xds]}):
             own = view.scope.sidecar.ref if view.scope.sidecar is not None else None
             blamed = [own] if own in sidecars else list(services)
-            wrong |= {ref: f"the configuration of {view.proxy.id} would grow" for ref in blamed if ref is not None}
+            told = f"{' and '.join(grown)} of {view.proxy.id} would grow"
+            wrong |= {ref: told for ref in blamed if ref is not None}
     return wrong
 
 
@@ -237,7 +246,8 @@ def _of(scope: object, ref: Ref) -> bool:
 
 def _totals(ledger: Ledger) -> tuple[int, int]:
     """Bytes of configuration of all proxies, and proxy pushes if each service changes once."""
-    total = sum(size * len(proxies) for size, (_, proxies) in zip(ledger.sizes, ledger.sight.populations, strict=True))
+    rows = zip(ledger.sizes, ledger.sight.populations, strict=True)
+    total = sum(size.total() * len(proxies) for size, (_, proxies) in rows)
     return total, int(ledger.weights @ ledger.held.sum(axis=1))
 
 

@@ -112,7 +112,7 @@ def hosts_for(unit: Unit, limits: Limits) -> list[str]:
     called = {host_of(callee) for _, callee in unit.edges}
     base = (scope.context.root,) if unit.selector else (unit.namespace, scope.context.root)
     held: dict[str, list[Service]] = defaultdict(list)
-    for service in scope.all_services:
+    for service in reached(scope):
         if service.hostname not in scope.pulled_only:
             held[service.namespace].append(service)
     needed = {space: [s for s in services if s.hostname in called or space in base] for space, services in held.items()}
@@ -143,13 +143,25 @@ def hosts_for(unit: Unit, limits: Limits) -> list[str]:
     return _written(entries, unit.namespace) or ([NOTHING] if unit.selector else [])
 
 
+def reached(scope: Scope) -> Iterator[Service]:
+    """The services of a scope, of those that claim one host only the one that its proxies reach.
+
+    istiod pushes a scope for changes of that one (`servicesByHostname`), also where a legacy default scope holds more.
+    """
+    return (service for service in scope.all_services if scope.service(service.hostname) is service)
+
+
 def _may_be_whole(scope: Scope, namespace: str) -> bool:
-    """The scope has all that a namespace shows to it, and will have what is still to come."""
+    """The scope reaches all that a namespace shows to it, and will reach what is still to come.
+
+    Where a service of another namespace has the host of one of these, importing the namespace alone would turn the
+    host over to it: what is pushed for it would be new.
+    """
     if not scope.holds_whole(namespace):
         return False
     index = scope.context.services
     shown = (s for s in index.by_namespace.get(namespace, ()) if s in index.candidates(s.hostname, scope.namespace))
-    return all(any(held is s for held in scope.services(s.hostname)) for s in shown)
+    return all(scope.service(s.hostname) is s for s in shown)
 
 
 def _imports(entries: Mapping[str, list[str]], service: Service) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,13 +87,16 @@ class Ledger:
         return sizes
 
     @cached_property
-    def sizes(self) -> list[int]:
-        """Of each row, all bytes that a proxy of it gets when it connects."""
+    def sizes(self) -> list[Counter[str]]:
+        """Of each row, the bytes that a proxy of it gets when it connects, by xDS type."""
         return [self._config_bytes(view.proxy) for view, _ in self.sight.populations]
 
-    def _config_bytes(self, proxy: Proxy) -> int:
+    def _config_bytes(self, proxy: Proxy) -> Counter[str]:
         plan = self.sight.istiod.connect(proxy)
-        return sum(self.pricing.size(response, plan.state, self.sight.push) for response in plan.responses)
+        sizes: Counter[str] = Counter()
+        for response in plan.responses:
+            sizes[response.xds] += self.pricing.size(response, plan.state, self.sight.push)
+        return sizes
 
     def choose(self, effects: Sequence[Effect], most: int | None) -> list[tuple[Effect, float, float]]:
         """The objects in the order in which they save most, each with the bytes it saves beyond those before it, and
