@@ -11,7 +11,26 @@ machine  `KernelMachine`: everything else, by the code of `control`
 engine   `Kernel`: the phases of a run
 """
 
-from pushsim.kernel.engine import Kernel
-from pushsim.kernel.machine import KernelMachine
+from pathlib import Path
+
+
+def _drop_stale() -> None:
+    """Drop what was compiled before the newest of our sources.
+
+    numba looks at the file of a function alone, but has compiled the functions that it calls into it (numba,
+    "Notes on Caching": changes of functions in other files are not seen).
+    """
+    here = Path(__file__).parent
+    sources = (*here.glob("*.py"), *(here.parent / "control").glob("*.py"))
+    newest = max(source.stat().st_mtime_ns for source in sources)
+    for compiled in here.glob("__pycache__/*.nbi"):
+        if compiled.stat().st_mtime_ns < newest:
+            compiled.unlink(missing_ok=True)
+
+
+_drop_stale()
+
+from pushsim.kernel.engine import Kernel  # noqa: E402
+from pushsim.kernel.machine import KernelMachine  # noqa: E402
 
 __all__ = ["Kernel", "KernelMachine"]
