@@ -49,7 +49,7 @@ class Tabled:
 
     @property
     def timeline(self) -> pd.DataFrame:
-        """Second by second: changes, merged pushes, responses, bytes, istiod's cores."""
+        """Second by second: changes, merged pushes, responses, bytes, the push queue, the throttle, istiod's cores."""
         return self.frame("timeline")
 
     @property

@@ -168,5 +168,6 @@ class Simulation:
             alarm.arm()
 
     def _tell(self, share: float) -> None:
+        self.machine.gauge(self.now)
         if self.progress:
             self.progress(min(1.0, share))

@@ -54,6 +54,8 @@ _TIMELINE: _Columns = (
     ("bytes_sent", _FLOAT, "bytes sent, spread likewise"),
     ("istiod_cpu_cores", _FLOAT, "cores at work, mean over the second, per replica"),
     ("changes_on_their_way", _INT, "changes written before the second's end that some proxy has yet to be sent"),
+    ("queue_length", _FLOAT, "proxies that wait in the push queue, mean over the second, per replica"),
+    ("slots_in_use", _FLOAT, "slots of PILOT_PUSH_THROTTLE in use, mean over the second, per replica"),
 )
 
 _COST: _Columns = (

@@ -193,9 +193,20 @@ def _timeline(observed: Observed) -> pa.Table:
         [tidy(float(value)) for value in size],
         [tidy(float(value)) for value in cores],
         waiting,
+        *_gauged(observed, first, seconds),
     ]
     schema = SCHEMAS["timeline"]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema)
+
+
+def _gauged(observed: Observed, first: int, seconds: int) -> list[list[float]]:
+    """Mean levels of the push queue and of the throttle by second, per replica."""
+    machine = observed.machine
+    gauges = np.asarray([(observed.counted, 0, 0), *machine.tally.gauges], dtype=np.float64)
+    edges = (first + np.arange(seconds + 1)) * float(SECOND)
+    # integrals were asked for once a second, from when counting began; in between they are taken to grow evenly
+    grown = [np.diff(np.interp(edges, gauges[:, 0], gauges[:, column])) for column in (1, 2)]
+    return [[tidy(float(value)) for value in each / SECOND / len(machine.replicas)] for each in grown]
 
 
 def _spread(observed: Observed, first: int, seconds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

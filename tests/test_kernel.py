@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fake_planner import FakePlanner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from strategies import scripts
 
 from pushsim import runs
 from pushsim.control import Knobs, Machine
+from pushsim.control.state import CLOSED, CONNECTED, DEQUEUED, PUBLISHED, PUSHED, SPARED
 from pushsim.cost import Prices, shipped
 from pushsim.kernel import Kernel, KernelMachine
 from pushsim.mesh import Change, Mesh
@@ -93,7 +94,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ...]], Any]:
+def ran(case: Case, machine_type: Any, engine: Any) -> tuple[Any, Any]:
     planners = [FakePlanner(case.sizes, **case.planner) for _ in range(case.replicas)]
     machine = machine_type(
         planners,
@@ -107,7 +108,13 @@ def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ..
     )
     timeline = engine(machine, case.changes, warmup_ns=case.warmup, duration_ns=20 * S).run()
     assert all(replica.queue.longest <= sum(case.sizes) for replica in machine.replicas), "merging bounds the queue"
-    return machine.log, (timeline.epoch, timeline.counted, timeline.ended, timeline.spent_before)
+    return machine, timeline
+
+
+def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ...]], Any]:
+    machine, timeline = ran(case, machine_type, engine)
+    phases = (timeline.epoch, timeline.counted, timeline.ended, timeline.spent_before)
+    return machine.log, (phases, machine.tally.gauges)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -117,6 +124,38 @@ def test_logs_of_both_engines_are_equal(case: Case) -> None:
     found, found_phases = logs(case, KernelMachine, Kernel)
     assert found == expected
     assert found_phases == phases
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_gauges_are_what_the_log_tells_of_queue_and_throttle(case: Case) -> None:
+    assume(not any(timed.change.name.startswith("proxy:") for timed in case.changes))  # the log has no ProxyUpdates
+    machine, timeline = ran(case, KernelMachine, Kernel)
+    home: dict[int, int] = {}
+    waits, holds = set[int](), set[int]()  # connections that a push waits for, and that have a slot
+    told, at, integrals = iter(machine.log), timeline.counted, [0, 0]
+    entry = next(told, None)
+    for gauge in machine.tally.gauges:
+        while entry is not None and entry[0] < gauge[0]:
+            now, kind, who, *_ = entry
+            if now > at:
+                integrals = [integrals[0] + len(waits - holds) * (now - at), integrals[1] + len(holds) * (now - at)]
+                at = now
+            if kind == CONNECTED:
+                home[who] = entry[3]
+            elif kind == PUBLISHED:
+                waits |= {c for c, replica in home.items() if replica == who}
+            elif kind == DEQUEUED:
+                waits.discard(who)
+                holds.add(who)
+            elif kind in (PUSHED, SPARED, CLOSED):
+                holds.discard(who)
+                if kind == CLOSED:
+                    waits.discard(who)
+                    home.pop(who)
+            entry = next(told, None)
+        rest = gauge[0] - at
+        assert gauge[1:] == (integrals[0] + len(waits - holds) * rest, integrals[1] + len(holds) * rest)
 
 
 def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
@@ -143,6 +182,7 @@ def test_results_of_both_engines_are_equal_to_the_byte(case: Case, detail: runs.
     expected, found = (result(case, engine, detail) for engine in ("simpy", "kernel"))
     assert found.text() == expected.text()
     assert found.rows.equals(expected.rows)
+    assert found.timeline.equals(expected.timeline)
     assert (expected.run["engine"], found.run["engine"]) == ("simpy", "kernel")
 
 

@@ -38,7 +38,7 @@ def result(variant: str, scale: float = 1.0, names: tuple[str, ...] = ("a", "b")
     delays = [["converged", share / 10, 0.02 * scale * (1 + share)] for share in range(11)]
     delays += [["received", share / 10, 0.1 + 0.02 * scale * (1 + share)] for share in range(11)]
     rows = {
-        "timeline": [[float(s), 3, 2, 0, 5.0, 1e6 * scale, 0.5 * scale, 1] for s in range(4)],
+        "timeline": [[float(s), 3, 2, 0, 5.0, 1e6 * scale, 0.5 * scale, 1, 2.5, 0.5] for s in range(4)],
         "churn": [[name, 3, 10.0, 1e6 * scale, 0.1] for name in names],
         "services": [["Service", name, name, 3, 10.0, 1e6 * scale / (n + 1), 0.1] for n, name in enumerate(names)],
         "proxies": [[n, "sidecar", name, f"{name}.{name}", 1, 10, 20, 10**6, 10**7] for n, name in enumerate(names)],
@@ -148,6 +148,19 @@ def test_simulated_and_real_stand_side_by_side_in_detail():
     plot = plots.parity_details(Parity(scenario, "1.24", "delta", {"v": one}))
     assert plot.about == "1 of 2 figures are within tolerance"
     assert "<script>" not in plot.svg()
+
+
+def test_the_timeline_draws_what_is_known():
+    labels = [axes.get_ylabel() for axes in plots.timeline(results()).figure.axes]
+    assert any("push queue" in label for label in labels) and any("throttle" in label for label in labels)
+    timeline = result("v").table("timeline")
+    for place, name in ((8, "queue_length"), (9, "slots_in_use")):
+        timeline = timeline.set_column(place, name, [[None] * len(timeline)])
+    replayed = ps.Result("real", {"source": "replayed"}, tables={"timeline": timeline})
+    assert len(plots.timeline(ps.Results([replayed])).figure.axes) == len(labels) - 2
+    old = ps.Result("old", {}, tables={"timeline": timeline.drop_columns(["queue_length", "slots_in_use"])})
+    assert len(plots.timeline(ps.Results([old])).figure.axes) == len(labels) - 2
+    assert len(plots.timeline(ps.Results([old, result("v")])).figure.axes) == len(labels)
 
 
 def test_a_run_that_pushes_nothing_says_so():

@@ -168,6 +168,13 @@ class Machine(Streams):
         """Nothing is on its way from a change to a proxy."""
         return not self.following and all(replica.drained for replica in self.replicas)
 
+    def gauge(self, now: int) -> None:
+        """The integrals of the levels of queues and throttles are noted."""
+        for replica in self.replicas:
+            self._gauge(now, replica)
+        waiting, slots = (sum(level.integral for level in of) for of in (self.tally.waiting, self.tally.slots))
+        self.tally.gauges.append((now, waiting, slots))
+
     def start_counting(self, now: int) -> None:
         """All that was observed so far is forgotten."""
         for replica in self.replicas:

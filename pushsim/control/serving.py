@@ -44,6 +44,13 @@ class Serving(State):
                 self._begin_push(now, event)
             else:
                 self.offered[event.connection] = event
+        self._gauge(now, replica)
+
+    def _gauge(self, now: int, replica: Replica) -> None:
+        """The levels of the queue and of the throttle are what they are now."""
+        waiting, slots = self.tally.waiting[replica.number], self.tally.slots[replica.number]
+        waiting.add(now, len(replica.queue) - waiting.value)
+        slots.add(now, replica.knobs.throttle - replica.free - slots.value)
 
     def _begin_push(self, now: int, event: Event) -> None:
         """The connection takes the event: what the proxy gets is decided, on its state and the merged interval."""

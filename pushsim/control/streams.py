@@ -113,3 +113,5 @@ class Streams(Serving):
         if held and to_push:
             replica.free += 1
             self._dispatch(now, replica)
+        else:
+            self._gauge(now, replica)

@@ -153,6 +153,9 @@ class Tally:
     converged, queued, debounced: pilot_proxy_convergence_time, pilot_proxy_queue_time, pilot_debounce_time.
     received:   by (change, proxy); completed: by change, the latest of its `received`.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
+    flight, cache, connected: levels, by replica: bytes on their way out, bytes cached, streams; waiting: connections in
+                the push queue; slots: of the throttle in use.
+    gauges:     (time, integrals of waiting and slots, all replicas together), by when they were asked for.
     dwell:      ns that proxies spent, by (replica, whether it is a gateway, number of its state's shape).
     """
 
@@ -169,6 +172,9 @@ class Tally:
         self.flight = [Level() for _ in range(replicas)]
         self.cache = [Level() for _ in range(replicas)]
         self.connected = [Level() for _ in range(replicas)]
+        self.waiting = [Level() for _ in range(replicas)]
+        self.slots = [Level() for _ in range(replicas)]
+        self.gauges: list[tuple[int, int, int]] = []
         self.dwell: Counter[tuple[int, bool, int]] = Counter()
         self.details: list[Sent] | None = [] if detail else None
 
@@ -181,8 +187,9 @@ class Tally:
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
         self.amounts.clear()
         self.pushes.clear()
-        for level in (*self.flight, *self.cache, *self.connected):
+        for level in (*self.flight, *self.cache, *self.connected, *self.waiting, *self.slots):
             level.reset(now)
+        self.gauges.clear()
         self.dwell.clear()
         if self.details is not None:
             self.details.clear()

@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
-CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, TOTAL = range(13, 21)
+CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, TOTAL, THROTTLE = range(13, 22)
 #: Columns of `Arrays.events`: what a connection is being pushed, what it is offered, and what waits in the queue.
 HAS, FIRST, LAST, START, FORCED = range(5)
 #: Columns of `Arrays.plans`.
@@ -40,7 +40,7 @@ K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK = rang
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
 L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
 #: The levels.
-FLIGHT, CACHE = range(2)
+FLIGHT, CACHE, WAITING, SLOTS = range(4)
 
 
 class Arrays(NamedTuple):
@@ -135,7 +135,7 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 7), replicas=zeros(replicas, 8), levels=zeros(2, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 7), replicas=zeros(replicas, 8), levels=zeros(4, replicas, 7),
         job_mark=zeros(replicas, jobs), job_order=zeros(replicas, jobs), job=zeros(replicas, jobs),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
         holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),

@@ -99,5 +99,6 @@ class Kernel:
                 machine.write(self.now, number)
 
     def _tell(self, share: float) -> None:
+        self.machine.gauge(self.now)
         if self.progress:
             self.progress(min(1.0, share))

@@ -18,7 +18,7 @@ from pushsim.control.machine import Machine
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import CLOSE, IDLE, REPLYING, UP, Wake
-from pushsim.control.tally import Plan, Sent
+from pushsim.control.tally import Level, Plan, Sent
 from pushsim.kernel import loop, parts, queue, serving
 from pushsim.kernel.arrays import (
     APIECE,
@@ -46,9 +46,12 @@ from pushsim.kernel.arrays import (
     REPLICA,
     REPLY,
     SENDS,
+    SLOTS,
     START,
+    THROTTLE,
     U_SCOPED,
     U_TAKEN,
+    WAITING,
     WAKES,
     WHO,
     Ints,
@@ -77,10 +80,13 @@ class KernelMachine(Machine):
             setattr(self, name, getattr(a, name))
         a.group[:] = self.group_of
         a.slow[:], a.nack[:], a.gateway[:], a.ring[:] = self.slow, self.nack, self.gateway, self.ring
-        a.s[LATENCY], a.s[REPLY] = self.prices.latency_ns, self.prices.reply_ns
+        a.s[LATENCY], a.s[REPLY], a.s[THROTTLE] = self.prices.latency_ns, self.prices.reply_ns, knobs.throttle
         a.cached[:] = [xds in knobs.cached for xds in XDS]
-        tally.flight = [ArrayLevel(self.store, FLIGHT, number) for number in range(len(planners))]
-        tally.cache = [ArrayLevel(self.store, CACHE, number) for number in range(len(planners))]
+
+        def levels(kind: int) -> list[Level]:
+            return [ArrayLevel(self.store, kind, number) for number in range(len(planners))]
+
+        tally.flight, tally.cache, tally.waiting, tally.slots = map(levels, (FLIGHT, CACHE, WAITING, SLOTS))
         self._samples: dict[int, list[Ints]] = {QUEUED: [], CONVERGED: [], SENDS: [], DETAILS: []}
         self._scoped: Counter[str] = Counter()
 

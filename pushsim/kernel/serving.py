@@ -39,6 +39,7 @@ from pushsim.kernel.arrays import (
     K_LINE,
     K_LINE_AT,
     KEEP_DETAILS,
+    L_VALUE,
     LAST,
     LATENCY,
     NOW,
@@ -73,7 +74,9 @@ from pushsim.kernel.arrays import (
     REPLICA,
     REPLY,
     SENDS,
+    SLOTS,
     START,
+    THROTTLE,
     U_QUEUED_AT,
     U_SCOPED,
     U_TAKEN,
@@ -81,6 +84,7 @@ from pushsim.kernel.arrays import (
     V_END,
     V_RESOURCES,
     V_UNITS,
+    WAITING,
     WHO,
     Arrays,
 )
@@ -116,6 +120,8 @@ def dispatch(a: Arrays, now: int, r: int) -> int:
         else:
             a.offered[c] = waiting
             waiting[HAS] = 0
+    add_level(a, WAITING, r, now, replica[K_LINE] - a.levels[WAITING, r, L_VALUE])
+    add_level(a, SLOTS, r, now, a.s[THROTTLE] - replica[K_FREE] - a.levels[SLOTS, r, L_VALUE])
     return DONE
 
 

@@ -12,22 +12,31 @@ _PANELS = (
     (("changes", "merged_pushes"), "changes a second\n(dashed: merged pushes)", ""),
     (("bytes_sent",), "sent a second", "B"),
     (("changes_on_their_way",), "changes on their way\nat the second's end", ""),
+    (("queue_length",), "proxies in the push queue\nper replica", ""),
+    (("slots_in_use",), "throttle, slots in use\nper replica", ""),
     (("istiod_cpu_cores",), "istiod, cores at work\nper replica", "cores"),
 )
 
 
 def timeline(results: Results) -> Plot:
-    """Changes and merged pushes, bytes sent, changes on their way and istiod's cores over simulated time."""
+    """Changes and merged pushes, bytes, what is on its way, the push queue, the throttle and cores, by the second.
+
+    What a runner does not know (a replay: queue and throttle) has no panel.
+    """
+
+    together = results.timeline
+    told = [panel for panel in _PANELS if panel[0][0] in together and together[panel[0][0]].notna().any()]
+    known = told or list(_PANELS)
 
     def draw(figure: Figure) -> str:
-        panels = figure.subplots(len(_PANELS), 1, sharex=True)
+        panels = figure.subplots(len(known), 1, sharex=True, squeeze=False)[:, 0]
         if any(result.timeline.empty for result in results.values()):
             for axes in panels:
                 placed(axes, "not known")
             return "no timeline is known"
-        for axes, (columns, label, unit) in zip(panels, _PANELS, strict=True):
+        for axes, (columns, label, unit) in zip(panels, known, strict=True):
             for name, colour in colours(list(results)).items():
-                frame = results[name].timeline
+                frame = together[together["variant"] == name]
                 for column, line in zip(columns, ("-", "--"), strict=False):
                     first = column == columns[0]
                     axes.step(
@@ -45,7 +54,7 @@ def timeline(results: Results) -> Plot:
             formatted(axes.yaxis, unit)
         panels[0].legend(loc="upper right", fontsize=8, ncols=3)
         panels[-1].set_xlabel("s since counting began")
-        busiest = results.timeline.groupby("variant", sort=False)["istiod_cpu_cores"].max()
+        busiest = together.groupby("variant", sort=False)["istiod_cpu_cores"].max()
         return "; ".join(f"{name}: at most {cores:.3g} cores" for name, cores in busiest.items())
 
-    return drawn("Timeline", results.caption(), (9, 7), draw)
+    return drawn("Timeline", results.caption(), (9, 1.6 * len(known) + 0.6), draw)

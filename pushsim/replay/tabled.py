@@ -43,7 +43,7 @@ def _timeline(record: Record, log: Sequence[Row], ended: int) -> pa.Table:
         sizes[(row[1] - record.counted) // SECOND_NS] += row[7]
     cores = dict(enumerate(record.samples.per_second))
     rows = [
-        [float(s), changes[s], pushes[s], None, float(responses[s]), float(sizes[s]), cores.get(s), None]
+        [float(s), changes[s], pushes[s], None, float(responses[s]), float(sizes[s]), cores.get(s), None, None, None]
         for s in range(seconds)
     ]
     return _table(SCHEMAS["timeline"], rows)
