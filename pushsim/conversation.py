@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pushsim.mesh import Change, Mesh, Mode, Object, Proxy
-from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, plan
+from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, kin, likewise, plan, shares
 from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
@@ -53,9 +53,23 @@ class Conversation:
             alone = proxy.id if proxy.ip in exposed else ""
             key = (proxy.type, proxy.namespace, proxy.service_account, told, self._named_ports(proxy), alone)
             classes.setdefault(key, []).append(proxy)
-        self.classes: list[Outcome] = [
-            Outcome(tuple(members), self.istiod.connect(members[0]), self.istiod.latest) for members in classes.values()
-        ]
+        self._asked = sorted(selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway")))
+        connected: dict[Hashable, Plan] = {}
+        self.classes: list[Outcome] = []
+        for members in classes.values():
+            made = self._connected(members[0], exposed, connected)
+            self.classes.append(Outcome(tuple(members), made, self.istiod.latest))
+
+    def _connected(self, proxy: Proxy, exposed: Collection[str], known: dict[Hashable, Plan]) -> Plan:
+        """A proxy's first conversation, from that of one of its kin if one is known."""
+        state = self.istiod.meet(proxy)
+        key = None if proxy.ip in exposed else kin(state, self._asked)
+        if key is None:
+            return self.istiod.greet(state)
+        if key in known:
+            return likewise(known[key], state, self.istiod.latest)
+        known[key] = self.istiod.greet(state)
+        return known[key]
 
     def _named_ports(self, proxy: Proxy) -> tuple[tuple[str, int], ...]:
         """Named container ports of a proxy's pod: named target ports resolve to them."""
@@ -68,17 +82,20 @@ class Conversation:
         """An independent copy, for trying something."""
         copy = object.__new__(Conversation)
         copy.istiod = self.istiod.fork()
+        copy._asked = self._asked
         copy.classes = [replace(outcome, push=copy.istiod.latest) for outcome in self.classes]
         return copy
 
     def step(self, change: Change, *, services_first: bool = False) -> Step:
         """Write a change, push what it asks for as one merged push, and let every proxy answer."""
         requests = self.istiod.handle(change, services_first=services_first)
-        self._split(individual_addresses(self.istiod.registry) | {r.proxy for r in requests if r.proxy})
+        exposed = individual_addresses(self.istiod.registry) | {r.proxy for r in requests if r.proxy}
+        self._split(exposed)
         own = {r.proxy: r for r in requests if r.proxy}
         before = self.istiod.latest
         request = self.istiod.merge(requests)
         push = self.istiod.push(request) if request is not None else None
+        planned: dict[Hashable, Plan] = {}
         outcomes = []
         for outcome in self.classes:
             state, decision = outcome.plan.state, None
@@ -88,7 +105,7 @@ class Conversation:
                 first = plan(state, alone, before)
                 state, responses, decision = first.state, first.responses, first.decision
             if push is not None and request is not None:
-                second = plan(state, request, push)
+                second = self._planned(state, request, push, exposed, planned)
                 state, responses = second.state, (*responses, *second.responses)
                 if decision is None or second.decision.needed:
                     decision = second.decision
@@ -97,6 +114,18 @@ class Conversation:
             outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before))
         self.classes = outcomes
         return Step(change.name, request, tuple(outcomes))
+
+    def _planned(
+        self, state: ProxyState, request: PushRequest, push: Push, exposed: set[str], known: dict[Hashable, Plan]
+    ) -> Plan:
+        """A push for a proxy, from that for one of its kin if one is known and nothing in it is the proxy's own."""
+        key = None if state.proxy.ip in exposed else kin(state, self._asked)
+        if key is None or not shares(state, request, push, self.istiod.rules):
+            return plan(state, request, push)
+        if key in known:
+            return likewise(known[key], state, push)
+        known[key] = plan(state, request, push)
+        return known[key]
 
     def _split(self, addresses: set[str]) -> None:
         """Give proxies whose own address decides something a class of their own."""

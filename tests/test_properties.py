@@ -1,15 +1,18 @@
 """What must hold of every plan: narrower is never dearer, the unseen is free, both xDS modes end alike."""
 
 from collections import Counter
+from contextlib import nullcontext
+from unittest import mock
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from strategies import EXTERNAL, HOSTS, changes, known_releases, meshes, scripts, worlds, written
+from strategies import EXTERNAL, HOSTS, changes, known_releases, meshes, pod, scripts, worlds, written
 
 from pushsim import releases
 from pushsim.conversation import Conversation
-from pushsim.mesh import Change, Mesh
+from pushsim.mesh import Change, Mesh, Proxy
 from pushsim.plan import Istiod
+from pushsim.pricing import Pricing
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 IMPORTS = ("./*", "*/*", "a/*", "b/*", "istio-system/*", *(f"*/{host}" for host in (*HOSTS, *EXTERNAL)))
@@ -116,3 +119,44 @@ def test_both_modes_end_with_the_same(script):
         for conversation in ours:
             conversation.step(change)
         assert held(ours[0]) == held(ours[1])
+
+
+#: In one namespace, of one service, of another and of none.
+SIBLINGS = tuple(Proxy(f"t{n}", "a", f"10.1.0.{9 + n}", "sidecar", {"app": a}) for n, a in enumerate(("s0", "p", "z")))
+
+
+def told(conversation, pricing, step):
+    """By proxy, all that it gets, why, and what is remembered of it."""
+    return {
+        proxy.id: (
+            outcome.plan.decision.why,
+            [
+                (r.xds, r.names, r.removed, r.solicited, pricing.size(r, outcome.plan.state, outcome.push))
+                for r in outcome.plan.responses
+            ],
+            sorted(target.service.hostname for target in outcome.plan.state.targets),
+            (outcome.plan.state.base, outcome.plan.state.watched.names, str(outcome.plan.state.scope)),
+        )
+        for outcome in (step.outcomes if step else conversation.classes)
+        for proxy in outcome.members
+    }
+
+
+@settings(max_examples=150, **COMMON)
+@given(scripts(), st.sampled_from(["sotw", "delta"]))
+def test_kin_get_what_each_would_get_alone(script, mode):
+    release, mesh, changes = script
+    mesh = Mesh(
+        {**mesh.objects, **{(o := pod(p)).ref: o for p in SIBLINGS}},
+        (*mesh.proxies, *SIBLINGS),
+        mesh.mesh_config,
+        mesh.env,
+    )
+    rules, found = releases.rules(release), []
+    pricing = Pricing(mesh, rules, mode)
+    for alone in (False, True):
+        with mock.patch("pushsim.conversation.kin", lambda *_: None) if alone else nullcontext():
+            conversation = Conversation(mesh, rules, mode, changes)
+            found.append([told(conversation, pricing, None)])
+            found[-1] += [told(conversation, pricing, conversation.step(change)) for change in changes]
+    assert found[0] == found[1]

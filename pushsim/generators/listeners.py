@@ -55,7 +55,7 @@ class Listeners(Recipient):
         """Every listener: a sidecar's two virtual ones, then the outbound ones."""
         if not self.sidecar:
             return (Block(self._gateway_listeners()),)
-        return (self._virtual_listeners(), self._outbound())
+        return (self.virtual_listeners(), self._outbound())
 
     def routes_by_listener(self, blocks: Blocks) -> Mapping[str, frozenset[str]]:
         """RDS names that listeners refer to, by listener: one object for all sidecars that share the outbound ones."""
@@ -78,7 +78,7 @@ class Listeners(Recipient):
 
     # ---- sidecars
 
-    def _virtual_listeners(self) -> Block:
+    def virtual_listeners(self) -> Block:
         targets = self.view.targets
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
         return memo.once(

@@ -11,12 +11,26 @@ cds, eds       which clusters and assignments it gets, all or a delta
 lds, rds       which listeners and routes
 subscriptions  what the proxy then asks for, and what both sides remember
 deciding       `plan`: all of it, in order
+likeness       the same for proxies that differ only in the services they belong to
 istiod         `Istiod`: the registry and the pushes made of it; a proxy's first conversation
 """
 
 from pushsim.plan.deciding import plan
 from pushsim.plan.istiod import Istiod
+from pushsim.plan.likeness import kin, likewise, shares
 from pushsim.plan.refresh import recomputes_targets, refresh
 from pushsim.plan.state import Plan, ProxyState, Push, Response
 
-__all__ = ["Istiod", "Plan", "ProxyState", "Push", "Response", "plan", "recomputes_targets", "refresh"]
+__all__ = [
+    "Istiod",
+    "Plan",
+    "ProxyState",
+    "Push",
+    "Response",
+    "kin",
+    "likewise",
+    "plan",
+    "recomputes_targets",
+    "refresh",
+    "shares",
+]

@@ -64,13 +64,22 @@ class Istiod:
         self.latest = Push(context, scopes, self.registry)
         return self.latest
 
-    def connect(self, proxy: Proxy, push: Push | None = None) -> Plan:
-        """A proxy's first conversation: all of everything, as of a push (the latest)."""
+    def meet(self, proxy: Proxy, push: Push | None = None) -> ProxyState:
+        """What istiod knows of a proxy that connects, before it has sent it anything, as of a push (the latest)."""
         push = push or self.latest
-        memo, labels, targets = push.scopes.family.memo, self.registry.labels_of(proxy), self.registry.targets(proxy)
+        labels, targets = self.registry.labels_of(proxy), self.registry.targets(proxy)
         gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else MergedGateway()
         scope = push.scopes.of(proxy, labels)
-        state = ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())
+        return ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())
+
+    def connect(self, proxy: Proxy, push: Push | None = None) -> Plan:
+        """A proxy's first conversation: all of everything, as of a push (the latest)."""
+        return self.greet(self.meet(proxy, push), push)
+
+    def greet(self, state: ProxyState, push: Push | None = None) -> Plan:
+        """The first conversation of a proxy that was just met."""
+        push = push or self.latest
+        memo = push.scopes.family.memo
         generators = Generators(state.view, push.context)
         cds = Response("CDS", generators.clusters(), solicited=True)
         lds = Response("LDS", generators.listeners(), solicited=True)

@@ -1,0 +1,59 @@
+"""Proxies that differ only in the services they belong to: what one is sent, the other is, but for what is its own.
+
+Of a sidecar's responses, the first block of clusters and the first block of listeners are made for its own services;
+all other blocks hang on its scope. So a plan is made for one of them, and the others get theirs from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator
+from dataclasses import replace
+
+from pushsim.generators import Generators
+from pushsim.plan.refresh import recomputes_targets
+from pushsim.plan.state import Plan, ProxyState, Push, Response
+from pushsim.releases import Rules
+from pushsim.requests import PROXY_UPDATE, PushRequest
+
+
+def kin(state: ProxyState, asked: Collection[str]) -> Hashable:
+    """Sidecars of equal values differ only in the services they belong to; None: like no other.
+
+    asked: keys of the workload labels that selectors other than those of Services ask for.
+    """
+    if state.proxy.type != "sidecar":
+        return None
+    told = tuple(state.labels.get(key) for key in asked)
+    ports = tuple((target.target_port, target.port.protocol) for target in state.targets)
+    parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
+    proxy = state.proxy
+    return proxy.namespace, proxy.service_account, told, ports, state.base, *map(id, parts)
+
+
+def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) -> bool:
+    """Whether a request does to a proxy what it does to its kin: nothing in it is the proxy's own matter."""
+    if PROXY_UPDATE in request.reasons or any(target.service.key in request.keys for target in state.targets):
+        return False
+    if request.endpoints_only(rules) or not recomputes_targets(request, state.proxy, rules):
+        return True
+    return push.registry.targets(state.proxy) == state.targets
+
+
+def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:
+    """The plan for a proxy in this state, from that for one of its kin."""
+    after = replace(planned.state, proxy=state.proxy, labels=state.labels, targets=state.targets)
+    if not planned.responses:
+        return replace(planned, state=after)
+    generators = Generators(after.view, push.context)
+    return replace(planned, state=after, responses=tuple(_own(planned.responses, generators)))
+
+
+def _own(responses: tuple[Response, ...], generators: Generators) -> Iterator[Response]:
+    for response in responses:
+        match response.xds:
+            case "CDS":
+                yield replace(response, blocks=(generators.base_clusters(), *response.blocks[1:]))
+            case "LDS":
+                yield replace(response, blocks=(generators.virtual_listeners(), *response.blocks[1:]))
+            case _:
+                yield response
