@@ -40,11 +40,12 @@ class ClusterNames:
     stays shared.
     """
 
-    __slots__ = ("__weakref__", "_by_host", "_derived", "_joined", "_missing", "names")
+    __slots__ = ("__weakref__", "_by_host", "_derived", "_joined", "_missing", "_ordered", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
         self._by_host: Mapping[str, frozenset[str]] | None = None
+        self._ordered: tuple[str, ...] | None = None
         self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str]], ClusterNames] | None = None
         self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
         self._joined: WeakKeyDictionary[ClusterNames, tuple[frozenset[str], ref[ClusterNames]]] = WeakKeyDictionary()
@@ -57,6 +58,12 @@ class ClusterNames:
         if known is None:
             known = self._missing[earlier] = self.names - earlier.names
         return known
+
+    def ordered(self, some: frozenset[str]) -> tuple[str, ...]:
+        """Some of these names, sorted: all are sorted once for all who ask."""
+        if self._ordered is None:
+            self._ordered = tuple(sorted(self.names))
+        return tuple(name for name in self._ordered if name in some)
 
     @property
     def by_host(self) -> Mapping[str, frozenset[str]]:
@@ -98,7 +105,7 @@ class ClusterNames:
 
     def _with(self, added: frozenset[str], removed: frozenset[str]) -> ClusterNames:
         new = ClusterNames((self.names | added) - removed)
-        if self._by_host is not None:
+        if self._by_host is not None and len(removed) < len(new):  # else its index is quicker made anew
             by_host = dict(self._by_host)
             for name in added:
                 host = host_of(name)

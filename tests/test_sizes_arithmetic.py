@@ -16,7 +16,7 @@ from pushsim.resources import OutboundCluster
 from pushsim.sizes import SIZINGS, Policies, Sizer, sizer
 from pushsim.sizes.assignments import EndpointMeter, localities
 from pushsim.sizes.envelope import TYPE_URLS, Envelope
-from pushsim.sizes.wire import duration, framed, struct, text, typed_struct, varint
+from pushsim.sizes.wire import duration, framed, struct, text, texts, typed_struct, varint
 
 PORT = Port("http", 80, "HTTP")
 SERVICE = Service("b.ns-b.svc.cluster.local", "ns-b", "b", (PORT,), "EDS", addresses=("10.0.0.1",))
@@ -99,3 +99,8 @@ def test_thousands_of_services_are_few_shapes(monkeypatch: pytest.MonkeyPatch) -
         sizes.append(prices.resource_bytes(cluster, proxy, policies))
     assert built == 1
     assert len(set(sizes)) == 1
+
+
+@given(st.lists(st.text(st.sampled_from("ab|é"), max_size=140)))
+def test_a_repeated_string_field_weighs_its_strings(values):
+    assert texts(values) == len(bytes(DeltaDiscoveryResponse(removed_resources=values)))

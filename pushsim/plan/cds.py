@@ -25,9 +25,14 @@ def clusters(pushing: Pushing) -> Response | None:
     blocks = pushing.generators.clusters()
     if not pushing.delta:
         return Response("CDS", blocks)
-    missing = pushing.state.watched.missing_from(outbound_names(blocks, pushing.lasting))
+    watched = pushing.state.watched
+    missing = watched.missing_from(outbound_names(blocks, pushing.lasting))
     own = pushing.state.base - {cluster.name for cluster in blocks[0]}
-    return Response("CDS", blocks, pushing.memo.once(lambda: tuple(sorted(missing | own)), "gone", own, of=(missing,)))
+
+    def gone() -> tuple[str, ...]:
+        return tuple(sorted(missing | own)) if own else watched.ordered(missing)
+
+    return Response("CDS", blocks, pushing.memo.once(gone, "gone", own, of=(missing,)))
 
 
 def outbound_names(blocks: Blocks, memo: Memo) -> ClusterNames:

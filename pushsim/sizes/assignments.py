@@ -102,16 +102,13 @@ class EndpointMeter:
             return total
         for label, group in _grouped(endpoints).items():
             members = sum(framed(self._endpoint(e, service, mtls(e))) for e in group)
-            frame = LocalityLbEndpoints(
-                locality=locality(label), load_balancing_weight=sum(e.weight or 1 for e in group)
-            )
-            total += framed(self._frame(label, frame) + members)
+            total += framed(self._frame(label, sum(e.weight or 1 for e in group)) + members)
         return total
 
-    def _frame(self, label: str, frame: LocalityLbEndpoints) -> int:
-        key = ("locality", label, frame.load_balancing_weight)
+    def _frame(self, label: str, weight: int) -> int:
+        key = ("locality", label, weight)
         if key not in self._known:
-            self._known[key] = length(frame)
+            self._known[key] = length(LocalityLbEndpoints(locality=locality(label), load_balancing_weight=weight))
         return self._known[key]
 
     def _endpoint(self, endpoint: Endpoint, service: Service, mtls: bool) -> int:

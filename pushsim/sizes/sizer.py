@@ -248,7 +248,7 @@ class Sizer:
         views = known[1]
         who = (proxy.namespace, proxy.type, tuple(sorted(proxy.labels.items())))
         if who not in views:
-            views[who] = self._views.setdefault((who, policies), self._make(proxy, policies))
+            views[who] = self._make(proxy, policies)
         return views[who]
 
     def _make(self, proxy: Proxy, policies: Policies) -> _View:
@@ -256,8 +256,18 @@ class Sizer:
         applying = [p for p in policies.authorization_policies if selected(p, proxy)]
         requests = [p for p in policies.request_authentications if selected(p, proxy)]
         telemetries = _telemetries(policies.telemetries, proxy, root)
-        told = telemetry(telemetries, self.settings, self.sizing)
-        sizing = self.sizing
+        filters = envoyfilters.applying(policies.envoy_filters, proxy, root)
+        modes = workload_modes(policies.peer_authentications, proxy.namespace, proxy.labels, root)
+        labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
+        key = (
+            proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries, None,
+            modes.mode, *sorted(modes.ports.items()), *filters,
+        )  # fmt: skip
+        full = (key, proxy.namespace, policies.peer_authentications)
+        if full in self._views:
+            return self._views[full]
+        sizing, type = self.sizing, proxy.type
+        told = telemetry(telemetries, self.settings, sizing)
         parts = HttpParts(
             proxy=proxy,
             sizing=sizing,
@@ -266,21 +276,17 @@ class Sizer:
             logs=told.logs,
             metrics=told.metrics,
             policies=(
-                *jwt.http_filters(requests, sizing, gateway=proxy.type == "router"),
+                *jwt.http_filters(requests, sizing, gateway=type == "router"),
                 *rbac.http_filters(applying, sizing),
             ),
         )
-        filters = envoyfilters.applying(policies.envoy_filters, proxy, root)
-        modes = workload_modes(policies.peer_authentications, proxy.namespace, proxy.labels, root)
-        labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
-        key = (
-            proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries, None,
-            modes.mode, *sorted(modes.ports.items()), *filters,
-        )  # fmt: skip
-        common = (proxy.type, policies.peer_authentications, filters)
-        routes = (proxy.type, proxy.namespace, key if proxy.type == "router" else ())
-        by_type: dict[Xds, tuple[object, ...]] = {"CDS": common, "EDS": common, "LDS": key, "RDS": routes}
-        return _View(
+        by_type: dict[Xds, tuple[object, ...]] = {
+            "CDS": (type, policies.peer_authentications, filters),
+            "EDS": (policies.peer_authentications, root),
+            "LDS": key,
+            "RDS": (type, proxy.namespace, key if type == "router" else ()),
+        }
+        view = self._views[full] = _View(
             modes,
             namespace_modes(policies.peer_authentications, root),
             EndpointModes(policies.peer_authentications, root),
@@ -290,6 +296,7 @@ class Sizer:
             key,
             {xds: self._told.setdefault((xds, *by), len(self._told)) for xds, by in by_type.items()},
         )
+        return view
 
 
 def _listener_shape(resource: Listener) -> tuple[object, ...]:
