@@ -86,9 +86,17 @@ class Conversation:
         copy.classes = [replace(outcome, push=copy.istiod.latest) for outcome in self.classes]
         return copy
 
-    def step(self, change: Change, *, services_first: bool = False) -> Step:
-        """Write a change, push what it asks for as one merged push, and let every proxy answer."""
+    def step(
+        self, change: Change, *, services_first: bool = False, lost: Mapping[str, frozenset[str]] | None = None
+    ) -> Step:
+        """Write a change, push what it asks for as one merged push, and let every proxy answer.
+
+        services_first: as of `Registry.handle`. lost: by proxy id, clusters that are known to be taken back, where
+        istiod leaves it to chance which.
+        """
         requests = self.istiod.handle(change, services_first=services_first)
+        lost = lost or {}
+        self._split_by_loss(lost)
         exposed = individual_addresses(self.istiod.registry) | {r.proxy for r in requests if r.proxy}
         self._split(exposed)
         own = {r.proxy: r for r in requests if r.proxy}
@@ -105,7 +113,8 @@ class Conversation:
                 first = plan(state, alone, before)
                 state, responses, decision = first.state, first.responses, first.decision
             if push is not None and request is not None:
-                second = self._planned(state, request, push, exposed, planned)
+                known_lost = lost.get(outcome.members[0].id, frozenset())
+                second = self._planned(state, request, push, exposed, planned, known_lost)
                 state, responses = second.state, (*responses, *second.responses)
                 if decision is None or second.decision.needed:
                     decision = second.decision
@@ -116,16 +125,32 @@ class Conversation:
         return Step(change.name, request, tuple(outcomes))
 
     def _planned(
-        self, state: ProxyState, request: PushRequest, push: Push, exposed: set[str], known: dict[Hashable, Plan]
+        self,
+        state: ProxyState,
+        request: PushRequest,
+        push: Push,
+        exposed: set[str],
+        known: dict[Hashable, Plan],
+        lost: frozenset[str],
     ) -> Plan:
         """A push for a proxy, from that for one of its kin if one is known and nothing in it is the proxy's own."""
-        key = None if state.proxy.ip in exposed else kin(state, self._asked)
+        key = None if state.proxy.ip in exposed or lost else kin(state, self._asked)
         if key is None or not shares(state, request, push, self.istiod.rules):
-            return plan(state, request, push)
+            return plan(state, request, push, lost)
         if key in known:
             return likewise(known[key], state, push)
         known[key] = plan(state, request, push)
         return known[key]
+
+    def _split_by_loss(self, lost: Mapping[str, frozenset[str]]) -> None:
+        """Give proxies that lose other clusters than their like classes of their own."""
+        split: list[Outcome] = []
+        for outcome in self.classes:
+            alike: dict[frozenset[str], list[Proxy]] = {}
+            for proxy in outcome.members:
+                alike.setdefault(lost.get(proxy.id, frozenset()), []).append(proxy)
+            split += [outcome] if len(alike) == 1 else [_of(outcome, tuple(members)) for members in alike.values()]
+        self.classes = split
 
     def _split(self, addresses: set[str]) -> None:
         """Give proxies whose own address decides something a class of their own."""

@@ -150,8 +150,9 @@ def conform(
 ) -> Score:
     """Compare our answer to a recording, step by step; `sizes` too, unless not wanted (`built` as of `Pricing`).
 
-    Where a step writes a Service and its own EndpointSlice, either order of istiod's handlers counts: the one that
-    fits better is kept, and what follows is judged from there.
+    Where a step writes a Service (or deletes it) and its own EndpointSlice, either order of istiod's handlers counts,
+    and which it was may show much later: the history that fits better is kept, and judged. Where a delta takes back
+    one of several clusters of a port that went, whichever counts from 1.20 on.
     """
     score = Score()
     conversation = Conversation(case.mesh, rules, mode, case.steps)
@@ -159,27 +160,46 @@ def conform(
     for outcome in conversation.classes:
         for proxy in outcome.members:
             _compare(score, -1, "connect", proxy.id, outcome, recorded_run["connect"][proxy.id], pricing)
-    for number, (change, real) in enumerate(zip(case.steps, recorded_run["steps"], strict=True)):
-        conversation, step = _either(conversation, change, real["responses"])
+    steps = _likeliest(conversation, case.steps, [real["responses"] for real in recorded_run["steps"]])
+    for number, (step, real) in enumerate(zip(steps, recorded_run["steps"], strict=True)):
         for outcome in step.outcomes:
             for proxy in outcome.members:
-                _compare(score, number, change.name, proxy.id, outcome, real["responses"][proxy.id], pricing)
+                _compare(score, number, step.name, proxy.id, outcome, real["responses"][proxy.id], pricing)
     return score
 
 
-def _either(
-    conversation: Conversation, change: Change, real: Mapping[str, Sequence[Recorded]]
-) -> tuple[Conversation, Step]:
-    if not races(change):
-        return conversation, conversation.step(change)
-    other = conversation.fork()
-    steps = [(conversation, conversation.step(change)), (other, other.step(change, services_first=True))]
-    return min(steps, key=lambda tried: _unequal(tried[1], real))
+#: How many histories are told apart at once.
+_HISTORIES = 4
+
+
+def _likeliest(
+    conversation: Conversation, changes: Sequence[Change], real: Sequence[Mapping[str, Sequence[Recorded]]]
+) -> list[Step]:
+    """Of the histories that races make possible, the steps of the one that fits best; among equals, slices first."""
+    histories: list[tuple[int, Conversation, list[Step]]] = [(0, conversation, [])]
+    for change, responses in zip(changes, real, strict=True):
+        lost = {proxy: _taken_back(got) for proxy, got in responses.items()}
+        tried = []
+        for unequal, one, steps in histories:
+            orders = [(one, False)]
+            if races(change):
+                orders.append((one.fork(), True))
+            for branch, services_first in orders:
+                step = branch.step(change, services_first=services_first, lost=lost)
+                tried.append((unequal + _unequal(step, responses), branch, [*steps, step]))
+        best = min(unequal for unequal, *_ in tried)
+        histories = [history for history in tried if history[0] == best][:_HISTORIES]
+    return histories[0][2]
+
+
+def _taken_back(responses: Sequence[Recorded]) -> frozenset[str]:
+    return frozenset(name for r in responses if r["xds"] == "CDS" for name in r.get("removed_names") or ())
 
 
 def races(change: Change) -> bool:
-    """Whether a change writes a Service and one of its own EndpointSlices together."""
-    services = {(o.ref.namespace, o.ref.name) for o in change.apply if o.ref.kind == "Service"}
+    """Whether a change writes a Service, or deletes it, and writes one of its own EndpointSlices with it."""
+    refs = (*(o.ref for o in change.apply), *change.delete)
+    services = {(ref.namespace, ref.name) for ref in refs if ref.kind == "Service"}
     slices = (o for o in change.apply if o.ref.kind == "EndpointSlice")
     return any((o.ref.namespace, o.labels.get("kubernetes.io/service-name")) in services for o in slices)
 

@@ -202,3 +202,22 @@ def test_a_gateway_decides_its_routes_anew_once_claims_are_known(release: str, e
         for gateway in (False, True)
     )
     assert gateway - sidecar == expected
+
+
+@pytest.mark.parametrize(("release", "specific"), [("1.17", False), ("1.18", True), ("1.31", True)])
+def test_the_most_specific_virtual_service_shapes_a_service_from_1_18_on(release: str, specific: bool) -> None:
+    """Until then the oldest one does (computeWildcardHostVirtualServiceIndex)."""
+
+    def routing(name: str, host: str) -> Object:
+        spec = {"hosts": [host], "http": [{"route": [{"destination": {"host": f"{name}.example.com"}}]}]}
+        metadata = {"name": name, "namespace": "ns-a"}
+        return Object(Ref("VirtualService", "ns-a", name), {"metadata": metadata, "spec": spec})
+
+    wide, exact = routing("a-wide-one", "*.ns-a.svc.cluster.local"), routing("exact", A.hostname)
+
+    def size(*virtual_services: Object) -> int:
+        route = RouteConfiguration("80", ((A, HTTP),), virtual_services)
+        return Sizer(release, mesh_config={}).resource_bytes(route, PROXY, NONE)
+
+    assert size(wide, exact) == size(exact if specific else wide)
+    assert size(wide) != size(exact)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pushsim import releases
-from pushsim.cases import load_case
+from pushsim.cases import Case, load_case
 from pushsim.conversation import Conversation
+from pushsim.manifests import parse_objects
+from pushsim.mesh import Change, Mesh, Proxy
 from pushsim.recordings import conform, recorded, step_record
 
 VECTORS = Path(os.environ.get("PUSHSIM_VECTORS") or Path(__file__).parent / "vectors")
@@ -144,3 +146,35 @@ def test_either_order_of_istiods_handlers_conforms(services_first):
         steps.append(step)
     assert bool(told_apart) == services_first, "the case has no race that shows"
     assert conform(case, {"connect": connect, "steps": steps}, rules, "sotw", sizes=False).exact
+
+
+@pytest.mark.parametrize("services_first", [False, True])
+def test_what_a_race_left_may_show_later(services_first):
+    """A Service deleted while its slice is written: if the slice comes last, istiod knows its endpoints ever after."""
+
+    def body(kind, spec, version="v1", **labels):
+        return {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"name": "s", "namespace": "a", "labels": labels},
+        } | spec
+
+    def slice_of(*addresses):
+        endpoints = [{"addresses": [address]} for address in addresses]
+        told = {"addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "http", "port": 8080}]}
+        labels = {"kubernetes.io/service-name": "s"}
+        return parse_objects([body("EndpointSlice", told, "discovery.k8s.io/v1", **labels)])[0]
+
+    ports = [{"name": "http", "port": 80}]
+    service = parse_objects([body("Service", {"spec": {"clusterIP": "10.0.0.1", "ports": ports}})])[0]
+    mesh = Mesh({o.ref: o for o in (service, slice_of("10.9.0.1"))}, (Proxy("gw", "b", "10.1.0.1", "router"),))
+    steps = (
+        Change((slice_of("10.9.0.2"),), (service.ref,), name="race"),
+        Change((slice_of("10.9.0.3"),), name="later"),
+    )
+    case, rules = Case("race", "", mesh, steps), releases.rules("1.15")
+    ours = Conversation(mesh, rules, "sotw", steps)
+    connect = {p.id: recorded(o, None) for o in ours.classes for p in o.members}
+    told = [step_record(ours.step(change, services_first=services_first), None) for change in steps]
+    assert bool(told[1]["responses"]["gw.b"]) != services_first
+    assert conform(case, {"connect": connect, "steps": told}, rules, "sotw", sizes=False).exact

@@ -10,6 +10,7 @@ pushing        `Pushing`: one push on its way to one proxy
 cds, eds       which clusters and assignments it gets, all or a delta
 lds, rds       which listeners and routes
 subscriptions  what the proxy then asks for, and what both sides remember
+rewriting      DestinationRules that istiod has written to
 deciding       `plan`: all of it, in order
 likeness       the same for proxies that differ only in the services they belong to
 istiod         `Istiod`: the registry and the pushes made of it; a proxy's first conversation

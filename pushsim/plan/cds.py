@@ -123,7 +123,8 @@ def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[list[Service], set[str]]:
                 return [], set(by_host.get(key.name, ()))
             if pushing.rules.delta_filter == "filtered" and not pushing.generators.attaches(key):
                 return [], set()
-            return [service], _gone_ports(service, by_host.get(key.name, frozenset()))
+            lost = pushing.lost if pushing.rules.delta_gone_port == "any" else frozenset()
+            return [service], _gone_ports(service, by_host.get(key.name, frozenset()), lost)
         case "DestinationRule":
             found = _services_of_rule(pushing, key)
             found = _shown(pushing, found)
@@ -174,14 +175,14 @@ def _has_subset(name: str) -> bool:
     return cluster is not None and bool(cluster.subset)
 
 
-def _gone_ports(service: Service, watched: frozenset[str]) -> set[str]:
+def _gone_ports(service: Service, watched: frozenset[str], lost: frozenset[str]) -> set[str]:
     """Watched clusters of ports a service has no more: of a port with subsets only one, the last that istiod looks at.
 
     Until 1.19 that is the last by name, hence the one without a subset (deltaWatchedResources sorts them); later the
-    order, and so which one goes, is chance.
+    order, and so which one goes, is chance: one of those known to be lost, else the same.
     """
     by_port: dict[int, str] = {}
-    for name in sorted(watched):
+    for name in sorted(watched, key=lambda name: (name in lost, name)):
         if (cluster := parse_cluster(name)) is not None:
             by_port[cluster.port] = name
     ports = {port.number for port in service.ports}

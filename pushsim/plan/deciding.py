@@ -14,14 +14,17 @@ from pushsim.plan.subscriptions import settle
 from pushsim.requests import PushRequest
 
 
-def plan(state: ProxyState, request: PushRequest, push: Push) -> Plan:
-    """What a proxy in this state gets for a merged request, why, and its state thereafter."""
+def plan(state: ProxyState, request: PushRequest, push: Push, lost: frozenset[str] = frozenset()) -> Plan:
+    """What a proxy in this state gets for a merged request, why, and its state thereafter.
+
+    lost: clusters it is known to have lost, where istiod leaves to chance which.
+    """
     state = refresh(state, request, push)
     view = state.view
     decision = decide(view, request)
     if not decision.needed:
         return Plan(state, decision)
-    pushing = Pushing(state, view, decision.request, push)
+    pushing = Pushing(state, view, decision.request, push, lost)
     cds = clusters(pushing)
     eds = endpoints(pushing) if len(state.clusters) else None
     lds, listening = listeners(pushing)

@@ -9,11 +9,12 @@ from pushsim.context import build_context
 from pushsim.dependencies import Decision
 from pushsim.gateways import MergedGateway, merge_gateways
 from pushsim.generators import Generators
-from pushsim.mesh import Change, Mesh, Mode, Proxy
+from pushsim.mesh import Change, Mesh, Mode, Object, Proxy
 from pushsim.plan.cds import outbound_names, watched_names
 from pushsim.plan.eds import assignments
 from pushsim.plan.lds import sotw_listening
 from pushsim.plan.rds import configurations
+from pushsim.plan.rewriting import written_to
 from pushsim.plan.state import Listening, Plan, ProxyState, Push, Response
 from pushsim.registry import Registry
 from pushsim.releases import Rules
@@ -31,7 +32,7 @@ class Istiod:
     """
 
     def __init__(self, mesh: Mesh, rules: Rules, mode: Mode | None = None) -> None:
-        self.rules, self.mode, self._env = rules, mode or rules.agent_mode, mesh.env
+        self.rules, self.mode, self._env, self._proxies = rules, mode or rules.agent_mode, mesh.env, mesh.proxies
         self.registry = Registry(mesh, rules)
         context = build_context(self.registry, self._env, None, PushRequest(forced=True))
         self.latest = Push(context, Scopes(context), self.registry)
@@ -39,14 +40,20 @@ class Istiod:
     def fork(self) -> Istiod:
         """An independent copy, for trying something."""
         copy = object.__new__(Istiod)
-        copy.rules, copy.mode, copy._env = self.rules, self.mode, self._env
+        copy.rules, copy.mode, copy._env, copy._proxies = self.rules, self.mode, self._env, self._proxies
         copy.registry = self.registry.fork()
         copy.latest = replace(self.latest, registry=copy.registry)
         return copy
 
     def handle(self, change: Change, *, services_first: bool = False) -> tuple[PushRequest, ...]:
         """What the handlers ask to be pushed for a change (before the debounce)."""
-        return self.registry.handle(change, services_first=services_first)
+        return self.registry.handle(change, services_first=services_first, used=self._written_to)
+
+    def _written_to(self, rule: Object) -> bool:
+        if self.rules.writes_rules != "host-and-tls":
+            return False
+        scopes = (self.latest.scopes.of(proxy, self.registry.labels_of(proxy)) for proxy in self._proxies)
+        return written_to(rule, dict.fromkeys(scopes))
 
     def merge(self, requests: Iterable[PushRequest]) -> PushRequest | None:
         """The requests of one debounce window as one; ProxyUpdates, which bypass it, left out."""

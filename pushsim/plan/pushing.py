@@ -18,11 +18,14 @@ class Pushing:
     kinds:    those of its keys.
     delta:    the proxy speaks delta xDS.
     full:     not for endpoints only.
+    lost:     clusters the proxy is known to lose, where that is chance.
     memo:     for what many proxies share in this push; lasting, also in later ones with the same scopes.
     """
 
-    def __init__(self, state: ProxyState, view: View, request: PushRequest, push: Push) -> None:
-        self.state, self.request = state, request
+    def __init__(
+        self, state: ProxyState, view: View, request: PushRequest, push: Push, lost: frozenset[str] = frozenset()
+    ) -> None:
+        self.state, self.request, self.lost = state, request, lost
         self.context, self.rules = push.context, push.context.rules
         self.memo, self.lasting = push.context.memo, push.scopes.family.memo
         self.generators = Generators(view, push.context)

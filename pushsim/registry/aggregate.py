@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pushsim.conversion import named_target_port, selects
@@ -19,6 +19,13 @@ from pushsim.requests import GLOBAL_UPDATE, PushRequest
 
 #: Order in which an istiod that starts reads what there is; other kinds follow.
 _START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
+
+#: Whether clusters were built of a DestinationRule, so that it is not as it was written.
+Used = Callable[[Object], bool]
+
+
+def _never(_rule: Object) -> bool:
+    return False
 
 
 class Target(NamedTuple):
@@ -47,7 +54,7 @@ class Registry:
         self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
         for written in sorted(mesh.objects.values(), key=lambda o: rank.get(o.ref.kind, len(rank))):
-            self._write(written)
+            self._write(written, _never)
 
     def fork(self) -> Registry:
         """An independent copy: what happens to it does not happen to this one."""
@@ -60,26 +67,32 @@ class Registry:
         copy._targets = {namespace: dict(known) for namespace, known in self._targets.items()}
         return copy
 
-    def handle(self, change: Change, *, services_first: bool = False) -> tuple[PushRequest, ...]:
+    def handle(self, change: Change, *, services_first: bool = False, used: Used = _never) -> tuple[PushRequest, ...]:
         """Apply a change, object by object, and return the requests its events make, in order.
 
-        A Service and its EndpointSlice written together race on a real istiod (reference §1.6). The slice goes first
-        here, as in most recordings; `services_first` is the other outcome.
+        A Service written or deleted, and its EndpointSlice written with it, race on a real istiod (reference §1.6). The
+        slice goes first here, as in most recordings; `services_first` is the other outcome. `used`: as above.
         """
-        later = "EndpointSlice" if services_first else "Service"
         requests: list[PushRequest] = []
         if change.mesh_config is not None:  # istiod's mesh watcher: everything for everybody
             self.mesh_config = {**self.mesh_config, **change.mesh_config}
             requests.append(PushRequest(forced=not self.rules.empty_is_all, reasons=frozenset({GLOBAL_UPDATE})))
-        for written in sorted(change.apply, key=lambda o: o.ref.kind == later):
-            requests += self._write(written)
-        for ref in change.delete:
-            requests += self._delete(ref)
+        events: list[tuple[Ref, Object | None]] = [(written.ref, written) for written in change.apply]
+        events += ((ref, None) for ref in change.delete)
+
+        def place(event: tuple[Ref, Object | None]) -> int:
+            ref, written = event
+            if services_first:  # what is written, deleted Services, slices, what else is deleted
+                return (3 if ref.kind != "Service" else 1) if written is None else 2 * (ref.kind == "EndpointSlice")
+            return 2 if written is None else int(ref.kind == "Service")
+
+        for ref, written in sorted(events, key=place):
+            requests += self._delete(ref) if written is None else self._write(written, used)
         return tuple(requests)
 
     # ---- events
 
-    def _write(self, written: Object) -> list[PushRequest]:
+    def _write(self, written: Object, used: Used) -> list[PushRequest]:
         discovery, ref = self._discovery, written.ref
         if discovery.selective:
             if ref.kind == "Namespace" and discovery.relabelled(ref.name, written.labels):
@@ -87,7 +100,7 @@ class Registry:
             if discovery.covers(ref) and not discovery.watches(ref.namespace):
                 discovery.put_aside(written)
                 return []
-        return self._written(written)
+        return self._written(written, used)
 
     def _selection_changed(self, namespace: str) -> list[PushRequest]:
         """A namespace is watched from now on, or no more: its objects come or go."""
@@ -103,7 +116,7 @@ class Registry:
                 discovery.put_aside(held)
         return [*requests, PushRequest(forced=not self.rules.empty_is_all)] if discovery.pushes_all else requests
 
-    def _written(self, written: Object) -> list[PushRequest]:
+    def _written(self, written: Object, used: Used = _never) -> list[PushRequest]:
         before = self.store.write(written)
         self._targets.pop(written.ref.namespace, None)
         match written.ref.kind:
@@ -121,7 +134,7 @@ class Registry:
             case "WorkloadEntry":
                 return self._workload_changed(before, written, written.ref.namespace)
             case kind if kind in CONFIG_KINDS:
-                return config_changed(self.store, self.mesh_config, self.rules, before, written)
+                return config_changed(self.store, self.mesh_config, self.rules, before, written, used)
         return []
 
     def _delete(self, ref: Ref) -> list[PushRequest]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pushsim.audience import PUBLIC
+from pushsim.hosts import resolve
 from pushsim.mesh import ConfigKey, Object, Ref
 from pushsim.registry.delegates import delegates, merged
 from pushsim.registry.store import Store
@@ -32,14 +33,35 @@ CONFIG_KINDS = frozenset(
 
 
 def config_changed(
-    store: Store, mesh_config: Mapping[str, Any], rules: Rules, before: Object | None, written: Object | None
+    store: Store,
+    mesh_config: Mapping[str, Any],
+    rules: Rules,
+    before: Object | None,
+    written: Object | None,
+    used: Callable[[Object], bool] = lambda _rule: False,
 ) -> list[PushRequest]:
-    """What a config asks for that was created (no `before`), replaced, or deleted (no `written`)."""
+    """What a config asks for that was created (no `before`), replaced, or deleted (no `written`).
+
+    used: whether istiod has written to a stored DestinationRule as it used it.
+    """
     ref = _either(before, written).ref
     if ref.kind == "VirtualService" and not rules.delegate_keys:
         default = frozenset(map(str, mesh_config.get("defaultVirtualServiceExportTo") or ())) or frozenset({PUBLIC})
         return _merged_routes_changed(store.of_kind(ref.kind), default, rules, before, written)
-    return [_request(ref, rules)] if _pushes(rules, before, written) else []
+    rewritten = before is not None and rules.writes_rules != "never" and _rewritten(before, used)
+    pushes = rewritten or _pushes(rules, before, written)
+    return [_request(ref, rules)] if pushes else []
+
+
+def _rewritten(before: Object, used: Callable[[Object], bool]) -> bool:
+    """Whether what is stored is not what was written, so that any update differs from it.
+
+    A short host is completed in place (setDestinationRules).
+    """
+    if before.ref.kind != "DestinationRule":
+        return False
+    host = str(before.spec.get("host"))
+    return resolve(host, before.ref.namespace) != host or used(before)
 
 
 def _either(before: Object | None, written: Object | None) -> Object:

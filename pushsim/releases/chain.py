@@ -50,6 +50,7 @@ def chain() -> dict[str, Rules]:
         cds_router_gateway="never",  # #39161
         eds_partial="only-service",  # #37974, flag on
         answers_all=False,
+        writes_rules="host",
     )
     add("1.15.0", replace(base, root_sidecar_lost=True))
     base = replace(base, accounts_forgotten=False)
@@ -95,6 +96,7 @@ def chain() -> dict[str, Rules]:
         service_update="equal-or-target-port",
         hidden_update_silent=True,  # #47009
         headless_hidden_silent=True,
+        delta_gone_port="any",
         endpoint_comparison="health-removed",
         unready_kept=True,
     )
@@ -112,6 +114,7 @@ def chain() -> dict[str, Rules]:
     base = add("1.20.4", base)
     add("1.20.8", replace(base, cds_router_gateway="passthrough"))  # #50757
 
+    base = replace(base, writes_rules="host-and-tls")  # VERIFY_CERTIFICATE_AT_CLIENT is the default
     base = replace(base, index_duplicate="oldest", filter_extra_services="always", delta_watched="last-response")
     base = add("1.21.0", base)
     patched = add("1.21.3", replace(base, endpoint_comparison="any"))
@@ -171,6 +174,7 @@ def chain() -> dict[str, Rules]:
 
     base = replace(
         base,
+        writes_rules="host",
         empty_is_all=False,  # #55496
         narrow=True,
         cluster_kinds=base.cluster_kinds | {"PeerAuthentication", "Telemetry"},  # #55497

@@ -43,6 +43,8 @@ class Rules:
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
         entry_workload: endpoints written in a ServiceEntry have its name and their index as their workload (1.30).
         update_compares_previous: needsPush of a CR also looks at the previous object's istio.io labels and annotations.
+        writes_rules: istiod writes into DestinationRules that it has stored, so that an update which changes nothing is
+            a push: into none, short hosts, or also TLS settings without certificates, once clusters are built of them.
         delegate_keys: a delegate VirtualService has keys of its own (#59435: only its roots have).
 
         Merging
@@ -116,6 +118,8 @@ class Rules:
         delta_filter: with FILTER: unfiltered, full list (#55818), or filtered (#59482).
         delta_watched: what removals of wildcard types are computed from (#49890).
         delta_removes_inbound: a delta CDS removes inbound clusters (#49890).
+        delta_gone_port: of the clusters of a port that went, subsets included, a delta CDS removes one: the last by
+            name, or any (the names it looks through have no order from 1.20 on).
         delta_removes_once: it names what it removes once, though several keys remove it (#49890).
         answers_all: a changed SotW name list is answered with all its names, also when it shrank.
     """
@@ -139,6 +143,7 @@ class Rules:
     autoallocate_default: bool = False
     entry_workload: bool = False
     update_compares_previous: bool = False
+    writes_rules: Literal["never", "host", "host-and-tls"] = "never"
     delegate_keys: bool = True
 
     empty_is_all: bool = True
@@ -236,6 +241,7 @@ class Rules:
     delta_filter: Literal["unfiltered", "full", "filtered"] = "unfiltered"
     delta_watched: Literal["last-push", "last-response", "union"] = "last-push"
     delta_removes_inbound: bool = False
+    delta_gone_port: Literal["last", "any"] = "last"
     delta_removes_once: bool = False
     answers_all: bool = True
 

@@ -65,6 +65,7 @@ class Sizing:
 
     Routes (httproute.go, route/route.go, route/retry/retry.go):
     retries_503:           503 is retried by default. body_limit: whose routes set the direct response limit.
+    specific_routes:       of VirtualServices, the most specific host shapes a service, not the oldest.
     ignores_ports:         whose hosts match without port, so that domains have none (IgnorePortInHostMatching).
     absolute_domains:      each host also with a trailing dot (PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN).
     grpc_timeouts:         which field takes a default route's gRPC timeout: max_grpc_timeout or max_stream_duration.
@@ -132,6 +133,7 @@ class Sizing:
     header_string_match: bool = True
     retries_503: bool = False
     body_limit: Literal["all", "sidecar", ""] = "all"
+    specific_routes: bool = True
     ignores_ports: Literal["all", "gateways", ""] = "all"
     absolute_domains: bool = False
     grpc_timeouts: Literal["grpc", "stream"] = "grpc"
@@ -197,6 +199,7 @@ _1_17 = replace(
     inline_health=False,
     port_tls_endpoints=False,
     body_limit="sidecar",
+    specific_routes=False,
     append_action=False,
     total_weight=True,
     present_match=False,

@@ -195,9 +195,14 @@ class RouteMeter:
     ) -> tuple[int, set[str]]:
         """Length of the virtual hosts that VirtualServices shape, and the services among them."""
         total, shaped, named = 0, set[str](), set[str]()
-        for written in route.virtual_services:
-            hosts = [resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()]
-            matching, others = _split(hosts, services, shaped)
+        hosts_of = [
+            (written, [resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()])
+            for written in route.virtual_services
+        ]
+        closest = _closest(hosts_of, services) if self._sizing.specific_routes else {}
+        for written, hosts in hosts_of:
+            taken = shaped | {name for name, best in closest.items() if best is not written}
+            matching, others = _split(hosts, services, taken)
             if not matching and port != 80:
                 continue
             bodies = self._bodies(route, written, proxy, port)
@@ -232,6 +237,26 @@ class RouteMeter:
             routes = translator.routes(written, proxy.labels, proxy.namespace)
             known = self._routes[key] = (written, sum(framed(length(r)) for r in routes))
         return known[1]
+
+
+def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Iterable[str]) -> dict[str, Object]:
+    """The VirtualService whose host fits a service best: exactly, or the longest wildcard; among equals the first.
+
+    Source: pilot/pkg/model/sidecar.go (computeWildcardHostVirtualServiceIndex).
+    """
+    first: dict[str, Object] = {}
+    for written, hosts in hosts_of:
+        for host in hosts:
+            first.setdefault(host, written)
+    wild = sorted((host for host in first if host.startswith("*")), key=len, reverse=True)
+    if not wild:
+        return {}
+    found: dict[str, Object] = {}
+    for name in services:
+        best = name if name in first else next((host for host in wild if subset_of(name, host)), None)
+        if best is not None:
+            found[name] = first[best]
+    return found
 
 
 def _split(
