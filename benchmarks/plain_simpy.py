@@ -1,7 +1,7 @@
 """The textbook form of the push pipeline in simpy: one process and one Resource request for each proxy push.
 
 As good as that form allows: proxies are integers, a push that finds one still waiting is merged into it, and nothing
-is recorded but counts and the time of the last push. It knows no processor sharing: a push takes `work_ns` on its slot.
+is recorded but counts and the time of the last push. It knows no cores: a push takes `work_ns` on its slot.
 """
 
 from __future__ import annotations

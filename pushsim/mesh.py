@@ -8,7 +8,7 @@ never changed in place. No I/O, no clock, no randomness.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 ProxyType = Literal["sidecar", "router", "waypoint", "ztunnel"]
@@ -127,6 +127,24 @@ class Change:
     delete: tuple[Ref, ...] = ()
     name: str = ""
     mesh_config: Mapping[str, Any] | None = None
+
+
+#: After a Service is written, Kubernetes' EndpointSlice controller takes a moment [E]: istiod has it by then.
+SLICES_LATER_NS = 10_000_000
+
+
+def in_parts(change: Change) -> tuple[Change, ...]:
+    """A change as it reaches the API server, each part SLICES_LATER_NS after the one before.
+
+    The EndpointSlices of a Service are written by their controller, later than the Service: two parts for a change that
+    writes both (what it deletes goes with the second), else one.
+    """
+    services = {(o.ref.namespace, o.ref.name) for o in change.apply if o.ref.kind == "Service"}
+    slices = tuple(o for o in change.apply if o.ref.kind == "EndpointSlice")
+    if not any((o.ref.namespace, o.labels.get("kubernetes.io/service-name")) in services for o in slices):
+        return (change,)
+    first = replace(change, apply=tuple(o for o in change.apply if o.ref.kind != "EndpointSlice"), delete=())
+    return first, Change(slices, change.delete)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,12 +149,15 @@ class Observed:
             names = sum(time * shapes[key[2]].names for key, time in dwell.items()) / max(1, sum(dwell.values()))
             inventory = replica.planner.inventory()
             flight, cache, connected = tally.flight[number], tally.cache[number], tally.connected[number]
-            at_mean = connected.mean(self.ended)
-            means += priced(
-                self.calibration, inventory, at_mean, at_mean * names, flight.mean(self.ended), cache.mean(self.ended)
-            ).times(*[1 / len(machine.replicas)] * 3)
+            at_mean, spare = connected.mean(self.ended), tally.spare[number]
+            levels = [level.mean(self.ended) for level in (flight, cache, spare)]
+            means += priced(self.calibration, inventory, at_mean, at_mean * names, *levels).times(
+                *[1 / len(machine.replicas)] * 3
+            )
             most = connected.highest
-            at_most = priced(self.calibration, inventory, most, most * names, flight.highest, cache.highest)
+            at_most = priced(
+                self.calibration, inventory, most, most * names, flight.highest, cache.highest, spare.highest
+            )
             highest = max(highest, at_most, key=lambda bound: bound.value)
         return means, highest
 

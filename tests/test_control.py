@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, PushQueue, RequestLimiter, knobs
 from pushsim.control.cache import XdsCache
-from pushsim.control.cores import SECOND, TICKS
+from pushsim.control.cores import PREEMPTED, SECOND, TICKS
 from pushsim.control.limiter import draw
 from pushsim.control.state import CONNECTED, DEQUEUED, IDLE, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
 from pushsim.cost import Prices, shipped
@@ -32,13 +33,65 @@ MS = 1_000_000
 # ---- cores
 
 
-def test_cores_share_equally_when_jobs_are_more_than_cores() -> None:
+def _finish(cores: Cores, now: int) -> int:
+    job = cores.finish(now)
+    cores.fill()
+    return job
+
+
+def test_who_finds_no_core_waits_in_line() -> None:
     cores = Cores(2)
     for job in range(4):
         cores.start(0, job, 1000)
+    assert cores.due() == 1000
+    assert [_finish(cores, 1000), _finish(cores, 1000)] == [0, 1]
     assert cores.due() == 2000
-    assert [cores.finish(2000) for _ in range(4)] == [0, 1, 2, 3]
+    assert [_finish(cores, 2000), _finish(cores, 2000)] == [2, 3]
     assert cores.due() == NEVER
+
+
+def test_what_follows_from_a_job_keeps_its_core() -> None:
+    cores = Cores(1)
+    cores.start(0, 0, 1000)
+    cores.start(0, 1, 1000)
+    assert cores.finish(1000) == 0
+    cores.start(1000, 2, 1000)  # what job 0 woke
+    cores.start(1000, 3, 1000)
+    cores.fill()
+    assert [_finish(cores, 1000 * end) for end in (2, 3, 4)] == [2, 1, 3]
+
+
+def test_a_core_is_kept_for_a_slice_while_others_wait() -> None:
+    cores = Cores(1)
+    cores.start(0, 0, 25 * MS)
+    cores.start(0, 1, MS)
+    assert _finish(cores, 10 * MS) == PREEMPTED
+    assert _finish(cores, 11 * MS) == 1
+    assert _finish(cores, 21 * MS) == PREEMPTED, "nobody waits: it goes on at once"
+    assert _finish(cores, 26 * MS) == 0
+
+
+def test_a_chain_of_jobs_has_one_slice_together() -> None:
+    cores = Cores(1)
+    cores.start(0, 0, 6 * MS)
+    cores.start(0, 1, MS)
+    cores.finish(6 * MS)
+    cores.start(6 * MS, 2, 6 * MS)
+    cores.fill()
+    assert _finish(cores, 10 * MS) == PREEMPTED
+    assert _finish(cores, 11 * MS) == 1
+    assert _finish(cores, 13 * MS) == 2
+
+
+def test_the_network_is_heard_when_nothing_else_waits_and_now_and_then() -> None:
+    cores = Cores(1)
+    cores.start(0, 0, 1000)
+    cores.start(0, 1000, 1000, 1)
+    for job in range(1, 100):
+        cores.start(0, job, 1000)
+    ends = [_finish(cores, 1000 * end) for end in range(1, 102)]
+    assert ends.index(1000) == 61, "the 61st that is picked from the lines"
+    assert [job for job in ends if job < 1000] == list(range(100))
 
 
 def test_a_lone_job_has_no_more_than_one_core() -> None:
@@ -58,7 +111,7 @@ def test_half_a_core_takes_twice_as_long() -> None:
     cpus=st.sampled_from([0.5, 1, 1.5, 2, 16]),
     jobs=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 3000)), min_size=1, max_size=12),
 )
-def test_cores_agree_with_exact_processor_sharing(cpus: float, jobs: list[tuple[int, int]]) -> None:
+def test_cores_agree_with_an_exact_line(cpus: float, jobs: list[tuple[int, int]]) -> None:
     jobs = sorted(jobs)
     cores, ends, waiting = Cores(cpus), {}, list(enumerate(jobs))
     while waiting or cores.jobs:
@@ -67,18 +120,19 @@ def test_cores_agree_with_exact_processor_sharing(cpus: float, jobs: list[tuple[
             number, (at, work) = waiting.pop(0)
             cores.start(at, number, work)
         else:
-            ends[cores.finish(due)] = due
-    exact = _sharing(Fraction(cpus), jobs)
+            ends[_finish(cores, due)] = due
+    exact = _in_line(Fraction(cpus), jobs)
     # Each start or end may lose a tick of the service clock, and each end is at a whole ns.
     slack = 3 * len(jobs) + 2 * len(jobs) * len(jobs) / TICKS / min(1, cpus)
     assert all(abs(ends[number] - exact[number]) <= slack for number in ends)
     assert len(ends) == len(jobs)
 
 
-def _sharing(cpus: Fraction, jobs: Sequence[tuple[int, int]]) -> dict[int, Fraction]:
-    """When each job ends under processor sharing, in fractions."""
+def _in_line(cpus: Fraction, jobs: Sequence[tuple[int, int]]) -> dict[int, Fraction]:
+    """When each job ends if as many as there are processors share the cores, and the others wait, in fractions."""
     left: dict[int, Fraction] = {}
     ends: dict[int, Fraction] = {}
+    line: list[tuple[int, Fraction]] = []
     now, waiting = Fraction(0), list(enumerate(jobs))
     while waiting or left:
         rate = min(Fraction(1), cpus / len(left)) if left else Fraction(1)
@@ -92,14 +146,17 @@ def _sharing(cpus: Fraction, jobs: Sequence[tuple[int, int]]) -> dict[int, Fract
             del left[number]
         while waiting and waiting[0][1][0] <= now:
             number, (_, work) = waiting.pop(0)
-            left[number] = Fraction(work)
+            line.append((number, Fraction(work)))
+        while line and len(left) < math.ceil(cpus):
+            left.update([line.pop(0)])
     return ends
 
 
 def test_work_is_booked_to_the_second_it_was_done_in() -> None:
     cores = Cores(1)
     cores.start(SECOND // 2, 0, 2 * SECOND)
-    cores.finish(cores.due())
+    while _finish(cores, cores.due()) == PREEMPTED:
+        pass
     cores.advance(5 * SECOND)
     assert cores.spent == [SECOND // 2, SECOND, SECOND // 2, 0, 0, 0]
 
@@ -339,7 +396,7 @@ def test_03_requests_bypass_the_throttle() -> None:
 
 
 def test_04_merging_keeps_the_oldest_start_so_delays_grow_under_overload() -> None:
-    planner = FakePlanner((60,), services=400, unscoped=True)
+    planner = FakePlanner((60,), services=1200, unscoped=True)
     rig = Rig(planner, [f"svc:{n}" for n in range(12)], cpus=1, throttle=5)
     for change in range(12):
         rig.write(change)
@@ -404,7 +461,7 @@ def test_08_the_token_refuses_entries_older_than_the_last_event() -> None:
 
 def test_08_churn_makes_every_miss_repeat() -> None:
     def misses(*, churn: bool) -> int:
-        rig = Rig(FakePlanner((40,), services=400, unscoped=True), ["svc:0", "ep:1"], cpus=1, throttle=1)
+        rig = Rig(FakePlanner((40,), services=400, unscoped=True), ["svc:0", "ep:1"], cpus=2, throttle=1)
         rig.write(0)
         while not rig.of(PUBLISHED):
             rig.until(rig.now + MS // 10)

@@ -71,7 +71,8 @@ class Part:
 class Probed:
     """A probe's parts, and its heap: with nobody connected, and with all.
 
-    held: amounts of memory of both by coefficient; flight: the most bytes of responses in the making, simulated.
+    held: amounts of memory of both by coefficient; flight, spare: the most bytes of responses on their way
+        out, and of the buffers beside them, simulated.
     """
 
     probe: str
@@ -81,13 +82,14 @@ class Probed:
     held_alone: Mapping[str, float]
     held_full: Mapping[str, float]
     flight: float
+    spare: float = 0.0
 
 
 def _scenario(question: str, apps: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     generate = {"namespaces": more.pop("namespaces", 4), "apps": apps, **more.pop("generate", {})}
     return {
         "mesh": {"generate": generate},
-        "istiod": {"profile": "bare", "cpus": 2, "env": _UNLIMITED},
+        "istiod": {"profile": "bare", "cpus": 2, "env": {**_UNLIMITED, **more.pop("env", {})}},
         "duration": "10s",
         "churn": more.pop("churn"),
         "variants": {question: more.pop("policy", [])},
@@ -119,6 +121,10 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
     crowd = {**client, "pods": n(250)}
     yield "many proxies, few services", _scenario("many", [crowd, app({"http": 80}, 5)], churn=churn)
     yield "few proxies, many services", _scenario("services", [few, app({"http": 80}, 1500, 1)], churn=churn)
+    yield (
+        "many services, nothing cached",
+        _scenario("uncached", [few, app({"http": 80}, 600, 1)], churn=churn, env={"PILOT_ENABLE_XDS_CACHE": "false"}),
+    )
     yield "TCP services", _scenario("tcp", [few, app({"tcp": 5432}, 500)], churn=churn)
     yield "sniffed services", _scenario("sniffed", [few, app({"web": 8080}, 300)], churn=churn)
     ports = {f"http-{p}": 9000 + p for p in range(8)}
@@ -289,16 +295,17 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
                 recorder.take()
             full = await watched.heap(goal)
     parts: list[Part] = []
-    flight = cached = 0
+    flight = cached = spare = 0
     for source, changes in by_source.items():
         connecting, work, machine = simulated(variant, changes)
         if not parts:
             parts.append(Part(name, _CONNECT, spent[_CONNECT], dict(connecting)))
         parts.append(Part(name, source, spent[source], dict(work)))
         flight = max(flight, machine.tally.flight[0].highest)
+        spare = max(spare, machine.tally.spare[0].highest)
         cached = max(cached, machine.tally.cache[0].highest)
     planner = machine.replicas[0].planner
     names = sum(planner.shape(machine.group_of[c], machine.state[c]).names for c in range(machine.total))
     stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
     connected = {"memory.connections": len(variant.mesh.proxies), "memory.names": names, "memory.cache": cached}
-    return Probed(name, tuple(parts), alone, full, stored, {**stored, **connected}, flight)
+    return Probed(name, tuple(parts), alone, full, stored, {**stored, **connected}, flight, spare)

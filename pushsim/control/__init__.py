@@ -1,6 +1,6 @@
 """istiod as state machines without a clock: every method is told what time it is (ns, an integer).
 
-cores      processor sharing in integers, and the rounding rule
+cores      Go's scheduler in integers, and the rounding rule
 debounce   the debouncer
 queue      the push queue
 limiter    the stream limiter; draws that need no generator

@@ -1,8 +1,16 @@
-"""istiod's cores under processor sharing, in integers.
+"""istiod's cores as Go's scheduler shares them out, in integers.
 
-All jobs get the same share: min(1, cores / jobs) of a core. Instead of counting down every job, one clock of *service*
-runs for all: it says how much work each job present has received since the replica began, in sixteenths of a ns of a
-core. A job that starts when the clock shows V and needs w ns is done when it shows V + 16·w.
+GOMAXPROCS jobs run at once; the others wait in line. Nobody is interrupted for a short job: whoever has a core keeps
+it, and so does what follows from a job that ends (its next response, or the goroutine it wakes: Go's `runnext`), for a
+slice of 10 ms, after which it goes to the end of the second line. The first line is the local run queues'. The second
+is Go's global queue: what comes from the network (events of the API server, requests of proxies) gets there, because
+the network is polled by a processor that has nothing else to do, or by sysmon. It is looked at when the first line is
+empty, and each 61st time (golang/go src/runtime/proc.go: findRunnable, schedule, forcePreemptNS). So under load a
+push goes on while what was just written waits for the end of the round.
+
+Instead of counting down every job, one clock of *service* runs for all that run: it says how much work each of them has
+received since the replica began, in sixteenths of a ns of a core. A job that starts when the clock shows V and needs w
+ns is done when it shows V + 16·w. With less than a core for each of them (a CPU limit) they get equal shares.
 
 Rounding rule (both engines): the clock is read only when a job starts or ends or the machine asks; each time it has
 advanced by floor(16 · elapsed ns · share). A job ends in the first whole nanosecond in which the clock has reached its
@@ -11,6 +19,7 @@ mark; jobs with equal marks end in the order in which they started. Cores are a 
 
 from __future__ import annotations
 
+from collections import deque
 from fractions import Fraction
 from heapq import heappop, heappush
 
@@ -19,6 +28,12 @@ NEVER = 1 << 62
 #: The service clock's ticks in one nanosecond of a core.
 TICKS = 16
 SECOND = 1_000_000_000
+#: How long a core is kept while others wait: forcePreemptNS.
+SLICE = TICKS * 10_000_000
+#: Each so many times the second line is looked at first.
+FAIR = 61
+#: What `finish` returns where a slice ended, and no job.
+PREEMPTED = -1
 
 
 class Cores:
@@ -27,44 +42,83 @@ class Cores:
     def __init__(self, cpus: float) -> None:
         share = Fraction(round(cpus * 1000), 1000)
         self.whole, self.parts = share.numerator, share.denominator
+        self.most = max(1, -(-self.whole // self.parts))
         self.now = 0
         self.clock = 0
-        self.jobs: list[tuple[int, int, int]] = []  # (mark, order of start, job)
+        self.running: list[tuple[int, int, int, int, int]] = []  # (mark, order of start, job, ticks left, slice's end)
+        self.lines: tuple[deque[tuple[int, int]], deque[tuple[int, int]]] = (deque(), deque())  # (job, ticks)
         self.started = 0
+        self.picked = 0
+        self.vacated = 0  # the end of the slice of the core that the last job left, 0 if another has taken it
         self.spent: list[int] = [0]
         self._second_ends = SECOND
 
-    def start(self, now: int, job: int, work_ns: int) -> None:
-        """A job that needs work_ns (>= 1) ns of a core starts."""
+    @property
+    def jobs(self) -> list[int]:
+        """All jobs, those that run by their ends, then those that wait."""
+        return [job for _, _, job, _, _ in sorted(self.running)] + [job for line in self.lines for job, _ in line]
+
+    def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
+        """A job that needs work_ns (>= 1) ns of a core starts: on a core that is free, else it waits in that line."""
         self.advance(now)
-        heappush(self.jobs, (self.clock + TICKS * work_ns, self.started, job))
-        self.started += 1
+        ticks = TICKS * work_ns
+        if len(self.running) == self.most:
+            self.lines[line].append((job, ticks))
+        elif self.vacated and self.vacated <= self.clock:
+            self.vacated = 0
+            self.lines[1].append((job, ticks))
+        else:
+            self._run(job, ticks, self.vacated or self.clock + SLICE)
+            self.vacated = 0
+
+    def wait(self, job: int, work_ns: int) -> None:
+        """A job waits in the first line, even if a core is free until `fill`."""
+        self.lines[0].append((job, TICKS * work_ns))
 
     def due(self) -> int:
-        """When the next job ends, NEVER if there is none."""
-        if not self.jobs:
+        """When the next job or slice ends, NEVER if there is none."""
+        if not self.running:
             return NEVER
-        left = self.jobs[0][0] - self.clock
+        left = self.running[0][0] - self.clock
         if left <= 0:
             return self.now
-        wanted = len(self.jobs) * self.parts
+        wanted = len(self.running) * self.parts
         if wanted <= self.whole:
             return self.now - (-left // TICKS)
         return self.now - (-left * wanted // (TICKS * self.whole))
 
     def finish(self, now: int) -> int:
-        """The job that is due at `now` ends; it is returned."""
+        """The job that is due at `now` ends; it is returned, or PREEMPTED. `fill` must follow."""
         self.advance(now)
-        return heappop(self.jobs)[2]
+        _, _, job, left, self.vacated = heappop(self.running)
+        if left:
+            self.vacated = 0
+            self.lines[1].append((job, left))
+            return PREEMPTED
+        return job
+
+    def fill(self) -> None:
+        """Who waits gets the cores that are free."""
+        self.vacated = 0
+        local, polled = self.lines
+        while len(self.running) < self.most and (local or polled):
+            self.picked += 1
+            line = polled if polled and (not local or self.picked % FAIR == 0) else local
+            self._run(*line.popleft(), self.clock + SLICE)
+
+    def _run(self, job: int, ticks: int, slice_ends: int) -> None:
+        mark = min(self.clock + ticks, slice_ends)
+        heappush(self.running, (mark, self.started, job, self.clock + ticks - mark, slice_ends))
+        self.started += 1
 
     def advance(self, now: int) -> None:
         """Let time pass until `now`."""
         elapsed = now - self.now
         if elapsed <= 0:
             return
-        jobs = len(self.jobs)
-        if jobs:
-            wanted = jobs * self.parts
+        running = len(self.running)
+        if running:
+            wanted = running * self.parts
             if wanted <= self.whole:
                 self.clock += TICKS * elapsed
                 rate = wanted
@@ -82,7 +136,9 @@ class Cores:
     def stop(self, now: int) -> None:
         """All jobs are dropped: the process ends."""
         self.advance(now)
-        self.jobs.clear()
+        self.running.clear()
+        for line in self.lines:
+            line.clear()
 
     def _spread(self, now: int, rate: int) -> None:
         """Work over the ends of seconds, second by second."""

@@ -5,7 +5,7 @@ A driver tells it what time it is and what happens then; the machine says when i
     write(now, change)       a change is written to the API server: each replica's handlers get it
     tick(now, replica)       the debounce timer of a replica fires        due: tick_due(replica)
     finish(now, replica)     a job ends on the cores of a replica         due: finish_due(replica)
-    wake(now)                a proxy or a Send has waited long enough     due: wake_due()
+    wake(now)                somebody has waited long enough              due: wake_due()
     restart(now, replica)    that istiod's process ends and starts anew
 
 Order at one nanosecond (both engines): writes, ticks by replica, ends of jobs by replica, wakes; each runs to its end,
@@ -21,7 +21,7 @@ state the proxy then has. Answers to requests run on the connection without a sl
 
 from __future__ import annotations
 
-from pushsim.control.cores import NEVER
+from pushsim.control.cores import NEVER, PREEMPTED
 from pushsim.control.debounce import Batch
 from pushsim.control.limiter import AGE, RING, draw
 from pushsim.control.replica import UNSET, Replica
@@ -38,15 +38,19 @@ from pushsim.control.state import (
     HANDLING,
     IDLE,
     KEPT_PUSHES,
+    POLLED,
     PUBLISHED,
     RESTART_NS,
+    SENDING,
     SERVING,
+    SLICES,
     UNBLOCK,
     UP,
     WRITTEN,
 )
 from pushsim.control.streams import Streams
 from pushsim.control.tally import PushRecord
+from pushsim.mesh import SLICES_LATER_NS, in_parts
 
 
 class Machine(Streams):
@@ -74,9 +78,13 @@ class Machine(Streams):
         """A change is written to the API server."""
         self._note(now, WRITTEN, change)
         self.written[change] = now
+        parts = in_parts(self.changes[change])
         for replica in self.replicas:
-            replica.inbox.append(change)
+            replica.inbox.append((change, parts[0]))
             self._handle_next(now, replica)
+        for place in range(1, len(parts)):
+            self.following += 1
+            self._set(now + place * SLICES_LATER_NS, SLICES, change, place)
 
     def tick_due(self, replica: int) -> int:
         """When the debounce timer of that replica fires."""
@@ -96,9 +104,15 @@ class Machine(Streams):
         """The job that is due ends on the cores of that replica."""
         replica = self.replicas[number]
         job = replica.cores.finish(now)
-        kind, argument = job >> 32, job & 0xFFFFFFFF
+        if job != PREEMPTED:
+            self._finished(now, replica, job >> 32, job & 0xFFFFFFFF)
+        replica.cores.fill()
+
+    def _finished(self, now: int, replica: Replica, kind: int, argument: int) -> None:
         if kind == SERVING:
             self._generated(now, argument)
+        elif kind == SENDING:
+            self._written(now, argument)
         elif kind == HANDLING:
             self._handled(now, replica)
         elif kind == CONTEXT:
@@ -119,6 +133,13 @@ class Machine(Streams):
         _, _, kind, who, generation, a, b = self._next_wake()
         if kind == UP:
             self._come_up(now, self.replicas[who])
+            return
+        if kind == SLICES:
+            self.following -= 1
+            part = in_parts(self.changes[who])[a]
+            for replica in self.replicas:
+                replica.inbox.append((who, part))
+                self._handle_next(now, replica)
             return
         if generation != self.generation[who]:
             if kind == ASK and self.plans[a].first != UNSET:
@@ -142,7 +163,7 @@ class Machine(Streams):
         replica = self.replicas[number]
         if not replica.up:
             return
-        accepting = [job & 0xFFFFFFFF for _, _, job in sorted(replica.cores.jobs) if job >> 32 == ACCEPTING]
+        accepting = [job & 0xFFFFFFFF for job in replica.cores.jobs if job >> 32 == ACCEPTING]
         replica.cores.stop(now)
         replica.up = False
         replica.fresh()
@@ -154,7 +175,8 @@ class Machine(Streams):
         for c in accepting:
             if self.phase[c] == AWAY:
                 self._set(now, ARRIVE, c)
-        self.tally.flight[number].add(now, -self.tally.flight[number].value)
+        for level in (self.tally.flight[number], self.tally.spare[number]):
+            level.add(now, -level.value)
         self.tally.cache[number].add(now, -self.tally.cache[number].value)
         self._set(now + RESTART_NS, UP, number)
 
@@ -199,8 +221,8 @@ class Machine(Streams):
         """The handler takes the next change, if it is idle and there is one."""
         if replica.handling != UNSET or not replica.inbox or not replica.up:
             return
-        replica.handling = replica.inbox.popleft()
-        handled = replica.planner.handle(replica.handling, self.changes[replica.handling])
+        replica.handling, part = replica.inbox.popleft()
+        handled = replica.planner.handle(replica.handling, part)
         for request in handled.requests:
             replica.unpushed[len(replica.requests)] = None
             replica.requests.append(request)
@@ -211,7 +233,7 @@ class Machine(Streams):
                 self._join(now, self.offset[group] + member)
             for group, member in handled.left:
                 self._close(now, self.offset[group] + member, 2)
-        self._start(now, replica, HANDLING, 0, self._work(handled.work))
+        self._start(now, replica, HANDLING, 0, self._work(handled.work), POLLED)
 
     def _handled(self, now: int, replica: Replica) -> None:
         """A handler is done: its requests go to the debouncer, or around it."""

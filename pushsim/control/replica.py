@@ -10,6 +10,7 @@ from pushsim.control.debounce import Batch, Debouncer
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
+from pushsim.mesh import Change
 from pushsim.planner import Planner, Push, Request
 
 UNSET = -1
@@ -19,7 +20,7 @@ class Replica:
     """State of one istiod replica.
 
     free:      throttle slots that are free.
-    inbox:     changes that wait for the handler, in order; handling: the change it is at, UNSET if idle;
+    inbox:     (change, what of it) that waits for the handler, in order; handling: the change it is at, UNSET if idle;
                submitting: how many of the newest requests it will submit when it is done with it.
     requests:  all that its planner has returned, by number; of[n] is the change request n is of.
     unpushed:  requests that no Push has taken yet, for a restart.
@@ -35,7 +36,7 @@ class Replica:
         self.cores = Cores(cpus)
         self.connections = connections
         self.limiter = RequestLimiter(knobs.streams_per_s)
-        self.inbox: deque[int] = deque()
+        self.inbox: deque[tuple[int, Change]] = deque()
         self.submitting = 0
         self.requests: list[Request] = []
         self.of: list[int] = []

@@ -11,18 +11,24 @@ from pushsim.control.state import (
     ASK,
     DEQUEUED,
     IDLE,
+    POLLED,
     PUSHED,
     PUSHING,
     REPLYING,
     SCOPING,
+    SENDING,
     SENT,
     SERVING,
     SPARED,
     UNBLOCK,
+    WRITING,
     State,
 )
 from pushsim.control.tally import Plan, Sent
 from pushsim.planner import Planned, Scope
+
+#: A stream's write quota (grpc-go, internal/transport: defaultWriteQuota): Send waits while as much is not written.
+WRITE_QUOTA = 64 * 1024
 
 
 class Serving(State):
@@ -61,6 +67,7 @@ class Serving(State):
             plan.queued_at = event.start
         self._moves_to(now, c, plan.planned.state)
         self.phase[c], self.plan[c], self.step[c], self.event[c] = PUSHING, plan, 0, event
+        self.wired[c] = 0
         self.last_start[c] = event.start
         self._begin(now, c, plan)
 
@@ -104,8 +111,23 @@ class Serving(State):
                     plan.missed_units[step] += units
             self.missed[c] = resources
             self.tally.flight[replica.number].add(now, response.size_bytes)
+            self.tally.spare[replica.number].add(now, price.spare_bytes)
             work += price.work_ns(resources, units)
-        replica.cores.start(now, SERVING << 32 | c, max(1, work))
+            if self.slow[c] or self.phase[c] == REPLYING:
+                work += price.write_ns
+            elif self._waits_for_wire(c):
+                work += self._unwritten_ns(c)
+        replica.cores.start(now, SERVING << 32 | c, max(1, work), POLLED if self.phase[c] == REPLYING else 0)
+
+    def _waits_for_wire(self, c: int) -> bool:
+        """Whether the next Send waits until what was sent before is written."""
+        responses = self._current(c).planned.responses
+        return sum(responses[step].size_bytes for step in range(self.wired[c], self.step[c])) >= WRITE_QUOTA
+
+    def _unwritten_ns(self, c: int) -> int:
+        """Work of writing what has been sent and is not written."""
+        prices = self._current(c).prices
+        return sum(prices[step].write_ns for step in range(self.wired[c], self.step[c]))
 
     def _generated(self, now: int, c: int) -> None:
         """The connection has worked: a response is to be sent, or there was none to make."""
@@ -114,6 +136,8 @@ class Serving(State):
             self._pushed(now, c)
             return
         response = plan.planned.responses[step]
+        if self.phase[c] == PUSHING and self._waits_for_wire(c):
+            self._write_all(now, c)
         if self.missed[c] and response.view is not None:
             replica = self.replicas[self.home[c]]
             replica.cache.fill(response.xds, response.view, self.last_start[c], response.size_bytes)
@@ -124,8 +148,33 @@ class Serving(State):
             self._sent(now, c)
 
     def _sent(self, now: int, c: int) -> None:
-        """Send has returned."""
-        plan, step = self._current(c), self.step[c]
+        """Send has returned: the stream's writer has the response."""
+        step = self.step[c]
+        if self.phase[c] == REPLYING:
+            self._replied(now, c, self._on_wire(now, c, step, UNSET))
+            return
+        self.step[c] = step + 1
+        last = step + 1 == self._current(c).pushed
+        if self.slow[c]:
+            event = self.event[c]
+            assert event is not None
+            self._on_wire(now, c, step, now - event.start if last else UNSET)
+            self.wired[c] = step + 1
+        if last:
+            self._pushed(now, c)
+        else:
+            self._serve(now, c, 0)
+
+    def _write_all(self, now: int, c: int) -> None:
+        """What has been sent is written."""
+        pushed = self._current(c).pushed
+        for step in range(self.wired[c], self.step[c]):
+            self._on_wire(now, c, step, self.took[c] if step + 1 == pushed else UNSET)
+        self.wired[c] = self.step[c]
+
+    def _on_wire(self, now: int, c: int, step: int, converged: int) -> int:
+        """A response is written: when the proxy has it. converged: of the last of a push."""
+        plan = self._current(c)
         response = plan.planned.responses[step]
         received_at = now + self.prices.latency_ns
         if self.slow[c]:
@@ -137,6 +186,7 @@ class Serving(State):
         plan.last_sent[step] = now
         tally = self.tally
         tally.flight[self.home[c]].add(now, -response.size_bytes)
+        tally.spare[self.home[c]].add(now, -plan.prices[step].spare_bytes)
         tally.rejected += self.nack[c]
         first = UNSET
         for change in response.shows:
@@ -148,38 +198,46 @@ class Serving(State):
                 if delay > tally.completed.get(change, UNSET):
                     tally.completed[change] = delay
         self._note(now, SENT, c, plan.last, step)
-        event = self.event[c]
-        last_of_push = event is not None and step + 1 == plan.pushed
         if tally.details is not None:
-            converged = now - event.start if event is not None and last_of_push else UNSET
             tally.details.append(Sent(plan, step, c, now, converged, first))
-        if self.phase[c] == REPLYING:
-            self._replied(now, c, received_at)
-        elif last_of_push:
-            self._pushed(now, c)
-        else:
-            self.step[c] = step + 1
-            self._serve(now, c, 0)
+        return received_at
 
     def _pushed(self, now: int, c: int) -> None:
-        """pushConnection returns: convergence, MarkDone, the slot, then whoever waits."""
+        """pushConnection returns: convergence, MarkDone, the slot, then whoever waits; what is not written is, then."""
         plan, event = self._current(c), self.event[c]
         assert event is not None
+        self.took[c] = now - event.start
         if plan.planned.needed:
             self.tally.pushed += 1
-            self.tally.converged.append(now - event.start)
+            self.tally.converged.append(self.took[c])
         self._note(now, PUSHED if plan.planned.needed else SPARED, c, event.first, event.last)
+        replica = self.replicas[self.home[c]]
+        self.event[c] = None
+        replica.queue.done(c)
+        replica.free += 1
+        if self.wired[c] < plan.pushed:
+            self.following += 1
+            self.phase[c] = WRITING
+            replica.cores.wait(SENDING << 32 | c, max(1, self._unwritten_ns(c)))
+        else:
+            self._follow_up(now, c)
+        self._dispatch(now, replica)
+
+    def _written(self, now: int, c: int) -> None:
+        """The stream's writer has written all of a push."""
+        self.following -= 1
+        self._write_all(now, c)
+        self._follow_up(now, c)
+
+    def _follow_up(self, now: int, c: int) -> None:
+        """A push is on its way; the proxy may ask for what follows from it."""
+        plan = self._current(c)
         if plan.pushed < len(plan.planned.responses):
             self.following += 1
             heard = max(now + self.prices.latency_ns, self.read_at[c])
             self._set(heard + self.prices.reply_ns, ASK, c, plan.number, plan.pushed)
-        replica = self.replicas[self.home[c]]
-        self.event[c] = None
         self.phase[c] = IDLE
-        replica.queue.done(c)
-        replica.free += 1
         self._next_on(now, c)
-        self._dispatch(now, replica)
 
     # ---- requests of a proxy
 
@@ -190,6 +248,7 @@ class Serving(State):
     def _abandon(self, c: int) -> bool:
         """All that a stream was at and that waited for it is dropped; whether it held a slot for an offered event."""
         self.following -= sum(plan.first != UNSET for plan, _ in self.asked[c])
+        self.following -= self.phase[c] == WRITING
         if self.phase[c] == REPLYING and self._current(c).first != UNSET:
             self.following -= 1
         self.asked[c].clear()

@@ -18,11 +18,14 @@ from pushsim.planner import Counts, Planner, Shape
 from pushsim.settings import Clients
 
 #: Phases of a connection. GONE: its pod does not exist. AWAY: between two streams.
-GONE, AWAY, IDLE, PUSHING, REPLYING = range(5)
+#: WRITING: what it was pushed is on its way from Send to the wire.
+GONE, AWAY, IDLE, PUSHING, REPLYING, WRITING = range(6)
 #: Kinds of jobs on the cores; a job is KIND << 32 | argument.
-HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING = range(6)
+HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING = range(7)
+#: The line in which what comes from the network waits for a core.
+POLLED = 1
 #: Kinds of wakes.
-ARRIVE, ACCEPT, ASK, UNBLOCK, CLOSE, UP = range(6)
+ARRIVE, ACCEPT, ASK, UNBLOCK, CLOSE, UP, SLICES = range(7)
 #: Kinds of entries of the log.
 WRITTEN, PUBLISHED, DEQUEUED, SPARED, SENT, PUSHED, CONNECTED, CLOSED = range(8)
 LOG_NAMES = ("written", "published", "dequeued", "spared", "sent", "pushed", "connected", "closed")
@@ -81,7 +84,7 @@ class State:
         self._wakes: list[Wake] = []
         self._waked = 0
         self.expected = 0  # wakes that are set, closes by age aside
-        self.following = 0  # answers that a push still has to be followed by
+        self.following = 0  # what still follows from a push or a change: writes, answers, EndpointSlices
         self.aging = False
         self.reconnect_ns = clients.reconnect_ns or 0
         self.slow = [clients.slow_delay_ns if self._shared(SLOW, c, clients.slow_share) else 0 for c in range(total)]
@@ -101,6 +104,8 @@ class State:
         self.offered: list[Event | None] = [None] * total  # dequeued, slot held, but the connection is busy
         self.asked: list[deque[tuple[Plan, int]]] = [deque() for _ in range(total)]
         self.missed = [0] * total
+        self.wired = [0] * total  # the first response of its plan that is not on the wire yet
+        self.took = [0] * total  # from the Start of its push until that was pushed
         self.last_start = [0] * total
         self.read_at = [0] * total
         self.read_before = [0] * total
@@ -150,15 +155,15 @@ class State:
             self.tally.amounts[name] += amount
         return self.prices.work_ns(counts)
 
-    def _start(self, now: int, replica: Replica, kind: int, argument: int, work_ns: int) -> None:
-        replica.cores.start(now, kind << 32 | argument, work_ns)
+    def _start(self, now: int, replica: Replica, kind: int, argument: int, work_ns: int, line: int = 0) -> None:
+        replica.cores.start(now, kind << 32 | argument, work_ns, line)
 
     def _cached(self, now: int, replica: Replica) -> None:
         level = self.tally.cache[replica.number]
         level.add(now, replica.cache.bytes - level.value)
 
     def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:
-        generation = 0 if kind == UP else self.generation[who]
+        generation = 0 if kind in (UP, SLICES) else self.generation[who]
         heappush(self._wakes, (at, self._waked, kind, who, generation, a, b))
         self._waked += 1
         if kind != CLOSE:

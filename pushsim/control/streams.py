@@ -18,8 +18,10 @@ from pushsim.control.state import (
     GONE,
     IDLE,
     POD_START_NS,
+    POLLED,
     PUSHING,
     REPLYING,
+    WRITING,
 )
 
 
@@ -55,7 +57,7 @@ class Streams(Serving):
             self._set(now + backoff_ns(self.seed, c, self.generation[c], 0), ARRIVE, c, 1)
             return
         self.home[c] = UNSET
-        self._start(now, replica, ACCEPTING, c, self._work({"stream.opened": 1}))
+        self._start(now, replica, ACCEPTING, c, self._work({"stream.opened": 1}), POLLED)
 
     def _accepted(self, now: int, replica: Replica, c: int) -> None:
         """The connection is registered: it is pushed from now on, and its first requests are answered."""
@@ -85,7 +87,7 @@ class Streams(Serving):
 
     def _close(self, now: int, c: int, how: int) -> None:
         """The stream ends (1), or its pod does (2): at once if the connection is idle, else when it is."""
-        if self.phase[c] in (PUSHING, REPLYING):
+        if self.phase[c] in (PUSHING, REPLYING, WRITING):
             self.closing[c] = max(how, self.closing[c])
             return
         if self.phase[c] == IDLE:

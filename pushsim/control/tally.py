@@ -94,7 +94,7 @@ class Plan:
             missed = self.missed_resources[step]
             ps = price.hit_ps * times + missed * price.resource_ps + self.missed_units[step] * price.unit_ps
             ps += price.size_bytes * missed // max(1, price.cached) * price.byte_ps
-            work += ps // 1000
+            work += ps // 1000 + price.write_ns * times
         return work
 
 
@@ -153,8 +153,8 @@ class Tally:
     converged, queued, debounced: pilot_proxy_convergence_time, pilot_proxy_queue_time, pilot_debounce_time.
     received:   by (change, proxy); completed: by change, the latest of its `received`.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
-    flight, cache, connected: levels, by replica: bytes on their way out, bytes cached, streams; waiting: connections in
-                the push queue; slots: of the throttle in use.
+    flight, cache, connected: levels, by replica: bytes on their way out, bytes cached, streams; spare: of the buffers
+                around what is on its way out; waiting: connections in the push queue; slots: of the throttle in use.
     gauges:     (time, integrals of waiting and slots, all replicas together), by when they were asked for.
     dwell:      ns that proxies spent, by (replica, whether it is a gateway, number of its state's shape).
     """
@@ -170,6 +170,7 @@ class Tally:
         self.amounts: Counter[str] = Counter()
         self.pushes: list[PushRecord] = []
         self.flight = [Level() for _ in range(replicas)]
+        self.spare = [Level() for _ in range(replicas)]
         self.cache = [Level() for _ in range(replicas)]
         self.connected = [Level() for _ in range(replicas)]
         self.waiting = [Level() for _ in range(replicas)]
@@ -187,7 +188,7 @@ class Tally:
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
         self.amounts.clear()
         self.pushes.clear()
-        for level in (*self.flight, *self.cache, *self.connected, *self.waiting, *self.slots):
+        for level in (*self.flight, *self.spare, *self.cache, *self.connected, *self.waiting, *self.slots):
             level.reset(now)
         self.gauges.clear()
         self.dwell.clear()

@@ -62,19 +62,32 @@ def istiod_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds
 
 
 def istiod_memory(
-    calibration: Calibration, inventory: Counts, connections: float, names: float, flight: float, cached: float
+    calibration: Calibration,
+    inventory: Counts,
+    connections: float,
+    names: float,
+    flight: float,
+    cached: float,
+    spare: float = 0,
 ) -> Bounds:
     """Bytes of one istiod replica at their highest: Go gives memory back over minutes.
 
     inventory: what `Planner.inventory` counts; connections: proxies connected to it, and names the resource names they
-    watch in all; flight: bytes of responses being made; cached: bytes in the xDS cache.
+    watch in all; flight: bytes of responses on their way out; cached: bytes in the xDS cache; spare: of gRPC's
+    buffers around responses.
     """
     beside = {"memory.runtime": 1, "memory.tls": connections}
-    return istiod_heap(calibration, inventory, connections, names, flight, cached) + total(calibration, beside)
+    return istiod_heap(calibration, inventory, connections, names, flight, cached, spare) + total(calibration, beside)
 
 
 def istiod_heap(
-    calibration: Calibration, inventory: Counts, connections: float, names: float, flight: float, cached: float
+    calibration: Calibration,
+    inventory: Counts,
+    connections: float,
+    names: float,
+    flight: float,
+    cached: float,
+    spare: float = 0,
 ) -> Bounds:
     """Bytes of its heap in use, with connections that are plaintext, as in a replay; see `istiod_memory`."""
     amounts: dict[str, float] = {
@@ -83,6 +96,7 @@ def istiod_heap(
         "memory.names": names,
         "memory.flight": flight,
         "memory.cache": cached,
+        "memory.spare": spare,
     }
     for name, amount in inventory.items():
         amounts[name] = amounts.get(name, 0) + amount

@@ -107,6 +107,7 @@ memory.connections | 2.5e5 | 0.5 | connected proxy: its stream | [E]
 memory.tls | 1e6 | 0.5 | connected proxy: TLS | [D] AKS istio-scale: 1.28-1.71 MB with the rest
 memory.names | 370 | 0.5 | resource name watched by a proxy | [D] AKS istio-scale: +0.75 MB a proxy with 1,000 services
 memory.flight | 2.5 | 0.25 | byte of responses being made | [E] 2-3 times
+memory.spare | 1 | 0.5 | byte of gRPC's buffers beside the responses in them (`send.pooled`) | [E]
 memory.cache | 1 | 0.3 | byte cached | [E]
 """
 
@@ -151,6 +152,7 @@ DEFAULTS: Mapping[str, Coefficient] = {
     **_table(
         "factor",
         "1",
+        "send.pooled | 0 | 0 | whether Send takes a buffer of gRPC's pool (1 MiB above 32 KiB) | [D] go.mod\n"
         "gc | 1.2 | 0.04 | istiod CPU, with garbage collection | [E] 1.15-1.25; [D] istio#18826: 14 % of CPU\n"
         "envoy.memory.allocator | 1.1 | 0.1 | Envoy memory, with what the allocator keeps | [E] 1.0-1.2",
     ),
@@ -169,4 +171,7 @@ BY_RELEASE: Mapping[str, Mapping[str, Coefficient]] = {
         "istiod cpu", "ns", "send.marshalled | 2 | 0.6 | byte marshalled (not from the cache) | [E] half of 3-5 ns"
     ),
     "1.22": {},  # vtprotobuf: the defaults
+    "1.24": _table(
+        "factor", "1", "send.pooled | 1 | 0 | whether Send takes a buffer from gRPC's pool | [D] go.mod: grpc v1.67"
+    ),
 }

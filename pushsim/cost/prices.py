@@ -26,11 +26,18 @@ CACHED: Mapping[str, tuple[str, str, str, str]] = {
 }
 
 
+#: Sizes of the buffers in gRPC's pool, and up to which size none is taken from it (grpc-go, mem: from v1.66 on).
+BUFFERS = (256, 4 << 10, 16 << 10, 32 << 10, 1 << 20)
+UNPOOLED = 1 << 10
+
+
 class Price(NamedTuple):
-    """A response's work in picoseconds: hit_ps if all its cached part hits, and what misses add.
+    """A response's work in picoseconds until Send returns: hit_ps if all its cached part hits, and what misses add.
 
     resource_ps per missing resource, unit_ps per missing unit, and byte_ps per byte that had to be marshalled:
-    size_bytes · (missing resources) // (cached resources).
+    size_bytes · (missing resources) // (cached resources). write_ns: work of writing it and of receiving its ACK,
+    which others do later: the stream's writer and its reader. spare_bytes: what the buffer it is
+    in has beside it, until it is written.
     """
 
     hit_ps: int
@@ -39,6 +46,8 @@ class Price(NamedTuple):
     byte_ps: int
     size_bytes: int
     cached: int
+    write_ns: int
+    spare_bytes: int
 
     def work_ns(self, resources: int, units: int) -> int:
         """Work in ns of a core with so many resources and units missing in the cache."""
@@ -63,6 +72,7 @@ class Prices:
             if c.part == "istiod cpu"
         }
         self.reply_ns = max(1, round(calibration["client.reply"] * 1e6))
+        self.pooled = bool(calibration["send.pooled"])
         self.latency_ns = round(calibration["client.latency"] * 1e6)
 
     def total_ps(self, counts: Counts) -> int:
@@ -73,14 +83,23 @@ class Prices:
         """Work of some amounts, in ns of a core."""
         return to_ns(self.total_ps(counts))
 
+    def _spare(self, size_bytes: int) -> int:
+        """Bytes of the pooled buffer that a message does not fill."""
+        if not self.pooled or size_bytes <= UNPOOLED:
+            return 0
+        return next((size - size_bytes for size in BUFFERS if size >= size_bytes), 0)
+
     def response(self, response: Response) -> Price:
         """Price of generating, marshalling and sending a response, and of receiving its ACK."""
         ps = self.ps
-        base = self.total_ps(response.work) + ps["send.responses"] + ps["send.acks"]
-        base += response.size_bytes * ps["send.bytes"]
+        base = self.total_ps(response.work)
+        write = to_ns(ps["send.responses"] + ps["send.acks"] + response.size_bytes * ps["send.bytes"])
+        spare = self._spare(response.size_bytes)
         view = response.view
         if view is None:
-            return Price(base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0)
+            return Price(
+                base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0, write, spare
+            )
         hit, miss, unit_hit, unit_miss = CACHED[response.xds]
         resources, units = total(view.resources), total(view.units)
         unit_hit_ps, unit_miss_ps = ps.get(unit_hit, 0), ps.get(unit_miss, 0)
@@ -89,7 +108,8 @@ class Prices:
         if uncached and response.resources:  # the uncached resources' share of the bytes is marshalled every time
             base += response.size_bytes * uncached // response.resources * ps["send.marshalled"]
         cached_bytes = response.size_bytes * resources // max(1, resources + uncached)
-        return Price(base, ps[miss] - ps[hit], unit_miss_ps, ps["send.marshalled"], cached_bytes, resources)
+        per = (ps[miss] - ps[hit], unit_miss_ps, ps["send.marshalled"])
+        return Price(base, *per, cached_bytes, resources, write, spare)
 
 
 def total(amounts: NDArray[np.int32]) -> int:

@@ -22,7 +22,7 @@ P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_LOCK, P_S
 #: Columns of `Arrays.used`, what became of a plan.
 U_TAKEN, U_QUEUED_AT, U_SCOPED = range(3)
 #: Columns of `Arrays.responses`.
-R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_SHOWS = range(10)
+R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_SHOWS, R_WRITE, R_SPARE = range(12)
 #: Columns of `Arrays.outcomes`, what became of a response.
 O_SENT, O_FIRST, O_LAST, O_RESOURCES, O_UNITS = range(5)
 #: Columns of `Arrays.entries`: whose (a group in a state, or NOBODY in particular and a kin), an interval, the plan;
@@ -34,21 +34,24 @@ APIECE = 1 << 40
 #: Columns of `Arrays.views`.
 V_AT, V_END, V_VERSION, V_RESOURCES, V_UNITS = range(5)
 #: Columns of `Arrays.cores`.
-C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE = range(7)
+C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED = range(10)
+#: Columns of `Arrays.line_of`: where a line of `Arrays.lines` begins, and how long it is.
+N_AT, N_LONG = range(2)
 #: Columns of `Arrays.replicas`.
 K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK = range(8)
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
 L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
 #: The levels.
-FLIGHT, CACHE, WAITING, SLOTS = range(4)
+FLIGHT, CACHE, WAITING, SLOTS, SPARE = range(5)
 
 
 class Arrays(NamedTuple):
     """R replicas, N connections; by connection unless it says otherwise.
 
     s:        the single numbers. cores, replicas: [R, columns]. levels: [level, R, columns].
-    job_mark, job_order, job: [R, jobs], heaps. spent: [R, seconds]. line: [R, N], rings. built: [R, scope keys];
-    holder, wait_head, wait_tail: [R, locks].
+    job_mark, job_order, job, job_left, job_slice: [R, jobs], heaps of those that run. lines: [line, R, jobs,
+    (job, ticks)], rings of those that wait; line_of: [line, R, columns]. spent: [R, seconds]. line: [R, N],
+    rings. built: [R, scope keys]; holder, wait_head, wait_tail: [R, locks].
     pushing, offered, waiting: [N, event columns]; processing.
     ask_head, ask_tail: of the lists in asks: [places, (plan, step, next)]; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
@@ -56,7 +59,7 @@ class Arrays(NamedTuple):
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
-    details:  [samples, (plan, step, who, sent, start or -1, received)].
+    details:  [samples, (plan, step, who, sent, converged or -1, received)].
     """
 
     s: Ints
@@ -66,6 +69,10 @@ class Arrays(NamedTuple):
     job_mark: Ints
     job_order: Ints
     job: Ints
+    job_left: Ints
+    job_slice: Ints
+    lines: Ints
+    line_of: Ints
     spent: Ints
     line: Ints
     built: NDArray[np.bool_]
@@ -86,6 +93,8 @@ class Arrays(NamedTuple):
     plan: Ints
     step: Ints
     missed: Ints
+    wired: Ints
+    took: Ints
     last_start: Ints
     read_at: Ints
     read_before: Ints
@@ -135,19 +144,22 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 7), replicas=zeros(replicas, 8), levels=zeros(4, replicas, 7),
-        job_mark=zeros(replicas, jobs), job_order=zeros(replicas, jobs), job=zeros(replicas, jobs),
+        s=zeros(32), cores=zeros(replicas, 10), replicas=zeros(replicas, 8), levels=zeros(5, replicas, 7),
+        job_mark=zeros(replicas, 64), job_order=zeros(replicas, 64), job=zeros(replicas, 64),
+        job_left=zeros(replicas, 64), job_slice=zeros(replicas, 64),
+        lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
         holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),
         wait_next=unset(one), home=unset(one), phase=zeros(one), state=unset(one), group=zeros(one), kin=unset(one),
         shape=unset(one),
         shaped_at=zeros(one), gateway=zeros(one), generation=zeros(one), closing=zeros(one), plan=unset(one),
-        step=zeros(one), missed=zeros(one), last_start=zeros(one), read_at=zeros(one), read_before=zeros(one),
+        step=zeros(one), missed=zeros(one), wired=zeros(one), took=zeros(one),
+        last_start=zeros(one), read_at=zeros(one), read_before=zeros(one),
         slow=zeros(one), nack=zeros(one), pushing=zeros(one, 5), offered=zeros(one, 5), waiting=zeros(one, 5),
         processing=zeros(one), ask_head=unset(one), ask_tail=unset(one), asks=zeros(0, 3), wakes=zeros(4096, 7),
         ring=zeros(one), entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
         apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 3),
-        responses=zeros(4096, 10), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
+        responses=zeros(4096, 12), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
         present=np.zeros((replicas, 1024), dtype=np.bool_), cell_size=zeros(replicas, 1024),
         cached=np.zeros(4, dtype=np.bool_), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),

@@ -8,6 +8,7 @@ from pushsim.control.state import (
     ASK,
     IDLE,
     SCOPING,
+    SENDING,
     SERVING,
     UNBLOCK,
 )
@@ -41,7 +42,7 @@ from pushsim.kernel.arrays import (
     WAKES,
     Arrays,
 )
-from pushsim.kernel.parts import advance, drop_wake, finish, set_due
+from pushsim.kernel.parts import advance, drop_wake, fill, finish, set_due
 from pushsim.kernel.serving import (
     DONE,
     JOB,
@@ -55,6 +56,7 @@ from pushsim.kernel.serving import (
     next_on,
     scope_built,
     sent,
+    written,
 )
 
 
@@ -96,6 +98,7 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
         status = resume(a, a.s[NOW], a.s[REPLICA], c)
         if status != DONE:
             return status
+        fill(a, a.s[REPLICA])
     while True:
         if (
             (a.s[LOG] + margin > a.log.shape[0] and a.s[KEEP_LOG])
@@ -126,15 +129,23 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             r = source - replicas
             a.s[REPLICA] = r
             kind, c = a.job[r, 0] >> 32, a.job[r, 0] & 0xFFFFFFFF
-            if kind == SERVING:
+            if a.job_left[r, 0]:
+                finish(a, r, now)
+                status = DONE
+            elif kind == SERVING:
                 finish(a, r, now)
                 status = generated(a, now, c)
+            elif kind == SENDING:
+                finish(a, r, now)
+                status = written(a, now, c)
             elif kind == SCOPING:
                 finish(a, r, now)
                 scope_built(a, now, r, c)
                 status = DONE
             else:
                 return JOB
+            if status == DONE:
+                fill(a, r)
         else:
             if a.wakes[0, 2] != ASK and a.wakes[0, 2] != UNBLOCK:
                 return WAKE

@@ -17,7 +17,7 @@ from pushsim.control.knobs import Knobs
 from pushsim.control.machine import Machine
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
-from pushsim.control.state import CLOSE, IDLE, REPLYING, UP, Wake
+from pushsim.control.state import CLOSE, IDLE, REPLYING, SLICES, UP, WRITING, Wake
 from pushsim.control.tally import Level, Plan, Sent
 from pushsim.kernel import loop, parts, queue, serving
 from pushsim.kernel.arrays import (
@@ -47,6 +47,7 @@ from pushsim.kernel.arrays import (
     REPLY,
     SENDS,
     SLOTS,
+    SPARE,
     START,
     THROTTLE,
     U_SCOPED,
@@ -86,7 +87,8 @@ class KernelMachine(Machine):
         def levels(kind: int) -> list[Level]:
             return [ArrayLevel(self.store, kind, number) for number in range(len(planners))]
 
-        tally.flight, tally.cache, tally.waiting, tally.slots = map(levels, (FLIGHT, CACHE, WAITING, SLOTS))
+        tally.flight, tally.cache, tally.spare = map(levels, (FLIGHT, CACHE, SPARE))
+        tally.waiting, tally.slots = map(levels, (WAITING, SLOTS))
         self._samples: dict[int, list[Ints]] = {QUEUED: [], CONVERGED: [], SENDS: [], DETAILS: []}
         self._scoped: Counter[str] = Counter()
 
@@ -250,7 +252,7 @@ class KernelMachine(Machine):
             self.following -= int(a.plans[a.asks[place, 0], P_FIRST] >= 0)
             a.ask_head[c] = a.asks[place, 2]
             a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
-        if self.phase[c] == REPLYING and a.plans[a.plan[c], P_FIRST] >= 0:
+        if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.plan[c], P_FIRST] >= 0):
             self.following -= 1
         held = bool(a.offered[c, HAS])
         a.pushing[c, HAS] = a.offered[c, HAS] = 0
@@ -281,7 +283,7 @@ class KernelMachine(Machine):
         level.add(now, replica.cache.bytes - level.value)
 
     def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:
-        generation = 0 if kind == UP else int(self.generation[who])
+        generation = 0 if kind in (UP, SLICES) else int(self.generation[who])
         arrays = self.store.a
         if arrays.s[WAKES] + self.store.margin >= len(arrays.wakes):
             self.store.room()
@@ -383,9 +385,8 @@ class KernelMachine(Machine):
             tally.details[:] = [self._detail(row) for row in self._rows(DETAILS, "details").tolist()]
 
     def _detail(self, row: list[int]) -> Sent:
-        number, step, c, sent, start, received = row
+        number, step, c, sent, converged, received = row
         plan = self.plans[number]
         written = [self.written[change] for change in plan.planned.responses[step].shows]
         delays = [received - at for at in written if at >= self.tally.since]
-        converged = sent - start if start != UNSET else UNSET
         return Sent(plan, step, c, sent, converged, max(delays, default=UNSET))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from numba import njit
 
-from pushsim.control.cores import NEVER, SECOND, TICKS
+from pushsim.control.cores import FAIR, NEVER, PREEMPTED, SECOND, SLICE, TICKS
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_DUE,
     C_JOBS,
+    C_MOST,
     C_NOW,
     C_PARTS,
+    C_PICKED,
     C_STARTED,
+    C_VACATED,
     C_WHOLE,
     CACHE,
     K_BYTES,
@@ -24,6 +27,8 @@ from pushsim.kernel.arrays import (
     L_NOW,
     L_SINCE,
     L_VALUE,
+    N_AT,
+    N_LONG,
     R_SIZE,
     R_VIEW,
     R_XDS,
@@ -84,11 +89,57 @@ def set_due(a: Arrays, r: int) -> None:
 
 
 @njit(cache=True)
-def start(a: Arrays, r: int, now: int, job: int, work: int) -> None:
+def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
     """`Cores.start`."""
     advance(a, r, now)
+    core, ticks = a.cores[r], TICKS * work
+    if core[C_JOBS] == core[C_MOST]:
+        wait(a, r, line, job, ticks)
+    elif core[C_VACATED] and core[C_VACATED] <= core[C_CLOCK]:
+        core[C_VACATED] = 0
+        wait(a, r, 1, job, ticks)
+    else:
+        run_on(a, r, job, ticks, core[C_VACATED] if core[C_VACATED] else core[C_CLOCK] + SLICE)
+        core[C_VACATED] = 0
+    set_due(a, r)
+
+
+@njit(cache=True)
+def wait(a: Arrays, r: int, line: int, job: int, ticks: int) -> None:
+    """A job goes to the end of a line."""
+    of, ring = a.line_of[line, r], a.lines[line, r]
+    place = of[N_AT] + of[N_LONG]
+    if place >= ring.shape[0]:
+        place -= ring.shape[0]
+    ring[place, 0], ring[place, 1] = job, ticks
+    of[N_LONG] += 1
+
+
+@njit(cache=True)
+def fill(a: Arrays, r: int) -> None:
+    """`Cores.fill`."""
+    core, first, second = a.cores[r], a.line_of[0, r], a.line_of[1, r]
+    core[C_VACATED] = 0
+    if core[C_JOBS] == core[C_MOST] or not (first[N_LONG] or second[N_LONG]):
+        return
+    while core[C_JOBS] < core[C_MOST] and (first[N_LONG] or second[N_LONG]):
+        core[C_PICKED] += 1
+        line = 1 if second[N_LONG] and (not first[N_LONG] or core[C_PICKED] % FAIR == 0) else 0
+        of, ring = a.line_of[line, r], a.lines[line, r]
+        place = of[N_AT]
+        of[N_AT] = 0 if place + 1 == ring.shape[0] else place + 1
+        of[N_LONG] -= 1
+        run_on(a, r, ring[place, 0], ring[place, 1], core[C_CLOCK] + SLICE)
+    set_due(a, r)
+
+
+@njit(cache=True)
+def run_on(a: Arrays, r: int, job: int, ticks: int, slice_ends: int) -> None:
+    """`Cores._run`."""
     core, marks, orders, jobs = a.cores[r], a.job_mark[r], a.job_order[r], a.job[r]
-    mark, order, place = core[C_CLOCK] + TICKS * work, core[C_STARTED], core[C_JOBS]
+    lefts, slices = a.job_left[r], a.job_slice[r]
+    mark, order, place = min(core[C_CLOCK] + ticks, slice_ends), core[C_STARTED], core[C_JOBS]
+    left = core[C_CLOCK] + ticks - mark
     core[C_STARTED] += 1
     core[C_JOBS] += 1
     while place > 0:
@@ -96,9 +147,10 @@ def start(a: Arrays, r: int, now: int, job: int, work: int) -> None:
         if marks[above] <= mark:
             break
         marks[place], orders[place], jobs[place] = marks[above], orders[above], jobs[above]
+        lefts[place], slices[place] = lefts[above], slices[above]
         place = above
     marks[place], orders[place], jobs[place] = mark, order, job
-    set_due(a, r)
+    lefts[place], slices[place] = left, slice_ends
 
 
 @njit(cache=True)
@@ -106,10 +158,11 @@ def finish(a: Arrays, r: int, now: int) -> int:
     """`Cores.finish`."""
     advance(a, r, now)
     core, marks, orders, jobs = a.cores[r], a.job_mark[r], a.job_order[r], a.job[r]
-    ended = jobs[0]
+    lefts, slices = a.job_left[r], a.job_slice[r]
+    ended, rest, core[C_VACATED] = jobs[0], lefts[0], slices[0]
     core[C_JOBS] -= 1
     count = core[C_JOBS]
-    mark, order, job = marks[count], orders[count], jobs[count]
+    mark, order, job, left, slice_ends = marks[count], orders[count], jobs[count], lefts[count], slices[count]
     place = 0
     while True:
         below = 2 * place + 1
@@ -123,9 +176,15 @@ def finish(a: Arrays, r: int, now: int) -> int:
         if mark < marks[below] or (mark == marks[below] and order < orders[below]):
             break
         marks[place], orders[place], jobs[place] = marks[below], orders[below], jobs[below]
+        lefts[place], slices[place] = lefts[below], slices[below]
         place = below
     marks[place], orders[place], jobs[place] = mark, order, job
+    lefts[place], slices[place] = left, slice_ends
     set_due(a, r)
+    if rest:
+        core[C_VACATED] = 0
+        wait(a, r, 1, ended, rest)
+        return PREEMPTED
     return int(ended)
 
 
@@ -220,7 +279,7 @@ def look_up(a: Arrays, r: int, v: int) -> None:
 
 
 @njit(cache=True)
-def fill(a: Arrays, r: int, now: int, response: int, since: int) -> None:
+def keep(a: Arrays, r: int, now: int, response: int, since: int) -> None:
     """`XdsCache.fill`."""
     of, replica = a.responses[response], a.replicas[r]
     if a.cached[of[R_XDS]] and since != 0 and since >= replica[K_TOKEN]:

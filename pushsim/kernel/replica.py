@@ -32,6 +32,8 @@ from pushsim.kernel.arrays import (
     L_NOW,
     L_SINCE,
     L_VALUE,
+    N_AT,
+    N_LONG,
 )
 from pushsim.kernel.store import Store
 from pushsim.planner import Cells, Planner
@@ -43,11 +45,17 @@ class ArrayCores(Cores):
     def __init__(self, cpus: float, store: Store, number: int) -> None:
         super().__init__(cpus)
         self._store, self._number = store, number
-        store.set_cores(number, self.whole, self.parts)
+        store.set_cores(number, self.whole, self.parts, self.most)
 
-    def start(self, now: int, job: int, work_ns: int) -> None:
+    def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
         self._store.room_for_jobs(self._number)
-        parts.start(self._store.k, self._number, now, job, work_ns)
+        parts.start(self._store.k, self._number, now, job, work_ns, line)
+
+    def wait(self, job: int, work_ns: int) -> None:
+        raise NotImplementedError  # compiled code does
+
+    def fill(self) -> None:
+        parts.fill(self._store.k, self._number)
 
     def due(self) -> int:
         return int(self._store.a.cores[self._number, C_DUE])
@@ -62,15 +70,20 @@ class ArrayCores(Cores):
     def stop(self, now: int) -> None:
         self.advance(now)
         self._store.a.cores[self._number, C_JOBS] = 0
+        self._store.a.line_of[:, self._number] = 0
         parts.set_due(self._store.k, self._number)
 
     def take_up(self) -> None:
         """Let the fields of `Cores` show what the arrays hold."""
         a, r = self._store.a, self._number
         count = int(a.cores[r, C_JOBS])
-        rows = zip(a.job_mark[r, :count], a.job_order[r, :count], a.job[r, :count], strict=True)
+        columns = (a.job_mark, a.job_order, a.job, a.job_left, a.job_slice)
         self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
-        self.jobs = [(int(mark), int(order), int(job)) for mark, order, job in rows]
+        self.running = list(zip(*(column[r, :count].tolist() for column in columns), strict=True))
+        for line, waiting in enumerate(self.lines):
+            at, long = a.line_of[line, r, [N_AT, N_LONG]]
+            waiting.clear()
+            waiting.extend(map(tuple, a.lines[line, r].take(np.arange(at, at + long), axis=0, mode="wrap").tolist()))
         self.spent = a.spent[r, : self.now // 1_000_000_000 + 1].tolist()
 
 

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from numba import njit
 
+from pushsim.control.cores import TICKS
+from pushsim.control.serving import WRITE_QUOTA
 from pushsim.control.state import (
     ASK,
     DEQUEUED,
     IDLE,
+    POLLED,
     PUSHED,
     PUSHING,
     REPLYING,
     SCOPING,
-    SENT,
+    SENDING,
     SERVING,
     SPARED,
     UNBLOCK,
+    WRITING,
 )
 from pushsim.kernel.arrays import (
     ASKS,
     CONSIDERED,
     CONVERGED,
-    DETAILS,
     E_KIN,
     E_PLAN,
     E_SHAPE,
@@ -38,20 +41,15 @@ from pushsim.kernel.arrays import (
     K_FREE,
     K_LINE,
     K_LINE_AT,
-    KEEP_DETAILS,
     L_VALUE,
     LAST,
     LATENCY,
     NOW,
-    O_FIRST,
-    O_LAST,
     O_RESOURCES,
-    O_SENT,
     O_UNITS,
     P_AT,
     P_COUNT,
     P_FIRST,
-    P_LAST,
     P_LOCK,
     P_NEEDED,
     P_PUSHED,
@@ -65,16 +63,16 @@ from pushsim.kernel.arrays import (
     R_HIT,
     R_PRICED,
     R_RESOURCE,
-    R_SHOWS,
     R_SIZE,
+    R_SPARE,
     R_UNIT,
     R_VIEW,
+    R_WRITE,
     R_XDS,
-    REJECTED,
     REPLICA,
     REPLY,
-    SENDS,
     SLOTS,
+    SPARE,
     START,
     THROTTLE,
     U_QUEUED_AT,
@@ -88,8 +86,9 @@ from pushsim.kernel.arrays import (
     WHO,
     Arrays,
 )
-from pushsim.kernel.parts import add_level, fill, look_up, set_wake, start
+from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
 from pushsim.kernel.queue import entry_of, note, sampled, to_tail
+from pushsim.kernel.wire import on_wire, unwritten, write_all
 
 #: Statuses. PLAN: of s[WHO]. CLOSING: s[WHO] ends. The others are events for Python, due at s[NOW]; ROOM: more of it.
 DONE, PLAN, CLOSING, TICK, JOB, WAKE, ROOM = range(7)
@@ -143,7 +142,7 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
         dwelt(a, now, c)
         a.shape[c] = entry[E_SHAPE]
     a.phase[c], a.plan[c], a.step[c], event[HAS] = PUSHING, p, 0, 1
-    a.last_start[c] = event[START]
+    a.last_start[c], a.wired[c] = event[START], 0
     begin(a, now, c)
     return DONE
 
@@ -172,7 +171,7 @@ def begin(a: Arrays, now: int, c: int) -> None:
     else:
         a.holder[r, lock] = c
         a.used[a.plan[c], U_SCOPED] += 1
-        start(a, r, now, SCOPING << 32 | c, plan[P_SCOPE_WORK])
+        start(a, r, now, SCOPING << 32 | c, plan[P_SCOPE_WORK], 0)
 
 
 @njit(cache=True)
@@ -214,13 +213,19 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
                 a.outcomes[at, O_UNITS] += units
         a.missed[c] = resources
         add_level(a, FLIGHT, r, now, response[R_SIZE])
+        if response[R_SPARE]:
+            add_level(a, SPARE, r, now, response[R_SPARE])
         marshalled = 0
         if response[R_CACHED] > 0:
             marshalled = response[R_PRICED] * resources // response[R_CACHED]
         price = response[R_HIT] + resources * response[R_RESOURCE] + units * response[R_UNIT]
         price += marshalled * response[R_BYTE]
         work += max(1, (price + 500) // 1000)
-    start(a, r, now, SERVING << 32 | c, max(1, work))
+        if a.slow[c] or a.phase[c] == REPLYING:
+            work += response[R_WRITE]
+        elif unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
+            work += unwritten(a, c, R_WRITE)
+    start(a, r, now, SERVING << 32 | c, max(1, work), POLLED if a.phase[c] == REPLYING else 0)
 
 
 @njit(cache=True)
@@ -230,8 +235,10 @@ def generated(a: Arrays, now: int, c: int) -> int:
     if a.phase[c] == PUSHING and step >= plan[P_PUSHED]:
         return pushed(a, now, c)
     at = plan[P_AT] + step
+    if a.phase[c] == PUSHING and unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
+        write_all(a, now, c)
     if a.missed[c] and a.responses[at, R_VIEW] >= 0:
-        fill(a, a.home[c], now, at, a.last_start[c])
+        keep(a, a.home[c], now, at, a.last_start[c])
     if a.slow[c] and a.read_before[c] > now:
         set_wake(a, a.read_before[c], UNBLOCK, c, a.generation[c], 0, 0)
         a.s[EXPECTED] += 1
@@ -242,39 +249,16 @@ def generated(a: Arrays, now: int, c: int) -> int:
 @njit(cache=True)
 def sent(a: Arrays, now: int, c: int) -> int:
     """`Serving._sent`."""
-    plan, step = a.plans[a.plan[c]], a.step[c]
-    at = plan[P_AT] + step
-    received = now + a.s[LATENCY]
-    if a.slow[c]:
-        received = max(now, a.read_at[c]) + a.slow[c]
-        a.read_before[c], a.read_at[c] = a.read_at[c], received
-    outcome = a.outcomes[at]
-    outcome[O_SENT] += 1
-    if outcome[O_FIRST] < 0:
-        outcome[O_FIRST] = now
-    outcome[O_LAST] = now
-    add_level(a, FLIGHT, a.home[c], now, -a.responses[at, R_SIZE])
-    a.s[REJECTED] += a.nack[c]
-    if a.responses[at, R_SHOWS]:
-        place = a.s[SENDS]
-        if place > 0 and a.sends[place - 1, 0] == at and a.sends[place - 1, 1] == received:
-            a.sends[place - 1, 2] += 1
-        else:
-            a.sends[place, 0], a.sends[place, 1], a.sends[place, 2] = at, received, 1
-            a.s[SENDS] += 1
-    note(a, now, SENT, c, plan[P_LAST], step)
-    event = a.pushing[c]
-    last_of_push = event[HAS] != 0 and step + 1 == plan[P_PUSHED]
-    if a.s[KEEP_DETAILS]:
-        detail = a.details[a.s[DETAILS]]
-        detail[0], detail[1], detail[2], detail[3], detail[5] = a.plan[c], step, c, now, received
-        detail[4] = event[START] if last_of_push else -1
-        a.s[DETAILS] += 1
+    step = a.step[c]
     if a.phase[c] == REPLYING:
-        return replied(a, now, c, received)
-    if last_of_push:
-        return pushed(a, now, c)
+        return replied(a, now, c, on_wire(a, now, c, step, -1))
     a.step[c] = step + 1
+    last = step + 1 == a.plans[a.plan[c], P_PUSHED]
+    if a.slow[c]:
+        on_wire(a, now, c, step, now - a.pushing[c, START] if last else -1)
+        a.wired[c] = step + 1
+    if last:
+        return pushed(a, now, c)
     serve(a, now, c, 0)
     return DONE
 
@@ -283,27 +267,48 @@ def sent(a: Arrays, now: int, c: int) -> int:
 def pushed(a: Arrays, now: int, c: int) -> int:
     """`Serving._pushed`."""
     plan, event, r = a.plans[a.plan[c]], a.pushing[c], a.home[c]
+    a.took[c] = now - event[START]
     if plan[P_NEEDED]:
         a.s[PUSHES] += 1
-        sampled(a, a.converged, CONVERGED, now - event[START])
+        sampled(a, a.converged, CONVERGED, a.took[c])
         note(a, now, PUSHED, c, event[FIRST], event[LAST])
     else:
         note(a, now, SPARED, c, event[FIRST], event[LAST])
+    event[HAS] = 0
+    a.processing[c] = 0
+    if a.waiting[c, HAS]:
+        to_tail(a, r, c)
+    a.replicas[r, K_FREE] += 1
+    if a.wired[c] < plan[P_PUSHED]:
+        a.s[FOLLOWING] += 1
+        a.phase[c] = WRITING
+        wait(a, r, 0, SENDING << 32 | c, TICKS * max(1, unwritten(a, c, R_WRITE)))
+    else:
+        status = follow_up(a, now, c)
+        if status != DONE:
+            return status
+    return dispatch(a, now, r)
+
+
+@njit(cache=True)
+def written(a: Arrays, now: int, c: int) -> int:
+    """`Serving._written`."""
+    a.s[FOLLOWING] -= 1
+    write_all(a, now, c)
+    return follow_up(a, now, c)
+
+
+@njit(cache=True)
+def follow_up(a: Arrays, now: int, c: int) -> int:
+    """`Serving._follow_up`."""
+    plan = a.plans[a.plan[c]]
     if plan[P_PUSHED] < plan[P_COUNT]:
         a.s[FOLLOWING] += 1
         heard = max(now + a.s[LATENCY], a.read_at[c])
         set_wake(a, heard + a.s[REPLY], ASK, c, a.generation[c], a.plan[c], plan[P_PUSHED])
         a.s[EXPECTED] += 1
-    event[HAS] = 0
     a.phase[c] = IDLE
-    a.processing[c] = 0
-    if a.waiting[c, HAS]:
-        to_tail(a, r, c)
-    a.replicas[r, K_FREE] += 1
-    status = next_on(a, now, c)
-    if status != DONE:
-        return status
-    return dispatch(a, now, r)
+    return next_on(a, now, c)
 
 
 @njit(cache=True)

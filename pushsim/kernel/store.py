@@ -11,7 +11,7 @@ from pushsim.control.tally import Plan
 from pushsim.kernel.arrays import (
     ASKS,
     C_DUE,
-    C_JOBS,
+    C_MOST,
     C_PARTS,
     C_WHOLE,
     DETAILS,
@@ -20,6 +20,8 @@ from pushsim.kernel.arrays import (
     E_OF,
     E_PLAN,
     LOG,
+    N_AT,
+    N_LONG,
     NOBODY,
     O_FIRST,
     O_LAST,
@@ -90,18 +92,29 @@ class Store:
         self.a.s[ASKS] = had
 
     def room_for_jobs(self, replica: int) -> None:
-        """A place for one more job."""
-        least = int(self.a.cores[replica, C_JOBS]) + 64
-        for name in ("job_mark", "job_order", "job"):
-            self._grow(name, least, axis=1)
+        """Places in the lines for one more job, even if all connections have one, too."""
+        longest = int(self.a.line_of[:, replica, N_LONG].max())
+        had = self.a.lines.shape[2]
+        if longest + len(self.a.home) + 64 <= had:
+            return
+        lines = np.zeros((*self.a.lines.shape[:2], 2 * had, 2), dtype=np.int64)
+        for line, number in np.ndindex(*lines.shape[:2]):
+            places = np.arange(had) + self.a.line_of[line, number, N_AT]
+            lines[line, number, :had] = self.a.lines[line, number].take(places, axis=0, mode="wrap")
+        self.a.line_of[:, :, N_AT] = 0
+        self.a = self.a._replace(lines=lines)
+        self._struct = None
 
     def room_for_seconds(self, until: int) -> None:
         """Places for what is worked until then."""
         self._grow("spent", until // 1_000_000_000 + 2, axis=1)
 
-    def set_cores(self, replica: int, whole: int, parts: int) -> None:
+    def set_cores(self, replica: int, whole: int, parts: int, most: int) -> None:
         """The cores of a replica."""
+        for name in ("job_mark", "job_order", "job", "job_left", "job_slice"):
+            self._grow(name, most + 1, axis=1)
         self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
+        self.a.cores[replica, C_MOST] = most
         self.a.cores[replica, C_DUE] = 1 << 62
 
     # ---- plans
@@ -127,7 +140,7 @@ class Store:
             rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
             self._grow("responses", number + 1)
             self._grow("outcomes", number + 1)
-            self.a.responses[number] = (*row, *rest)
+            self.a.responses[number] = (*row, *rest, price.write_ns, price.spare_bytes)
             self.a.outcomes[number] = 0
             self.a.outcomes[number, O_FIRST] = self.a.outcomes[number, O_LAST] = -1
         self._grow("plans", plan.number + 1)

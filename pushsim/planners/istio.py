@@ -67,6 +67,7 @@ class IstioPlanner:
         # by their numbers; what `keep` lets go is no more in the dictionaries
         self._requests: list[tuple[PushRequest, int]] = []
         self._keys: dict[int, frozenset[ConfigKey]] = {}
+        self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._asked: list[_Asked] = []
         self._pushes: dict[int, Push] = {}
         self._states = States(self._groups, changes, everyone, self._rules)
@@ -109,7 +110,7 @@ class IstioPlanner:
                     keys=len(request.keys),
                 )
             )
-        self._keys[change] = frozenset(keys)
+        self._keys[change] = self._keys.get(change, frozenset()) | keys
         endpoints = sum(len(o.body.get("endpoints") or ()) for o in written.apply if o.ref.kind == "EndpointSlice")
         work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
         return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
@@ -130,6 +131,8 @@ class IstioPlanner:
     def push(self, requests: Sequence[int]) -> ask.Push:
         merged = self._istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
         changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
+        for change in changes:
+            self._pushed.setdefault(change, len(self._asked))
         before = self._istiod.latest.context
         self._states.start()
         number, made = len(self._asked), self._istiod.push(merged)
@@ -194,7 +197,7 @@ class IstioPlanner:
             retargeted = recomputes_targets(request, after.proxy, self._rules)
             work |= {"proxy.states": 1, "proxy.targets": len(after.targets) if retargeted else 0}
         changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
-        shown = self._shown(planned, before, changes)
+        shown = self._shown(planned, before, tuple(c for c in changes if self._pushed[c] >= first))
         return ask.Planned(
             needed=decision.needed,
             state=state if after is before else self._states.number(group, after),

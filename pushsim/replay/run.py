@@ -17,8 +17,7 @@ from pushsim.control.limiter import NACK, SLOW, draw
 from pushsim.control.state import POD_START_NS
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.istiod import Remote, has_work
-from pushsim.mesh import Change, Mode, Proxy
-from pushsim.recordings import races
+from pushsim.mesh import SLICES_LATER_NS, Change, Mode, Proxy, in_parts
 from pushsim.replay.cores import Cores, pinned
 from pushsim.replay.fleet import Manners, Target
 from pushsim.replay.kubernetes import Access, written
@@ -42,8 +41,6 @@ CONNECT_WITHIN_S, DRAIN_WITHIN_S = 1800.0, 600.0
 #: How long to wait for quiet where others write, too.
 OTHERS_WITHIN_S = 30.0
 _STEP_S = 0.25
-#: After a Service is written, Kubernetes' EndpointSlice controller takes a moment: istiod knows the Service by then.
-SLICES_LATER_S = 0.01
 
 #: istiod's log line of each Push that was debounced (pilot/pkg/xds/discovery.go, all releases).
 _DEBOUNCED = re.compile(r"Push debounce stable\[\d+\] (\d+) for .*: (\S+) since last change, (\S+) since last push")
@@ -306,13 +303,11 @@ class _Run:
 
     async def _apply(self, change: Change) -> None:
         """Write a change; a Service's EndpointSlices follow a bit later, as their controller would write them."""
-        if not races(change):
-            await self.board.write_in_order(change)
-            return
-        slices = tuple(o for o in change.apply if o.ref.kind == "EndpointSlice")
-        await self.board.write_in_order(Change(tuple(o for o in change.apply if o not in slices)))
-        await asyncio.sleep(SLICES_LATER_S)
-        await self.board.write_in_order(Change(slices, change.delete))
+        first, *later = in_parts(change)
+        await self.board.write_in_order(first)
+        for part in later:
+            await asyncio.sleep(SLICES_LATER_NS / SECOND_NS)
+            await self.board.write_in_order(part)
 
     def _subject(self, timed: Timed) -> Subject:
         return subject_of(timed.change, self.board.held, root=self.root)

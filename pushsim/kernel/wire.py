@@ -1,0 +1,80 @@
+"""What has been sent, on its way to the wire: that part of `control.serving`, compiled."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from pushsim.control.state import SENT
+from pushsim.kernel.arrays import (
+    DETAILS,
+    FLIGHT,
+    KEEP_DETAILS,
+    LATENCY,
+    O_FIRST,
+    O_LAST,
+    O_SENT,
+    P_AT,
+    P_LAST,
+    P_PUSHED,
+    R_SHOWS,
+    R_SIZE,
+    R_SPARE,
+    REJECTED,
+    SENDS,
+    SPARE,
+    Arrays,
+)
+from pushsim.kernel.parts import add_level
+from pushsim.kernel.queue import note
+
+
+@njit(cache=True)
+def unwritten(a: Arrays, c: int, column: int) -> int:
+    """Sum of a column over the responses that have been sent and are not written."""
+    total, at = 0, a.plans[a.plan[c], P_AT]
+    for step in range(a.wired[c], a.step[c]):
+        total += a.responses[at + step, column]
+    return int(total)
+
+
+@njit(cache=True)
+def write_all(a: Arrays, now: int, c: int) -> None:
+    """`Serving._write_all`."""
+    count = a.plans[a.plan[c], P_PUSHED]
+    for step in range(a.wired[c], a.step[c]):
+        on_wire(a, now, c, step, a.took[c] if step + 1 == count else -1)
+    a.wired[c] = a.step[c]
+
+
+@njit(cache=True)
+def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
+    """`Serving._on_wire`."""
+    plan = a.plans[a.plan[c]]
+    at = plan[P_AT] + step
+    received = now + a.s[LATENCY]
+    if a.slow[c]:
+        received = max(now, a.read_at[c]) + a.slow[c]
+        a.read_before[c], a.read_at[c] = a.read_at[c], received
+    outcome = a.outcomes[at]
+    outcome[O_SENT] += 1
+    if outcome[O_FIRST] < 0:
+        outcome[O_FIRST] = now
+    outcome[O_LAST] = now
+    add_level(a, FLIGHT, a.home[c], now, -a.responses[at, R_SIZE])
+    if a.responses[at, R_SPARE]:
+        add_level(a, SPARE, a.home[c], now, -a.responses[at, R_SPARE])
+    a.s[REJECTED] += a.nack[c]
+    if a.responses[at, R_SHOWS]:
+        place = a.s[SENDS]
+        if place > 0 and a.sends[place - 1, 0] == at and a.sends[place - 1, 1] == received:
+            a.sends[place - 1, 2] += 1
+        else:
+            a.sends[place, 0], a.sends[place, 1], a.sends[place, 2] = at, received, 1
+            a.s[SENDS] += 1
+    note(a, now, SENT, c, plan[P_LAST], step)
+    if a.s[KEEP_DETAILS]:
+        detail = a.details[a.s[DETAILS]]
+        detail[0], detail[1], detail[2], detail[3] = a.plan[c], step, c, now
+        detail[4], detail[5] = converged, received
+        a.s[DETAILS] += 1
+    return int(received)
