@@ -163,6 +163,26 @@ def test_a_step_that_is_torn_by_a_busy_machine_is_recorded_anew(
     assert not list((tmp_path / "out").rglob("*.json*")) and not psutil.Process().children()
 
 
+def test_a_step_of_which_istiod_makes_several_pushes_is_recorded_anew_unless_it_always_does(
+    binary: Binary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, told = case(), []
+    torn = replace(whole, steps=(Change(tuple(o for step in whole.steps[:2] for o in step.apply), name="both"),))
+    made: list[float] = []
+
+    async def debounced(_server: object) -> float:
+        return made.pop(0) if made else 0.0
+
+    monkeypatch.setattr("pushsim.record._debounced", debounced)
+    monkeypatch.setattr("pushsim.record.debounce_s", lambda _env: 60.0)
+    made[:] = [3, 5, 2, 3]  # before and after the step, in the first recording and in the second
+    record_case(torn, binary("normal"), tmp_path / "twice", ["sotw"], told.append)
+    assert [line for line in told if "anew" in line] == [f"{torn.name}, sotw: step 1 became 2 pushes: beginning anew"]
+    made[:] = [0, 2] * ATTEMPTS
+    (path,) = record_case(torn, binary("normal"), tmp_path / "always", ["sotw"])
+    assert path.exists() and made == [2], "the last one does not look"
+
+
 def test_what_a_dying_istiod_said_is_told_and_no_half_file_is_left(binary: Binary, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem) as problem:
         record_case(case(), binary("die"), tmp_path / "out", ["sotw"])

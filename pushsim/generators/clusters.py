@@ -122,13 +122,13 @@ class Clusters(Recipient):
         )
 
     def _clusters_of(
-        self, service: Service, discovery: Discovery, rule: MergedRule | None, accounts: tuple[str, ...]
+        self, service: Service, discovery: Discovery, rule: MergedRule | None, accounts: tuple[tuple[str, ...], ...]
     ) -> Iterator[OutboundCluster]:
         sources = rule.sources if rule else ()
         subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
         inline = discovery in _INLINE
         instances = self.scope.context.instances_of(service) if inline else ()
-        for port in service.ports:
+        for port, of_port in zip(service.ports, accounts, strict=True):
             if port.protocol == "UDP":
                 continue
             for subset in subsets:
@@ -139,14 +139,26 @@ class Clusters(Recipient):
                 if self.view.gateway.passthrough:
                     names.append(f"outbound_.{port.number}_.{subset}_.{service.hostname}")
                 for name in names:
-                    yield OutboundCluster(name, service, port, subset, discovery, sources, accounts, endpoints)
+                    yield OutboundCluster(name, service, port, subset, discovery, sources, of_port, endpoints)
 
-    def accounts(self, service: Service) -> tuple[str, ...]:
-        """SPIFFE identities of a service's endpoints and those named on it, sorted."""
-        known = self.scope.context.accounts.get((service.hostname, service.namespace), frozenset())
+    def accounts(self, service: Service) -> tuple[tuple[str, ...], ...]:
+        """SPIFFE identities of a service's endpoints and those named on it, sorted, for each of its ports.
+
+        Until 1.14 those of a port's own instances (initServiceAccounts).
+        """
+        context, host = self.scope.context, (service.hostname, service.namespace)
+        if self.rules.accounts_by_port:
+            shards = context.instances.get(host)
+            return self.memo_of(service).once(lambda: self._accounts_by_port(service), "accounts", of=(service, shards))
+        known = context.accounts.get(host, frozenset())
         return self.memo_of(service).once(
-            lambda: tuple(sorted({*known, *service.accounts})), "accounts", of=(service, known)
+            lambda: (tuple(sorted({*known, *service.accounts})),) * len(service.ports), "accounts", of=(service, known)
         )
+
+    def _accounts_by_port(self, service: Service) -> tuple[tuple[str, ...], ...]:
+        instances = self.scope.context.instances_of(service)
+        found = ({e.account for e in instances if e.port_name == port.name and e.account} for port in service.ports)
+        return tuple(tuple(sorted({*accounts, *service.accounts})) for accounts in found)
 
 
 def endpoints_of(known: tuple[Endpoint, ...], port: Port, subset: str, rule: MergedRule | None) -> tuple[Endpoint, ...]:

@@ -50,6 +50,7 @@ def chain() -> dict[str, Rules]:
         cds_router_gateway="never",  # #39161
         eds_partial="only-service",  # #37974, flag on
         answers_all=False,
+        accounts_by_port=False,
         writes_rules="host",
     )
     add("1.15.0", replace(base, root_sidecar_lost=True))

@@ -111,6 +111,7 @@ class Rules:
         eds_empty_sent: an EDS response without anything in it is sent all the same (until #38072).
         headless_trim, headless_trim_rds: a request of headless ServiceEntry keys only runs no CDS (or RDS), nor
             LDS at Routers (#60803, #60928).
+        accounts_by_port: a cluster expects the service accounts of its own port's endpoints, not of all the service's.
         inbound_passthrough: name of the inbound passthrough cluster.
 
         Delta and subscriptions
@@ -235,6 +236,7 @@ class Rules:
     eds_empty_sent: bool = True
     headless_trim: bool = False
     headless_trim_rds: bool = False
+    accounts_by_port: bool = True
     inbound_passthrough: str = "InboundPassthroughClusterIpv4"
 
     delta_cds_kinds: Kinds = frozenset({"ServiceEntry"})

@@ -21,6 +21,8 @@ from pushsim.replay.fleet import Seen
 from pushsim.replay.places import Board, Server
 from pushsim.units import SECOND_NS, UnitError, duration
 
+#: Debounced pushes, from 1.16 on.
+DEBOUNCED = "pilot_debounce_time_count"
 #: istiod's counters that move when it takes in an event, pushes or sends. Which of them exist depends on the release.
 ACTIVITY = frozenset(
     {
@@ -28,7 +30,7 @@ ACTIVITY = frozenset(
         "pilot_k8s_reg_events",
         "pilot_inbound_updates",
         "pilot_push_triggers",
-        "pilot_debounce_time_count",
+        DEBOUNCED,
         "pilot_pushcontext_init_seconds_count",
         "pilot_proxy_queue_time_count",
         "pilot_proxy_convergence_time_count",

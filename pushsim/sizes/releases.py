@@ -65,7 +65,8 @@ class Sizing:
 
     Routes (httproute.go, route/route.go, route/retry/retry.go):
     retries_503:           503 is retried by default. body_limit: whose routes set the direct response limit.
-    specific_routes:       of VirtualServices, the most specific host shapes a service, not the oldest.
+    specific_routes:       of VirtualServices, the most specific host shapes a service, not the oldest. hides_wildcards:
+                           none but services are served under wildcards on a port where some service is shaped (1.18).
     ignores_ports:         whose hosts match without port, so that domains have none (IgnorePortInHostMatching).
     absolute_domains:      each host also with a trailing dot (PILOT_ENABLE_ABSOLUTE_FQDN_VHOST_DOMAIN).
     grpc_timeouts:         which field takes a default route's gRPC timeout: max_grpc_timeout or max_stream_duration.
@@ -134,6 +135,7 @@ class Sizing:
     retries_503: bool = False
     body_limit: Literal["all", "sidecar", ""] = "all"
     specific_routes: bool = True
+    hides_wildcards: bool = False
     ignores_ports: Literal["all", "gateways", ""] = "all"
     absolute_domains: bool = False
     grpc_timeouts: Literal["grpc", "stream"] = "grpc"
@@ -184,6 +186,7 @@ _1_20 = replace(
 _1_19 = replace(_1_20, route_cors=True, metadata_exchange="message", authn_filter=True, header_string_match=False)
 _1_18 = replace(
     _1_19,
+    hides_wildcards=True,
     alpn_override=False,
     external_metadata=False,
     http_exchange="wasm",
@@ -200,6 +203,7 @@ _1_17 = replace(
     port_tls_endpoints=False,
     body_limit="sidecar",
     specific_routes=False,
+    hides_wildcards=False,
     append_action=False,
     total_weight=True,
     present_match=False,
@@ -228,7 +232,7 @@ _1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
 _1_30 = _1_29
 _1_31 = replace(_1_30, panic_threshold=True)
 
-#: 1.13 is priced as 1.14. 1.18, 1.19, 1.21, 1.23, 1.25, 1.26, 1.28 and 1.29 follow the source, between recorded ones.
+#: 1.13 is priced as 1.14. 1.19, 1.21, 1.23, 1.25, 1.26, 1.28 and 1.29 follow the source, between recorded ones.
 SIZINGS: Mapping[str, Sizing] = {
     "1.13": _1_14, "1.14": _1_14, "1.15": _1_15, "1.16": _1_16, "1.17": _1_17, "1.18": _1_18, "1.19": _1_19,
     "1.20": _1_20, "1.21": _1_21, "1.22": _1_22, "1.23": _1_23, "1.24": _1_24, "1.25": _1_25, "1.26": _1_26,

@@ -203,6 +203,8 @@ class RouteMeter:
         for written, hosts in hosts_of:
             taken = shaped | {name for name, best in closest.items() if best is not written}
             matching, others = _split(hosts, services, taken)
+            if closest and self._sizing.hides_wildcards:
+                others = [host for host in others if not host.startswith("*")]
             if not matching and port != 80:
                 continue
             bodies = self._bodies(route, written, proxy, port)
@@ -249,8 +251,6 @@ def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Iterable[st
         for host in hosts:
             first.setdefault(host, written)
     wild = sorted((host for host in first if host.startswith("*")), key=len, reverse=True)
-    if not wild:
-        return {}
     found: dict[str, Object] = {}
     for name in services:
         best = name if name in first else next((host for host in wild if subset_of(name, host)), None)
