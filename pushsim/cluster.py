@@ -36,6 +36,7 @@ def read(
 
     kubeconfig: path; default: as kubectl finds it (KUBECONFIG, ~/.kube/config, or the pod's own account).
     context:    of the kubeconfig; default: its current one.
+    page:       objects that are asked for at once.
 
     Raises EnvironmentProblem (no cluster, no lightkube, not allowed) and InputError (no such file or context).
     """

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pushsim import intervals
+from pushsim import intervals, thresholds
 from pushsim.breaks import Break, Sight, broken, unseen_calls
 from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at, numbers
 from pushsim.intervals import Interval
+from pushsim.problems import nearest
 from pushsim.result import Result, tidy
 from pushsim.runs import Engine, simulate
 from pushsim.scenario import Scenario
@@ -77,6 +79,19 @@ class Comparison:
     def complete(self) -> bool:
         return all(column.complete for column in self.columns)
 
+    def judge(
+        self, fail_on: Sequence[str], baseline: str | Path | thresholds.Summaries | None = None
+    ) -> list[thresholds.Verdict]:
+        """Whether each condition holds (formats.md), for each column it is about.
+
+        baseline: SUMMARYs by variant for `increase(...)`, or the file that holds them; default: the first column.
+
+        Raises InputError: a condition, its variant or its figure is not known, or the file holds no results.
+        """
+        conditions = conditions_on([column.name for column in self.columns], fail_on)
+        before = baseline_of(baseline) if isinstance(baseline, str | Path) else baseline
+        return thresholds.judge(conditions, self.summaries(), before)
+
     def ratio(self, column: Column, path: str) -> Interval | None:
         """A figure as a multiple of the first column's."""
         values, base = column.values(path), self.columns[0].values(path)
@@ -138,6 +153,31 @@ class Comparison:
         }
         whole: dict[str, Any] = tidy({"pushsim": __version__, "scenario": head, "variants": told})
         return whole
+
+
+def conditions_on(variants: Sequence[str], fail_on: Sequence[str]) -> list[thresholds.Threshold]:
+    """The conditions, parsed; InputError for one that is about none of these variants."""
+    conditions = [thresholds.parse(text) for text in fail_on]
+    for condition in conditions:
+        if condition.variant and condition.variant not in variants:
+            remedy = nearest(condition.variant, variants, "variants")
+            raise InputError(Problem(f"there is no variant {condition.variant!r}", field="--fail-on", remedy=remedy))
+    return conditions
+
+
+def baseline_of(path: str | Path) -> thresholds.Summaries:
+    """The SUMMARYs of `--format json`, `simulate --json` or a result folder's result.json, by variant."""
+    remedy = "write one with `pushsim compare … --format json > FILE`"
+    try:
+        held = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(Problem(f"cannot be read: {error}", str(path), remedy=remedy)) from None
+    variants = held.get("variants") if isinstance(held, dict) else None
+    if variants is None and isinstance(held, dict) and "variant" in held:
+        variants = {str(held["variant"]): held}
+    if not isinstance(variants, dict) or not all(isinstance(one, dict) for one in variants.values()):
+        raise InputError(Problem("holds no `variants`", str(path), remedy=remedy))
+    return variants
 
 
 def _break_json(each: Break) -> dict[str, Any]:

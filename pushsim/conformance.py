@@ -168,7 +168,7 @@ def run_folder(
     *,
     releases: Sequence[str] = (),
     mode: Mode | None = None,
-    pattern: str = "*",
+    case: str = "*",
     sizes: bool = True,
     jobs: int = 1,
     progress: Callable[[float], None] | None = None,
@@ -177,7 +177,7 @@ def run_folder(
 
     Args:
         folder: holds `cases/NAME.yaml` and `NAME/RELEASE-MODE.json`.
-        releases, mode, pattern: only these.
+        releases, mode, case: only these.
         sizes: compare bytes, too.
         jobs: processes at once.
         progress: told the share (0…1) that is done.
@@ -186,7 +186,7 @@ def run_folder(
     recording fits, an unknown release.
     """
     root = Path(folder)
-    found = _recordings(root, {rules_of(name).minor for name in releases}, mode, pattern)
+    found = _recordings(root, {rules_of(name).minor for name in releases}, mode, case)
     shares = dict.fromkeys(_groups(found), 0.0)
 
     def tell(name: str, share: float) -> None:

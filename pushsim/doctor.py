@@ -41,13 +41,17 @@ class Check:
     remedy: str = ""
 
 
-def doctor(binary: Path | None = None, ports: tuple[int, ...] = (0, 0, 0, 0), proxies: int = 200) -> list[Check]:
-    """All checks, for a replay of that many proxies; never raises.
+def doctor(
+    istiod_binary: str | Path | None = None, *, ports: tuple[int, ...] = (0, 0, 0, 0), proxies: int = 200
+) -> list[Check]:
+    """What can be run on this machine; never raises.
 
-    binary: a pilot-discovery; None takes that of PUSHSIM_ISTIOD. ports: those the replay is to use (0: any).
+    istiod_binary: a pilot-discovery; None takes that of PUSHSIM_ISTIOD.
+    proxies:       how many are to be replayed. ports: those the replay is to use (0: any).
     Nothing but a "problem" keeps a replay from running.
     """
-    binary = binary or (Path(os.environ["PUSHSIM_ISTIOD"]) if os.environ.get("PUSHSIM_ISTIOD") else None)
+    named = istiod_binary or os.environ.get("PUSHSIM_ISTIOD")
+    binary = Path(named) if named else None
     extras = [_extra(name, purpose, modules) for name, (purpose, modules) in EXTRAS.items()]
     if extras[0].verdict != "ok":
         return [_python(), *extras]

@@ -40,6 +40,7 @@ _PLAIN: tuple[tuple[str, str, Mapping[str, str]], ...] = (
 def export(results: Results, to: str | Path, *, table: str | None = None) -> Path:
     """Write results in the form of the file's ending; returns its path.
 
+    to: the file; the ending says in which form:
     .csv, .parquet: `table` (default: summary) of all variants. .json: a row of it per object; without `table`, the
     summaries as `simulate --json` prints them. .om, .prom, .txt: OpenMetrics. .graphml: namespaces, and whose changes
     push whose proxies.

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from pushsim.runs import simulate
 from pushsim.scenario import Assumption, Figure, Published, Scenario
+from pushsim.workers import Progress
 
 Summaries = Mapping[str, Mapping[str, Any]]
 
@@ -82,6 +84,27 @@ def readings(published: Published, summaries: Summaries) -> list[tuple[str, str,
             if total is not None and span:
                 found.append((variant, path, total / span, path == told.table))
     return found
+
+
+def assumptions(
+    scenario: Scenario, variants: Sequence[str] | None = None, *, jobs: int = 1, progress: Progress | None = None
+) -> list[tuple[str, str, Mapping[str, float | None]]]:
+    """Each of the scenario's stated assumptions halved and doubled, and what the published figures then are.
+
+    variants: default: the first two. progress: told an assumption's field.
+
+    Returns rows (field, "x 0.5" or "x 2", predicted figures by `VARIANT: METRIC`). Raises InputError.
+    """
+    rows = []
+    for assumption in scenario.assumptions:
+
+        def summaries(changed: Scenario, names: Sequence[str], field: str = assumption.field) -> Summaries:
+            told = (lambda _, share: progress(field, share)) if progress else None
+            results = simulate(changed, names, jobs=jobs, progress=told)
+            return {name: result.summary for name, result in results.items()}
+
+        rows += sensitivity(scenario, assumption, variants or scenario.variant_names[:2], summaries)
+    return rows
 
 
 def sensitivity(

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from pushsim import files, releases, runs, sizing, thresholds
+from pushsim import asking, diff, releases, runs, sizing, thresholds
+from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
 from pushsim.errors import InputError, Problem
 from pushsim.importers import Held
 from pushsim.importers import inspect as inspecting
-from pushsim.manifests import Inject, delete_change, parse_delete
+from pushsim.manifests import Inject
 from pushsim.mesh import Change, Mesh, Mode
-from pushsim.parity import Parity
-from pushsim.parity import parity as proving
-from pushsim.preview import Preview, preview
+from pushsim.preview import Preview, preview, preview_case
 from pushsim.recommend import Limits, Recommendation
 from pushsim.recommend import recommend as recommending
-from pushsim.replay import replay as replaying
-from pushsim.result import Results
 from pushsim.scenario import Scenario
-from pushsim.settings import PROFILES, Settings
-from pushsim.topology import read_calls
+from pushsim.settings import Settings
+from pushsim.sources import Caused, caused
+from pushsim.topology import read_calls, watch
+
+if TYPE_CHECKING:
+    from pushsim.calibrate.churning import Churn
 
 #: A path or several.
 Paths = str | Path | Sequence[str | Path]
@@ -36,11 +37,13 @@ Paths = str | Path | Sequence[str | Path]
 Asked = Scenario | str | Path
 
 
-def _paths(given: Paths) -> list[str]:
+def as_paths(given: Paths) -> list[str]:
+    """The paths, whether one or several were given."""
     return [str(given)] if isinstance(given, str | Path) else [str(path) for path in given]
 
 
-def _loaded(scenario: Asked) -> Scenario:
+def loaded(scenario: Asked) -> Scenario:
+    """The scenario, read if need be. Raises InputError."""
     return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
 
 
@@ -48,15 +51,27 @@ def _mesh(paths: Mesh | Paths, namespace: str, inject: Inject) -> Mesh:
     """The mesh in these manifests, under the mesh config of Istio's chart where they have none. Raises InputError."""
     if isinstance(paths, Mesh):
         return paths
-    found = files.load(_paths(paths), namespace=namespace, inject=inject)
-    for text in found.notes:
+    there, notes = asking.mesh_in(as_paths(paths), namespace=namespace, inject=inject)
+    for text in notes:
         warnings.warn(text, stacklevel=3)
-    there = found.mesh
-    return replace(there, mesh_config={**PROFILES["default"], **there.mesh_config})
+    return there
 
 
+@overload
 def plan(
     mesh: Mesh | Paths,
+    *,
+    change: Change | Paths = ...,
+    delete: Sequence[str] = ...,
+    release: str = ...,
+    mode: Mode | None = ...,
+    inject: Inject = ...,
+    namespace: str = ...,
+) -> Preview: ...
+@overload
+def plan(*, case: str | Path, release: str = ..., mode: Mode | None = ...) -> Mapping[str, Any]: ...
+def plan(
+    mesh: Mesh | Paths = (),
     *,
     change: Change | Paths = (),
     delete: Sequence[str] = (),
@@ -64,30 +79,64 @@ def plan(
     mode: Mode | None = None,
     inject: Inject = "detect",
     namespace: str = "default",
-) -> Preview:
+    case: str | Path | None = None,
+) -> Preview | Mapping[str, Any]:
     """Which proxies a change would push, with what, and which rule lets it through.
 
     mesh:   manifests (files, folders), or a Mesh.
     change: files or folders of objects to write, or a Change. delete: `[group/]Kind/[namespace/]name` of objects.
+    case:   instead of these, a case file (mesh, proxies, steps); the answer then is a recording (formats.md).
 
-    Raises InputError: no such file, object or release, no proxy, nothing to change.
+    `Preview.explain` has one proxy's whole reasoning. Raises InputError: no such file, object or release, no proxy,
+    nothing to change.
+
+    >>> from pushsim.mesh import Object, Proxy, Ref
+    >>> web = Proxy("web-0", "shop", "10.1.0.1")
+    >>> service = Object(Ref("Service", "bank", "pay"), {"spec": {"ports": [{"port": 80, "name": "http"}]}})
+    >>> answer = plan(Mesh({}, (web,)), change=Change((service,)), release="1.24")
+    >>> [(group.proxies[0].id, [pushed.xds for pushed in group.types]) for group in answer.pushed]
+    [('web-0.shop', ['CDS', 'LDS', 'EDS', 'RDS'])]
     """
-    there = _mesh(mesh, namespace, inject)
-    if not there.proxies:
-        remedy = 'give manifests with injected pods, or inject="all" to count every pod as injected'
-        raise InputError(Problem("no proxy found: no pod of the mesh is injected", remedy=remedy))
-    parts = [change] if isinstance(change, Change) else []
-    if not isinstance(change, Change):
-        parts += [files.load_change(path, namespace=namespace, mesh=there).change for path in _paths(change)]
-    if delete:
-        parts.append(delete_change([parse_delete(text, there, namespace=namespace) for text in delete], there))
-    if not parts:
-        raise InputError(Problem("no change given", remedy="give change=FILE or delete=[KIND/NAMESPACE/NAME]"))
-    applied = tuple(held for part in parts for held in part.apply)
-    gone = tuple(ref for part in parts for ref in part.delete)
-    config = {key: value for part in parts for key, value in (part.mesh_config or {}).items()}
-    name = ", ".join(filter(None, [*(part.name for part in parts)]))
-    return preview(there, Change(applied, gone, name, config or None), release=release, mode=mode)
+    if case is not None:
+        return preview_case(load_case(case), release=release, mode=mode)
+    question = _asked(mesh, change, delete, namespace, inject)
+    return preview(question.mesh, question.change, release=release, mode=mode)
+
+
+def diff_releases(
+    mesh: Mesh | Paths,
+    change: Change | Paths,
+    old: str,
+    new: str,
+    *,
+    delete: Sequence[str] = (),
+    mode: Mode | None = None,
+    inject: Inject = "detect",
+    namespace: str = "default",
+    progress: diff.Share | None = None,
+) -> diff.ReleaseDiff:
+    """What a change pushes on one release and not, or otherwise, on another, and by which rule and pull request.
+
+    mesh, change, delete: as for `plan`. old, new: Istio releases, minor or patch. `diff_scenario` asks the same of a
+    whole scenario. Raises InputError.
+    """
+    question = _asked(mesh, change, delete, namespace, inject)
+    return diff.diff_releases(question.mesh, question.change, old, new, mode=mode, progress=progress)
+
+
+def _asked(
+    mesh: Mesh | Paths, change: Change | Paths, delete: Sequence[str], namespace: str, inject: Inject
+) -> asking.Asked:
+    question = asking.asked(
+        mesh if isinstance(mesh, Mesh) else as_paths(mesh),
+        change if isinstance(change, Change) else as_paths(change),
+        delete,
+        namespace=namespace,
+        inject=inject,
+    )
+    for text in question.notes:
+        warnings.warn(text, stacklevel=3)
+    return question
 
 
 def compare(
@@ -103,8 +152,11 @@ def compare(
     """Policies, or a pull request's base and head, under the same seeded workload: what each costs, saves and breaks.
 
     policies: `--policy` texts; default: the scenario's variants. meshes: folders of manifests by name.
+    seeds:    so many, from the scenario's own on, for confidence intervals.
+    price_per_gb: of what crosses a zone; then the Comparison has money, too.
+    `Comparison.judge` is the gate: `--fail-on` and `--baseline`.
     """
-    columns = arms(_loaded(scenario), policies, meshes)
+    columns = arms(loaded(scenario), policies, meshes)
     return comparing(columns, seeds=seeds, jobs=jobs, price_per_gb=price_per_gb, engine=engine)
 
 
@@ -112,7 +164,9 @@ def recommend(
     mesh: Mesh | Asked | Paths,
     calls: str | Path | None = None,
     *,
-    per: str = "namespace",
+    per: Literal["namespace", "workload"] = "namespace",
+    silent: bool = False,
+    watched: str | None = None,
     export_to: bool = True,
     max_hosts: int | None = None,
     slack: float | None = None,
@@ -120,17 +174,22 @@ def recommend(
     release: str | None = None,
     inject: Inject = "detect",
     namespace: str = "default",
+    out: str | Path | None = None,
 ) -> Recommendation:
     """Sidecars and exportTo that observed calls allow: what each saves, what it rests on, what may go wrong.
 
-    mesh:  a scenario (its own calls are the default), manifests, or a Mesh.
-    calls: CSV, or JSON of Prometheus, Kiali or Envoy. per: "namespace" or "workload".
+    mesh:    a scenario (its own calls are the default), manifests, or a Mesh.
+    calls:   CSV, or JSON of Prometheus, Kiali or Envoy. watched: how long for, where that does not say: "168h".
+    silent:  with per="workload", Sidecars for workloads that were never seen to call, too.
+    export_to: propose exportTo of Services, too.
+    max_hosts, slack: when whole namespaces are imported (`pushsim.recommend.Limits`). budget: at most so many objects.
+    out:     a file for the objects, as YAML.
 
     Raises InputError: no calls to go by, and what reading may raise.
     """
     graph = None
     if isinstance(mesh, Scenario) or (isinstance(mesh, str | Path) and Scenario.is_one(str(mesh))):
-        scenario = _loaded(mesh)
+        scenario = loaded(mesh)
         if release is not None:
             scenario = scenario.replaced({"istiod.release": release})
         there, settings = scenario.mesh, scenario.settings
@@ -140,14 +199,29 @@ def recommend(
         wanted = releases.rules(release or releases.NEWEST).release
         settings = Settings(wanted, mesh_config=there.mesh_config, env=there.env)
     if calls is not None:
-        graph = read_calls(Path(calls).read_text(encoding="utf-8"), str(calls), there)
+        try:
+            graph = read_calls(Path(calls).read_text(encoding="utf-8"), str(calls), there)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(Problem(f"cannot be read: {error}", str(calls), remedy="check the path")) from None
     if graph is None:
         raise InputError(Problem("no calls to go by", field="calls", remedy="give a file of observed calls"))
     default = Limits()
     limits = Limits(slack if slack is not None else default.slack, max_hosts or default.max_hosts)
-    return recommending(
-        there, graph, settings, workloads=per == "workload", export_to=export_to, limits=limits, budget=budget
+    if watched is not None:
+        watch(graph, watched)
+    found = recommending(
+        there,
+        graph,
+        settings,
+        workloads=per == "workload",
+        silent=silent,
+        export_to=export_to,
+        limits=limits,
+        budget=budget,
     )
+    if out is not None:
+        Path(out).write_text(found.yaml(), encoding="utf-8")
+    return found
 
 
 def size(
@@ -163,9 +237,16 @@ def size(
     engine: runs.Engine = "auto",
     jobs: int = 1,
 ) -> dict[str, sizing.Size]:
-    """The smallest replicas x cores x memory that keep a promise (`converged_s.p99 < 5s`), for each policy."""
+    """The smallest replicas x cores x memory that keep a promise, for each policy.
+
+    slo:      conditions that must all hold, like "converged_s.p99 < 5s" (formats.md), with each of the `seeds`.
+    policies: `--policy` texts; default: the scenario's variants.
+    min_replicas, max_replicas, max_cpus: what is tried. risk: the probability with which a memory limit is run over.
+
+    Returns sizes by policy; `met` is False where nothing that was tried keeps the promise. Raises InputError.
+    """
     return sizing.size(
-        _loaded(scenario),
+        loaded(scenario),
         [thresholds.parse(text) for text in slo],
         policies,
         seeds=seeds,
@@ -175,45 +256,6 @@ def size(
         risk=risk,
         engine=engine,
         jobs=jobs,
-    )
-
-
-def replay(
-    scenario: Asked,
-    istiod_binary: str | Path,
-    variants: Sequence[str] | None = None,
-    *,
-    cores: Sequence[int] | None = None,
-    workers: int = 0,
-    out: str | Path | None = None,
-) -> Results:
-    """The scenario on a real istiod, into the same results. Raises EnvironmentProblem."""
-    return Results(replaying(_loaded(scenario), Path(istiod_binary), variants, cores=cores, workers=workers, out=out))
-
-
-def parity(
-    scenario: Asked,
-    istiod_binary: str | Path,
-    variants: Sequence[str] | None = None,
-    *,
-    repeat: int = 5,
-    one_by_one: int = 10,
-    tolerances: Mapping[str, float] | None = None,
-    cores: Sequence[int] | None = None,
-    workers: int = 0,
-    out: str | Path | None = None,
-) -> Parity:
-    """Simulated and replayed, side by side with the error. Raises EnvironmentProblem."""
-    return proving(
-        _loaded(scenario),
-        Path(istiod_binary),
-        variants,
-        repeat=repeat,
-        one_by_one=one_by_one,
-        tolerances=tolerances,
-        cores=cores,
-        workers=workers,
-        out=out,
     )
 
 
@@ -227,5 +269,41 @@ def inspect(
     inject: Inject = "detect",
     namespace: str = "default",
 ) -> list[Held]:
-    """What proxies really have (config_dump, /debug/adsz) against what they would have."""
+    """What proxies really have against what they would have.
+
+    mesh: manifests, or a Mesh. dump: a proxy's config_dump, or istiod's /debug/adsz.
+    proxy: POD.NAMESPACE, whose config_dump it is; of adsz, only this one.
+
+    Returns what is equal and what only one side has, by proxy and xDS type. Raises InputError.
+    """
     return inspecting(_mesh(mesh, namespace, inject), dump, proxy=proxy, release=release, mode=mode)
+
+
+@overload
+def churn(scenario: Asked, *, variant: str | None = ..., jobs: int = ...) -> list[Caused]: ...
+@overload
+def churn(*, prometheus: Paths, window: str | None = ...) -> Churn: ...
+def churn(
+    scenario: Asked | None = None,
+    *,
+    prometheus: Paths = (),
+    window: str | None = None,
+    variant: str | None = None,
+    jobs: int = 1,
+) -> list[Caused] | Churn:
+    """What each source of a scenario causes and would save; or istiod's own counters as a scenario's churn section.
+
+    variant:    of the scenario; default: the first.
+    prometheus: a server's address, or one or two pages of istiod's metrics. window: the time they cover, like "1h".
+
+    Raises InputError: neither or both given, and what reading may raise.
+    """
+    sources = as_paths(prometheus)
+    if (scenario is None) == (not sources):
+        raise InputError(Problem("give a scenario or prometheus, and not both", remedy="see help(pushsim.churn)"))
+    if scenario is None:
+        from pushsim.calibrate.churning import churn_of
+        from pushsim.calibrate.counters import read, seconds
+
+        return churn_of(read(sources, seconds(window)))
+    return caused(loaded(scenario), variant, jobs=jobs)

@@ -30,14 +30,14 @@ def program(tmp_path: Path, says: str, code: int = 0) -> Path:
     [("1.14.6", "ok"), ("1.31.0-alpha.0", "ok"), ("1.13.9", "warning"), ("1.99.0", "warning"), ("unknown", "warning")],
 )
 def test_a_binary_and_its_release(tmp_path: Path, version: str, verdict: str) -> None:
-    found = checks(binary=program(tmp_path, f'{{"version": "{version}"}}'))["istiod"]
+    found = checks(istiod_binary=program(tmp_path, f'{{"version": "{version}"}}'))["istiod"]
     assert found.verdict == verdict and version in found.found
     assert bool(found.remedy) is (verdict != "ok")
 
 
 def test_what_is_no_istiod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks(binary=program(tmp_path, "hello", 1))["istiod"].verdict == "problem"
-    assert "no istiod binary" in checks(binary=tmp_path / "nowhere")["istiod"].found
+    assert checks(istiod_binary=program(tmp_path, "hello", 1))["istiod"].verdict == "problem"
+    assert "no istiod binary" in checks(istiod_binary=tmp_path / "nowhere")["istiod"].found
     monkeypatch.delenv("PUSHSIM_ISTIOD", raising=False)
     assert "PUSHSIM_ISTIOD" in checks()["istiod"].remedy
     monkeypatch.setenv("PUSHSIM_ISTIOD", str(tmp_path / "nowhere"))

@@ -11,12 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 #: Each module may import only what stands above it.
 ORDER = """
 errors units memo collecting workers hosts names figures mesh metrics problems thresholds intervals zones
-manifests files releases settings planner tables result topology policies scenario
+manifests files releases settings asking planner tables result topology policies scenario
 audience conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
-publication published
+sources publication published
 cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
-compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster verbs cli
+compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster
+verbs proving cli
 """.split()  # noqa: SIM905
 
 #: Where a library may be imported. Everything not named here may be imported anywhere.

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import doctest
+import inspect
+import pydoc
+import re
 import subprocess
 import sys
 
 import pytest
 
 import pushsim as ps
-from pushsim import figures, result
+from pushsim import figures, publication, result, verbs
+from pushsim.cli.app import app
+from pushsim.cli.imports import imports
 from pushsim.tables import COLUMNS, SCHEMAS
 
 SCENARIO = """
@@ -49,7 +54,63 @@ def results() -> ps.Results:
     return ps.simulate(ps.Scenario.loads(SCENARIO))
 
 
-@pytest.mark.parametrize("module", [ps, figures, result])
+#: How an answer is printed, which a function's caller has in hand.
+PRINTING = {"json", "form", "to", "explain", "list_"}
+#: What a public function leaves to another public name, and how that calls it.
+ELSEWHERE = {
+    ("compare", "fail_on"): (ps.Comparison.judge, "fail_on"),
+    ("compare", "baseline"): (ps.Comparison.judge, "baseline"),
+    ("diff-releases", "scenario"): (ps.diff_scenario, "scenario"),
+    ("diff-releases", "variant"): (ps.diff_scenario, "variant"),
+    ("sweep", "delay"): (ps.Sweep.recommended, "delay"),
+    ("sweep", "cost"): (ps.Sweep.recommended, "cost"),
+    ("simulate", "assumptions"): (ps.assumptions, "scenario"),
+    ("simulate", "serve"): (ps.serving, "port"),
+}
+#: What is told once, for all of them.
+OBVIOUS = {"scenario", "release", "releases", "mode", "inject", "namespace", "engine", "jobs", "progress", "results"}
+NAMES = {"policies": ps.policies.described, "pilot-load": ps.from_pilot_load, "debug": ps.from_debug}
+NAMES |= {"cluster": ps.from_cluster}
+PLURALS = {"policy": "policies", "mesh": "meshes"}
+
+VERBS = {
+    command.name: command.callback
+    for group in (app.registered_commands, imports.registered_commands)
+    for command in group
+    for command.name in [command.name or command.callback.__name__.replace("_", "-")]
+}
+
+
+def parameters(function) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_a_function_with_the_same_options(verb):
+    function = NAMES.get(verb) or getattr(ps, verb.replace("-", "_"))
+    assert inspect.isfunction(function)
+    for option in parameters(VERBS[verb]) - PRINTING:
+        if (verb, option) in ELSEWHERE:
+            other, called = ELSEWHERE[verb, option]
+            assert called in parameters(other) and option not in parameters(function)
+        else:
+            plural = PLURALS.get(option, f"{option}s")
+            assert {option, plural} & parameters(function), f"{verb} --{option}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_function_tells_of_each_parameter(verb):
+    function = NAMES.get(verb) or getattr(ps, verb.replace("-", "_"))
+    told = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    about = inspect.getdoc(function) or ""
+    assert about.partition("\n")[0].endswith("."), "a sentence that fits a line"
+    for name in parameters(function) - OBVIOUS:
+        assert re.search(rf"\b{name}\b", about.partition("\n")[2]), f"{name} of {verb}: {told}"
+    for name in parameters(function) & OBVIOUS - {"results", "releases"}:
+        assert re.search(rf"\b{name}\b", ps.__doc__)
+
+
+@pytest.mark.parametrize("module", [ps, figures, result, verbs, publication])
 def test_the_examples_in_the_documentation_are_true(module):
     assert doctest.testmod(module).failed == 0
 

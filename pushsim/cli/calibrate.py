@@ -11,7 +11,7 @@ import typer
 from pushsim.cli.options import note
 
 if TYPE_CHECKING:
-    from pushsim.calibrate.fitting import Findings, Progress
+    from pushsim.calibrate.fitting import Progress
     from pushsim.cost import Calibration
 
 
@@ -49,6 +49,7 @@ def calibrate(
 
     Example: pushsim calibrate --prometheus http://prometheus:9090 --release 1.24 --out calibration.yaml
     """
+    from pushsim.calibrate import needs_its_extra, save
     from pushsim.cost import shipped
     from pushsim.errors import InputError, Problem
     from pushsim.releases import NEWEST, rules
@@ -63,77 +64,27 @@ def calibrate(
         )
     if out is None:
         raise InputError(Problem("nowhere to write to", remedy="give --out FILE"))
-    fitted, whole = _fitted(istiod_binary, prometheus, config_dump, envoy, release, window, repeats, size)
+    needs_its_extra()
+    from pushsim.calibrate.whole import fitted as fit
+
+    with _Progress() as progress:
+        fitted, whole = fit(
+            istiod_binary,
+            prometheus or (),
+            config_dump or (),
+            envoy,
+            release,
+            window=window,
+            repeats=repeats,
+            size=size,
+            progress=progress,
+        )
     if fitted.fit:
-        _write(fitted, Path(out))
+        save(fitted, Path(out))
         _told(fitted, out)
     if not whole:
         note("interrupted: what was fitted by then was kept" if fitted.fit else "interrupted: nothing was fitted yet")
         raise typer.Exit(130)
-
-
-def _needs_its_extra() -> None:
-    """Say which extra is missing, before minutes are spent."""
-    from importlib.util import find_spec
-
-    from pushsim.errors import EnvironmentProblem
-
-    missing = [name for name in ("aiohttp", "grpc", "psutil", "trustme", "envoy") if find_spec(name) is None]
-    if missing:
-        raise EnvironmentProblem(f"no {', '.join(missing)} to calibrate with: install pushsim[calibrate]")
-
-
-def _fitted(
-    istiod_binary: str | None,
-    prometheus: list[str] | None,
-    config_dump: list[str] | None,
-    envoy: str | None,
-    release: str | None,
-    window: str | None,
-    repeats: int,
-    size: float,
-) -> tuple[Calibration, bool]:
-    """The calibration, and whether it is whole: an interrupt keeps the parts that were done."""
-    _needs_its_extra()
-    from pushsim.calibrate import dumps, fitting, monitored
-    from pushsim.calibrate.counters import read, seconds
-    from pushsim.istiod import detect_release
-    from pushsim.releases import NEWEST, rules
-
-    binary = Path(istiod_binary) if istiod_binary else None
-    proxy = Path(envoy) if envoy else None
-    release = rules(release or (fitting.minor(detect_release(binary)) if binary else NEWEST)).minor
-    found: Findings = fitting.Findings()
-    whole = True
-    with _Progress() as progress:
-        try:
-            if prometheus:
-                found += monitored.from_window(read(prometheus, seconds(window)), release)
-            if binary:
-                found += fitting.from_istiod(binary, progress, repeats=repeats, size=size)
-            if proxy:
-                found += fitting.from_envoy(proxy, release, progress)
-            if config_dump:
-                found += dumps.from_dumps([Path(dump) for dump in config_dump], proxy, release, found, progress)
-            if proxy and binary:
-                found += fitting.held_out(binary, proxy, fitting.calibration(release, found), progress)
-        except KeyboardInterrupt:
-            whole = False
-    return fitting.calibration(release, found), whole
-
-
-def _write(calibration: Calibration, path: Path) -> None:
-    import yaml
-
-    from pushsim.errors import EnvironmentProblem
-
-    text = yaml.safe_dump(calibration.dump(), sort_keys=False, allow_unicode=True, width=120)
-    try:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as problem:
-        raise EnvironmentProblem(f"can't write {path}: {problem.strerror}") from None
 
 
 def _told(calibration: Calibration, out: str) -> None:

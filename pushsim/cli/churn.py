@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
 from pushsim.cli.options import Jobs, Json, cores, print_json
-
-if TYPE_CHECKING:
-    from pushsim.result import Result
-    from pushsim.scenario import Scenario
-
-#: What a source is told by, and how it is printed.
-_COSTS = ("proxy_pushes", "bytes_sent", "istiod_cpu_s")
 
 
 def churn(
@@ -58,55 +52,16 @@ def _section(sources: list[str], window: str | None, *, json: bool) -> None:
 
 
 def _attributed(path: str, variant: str | None, jobs: int, *, json: bool) -> None:
-    from pushsim.runs import simulate
     from pushsim.scenario import Scenario
+    from pushsim.sources import caused
 
     loaded = Scenario.load(path)
     name = variant or loaded.variant_names[0]
-    whole = simulate(loaded, [name], jobs=1)[name]
-    rows = []
-    for label, without in _without_each(loaded):
-        rest = simulate(without, [name], jobs=jobs or cores())[name]
-        rows.append(_row(label, whole, rest))
+    rows = [asdict(each) for each in caused(loaded, name, jobs=jobs or cores())]
     if json:
         print_json({"scenario": path, "variant": name, "sources": rows})
     else:
         _print(path, name, rows)
-
-
-def _without_each(scenario: Scenario) -> list[tuple[str, Scenario]]:
-    """The scenario without each of its sources in turn; the others' times and choices stay as they are.
-
-    Sources of one name are told apart by number, so each keeps the name it has, lest its random stream change.
-    """
-    from pushsim.topology.churn import unique_names
-
-    sources = scenario.model.churn
-    names = unique_names(sources)
-    written = scenario.value("churn")
-    told = [{**each, "name": name} for each, name in zip(written, names, strict=True)]
-    return [
-        (name, scenario.replaced({"churn": [*told[:place], *told[place + 1 :]]})) for place, name in enumerate(names)
-    ]
-
-
-def _row(label: str, whole: Result, rest: Result) -> dict[str, Any]:
-    caused = whole.summary["churn"].get(label, {})
-    span, span_rest = whole.summary["span_s"], rest.summary["span_s"]
-    saved = {
-        "proxy_pushes": whole.summary["proxy_pushes"] - rest.summary["proxy_pushes"],
-        "bytes_sent": whole.summary["bytes_sent"] - rest.summary["bytes_sent"],
-        "istiod_cpu_s": whole.summary["istiod_cpu_cores"]["mean"] * span
-        - rest.summary["istiod_cpu_cores"]["mean"] * span_rest,
-    }
-    p99 = {when: each.summary.get("converged_s", {}).get("p99") for when, each in (("with", whole), ("without", rest))}
-    return {
-        "source": label,
-        "changes": caused.get("changes", 0),
-        "caused": {key: caused.get(key, 0) for key in _COSTS},
-        "saved": saved,
-        "converged_p99_s": p99,
-    }
 
 
 def _print(path: str, variant: str, rows: list[dict[str, Any]]) -> None:
@@ -132,5 +87,6 @@ def _print(path: str, variant: str, rows: list[dict[str, Any]]) -> None:
 
 def _costs(costs: dict[str, Any]) -> list[str]:
     from pushsim.figures import shown, unit
+    from pushsim.sources import COSTS
 
-    return [shown(costs[key], unit(key)) for key in _COSTS]
+    return [shown(costs[key], unit(key)) for key in COSTS]

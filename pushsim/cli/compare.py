@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -54,15 +51,14 @@ def compare(
     Example: pushsim compare ci.yaml --mesh base=old/ --mesh head=new/ --fail-on 'increase(bytes_sent) > 10%'
     """
     from pushsim import thresholds
-    from pushsim.compare import arms
+    from pushsim.compare import arms, baseline_of, conditions_on
     from pushsim.compare import compare as run
     from pushsim.errors import CheckFailed
     from pushsim.scenario import Scenario
 
-    conditions = [thresholds.parse(text) for text in fail_on or ()]
-    before = _baseline(baseline) if baseline else None
+    before = baseline_of(baseline) if baseline else None
     columns = arms(Scenario.load(scenario), policy or (), _meshes(mesh or []))
-    _check_variants(conditions, [column.name for column in columns])
+    conditions = conditions_on([column.name for column in columns], fail_on or ())
     first = columns[0].scenario.seed
     names = [f"{column.name}, seed {seed}" for seed in range(first, first + seeds) for column in columns]
     with bars(names, quiet=form != "table") as progress:
@@ -95,34 +91,6 @@ def _meshes(written: list[str]) -> dict[str, str]:
             raise InputError(Problem(message, field="--mesh", remedy="write --mesh base=DIR --mesh head=DIR"))
         found[name] = folder
     return found
-
-
-def _check_variants(conditions: list[Any], names: list[str]) -> None:
-    """A wrong name is told before anything runs."""
-    from pushsim.errors import InputError, Problem
-    from pushsim.problems import nearest
-
-    for condition in conditions:
-        if condition.variant and condition.variant not in names:
-            remedy = nearest(condition.variant, names, "variants")
-            raise InputError(Problem(f"there is no variant {condition.variant!r}", field="--fail-on", remedy=remedy))
-
-
-def _baseline(path: str) -> Mapping[str, Mapping[str, Any]]:
-    """The SUMMARYs of `--format json`, `simulate --json` or a result folder's result.json, by variant."""
-    from pushsim.errors import InputError, Problem
-
-    remedy = "write one with `pushsim compare … --format json > FILE`"
-    try:
-        held = jsonlib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(Problem(f"cannot be read: {error}", path, remedy=remedy)) from None
-    variants = held.get("variants") if isinstance(held, dict) else None
-    if variants is None and isinstance(held, dict) and "variant" in held:
-        variants = {str(held["variant"]): held}
-    if not isinstance(variants, dict) or not all(isinstance(one, dict) for one in variants.values()):
-        raise InputError(Problem("holds no `variants`", path, remedy=remedy))
-    return variants
 
 
 def _print(found: Comparison, verdicts: list[Verdict], form: Format) -> None:

@@ -34,7 +34,7 @@ def conform(
             folder,
             releases=release or [],
             mode=mode,
-            pattern=case,
+            case=case,
             jobs=jobs or cores(),
             progress=lambda share: tell("conform", share),
         )

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, XdsMode, print_json
-from pushsim.cli.plan import load_change, members, say_if_unproven
+from pushsim.cli.options import Inject, Json, Namespace, XdsMode, note, print_json, stdin_bytes
+from pushsim.cli.plan import members, say_if_unproven
 from pushsim.cli.progress import bars
 from pushsim.figures import amount
 
@@ -42,6 +42,7 @@ def diff_releases(
     Example: pushsim diff-releases --scenario aisuite-small --from 1.14 --to 1.24
     """
     from pushsim import releases
+    from pushsim.asking import asked
     from pushsim.diff import diff_releases as run
     from pushsim.diff import diff_scenario
     from pushsim.errors import InputError, Problem
@@ -66,9 +67,12 @@ def diff_releases(
         else:
             _print_scenario(found)
         return
-    there, asked = load_change(mesh, change, delete, namespace, inject)
+    question = asked(mesh or (), change or (), delete or (), namespace=namespace, inject=inject, stdin=stdin_bytes)
+    for text in question.notes:
+        note(text)
     with bars(["rules"], quiet=json) as tell:
-        answer = run(there, asked, old, new, mode=mode, progress=lambda share: tell("rules", share))
+        share = lambda done: tell("rules", done)  # noqa: E731
+        answer = run(question.mesh, question.change, old, new, mode=mode, progress=share)
     if json:
         print_json(answer.to_json())
     else:

@@ -24,7 +24,7 @@ def import_() -> None:
 
 @imports.command("pilot-load")
 def pilot_load(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A cluster file of pilot-load.")],
+    path: Annotated[str, typer.Argument(metavar="FILE", help="A cluster file of pilot-load.")],
     to: To = "-",
     duration: Annotated[str, typer.Option("--duration", help="Simulated time that is counted.")] = "5m",
     release: Annotated[str, typer.Option("--release", "-r", help="Istio release.")] = "1.24",
@@ -35,7 +35,7 @@ def pilot_load(
     """
     from pushsim.importers import from_pilot_load
 
-    found = from_pilot_load(file, duration=duration, release=release)
+    found = from_pilot_load(path, duration=duration, release=release)
     for text in found.notes:
         note(text)
     _write(found.text, to)
@@ -43,7 +43,7 @@ def pilot_load(
 
 @imports.command("debug")
 def debug(
-    pages: Annotated[list[str], typer.Argument(metavar="PAGE...", help="registryz endpointShardz configz adsz mesh.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PAGE...", help="registryz endpointShardz configz adsz mesh.")],
     to: To = "-",
 ) -> None:
     """Pages of istiod's /debug, saved as they are, to manifests.
@@ -53,7 +53,7 @@ def debug(
     """
     from pushsim.importers import from_debug
 
-    _write(from_debug(pages), to)
+    _write(from_debug(paths), to)
 
 
 @imports.command("cluster")

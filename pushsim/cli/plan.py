@@ -11,7 +11,7 @@ from pushsim.cli.options import Inject, Json, Namespace, Release, XdsMode, note,
 from pushsim.figures import amount
 
 if TYPE_CHECKING:
-    from pushsim.mesh import Change, Mesh, Proxy
+    from pushsim.mesh import Proxy
     from pushsim.preview import Group, Preview
 
 
@@ -38,6 +38,7 @@ def plan(
     Example: kubectl get svc,endpointslices,pods,ns -A -o yaml | pushsim plan - --delete Sidecar/istio-system/default
     """
     from pushsim import releases
+    from pushsim.asking import asked
     from pushsim.errors import InputError, Problem
     from pushsim.preview import preview, preview_case
 
@@ -57,8 +58,10 @@ def plan(
                     types = " ".join(f"{'*' if r['solicited'] else ''}{r['xds']}:{r['resources']}" for r in responses)
                     typer.echo(f"  {proxy}  {types}  because {responses[0]['why']}")
         return
-    loaded, asked = load_change(mesh, change, delete, namespace, inject)
-    answer_of = preview(loaded, asked, release=wanted.release, mode=mode)
+    question = asked(mesh or (), change or (), delete or (), namespace=namespace, inject=inject, stdin=stdin_bytes)
+    for text in question.notes:
+        note(text)
+    answer_of = preview(question.mesh, question.change, release=wanted.release, mode=mode)
     if json:
         print_json(answer_of.to_json())
     elif explain is not None:
@@ -67,7 +70,7 @@ def plan(
         except KeyError:
             from pushsim.problems import nearest
 
-            known = [p.id for p in loaded.proxies]
+            known = [p.id for p in question.mesh.proxies]
             raise InputError(
                 Problem(f"no proxy {explain!r}", field="--explain", remedy=nearest(explain, known, "proxies"))
             ) from None
@@ -81,47 +84,6 @@ def say_if_unproven(release: str) -> None:
 
     if release not in RECORDED:
         note(f"release {release} is not checked against recordings; its rules are read from Istio's source")
-
-
-def load_change(
-    mesh: list[str] | None, change: list[str] | None, delete: list[str] | None, namespace: str, inject: Inject
-) -> tuple[Mesh, Change]:
-    """The mesh and the change that a command line names. Raises InputError."""
-    from pushsim.errors import InputError, Problem
-    from pushsim.files import load
-    from pushsim.files import load_change as load_one
-    from pushsim.manifests import delete_change, parse_delete
-    from pushsim.mesh import Change, Mesh
-    from pushsim.settings import PROFILES
-
-    if not mesh:
-        raise InputError(Problem("no mesh given", remedy="name files or folders of manifests, - for standard input"))
-    if not change and not delete:
-        raise InputError(Problem("no change given", remedy="add --change FILE or --delete KIND/NAMESPACE/NAME"))
-    loaded = load(mesh, namespace=namespace, inject=inject, stdin=stdin_bytes)
-    for text in loaded.notes:
-        note(text)
-    there = loaded.mesh
-    if not there.proxies:
-        raise InputError(
-            Problem(
-                "no proxy found: no pod of the mesh is injected",
-                where=", ".join(mesh),
-                remedy="give manifests with injected pods, or --inject all to count every pod as injected",
-            )
-        )
-    there = Mesh(there.objects, there.proxies, {**PROFILES["default"], **there.mesh_config}, there.env)
-    read = [load_one(path, namespace=namespace, stdin=stdin_bytes, mesh=there) for path in change or ()]
-    for text in dict.fromkeys(text for one in read for text in one.notes):
-        note(text)
-    parts = [one.change for one in read]
-    if delete:
-        parts.append(delete_change([parse_delete(text, there, namespace=namespace) for text in delete], there))
-    written = tuple(o for part in parts for o in part.apply)
-    gone = tuple(ref for part in parts for ref in part.delete)
-    configs = [part.mesh_config for part in parts if part.mesh_config is not None]
-    config = {key: value for one in configs for key, value in one.items()} if configs else None
-    return there, Change(written, gone, ", ".join([*(change or ()), *(delete or ())]), config)
 
 
 def _print(answer: Preview) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +10,6 @@ from pushsim.cli.options import Json, print_json
 
 if TYPE_CHECKING:
     from pushsim.published import Row
-
-#: The block of a Markdown file that the table goes into.
-BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
 
 
 def published(
@@ -32,13 +28,10 @@ def published(
     Example: pushsim published --write README.md
     """
     from pushsim.cli.progress import bars
-    from pushsim.published import cases, markdown, table
+    from pushsim.published import published as run
 
-    numbers = case or [each["case"] for each in cases()]
     with bars(["published cases"], quiet=json) as progress:
-        rows = table(numbers, lambda _, share: progress("published cases", share))
-    if write:
-        _write(Path(write), markdown(rows))
+        rows = run(case or (), write=write, progress=lambda _, share: progress("published cases", share))
     if json:
         print_json({"rows": [_plain(row) for row in rows]})
         return
@@ -64,18 +57,3 @@ def _plain(row: Row) -> dict[str, Any]:
         "error": row.error if row.use == "hold" else None,
         "verdict": row.verdict,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    from pushsim.errors import InputError, Problem
-
-    try:
-        whole = path.read_text(encoding="utf-8")
-        before, rest = whole.split(BEGIN)
-        _, after = rest.split(END)
-    except OSError as problem:
-        raise InputError(Problem(f"cannot be read: {problem.strerror}", str(path), remedy="check the path")) from None
-    except ValueError:
-        message = "has no block for the table"
-        raise InputError(Problem(message, str(path), remedy=f"add lines `{BEGIN}` and `{END}`")) from None
-    path.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")

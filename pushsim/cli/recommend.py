@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pushsim.cli.options import Inject, Json, Namespace, Release, note, print_json, stdin_bytes
 
 if TYPE_CHECKING:
-    from pushsim.mesh import Mesh, Object
+    from pushsim.mesh import Mesh
     from pushsim.recommend import Proposal, Recommendation
     from pushsim.settings import Settings
     from pushsim.topology.calls import Graph
@@ -59,11 +59,13 @@ def recommend(
     from pushsim.errors import EnvironmentProblem, InputError, Problem
     from pushsim.recommend import Limits
     from pushsim.recommend import recommend as run
+    from pushsim.topology import watch
 
     there, settings, graph = _read(mesh, calls, release, inject, namespace)
     if graph is None:
         raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))
-    _watch(graph, watched)
+    if watched is not None:
+        watch(graph, watched)
     found = run(
         there,
         graph,
@@ -74,17 +76,16 @@ def recommend(
         limits=Limits(slack, max_hosts),
         budget=budget,
     )
-    text = _yaml(found)
     if out is not None:
         try:
-            Path(out).write_text(text, encoding="utf-8")
+            Path(out).write_text(found.yaml(), encoding="utf-8")
         except OSError as error:
             raise EnvironmentProblem(f"{out}: cannot be written: {error.strerror}") from None
     if json:
-        print_json(_to_json(found))
+        print_json(found.to_json())
         return
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(found.yaml())
     _print(found)
 
 
@@ -121,82 +122,6 @@ def _read(
             raise InputError(Problem(f"cannot be read: {error}", calls, remedy="check the path")) from None
         graph = read_calls(written, calls, there)
     return there, settings, graph
-
-
-def _watch(graph: Graph, watched: str | None) -> None:
-    from pushsim.errors import InputError, Problem
-    from pushsim.topology.calls import complete_edge
-    from pushsim.units import SECOND_NS, UnitError, duration
-
-    if watched is None:
-        return
-    try:
-        graph.graph["watched_s"] = duration(watched) / SECOND_NS
-    except UnitError as error:
-        raise InputError(Problem(str(error), field="--watched", remedy=error.remedy)) from None
-    for _, _, edge in graph.edges(data=True):
-        edge.setdefault("calls", None)
-        complete_edge(edge, graph.graph["watched_s"])
-
-
-def _applicable(subject: Object) -> dict[str, Any]:
-    """The manifest without what the API server keeps of it."""
-    body = {key: value for key, value in subject.body.items() if key != "status"}
-    kept = ("name", "namespace", "labels", "annotations")
-    return {**body, "metadata": {key: subject.metadata[key] for key in kept if subject.metadata.get(key)}}
-
-
-def _yaml(found: Recommendation) -> str:
-    import yaml
-
-    parts = []
-    for proposal in found.proposals:
-        body = yaml.safe_dump(_applicable(proposal.subject), sort_keys=False, allow_unicode=True, width=120)
-        parts.append("".join(f"# {line}\n" for line in _about(proposal)) + body)
-    return "---\n".join(parts) or "# nothing to propose\n"
-
-
-def _about(proposal: Proposal) -> list[str]:
-    from pushsim.figures import amount
-
-    saves = (
-        f"saves {amount(proposal.saved_bytes)} of configuration, {proposal.spared} proxy pushes if each service changes"
-    )
-    if proposal.risk is None:
-        return [f"{saves}; {proposal.proxies} proxies hold it no more"]
-    return [f"{saves}; {proposal.proxies} proxies, {proposal.hosts} hosts, {proposal.calls} observed calls kept",
-            f"risk: {proposal.risk}"]  # fmt: skip
-
-
-def _to_json(found: Recommendation) -> dict[str, Any]:
-    return {
-        "bytes_before": found.bytes_before,
-        "bytes_after": found.bytes_after,
-        "pushes_before": found.pushes_before,
-        "pushes_after": found.pushes_after,
-        "coverage": round(found.coverage, 9),
-        "proposals": [
-            {
-                "object": str(each.subject.ref),
-                "proxies": each.proxies,
-                "hosts": each.hosts,
-                "saved_bytes": each.saved_bytes,
-                "spared": each.spared,
-                "calls": each.calls,
-                "risk": {
-                    "unseen_share": each.risk.unseen_share,
-                    "unseen_per_day": each.risk.unseen_per_day,
-                    "rare": list(each.risk.rare),
-                    "silent": each.risk.silent,
-                }
-                if each.risk
-                else None,
-                "manifest": _applicable(each.subject),
-            }
-            for each in found.proposals
-        ],
-        "left_out": [{"what": what, "why": why} for what, why in found.left_out],
-    }
 
 
 def _print(found: Recommendation, most: int = 20) -> None:

@@ -33,28 +33,18 @@ def record(
 
     Example: pushsim record --random 7 --random 8 --istiod-binary ./pilot-discovery --out recorded
     """
-    from pathlib import Path
+    from pushsim.proving import record as run
 
-    from pushsim.cases import load_case
-    from pushsim.errors import InputError, Problem
-    from pushsim.istiod import detect_release
-    from pushsim.record import MODES, random_case_file, record_case
-
-    if not cases and not seeds:
-        raise InputError(Problem("no case given", remedy="name case files, or --random SEED to make one"))
-    binary, folder = Path(istiod_binary), Path(out)
-    loaded = [load_case(path) for path in cases or ()]
-    detect_release(binary)  # before anything is written
-    made = [random_case_file(seed, folder, steps=steps, kinds=kinds) for seed in seeds or ()]
-    written = list(map(str, made))
     with _telling(json) as tell:
-        for case in [*loaded, *map(load_case, made)]:
-            written += map(str, record_case(case, binary, folder, (mode,) if mode else MODES, tell))
+        written = run(
+            cases or (), istiod_binary=istiod_binary, out=out, seeds=seeds or (), kinds=kinds, steps=steps, mode=mode,
+            progress=tell,
+        )  # fmt: skip
     if json:
-        print_json({"written": written})
+        print_json({"written": [str(path) for path in written]})
     else:
         for path in written:
-            typer.echo(path)
+            typer.echo(str(path))
 
 
 class _telling:  # noqa: N801 - a context manager that reads as a word

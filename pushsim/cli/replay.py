@@ -12,7 +12,7 @@ import typer
 from pushsim.cli.options import Json, note, print_json
 
 if TYPE_CHECKING:
-    from pushsim.replay import Progress, Target
+    from pushsim.replay import Progress
 
 Binary = Annotated[
     Path | None,
@@ -78,76 +78,50 @@ def replay(
     """
     from pushsim.cli.simulate import print_results, summary_json
     from pushsim.errors import EnvironmentProblem
-    from pushsim.replay import Access, Running, adapted, allot, release_of, replay_on
-    from pushsim.replay import replay as run
+    from pushsim.proving import replay as run
+    from pushsim.replay import adapted, allot, release_of
     from pushsim.scenario import Scenario
 
-    loaded = Scenario.load(scenario)
-    if istiod is not None:
-        access = Access(context, kubeconfig, namespace_prefix) if _writes(observe, context) and context else None
-        running = Running(_target(istiod, ca, cert, key, server_name, token_file), metrics, release, access)
-        with told(quiet=json) as progress:
-            results = replay_on(loaded, running, variant, out=out, progress=progress, detail=detail, workers=workers)
-        shown = loaded
-    else:
+    loaded = shown = Scenario.load(scenario)
+    binary, wanted = None, core_numbers(cores)
+    if istiod is None:
         binary = given(istiod_binary)
-        wanted = core_numbers(cores)
         shown = adapted(loaded, release_of(binary), allot(loaded.settings.cpus, wanted))
-        with told(quiet=json) as progress:
-            results = run(
-                loaded,
-                binary,
-                variant,
-                out=out,
-                progress=progress,
-                detail=detail,
-                cores=wanted,
-                workers=workers,
-                keep_log=keep_log,
-            )
+    with told(quiet=json) as progress:
+        results = run(
+            loaded,
+            binary,
+            variant,
+            out=out,
+            cores=wanted,
+            workers=workers,
+            detail=detail,
+            keep_log=keep_log,
+            istiod=istiod,
+            observe=observe,
+            context=context,
+            kubeconfig=kubeconfig,
+            namespace_prefix=namespace_prefix,
+            metrics=metrics,
+            release=release,
+            ca=ca,
+            cert=cert,
+            key=key,
+            server_name=server_name,
+            token_file=token_file,
+            progress=progress,
+        )
     if json:
         print_json({"source": "replayed", **summary_json(shown, results)})
     else:
         print_results(shown, results, "replayed")
-    last = next(reversed(results.values()), None)
+    last = next(reversed(list(results.values())), None)
     if last is not None and not last.complete:
         ended = str(last.run["ended"])
         if ended != "interrupted":
             raise EnvironmentProblem(ended + ("\nwhat came until then was kept" if out else ""))
         note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
         raise typer.Exit(130)
-
-
-def _writes(observe: bool, context: str | None) -> bool:
-    """Whether changes are to be written; raises InputError if that was not said."""
-    from pushsim.errors import InputError, Problem
-
-    if observe == (context is not None):
-        remedy = "give --observe to write nothing, or --context NAME to write to that cluster"
-        raise InputError(Problem("is it to be watched or written to?", field="--istiod", remedy=remedy))
-    return not observe
-
-
-def _target(
-    address: str, ca: str | None, cert: str | None, key: str | None, server_name: str | None, token_file: str | None
-) -> Target:
-    from pushsim.errors import InputError, Problem
-    from pushsim.replay.fleet import Target, Tls
-
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(Problem(f"{address!r} is no address", field="--istiod", remedy="write HOST:PORT"))
-    tls = Tls(ca, cert, key, server_name) if ca or cert or server_name else None
-    token = ""
-    if token_file is not None:
-        try:
-            token = Path(token_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise InputError(Problem(f"cannot be read: {error.strerror}", token_file, "--token-file")) from None
-        if tls is None:
-            remedy = "add --ca FILE"
-            raise InputError(Problem("a token is sent over TLS only", field="--token-file", remedy=remedy))
-    return Target(address, tls, token)
 
 
 def given(binary: Path | None) -> Path:

@@ -120,7 +120,7 @@ def summary_json(scenario: Scenario, results: Mapping[str, Result]) -> dict[str,
 
 
 def check(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Scenario files.")],
+    path: Annotated[list[str], typer.Argument(metavar="FILE...", help="Scenario files.")],
 ) -> None:
     """Validate scenario files without running them; exit 2 if one is wrong.
 
@@ -129,10 +129,10 @@ def check(
     from pushsim.errors import InputError
     from pushsim.scenario import check as problems_of
 
-    problems = [problem for file in files for problem in problems_of(file)]
+    problems = [problem for file in path for problem in problems_of(file)]
     if problems:
         raise InputError(problems)
-    typer.echo(f"{len(files)} {'file is' if len(files) == 1 else 'files are'} valid")
+    typer.echo(f"{len(path)} {'file is' if len(path) == 1 else 'files are'} valid")
 
 
 def schema() -> None:
@@ -205,18 +205,10 @@ def _print_assumptions(scenario: Scenario, variants: list[str], jobs: int) -> No
     from rich.console import Console
     from rich.table import Column, Table
 
-    from pushsim.publication import sensitivity
-    from pushsim.runs import simulate as run
+    from pushsim.publication import assumptions
 
-    rows = []
     with bars([assumption.field for assumption in scenario.assumptions], quiet=False) as progress:
-        for assumption in scenario.assumptions:
-
-            def summaries(changed: Scenario, names: Any, field: str = assumption.field) -> dict[str, Any]:
-                results = run(changed, names, jobs=jobs, progress=lambda _, share: progress(field, share))
-                return {name: result.summary for name, result in results.items()}
-
-            rows += sensitivity(scenario, assumption, variants, summaries)
+        rows = assumptions(scenario, variants, jobs=jobs, progress=progress)
     columns = list(rows[0][2]) if rows else []
     folded = [Column(name, overflow="fold") for name in columns]
     table = Table(Column("assumption", no_wrap=True), "", *folded, title="each assumption halved and doubled")

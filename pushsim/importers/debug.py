@@ -56,7 +56,12 @@ def read_json(path: str | Path) -> Any:
 
 
 def from_debug(paths: Sequence[str | Path]) -> str:
-    """Manifests (a Kubernetes List, JSON) of what the pages tell. Raises InputError."""
+    """Manifests (a Kubernetes List, JSON) of what pages of istiod's /debug tell.
+
+    paths: registryz, endpointShardz, configz, adsz and mesh, saved as they are.
+
+    Raises InputError.
+    """
     dumps, problems = Dumps(), []
     for path in paths:
         page = read_json(path)

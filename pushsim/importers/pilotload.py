@@ -33,7 +33,12 @@ class Imported:
 
 
 def from_pilot_load(path: str | Path, *, duration: str = "5m", release: str = "1.24") -> Imported:
-    """The scenario that does to istiod what pilot-load would with that cluster file. Raises InputError."""
+    """The scenario that does to istiod what pilot-load would with a cluster file.
+
+    path: of the file. duration: simulated time that is counted.
+
+    Raises InputError.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -25,6 +25,8 @@ Progress = Callable[[str, float], None]
 
 #: Pages of its binary that are in a process's resident memory beside what is its own; measured on the same Envoys.
 BINARY_BYTES = 45e6
+#: The block of a Markdown file that the table goes into.
+BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
 _HERE = Path(__file__).parent
 
 
@@ -80,6 +82,35 @@ def table(numbers: Sequence[int] = (), progress: Progress | None = None) -> list
     if unknown:
         raise InputError(Problem(f"there is no case {unknown[0]}", field="--case", remedy=f"0 to {max(known)}"))
     return [row for case in every if not numbers or case["case"] in numbers for row in _rows(case, progress)]
+
+
+def published(
+    cases: Sequence[int] = (), *, write: str | Path | None = None, progress: Progress | None = None
+) -> list[Row]:
+    """Our scenarios for published measurements, run: published, predicted, error.
+
+    cases: numbers of those to run; default: all.
+    write: a Markdown file whose marked block gets the table.
+
+    Raises InputError: there is no such case, or that file has no such block.
+    """
+    rows = table(cases, progress)
+    if write is not None:
+        _write(Path(write), markdown(rows))
+    return rows
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        whole = path.read_text(encoding="utf-8")
+        before, rest = whole.split(BEGIN)
+        _, after = rest.split(END)
+    except OSError as problem:
+        raise InputError(Problem(f"cannot be read: {problem.strerror}", str(path), remedy="check the path")) from None
+    except ValueError:
+        message = "has no block for the table"
+        raise InputError(Problem(message, str(path), remedy=f"add lines `{BEGIN}` and `{END}`")) from None
+    path.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
 
 
 def _rows(case: Mapping[str, Any], progress: Progress | None) -> Iterator[Row]:

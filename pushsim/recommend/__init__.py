@@ -3,6 +3,7 @@
 needs      what each namespace or workload needs, and the egress hosts that give it just that
 proposals  the Sidecars and Services that are proposed
 saving     which of them save most
+written    YAML to apply
 risk       how far observed calls may be trusted
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from pushsim.recommend.needs import Limits, Unit, reached, units
 from pushsim.recommend.proposals import exports, next_creation, sidecar_for
 from pushsim.recommend.risk import Risk, risk_of
 from pushsim.recommend.saving import Effect, Ledger, with_objects
+from pushsim.recommend.written import to_json, yaml_of
 from pushsim.settings import Settings, Variant
 from pushsim.topology.calls import host_of
 
@@ -72,6 +74,14 @@ class Recommendation:
     def objects(self) -> tuple[Object, ...]:
         """The objects to apply."""
         return tuple(proposal.subject for proposal in self.proposals)
+
+    def yaml(self) -> str:
+        """The objects as YAML, ready to apply, each with what it saves and risks as a comment."""
+        return yaml_of(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole as plain values."""
+        return to_json(self)
 
 
 def recommend(

@@ -8,11 +8,12 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pushsim.ads import METHODS, AdsClient, ProtocolError, Response
 from pushsim.control.limiter import BACKOFF_BASE_NS, BACKOFF_CAP_NS
-from pushsim.errors import EnvironmentProblem
+from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.istiod import Istiod
 from pushsim.mesh import Mode, Proxy
 from pushsim.replay.http2 import GrpcStream
@@ -51,6 +52,32 @@ class Target:
     address: str
     tls: Tls | None = None
     token: str = ""
+
+
+def target_of(
+    address: str,
+    ca: str | Path | None = None,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+    server_name: str | None = None,
+    token_file: str | Path | None = None,
+) -> Target:
+    """The target of a command line. Raises InputError: no address, or a token that is not to be had or not over TLS."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(Problem(f"{address!r} is no address", field="--istiod", remedy="write HOST:PORT"))
+    authority, certificate, own = (str(path) if path else None for path in (ca, cert, key))
+    tls = Tls(authority, certificate, own, server_name) if ca or cert or server_name else None
+    if token_file is None:
+        return Target(address, tls)
+    try:
+        token = Path(token_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InputError(Problem(f"cannot be read: {error.strerror}", str(token_file), "--token-file")) from None
+    if tls is None:
+        remedy = "add --ca FILE"
+        raise InputError(Problem("a token is sent over TLS only", field="--token-file", remedy=remedy))
+    return Target(address, tls, token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,12 @@ class Table:
 
 
 def report(results: Results, to: str | Path, *, title: str = "") -> Path:
-    """Write the page; EnvironmentProblem if it can't be written."""
+    """Write results as one HTML page that needs no network; returns its path.
+
+    results: as `simulate` or `load` give them. to: the file. title: default: the scenario's question.
+
+    Raises EnvironmentProblem if it can't be written.
+    """
     path = Path(to)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

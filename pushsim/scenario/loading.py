@@ -295,7 +295,12 @@ def _no_field(path: str, error: fields.NoSuchField, where: str) -> Problem:
 
 
 def check(path: str | Path) -> list[Problem]:
-    """All that can be known to be wrong with that scenario file without running it; empty if it is fine."""
+    """All that can be known to be wrong with a scenario file without running it.
+
+    path: the file, or a bundled scenario's name.
+
+    Returns problems with field, place and remedy; empty if it is fine.
+    """
     try:
         scenario = Scenario.load(path)
         mesh = None

@@ -5,7 +5,7 @@ Pure: no clock, no I/O, no global random state.
 
 from __future__ import annotations
 
-from pushsim.topology.calls import call_graph, read_calls
+from pushsim.topology.calls import call_graph, read_calls, watch
 from pushsim.topology.churn import Dated, Source, run
 from pushsim.topology.generate import generate
 from pushsim.topology.objects import proxy_of
@@ -33,4 +33,5 @@ __all__ = [
     "proxy_of",
     "read_calls",
     "run",
+    "watch",
 ]

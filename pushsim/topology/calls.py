@@ -15,6 +15,7 @@ from pushsim.topology.seeds import Stream
 from pushsim.topology.selection import has_labels
 from pushsim.topology.spec import Generate
 from pushsim.topology.telemetry import Telemetry, recognise
+from pushsim.units import SECOND_NS, UnitError, duration
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -216,6 +217,17 @@ def _listed(text: str, where: str, mesh: Mesh | None) -> Graph:
     if problems:
         raise InputError(problems)
     return graph
+
+
+def watch(graph: Graph, time: str) -> None:
+    """Say how long the calls of a graph were watched (`168h`): what was counted then has a rate. Raises InputError."""
+    try:
+        graph.graph["watched_s"] = duration(time) / SECOND_NS
+    except UnitError as error:
+        raise InputError(Problem(str(error), field="--watched", remedy=error.remedy)) from None
+    for _, _, edge in graph.edges(data=True):
+        edge.setdefault("calls", None)
+        complete_edge(edge, graph.graph["watched_s"])
 
 
 def host_of(callee: Ref) -> str:

@@ -3,8 +3,10 @@
 review     one AdmissionReview in, one out; no I/O
 server     the HTTPS server around it
 manifests  what installs it
+running    from a policy's name or file to one of these
 """
 
 from pushsim.webhook.review import Answer, answer
+from pushsim.webhook.running import webhook
 
-__all__ = ["Answer", "answer"]
+__all__ = ["Answer", "answer", "webhook"]
