@@ -33,6 +33,7 @@ def replay(
     workers: int = 0,
     detail: Detail = "group",
     keep_log: bool = False,
+    envoy: str | Path | None = None,
     istiod: str | None = None,
     observe: bool = False,
     context: str | None = None,
@@ -53,6 +54,8 @@ def replay(
     out:      a folder for one result folder per variant, each written as soon as its variant is done.
     cores:    istiod's, by number. workers: client processes.
     detail:   "proxy" keeps a row per response. keep_log: istiod's log goes into the result folder, too.
+    envoy:    an Envoy that rides along as one more proxy: its memory and CPU go into the result. istiod then runs
+              without its own filters, which a stock Envoy can't load.
     istiod:   HOST:PORT of one that runs already, instead; `observe` it, or write to the kubeconfig's `context`, into
               namespaces of one's own (`namespace_prefix`), deleted at the end.
     metrics:  the page of its metrics. release: its release; default: as its metrics say.
@@ -76,6 +79,7 @@ def replay(
             cores=cores,
             workers=workers,
             keep_log=keep_log,
+            envoy=Path(envoy) if envoy is not None else None,
         )
         return Results(results, asked.question)
     if observe == (context is not None):

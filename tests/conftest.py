@@ -12,6 +12,7 @@ import pytest
 #: Marker to the variable that names what it needs, and what that is.
 OUTSIDE = {
     "istiod": ("PUSHSIM_ISTIOD", "a pilot-discovery binary"),
+    "envoy": ("PUSHSIM_ENVOY", "an Envoy"),
     "browser": ("PUSHSIM_BROWSER", "a headless browser"),
     "prometheus": ("PUSHSIM_PROMETHEUS", "a Prometheus server"),
     "manifests": ("PUSHSIM_DATA", "a folder of real manifests"),

@@ -30,7 +30,6 @@ from pushsim.replay.fleet import Fleet, Target
 from pushsim.scenario import Scenario
 
 PAGE = Path(__file__).parent / "data" / "metrics-1.24.txt"
-ENVOY = os.environ.get("PUSHSIM_ENVOY")
 
 
 # ---- counters
@@ -381,11 +380,10 @@ def test_a_dump_without_an_envoy_is_predicted_only(tmp_path: Path) -> None:
     assert load(out, "1.24")["cds.miss"] == shipped("1.24")["cds.miss"]
 
 
-@pytest.mark.skipif(not ENVOY, reason="needs an Envoy (PUSHSIM_ENVOY)")
+@pytest.mark.envoy
 def test_a_real_envoy_grows_with_clusters_as_shipped() -> None:
-    assert ENVOY
     run = proxies.Run("clusters", (proxies.clusters(0, 100), proxies.clusters(100, 300)))
-    idle, seen = asyncio.run(proxies.measure(Path(ENVOY), run))
+    idle, seen = asyncio.run(proxies.measure(Path(os.environ["PUSHSIM_ENVOY"]), run))
     known = shipped("1.30")
     per = known["envoy.memory.cluster"] + 2 * known["envoy.memory.cluster_worker"] + known["envoy.memory.tls"]
     assert seen[1].allocated / 200 == pytest.approx(per, rel=0.2)

@@ -15,7 +15,7 @@ manifests files releases settings asking planner tables result topology policies
 audience conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
 sources publication published
-cases recordings preview diff conformance randomcase ads stub child istiod replay record doctor
+cases recordings preview diff conformance randomcase ads stub child istiod envoy replay record doctor
 compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster
 verbs proving cli
 """.split()  # noqa: SIM905
@@ -30,7 +30,7 @@ HOMES = {
     "numba": {"kernel"},
     "matplotlib": {"plots"},
     "jinja2": {"reports"},
-    "aiohttp": {"stub", "webhook", "istiod", "calibrate"},
+    "aiohttp": {"stub", "webhook", "istiod", "envoy", "calibrate"},
     "lightkube": {"cluster", "replay"},
     "distributed": {"sweeps"},
     "typer": {"cli"},

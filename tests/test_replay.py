@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from pushsim.ads import Response
 from pushsim.errors import EnvironmentProblem, InputError
 from pushsim.mesh import Change, Object, Proxy, Ref, Xds
-from pushsim.replay import adapted, allot, replay
+from pushsim.replay import adapted, allot, release_of, replay
 from pushsim.replay.cores import Cores
 from pushsim.replay.log import Log
 from pushsim.replay.shown import Subject, Written, shown, subject_of
@@ -110,6 +111,27 @@ def test_an_istiod_that_dies_is_told_and_what_came_before_is_kept(binary: Binary
 def test_an_istiod_that_exits_at_start_shows_its_last_lines(binary: Binary) -> None:
     with pytest.raises(EnvironmentProblem, match=r"(?s)before it was ready.*no such thing as a mesh"):
         replay(scenario(), binary("exit"))
+
+
+def test_what_is_no_envoy_is_told_before_anything_starts(binary: Binary, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblem, match="no Envoy at"):
+        replay(scenario(), binary("exit"), envoy=tmp_path / "nothing")
+
+
+@pytest.mark.istiod
+@pytest.mark.envoy
+def test_a_real_envoy_rides_along(istiod_binary: Path) -> None:
+    envoy = Path(os.environ["PUSHSIM_ENVOY"])
+    asked = scenario(**{"istiod.release": release_of(istiod_binary), "duration": "3s"})
+    (result,) = replay(asked, istiod_binary, envoy=envoy).values()
+    told = result.summary["envoy"]
+    assert result.complete and told["proxy"] in {proxy.id for proxy in asked.mesh.proxies}
+    assert told["updates_rejected"] == 0 and told["updates_accepted"] >= result["merged_pushes"], told
+    assert 10e6 < told["memory_bytes"]["connected"] <= 1.2 * told["memory_bytes"]["ended"] < 500e6
+    assert 0 < told["cpu_cores"]["mean"] < 2
+    assert told["allocated_bytes"]["connected"] < told["memory_bytes"]["connected"]
+    assert any("rode along" in note for note in result.summary["notes"])
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_what_can_not_be_replayed_is_bad_input(binary: Binary) -> None:

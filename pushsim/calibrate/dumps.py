@@ -27,6 +27,7 @@ from pushsim.calibrate.fitting import Findings, calibration, compared, told
 from pushsim.cost import envoy_memory
 from pushsim.cost.amounts import held_by
 from pushsim.cost.fit import Measurement, Prior, fit
+from pushsim.envoy import options_of, settled
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Xds
 from pushsim.planner import Shape
@@ -187,13 +188,13 @@ def from_dumps(
 
 async def _fed(binary: Path, release: str, dump: Dump) -> tuple[float, float]:
     """What an Envoy allocates for a dump, and its private memory then."""
-    run = proxies.Run(dump.name, (), 2, proxies.options_of(release))
+    run = proxies.Run(dump.name, (), 2, options_of(release))
     async with proxies.running(binary, run) as (started, feed):
-        before = await proxies.settled(started, feed)
+        before = await settled(started, feed)
         for xds, resources in dump.resources.items():
             feed.put(xds, resources)
         feed.push("CDS", "LDS")
-        after = await proxies.settled(started, feed)
+        after = await settled(started, feed)
     return after.allocated - before.allocated, after.private
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from pushsim.calibrate import controlplane, envoy, meshes, proxies
+from pushsim import envoy
+from pushsim.calibrate import controlplane, meshes, proxies
 from pushsim.cost import DEFAULTS, Calibration, Coefficient, envoy_memory, shipped
 from pushsim.cost.fit import Estimate, Fit, Measurement, Prior, fit, predict
 from pushsim.istiod import detect_release
@@ -109,7 +110,7 @@ def _settled(measurements: Sequence[Measurement], known: Calibration) -> Fit:
 def from_envoy(binary: Path, release: str, progress: Progress) -> Findings:
     """Memory and CPU of proxies from a real Envoy (minutes). Raises EnvironmentProblem."""
     version = envoy.detect_version(binary)
-    runs = list(proxies.design(proxies.options_of(release)))
+    runs = list(proxies.design(envoy.options_of(release)))
     idles, seen = proxies.measure_all(binary, runs, progress)
     return of_envoy(idles, seen, version, release)
 

@@ -13,10 +13,9 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from pushsim import ads, istiod, stub
-from pushsim.calibrate import envoy
+from pushsim import ads, envoy, istiod, stub
 from pushsim.calibrate.controlplane import simulated
-from pushsim.calibrate.proxies import options_of, settled
+from pushsim.envoy import WITHOUT_FILTERS, options_of, settled
 from pushsim.mesh import Proxy
 from pushsim.planner import Shape
 from pushsim.releases import rules
@@ -24,9 +23,6 @@ from pushsim.replay.feeding import Feed, serve
 from pushsim.replay.quiet import quiet, still_for_s
 from pushsim.scenario import Scenario
 from pushsim.settings import Timed
-
-#: Istio's own filters, which stock Envoy can't load.
-WITHOUT_FILTERS = {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from pushsim.calibrate import envoy
+from pushsim import envoy
 from pushsim.calibrate import resources as make
 from pushsim.cost.fit import Measurement
+from pushsim.envoy import settled
 from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Xds
 from pushsim.replay.feeding import Feed, serve
@@ -24,10 +25,6 @@ from pushsim.replay.feeding import Feed, serve
 #: Told what is being measured, in words.
 Progress = Callable[[str], None]
 
-SETTLED_WITHIN_S = 120.0
-_POLL_S = 0.1
-#: Heap that has moved by less than this between two looks is at rest.
-_STILL_BYTES = 32_768
 _STATIC = ("PassthroughCluster", "InboundPassthroughCluster")
 
 
@@ -152,7 +149,7 @@ def hosts(before: int, after: int, *, extra: int = 0) -> Step:
 def design(options: Mapping[str, bool | str] | None = None) -> Iterator[Run]:
     """The runs that tell Envoy's coefficients apart: each at several sizes, with one to eight workers.
 
-    options: of `envoy.Settings`, as the Istio release in question sets them (`options_of`).
+    options: of `envoy.Settings`, as the Istio release in question sets them (`envoy.options_of`).
     """
     chosen = options or {}
     for workers in (1, 2, 4, 8):
@@ -174,15 +171,6 @@ def design(options: Mapping[str, bool | str] | None = None) -> Iterator[Run]:
         yield Run("clusters, all statistics", (clusters(0, 300), clusters(300, 800)), workers, everything)
 
 
-def options_of(release: str) -> dict[str, bool | str]:
-    """What the bootstrap of an Istio release turns on in Envoy: creation of clusters and statistics when first used.
-
-    ENABLE_DEFERRED_CLUSTER_CREATION was on in 1.23 to 1.25, ENABLE_DEFERRED_STATS_CREATION in 1.24 to 1.26.
-    """
-    minor = int(release.split(".")[1])
-    return {"deferred_clusters": 23 <= minor <= 25, "deferred_stats": 24 <= minor <= 26}
-
-
 @asynccontextmanager
 async def running(binary: Path, run: Run) -> AsyncIterator[tuple[envoy.Envoy, Feed]]:
     """An Envoy with a run's settings, connected to a feed of its own that holds the static clusters."""
@@ -193,27 +181,6 @@ async def running(binary: Path, run: Run) -> AsyncIterator[tuple[envoy.Envoy, Fe
         async with envoy.run(settings) as started:
             await settled(started, feed)
             yield started, feed
-
-
-async def settled(started: envoy.Envoy, feed: Feed | None = None) -> envoy.Memory:
-    """Wait until all was acknowledged and the heap is at rest; its memory then. Raises EnvironmentProblem."""
-    last: envoy.Memory | None = None
-    still = 0
-    try:
-        async with asyncio.timeout(SETTLED_WITHIN_S):
-            while True:
-                await asyncio.sleep(_POLL_S)
-                if feed is not None and feed.problems:
-                    raise started.problem(f"it rejected what it was fed: {feed.problems[0]}")
-                now = await started.memory()
-                quiet = feed is None or feed.settled
-                moved = last is None or abs(now.allocated - last.allocated) > _STILL_BYTES
-                still = 0 if moved or not quiet else still + 1
-                last = now
-                if still >= 3:
-                    return now
-    except TimeoutError:
-        raise started.problem(f"it is not at rest after {SETTLED_WITHIN_S:.0f} s") from None
 
 
 async def measure(binary: Path, run: Run) -> tuple[Idle, list[Seen]]:

@@ -38,6 +38,10 @@ def replay(
         Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
     ] = "group",
     keep_log: Annotated[bool, typer.Option("--keep-log", help="Keep istiod's log in the result folder.")] = False,
+    envoy: Annotated[
+        Path | None,
+        typer.Option("--envoy", metavar="PATH", help="An Envoy that rides along as a proxy."),
+    ] = None,
     istiod: Annotated[
         str | None,
         typer.Option("--istiod", metavar="HOST:PORT", help="Drive this istiod, which runs already, instead."),
@@ -97,6 +101,7 @@ def replay(
             workers=workers,
             detail=detail,
             keep_log=keep_log,
+            envoy=envoy,
             istiod=istiod,
             observe=observe,
             context=context,

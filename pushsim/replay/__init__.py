@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from pushsim import releases
+from pushsim.envoy import detect_version
 from pushsim.errors import InputError, Problem
 from pushsim.istiod import Remote, detect_release
 from pushsim.replay.cores import Cores, allot
@@ -63,6 +64,7 @@ def replay(
     cores: Sequence[int] | None = None,
     workers: int = 0,
     keep_log: bool = False,
+    envoy: Path | None = None,
 ) -> dict[str, Result]:
     """Replay the scenario's variants (all, or those named, in that order), each on an istiod of its own.
 
@@ -70,6 +72,7 @@ def replay(
     out:      folder for one result folder per variant, each written as soon as its variant is done.
     cores:    istiod's, by number; default: the last ones, as many as `istiod.cpus` says, one is left for the clients.
     workers:  client processes; default: one for each of their cores. keep_log: istiod's log goes into the folder, too.
+    envoy:    an Envoy that rides along as one more proxy; see `riding`.
 
     Returns Results by variant. After an interrupt, or where istiod died, the last of them has `complete` False and
     `run["ended"]` says why; later variants are absent. Raises EnvironmentProblem and InputError where nothing began.
@@ -92,10 +95,13 @@ def replay(
                 cores=own,
                 workers=workers,
                 log_file=log_file,
+                envoy=envoy,
                 progress=told,
             )
         )
 
+    if envoy is not None:
+        detect_version(envoy)  # before anything is started
     return _each(asked, variants, one, out, progress, detail, keep_log=keep_log)
 
 

@@ -23,7 +23,8 @@ from pushsim.replay.fleet import Manners, Target
 from pushsim.replay.kubernetes import Access, written
 from pushsim.replay.log import Log
 from pushsim.replay.places import Board, Nobody, Server
-from pushsim.replay.quiet import LOOK_EVERY_S, Stillness, quiet, still_for_s
+from pushsim.replay.quiet import LOOK_EVERY_S, Stillness, Watched, quiet, still_for_s
+from pushsim.replay.riding import Beside, Ride, Rider, passenger, riding, without_filters
 from pushsim.replay.sampler import Sampler, Samples
 from pushsim.replay.shown import Subject, Written, subject_of
 from pushsim.replay.worker import Joining, Orders, State, Workers
@@ -61,6 +62,7 @@ class Record:
     """All that was seen of a run. Times in ns of the monotonic clock, -1 where the run did not get so far.
 
     proxies: by number. connect: the log until all were quiet; log: after that. before, after: istiod's metrics.
+    ride: what an Envoy beside the proxies took.
     ended: what ended the run early: None, an EnvironmentProblem, or KeyboardInterrupt.
     """
 
@@ -84,6 +86,7 @@ class Record:
     state_after: State | None = None
     own_cpu_s: float = 0.0
     samples: Samples = field(default_factory=Samples)
+    ride: Ride | None = None
     ended: BaseException | None = None
 
 
@@ -99,12 +102,16 @@ async def run(
     cores: Cores,
     workers: int = 0,
     log_file: Path | None = None,
+    envoy: Path | None = None,
     progress: Progress = lambda _phase, _share: None,
 ) -> Record:
-    """Replay a variant; an interrupt or istiod's death ends it early, and what there is is kept (`Record.ended`).
+    """Replay a variant, with an Envoy beside its proxies if one is given.
 
+    An interrupt or istiod's death ends it early, and what there is is kept (`Record.ended`).
     Raises InputError for what can't be replayed, and EnvironmentProblem for an istiod that does not start.
     """
+    if envoy is not None:
+        variant = replace(variant, settings=without_filters(variant.settings))
     cluster = stub.Cluster.of(variant.mesh)
     one = _Run(variant, cluster, release, mode, seed, warmup_ns, duration_ns, cores, progress)
     settings = istiod.Settings(binary, variant.settings.mesh_config, variant.settings.env, cores.istiod)
@@ -114,7 +121,11 @@ async def run(
             stub.serve(cluster) as url,
             istiod.run(settings, url, log_file, one.line) as server,
             Workers.start(workers or len(cores.clients or (0,)), replace(orders, target=Target(server.grpc))) as fleet,
+            contextlib.AsyncExitStack() as stack,
         ):
+            if envoy is not None:
+                who, threads = passenger(variant), variant.settings.workers
+                one.rider = await stack.enter_async_context(riding(envoy, server.grpc, who, release, mode, threads))
             await one.go(server, fleet)
     return one.record
 
@@ -183,6 +194,7 @@ class _Run:
         known = knobs(release, len(cores.istiod) if cores.istiod else settings.cpus, settings.env)
         self.gap_s = 1.0 / known.streams_per_s
         self.counting = asyncio.Event()
+        self.rider: Rider | None = None
         self.root = str(variant.settings.mesh_config.get("rootNamespace", "istio-system"))
 
     def line(self, text: str) -> None:
@@ -229,6 +241,8 @@ class _Run:
         try:
             await self._until(epoch + self.warmup_ns, writing, "warming up", -1)
             record.before, record.state_before = await server.metrics_text(), await fleet.state()
+            if self.rider is not None:
+                await self.rider.begin()
             record.own_cpu_s = time.process_time()
             record.counted = time.monotonic_ns()
             self.counting.set()
@@ -246,11 +260,13 @@ class _Run:
         self.progress("draining", 1.0)
         await _asleep(server, self.board, fleet, self.still_s)
         sampler.stop()
+        if self.rider is not None:
+            record.ride = await self.rider.end()
         record.own_cpu_s = time.process_time() - record.own_cpu_s
         record.state_after = await fleet.state()
         record.ended_at = time.monotonic_ns()
         if server.pid:
-            await quiet(server, self.board, fleet, self.still_s, DRAIN_WITHIN_S)
+            await quiet(server, self.board, self._watched(fleet), self.still_s, DRAIN_WITHIN_S)
         record.after = await server.metrics_text()
 
     async def _connect(self, server: Server, fleet: Workers, sampler: Sampler) -> None:
@@ -272,12 +288,15 @@ class _Run:
         await _asleep(server, self.board, fleet, self.still_s)
         record.connect_cpu_s = sampler.cpu_s() - cpu_s
         if server.pid:
-            await quiet(server, self.board, fleet, self.still_s)
+            await quiet(server, self.board, self._watched(fleet), self.still_s)
         record.connect_state = await fleet.state()
         record.connect = await fleet.take()
         record.connected = time.monotonic_ns()
         await fleet.settle()
         await sampler.weigh()
+
+    def _watched(self, fleet: Workers) -> Watched:
+        return fleet if self.rider is None else Beside(fleet)
 
     def _chosen(self, purpose: int, number: int, share: float) -> bool:
         return draw(self.seed, purpose, number, 0) < share * (1 << 63)

@@ -15,6 +15,7 @@ from pushsim.control import knobs
 from pushsim.metrics import BOUNDS, Histogram, Samples, Scrape, exact_quantiles, read_openmetrics
 from pushsim.observed import QUANTILES
 from pushsim.replay.log import TYPES
+from pushsim.replay.riding import Ride
 from pushsim.replay.run import Record
 from pushsim.replay.shown import Shown, shown
 from pushsim.replay.tabled import tables_of
@@ -113,6 +114,8 @@ def _summary(
         summary["completed_s"] = quantiles(list(found.completed.values()))
     summary |= _istiod(record, span_s)
     summary |= _clients(record, len(log), span_s)
+    if (ride := record.ride) is not None:
+        summary["envoy"] = _ride(ride)
     changes = Counter(timed.source for timed, _ in written)
     summary["churn"] = {source: {"changes": count} for source, count in sorted(changes.items())}
     known = knobs(record.release, variant.settings.cpus, variant.settings.env)
@@ -125,6 +128,20 @@ def _summary(
         if state.rejected:
             summary["rejects"] = state.rejected - was.rejected
     return summary
+
+
+def _ride(ride: Ride) -> dict[str, Any]:
+    """What an Envoy beside the proxies took: bytes private to its process, as a container without the binary's."""
+    return {
+        "proxy": ride.proxy,
+        "version": ride.version,
+        "workers": ride.workers,
+        "memory_bytes": {"connected": ride.connected.private, "ended": ride.ended.private},
+        "allocated_bytes": {"connected": ride.connected.allocated, "ended": ride.ended.allocated},
+        "cpu_cores": {"mean": ride.cpu_s / max(ride.span_s, 1e-9)},
+        "updates_accepted": ride.accepted,
+        "updates_rejected": ride.rejected,
+    }
 
 
 def _metrics(before: Scrape, after: Scrape, pushes: int) -> dict[str, Any]:
@@ -219,7 +236,10 @@ def _judged(record: Record, summary: Mapping[str, Any]) -> tuple[bool, list[str]
     if held := summary.get("debounces_held_to_max"):
         notes.append(f"{held} of {summary['merged_pushes']} pushes were held back until PILOT_DEBOUNCE_MAX")
     theirs = summary.get("pilot_xds_pushes")
-    if theirs is not None and theirs != summary["responses"]:
+    if (ride := record.ride) is not None:
+        notes.append(f"Envoy {ride.version} rode along as one more {ride.proxy}, which istiod's own figures have, too; "
+                     "istiod left out its own filters, which a stock Envoy can't load")  # fmt: skip
+    elif theirs is not None and theirs != summary["responses"]:
         notes.append(f"istiod counted other responses than came: {theirs}")
     if isinstance(record.ended, Exception):
         notes.append(str(record.ended).splitlines()[0])

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import aiohttp
 import psutil
@@ -32,7 +32,13 @@ KEPT_PREFIXES = ("reporter=", "cluster_manager", "listener_manager", "server", "
 KEPT_SUFFIXES = ("rbac.allowed", "rbac.denied", "shadow_allowed", "shadow_denied", "downstream_cx_active")
 KEPT_REGEXES = (r"vhost\..*\.route\..*",)
 
-READY_WITHIN_S = 30.0
+#: Environment of an istiod that leaves out its own filters, which stock Envoy can't load.
+WITHOUT_FILTERS = {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}
+
+READY_WITHIN_S, SETTLED_WITHIN_S = 30.0, 120.0
+_POLL_S = 0.1
+#: Heap that has moved by less than this between two looks is at rest.
+_STILL_BYTES = 32_768
 _HTTP2 = {
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -235,3 +241,44 @@ async def _wait(envoy: Envoy, admin: Path) -> None:
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise envoy.problem(f"it is not ready after {READY_WITHIN_S:.0f} s") from None
+
+
+def options_of(release: str) -> dict[str, bool | str]:
+    """What the bootstrap of an Istio release turns on in Envoy: creation of clusters and statistics when first used.
+
+    ENABLE_DEFERRED_CLUSTER_CREATION was on in 1.23 to 1.25, ENABLE_DEFERRED_STATS_CREATION in 1.24 to 1.26.
+    """
+    minor = int(release.split(".")[1])
+    return {"deferred_clusters": 23 <= minor <= 25, "deferred_stats": 24 <= minor <= 26}
+
+
+class Fed(Protocol):
+    """Who feeds an Envoy: what it rejected, and whether it has acknowledged all."""
+
+    problems: list[str]
+
+    @property
+    def settled(self) -> bool:
+        """All was acknowledged."""
+        ...
+
+
+async def settled(started: Envoy, feed: Fed | None = None) -> Memory:
+    """Wait until all was acknowledged and the heap is at rest; its memory then. Raises EnvironmentProblem."""
+    last: Memory | None = None
+    still = 0
+    try:
+        async with asyncio.timeout(SETTLED_WITHIN_S):
+            while True:
+                await asyncio.sleep(_POLL_S)
+                if feed is not None and feed.problems:
+                    raise started.problem(f"it rejected what it was fed: {feed.problems[0]}")
+                now = await started.memory()
+                quiet = feed is None or feed.settled
+                moved = last is None or abs(now.allocated - last.allocated) > _STILL_BYTES
+                still = 0 if moved or not quiet else still + 1
+                last = now
+                if still >= 3:
+                    return now
+    except TimeoutError:
+        raise started.problem(f"it is not at rest after {SETTLED_WITHIN_S:.0f} s") from None
