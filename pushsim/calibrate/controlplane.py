@@ -138,6 +138,16 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
         _scenario("scoped", scoped, namespaces=n(60), churn=scoped_churn, policy=["namespace"]),
     )
     yield (
+        "many proxies, one root Sidecar",
+        _scenario(
+            "spared",
+            [{**client, "namespaces": [], "pods": n(20)}, app({"http": 80}, 200, 1)],
+            namespaces=n(20),
+            churn=churn,
+            policy=[{"root-sidecar": {"hosts": ["./*"]}}],
+        ),
+    )
+    yield (
         "one root Sidecar",
         _scenario("root", scoped, namespaces=n(60), churn=scoped_churn, policy=[{"root-sidecar": {"hosts": ["./*"]}}]),
     )

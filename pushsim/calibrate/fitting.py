@@ -212,6 +212,7 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     heap = _heap(probed)
     fitted_heap = _settled(heap, known)
     coefficients |= told(fitted_heap, source)
+    coefficients.pop("memory.spare", None)  # a probe's pushes are over before the collector sees what they held
     beside = [each.full.beside for each in probed]
     coefficients["memory.runtime"] = replace(
         DEFAULTS["memory.runtime"],

@@ -107,7 +107,7 @@ memory.connections | 2.5e5 | 0.5 | connected proxy: its stream | [E]
 memory.tls | 1e6 | 0.5 | connected proxy: TLS | [D] AKS istio-scale: 1.28-1.71 MB with the rest
 memory.names | 370 | 0.5 | resource name watched by a proxy | [D] AKS istio-scale: +0.75 MB a proxy with 1,000 services
 memory.flight | 2.5 | 0.25 | byte of responses being made | [E] 2-3 times
-memory.spare | 1 | 0.5 | byte of gRPC's buffers beside the responses in them (`send.pooled`) | [E]
+memory.spare | 2 | 0.5 | byte of gRPC's buffers beside their responses (`send.pooled`) | [D] GOGC=100: what lives, twice
 memory.cache | 1 | 0.3 | byte cached | [E]
 """
 

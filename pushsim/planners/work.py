@@ -100,7 +100,8 @@ def _of_routes(block: Block) -> Counter[str]:
         assert isinstance(route, RouteConfiguration)
         work["rds.keys"] += len(route.services)
         if not route.name.isdigit():
-            work["rds.hosts"] += len(route.services) + len(route.virtual_services)
+            work["rds.hosts"] += len(route.services)
+            work["rds.routes"] += len(route.virtual_services)
     return work
 
 
