@@ -193,7 +193,8 @@ def test_slow_clients_hold_slots_and_delay_others_but_use_no_core() -> None:
     hindered, free = (run(changes, planners, env=env, clients=c) for c in (slow, Clients()))
     assert hindered["queued_s.p99"] > 10 * max(free["queued_s.p99"], 0.001)
     per_response = hindered["istiod_cpu_cores.mean"] * hindered["span_s"] / sum(hindered["responses"].values())
-    assert per_response < 1.3 * free["istiod_cpu_cores.mean"] * free["span_s"] / sum(free["responses"].values())
+    # merged pushes have fewer responses, which share the same handlers and contexts
+    assert per_response < 1.5 * free["istiod_cpu_cores.mean"] * free["span_s"] / sum(free["responses"].values())
 
 
 def test_replicas_share_the_proxies_and_each_does_all_pushes() -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from pushsim.control.cores import NEVER, PREEMPTED
 from pushsim.control.debounce import Batch
 from pushsim.control.limiter import AGE, RING, draw
-from pushsim.control.replica import UNSET, Replica
+from pushsim.control.replica import UNSET, WATCHES, Replica
 from pushsim.control.state import (
     ACCEPT,
     ACCEPTING,
@@ -80,8 +80,8 @@ class Machine(Streams):
         self.written[change] = now
         parts = in_parts(self.changes[change])
         for replica in self.replicas:
-            replica.inbox.append((change, parts[0]))
-            self._handle_next(now, replica)
+            replica.inboxes[0].append(change)
+            self._handle_next(now, replica, 0)
         for place in range(1, len(parts)):
             self.following += 1
             self._set(now + place * SLICES_LATER_NS, SLICES, change, place)
@@ -114,7 +114,7 @@ class Machine(Streams):
         elif kind == SENDING:
             self._written(now, argument)
         elif kind == HANDLING:
-            self._handled(now, replica)
+            self._handled(now, replica, argument)
         elif kind == CONTEXT:
             self._publish(now, replica, argument)
         elif kind == ENQUEUING:
@@ -136,10 +136,9 @@ class Machine(Streams):
             return
         if kind == SLICES:
             self.following -= 1
-            part = in_parts(self.changes[who])[a]
             for replica in self.replicas:
-                replica.inbox.append((who, part))
-                self._handle_next(now, replica)
+                replica.inboxes[a].append(who)
+                self._handle_next(now, replica, a)
             return
         if generation != self.generation[who]:
             if kind == ASK and self.plans[a].first != UNSET:
@@ -217,28 +216,29 @@ class Machine(Streams):
 
     # ---- from a change to the queue
 
-    def _handle_next(self, now: int, replica: Replica) -> None:
-        """The handler takes the next change, if it is idle and there is one."""
-        if replica.handling != UNSET or not replica.inbox or not replica.up:
+    def _handle_next(self, now: int, replica: Replica, watch: int) -> None:
+        """The handler takes the next that came over a watch, if it is not at another and there is one."""
+        inbox = replica.inboxes[watch]
+        if replica.handling[watch] != UNSET or not inbox or not replica.up:
             return
-        replica.handling, part = replica.inbox.popleft()
-        handled = replica.planner.handle(replica.handling, part)
+        change = replica.handling[watch] = inbox.popleft()
+        handled = replica.planner.handle(change, in_parts(self.changes[change])[watch])
+        replica.submitting[watch] = range(len(replica.requests), len(replica.requests) + len(handled.requests))
         for request in handled.requests:
             replica.unpushed[len(replica.requests)] = None
             replica.requests.append(request)
-            replica.of.append(replica.handling)
-        replica.submitting = len(handled.requests)
+            replica.of.append(change)
         if replica.number == 0:
             for group, member in handled.joined:
                 self._join(now, self.offset[group] + member)
             for group, member in handled.left:
                 self._close(now, self.offset[group] + member, 2)
-        self._start(now, replica, HANDLING, 0, self._work(handled.work), POLLED)
+        self._start(now, replica, HANDLING, watch, self._work(handled.work), POLLED)
 
-    def _handled(self, now: int, replica: Replica) -> None:
+    def _handled(self, now: int, replica: Replica, watch: int) -> None:
         """A handler is done: its requests go to the debouncer, or around it."""
-        replica.handling = UNSET
-        for number in range(len(replica.requests) - replica.submitting, len(replica.requests)):
+        replica.handling[watch] = UNSET
+        for number in replica.submitting[watch]:
             request = replica.requests[number]
             if request.evicts is not None:
                 replica.cache.clear(now, request.evicts)
@@ -254,7 +254,7 @@ class Machine(Streams):
             else:
                 replica.debouncer.submit(now, number)
         self._dispatch(now, replica)
-        self._handle_next(now, replica)
+        self._handle_next(now, replica, watch)
 
     def _start_push(self, now: int, replica: Replica, batch: Batch) -> None:
         """Push() begins: the PushContext, unless it is reused."""
@@ -322,4 +322,5 @@ class Machine(Streams):
         for number in replica.unpushed:
             if not replica.requests[number].proxies:
                 replica.debouncer.submit(now, number)
-        self._handle_next(now, replica)
+        for watch in range(WATCHES):
+            self._handle_next(now, replica, watch)

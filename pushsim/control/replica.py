@@ -10,18 +10,19 @@ from pushsim.control.debounce import Batch, Debouncer
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
-from pushsim.mesh import Change
 from pushsim.planner import Planner, Push, Request
 
 UNSET = -1
+WATCHES = 2
 
 
 class Replica:
     """State of one istiod replica.
 
     free:      throttle slots that are free.
-    inbox:     (change, what of it) that waits for the handler, in order; handling: the change it is at, UNSET if idle;
-               submitting: how many of the newest requests it will submit when it is done with it.
+    inboxes:   changes that came over a watch and wait for its handler, in order; handling: the change that is at, UNSET
+               if idle; submitting: the requests it will submit when it is done with it. The first parts of changes come
+               over one watch, the EndpointSlices of their Services over another (`mesh.in_parts`).
     requests:  all that its planner has returned, by number; of[n] is the change request n is of.
     unpushed:  requests that no Push has taken yet, for a restart.
     batches:   Push calls in the order they began; begun[i] is what the planner made of batch i.
@@ -36,8 +37,8 @@ class Replica:
         self.cores = Cores(cpus)
         self.connections = connections
         self.limiter = RequestLimiter(knobs.streams_per_s)
-        self.inbox: deque[tuple[int, Change]] = deque()
-        self.submitting = 0
+        self.inboxes: tuple[deque[int], ...] = tuple(deque() for _ in range(WATCHES))
+        self.submitting = [range(0)] * WATCHES
         self.requests: list[Request] = []
         self.of: list[int] = []
         self.unpushed: dict[int, None] = {}
@@ -54,7 +55,7 @@ class Replica:
         self.debouncer = Debouncer(self.knobs.debounce_after_ns, self.knobs.debounce_max_ns)
         self.cache = XdsCache(self.knobs.cached)
         self.free = self.knobs.throttle
-        self.handling = UNSET
+        self.handling = [UNSET] * WATCHES
         self.built: set[int] = set()
         self.holder: dict[int, int] = {}
         self.line: dict[int, deque[int]] = {}
@@ -65,8 +66,8 @@ class Replica:
         """Nothing is on its way from a change to a proxy."""
         return (
             self.up
-            and self.handling == UNSET
-            and not self.inbox
+            and self.handling == [UNSET] * WATCHES
+            and not any(self.inboxes)
             and not self.debouncer.pending
             and not self.running
             and not len(self.queue)

@@ -162,8 +162,8 @@ class KernelMachine(Machine):
         of = state * len(self.replicas) + home
         store.add_entry(group, of, (first, last, forced), plan.number, then)
 
-    def _handle_next(self, now: int, replica: Replica) -> None:
-        super()._handle_next(now, replica)
+    def _handle_next(self, now: int, replica: Replica, watch: int) -> None:
+        super()._handle_next(now, replica, watch)
         self._tell_apart(replica)
 
     def _tell_apart(self, replica: Replica) -> None:
