@@ -8,6 +8,8 @@ push      `PushContext`, and what of it a request makes anew
 
 from pushsim.context.push import PushContext, build_context
 from pushsim.context.routes import MESH_GATEWAY, Destination, Route
-from pushsim.context.rules import MergedRule, applying
+from pushsim.context.rules import MergedRule, applying, asks_hashing
 
-__all__ = ["MESH_GATEWAY", "Destination", "MergedRule", "PushContext", "Route", "applying", "build_context"]
+__all__ = [
+    "MESH_GATEWAY", "Destination", "MergedRule", "PushContext", "Route", "applying", "asks_hashing", "build_context",
+]  # fmt: skip

@@ -68,8 +68,8 @@ class RuleIndex:
         self._exported: dict[str, _ByHost] = {}
         self._root_private = _ByHost()
         self.by_key: dict[ConfigKey, Object] = {}
-        #: whether some rule is for selected workloads only
-        self.selective = False
+        #: whether some rule is for selected workloads only; whether some asks for consistent hashing
+        self.selective = self.hashing = False
         ordered = sorted(objects, key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
         if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
             ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
@@ -82,6 +82,7 @@ class RuleIndex:
         selector = pairs((spec.get("workloadSelector") or {}).get("matchLabels"))
         exported = frozenset(str(value) for value in spec.get("exportTo") or ())
         self.selective |= bool(selector)
+        self.hashing |= asks_hashing(written)
         if selector:
             exported = frozenset({PRIVATE})
         rule = MergedRule(resolve(str(spec.get("host")), namespace), (written,), exported, selector)
@@ -149,6 +150,14 @@ class RuleIndex:
                 if not to or PUBLIC in to or namespace in to:  # `.` counts in the rule's own namespace alone, above
                     found = [*found, rule]
         return tuple(found)
+
+
+def asks_hashing(rule: Object) -> bool:
+    """Whether a DestinationRule asks for consistent hashing anywhere."""
+    policies = [rule.spec.get("trafficPolicy") or {}]
+    policies += (subset.get("trafficPolicy") or {} for subset in rule.spec.get("subsets") or ())
+    parts = (part for policy in policies for part in (policy, *(policy.get("portLevelSettings") or ())))
+    return any((part.get("loadBalancer") or {}).get("consistentHash") is not None for part in parts)
 
 
 def applying(rules: tuple[MergedRule, ...], labels: Mapping[str, str]) -> MergedRule | None:

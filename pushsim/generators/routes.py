@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
-from pushsim.context import Destination, Route
+from pushsim.context import Destination, Route, applying, asks_hashing
 from pushsim.generators.recipient import Recipient, gateway_names, services_of
-from pushsim.mesh import Port, Service
+from pushsim.mesh import Object, Port, Service
 from pushsim.resources import RouteConfiguration
 from pushsim.visibility import EgressListener
 
@@ -22,7 +22,8 @@ class Routes(Recipient):
         """One route configuration of a watched name; a sidecar's is shared by all proxies of its scope."""
         if not self.sidecar:
             return self._gateway_route(name)
-        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", name, self.unknown, of=self.routed)
+        told = (name, self.unknown, self.told if self.scope.context.rule_index.hashing else ())
+        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", *told, of=self.routed)
 
     @property
     def routed(self) -> tuple[object, ...]:
@@ -36,7 +37,8 @@ class Routes(Recipient):
         routes = {route.written: route for routes in visible for route in routes}
         found = (self._only_port(host, route) for route in routes.values() for host, _ in _portless(route))
         services = tuple(dict.fromkeys(pair for pair in found if pair is not None))
-        return RouteConfiguration(name, services, tuple(routes), servers, bool(servers))
+        rules = self._hashing((), routes.values())
+        return RouteConfiguration(name, services, tuple(routes), servers, bool(servers), rules)
 
     def _only_port(self, host: str, route: Route) -> tuple[Service, Port] | None:
         """The service a gateway's route means by a host, if its only port is meant by none.
@@ -52,7 +54,8 @@ class Routes(Recipient):
     def _sidecar_route(self, name: str) -> RouteConfiguration:
         number = name.rpartition(":")[2]
         owners = self._owners(int(number) if number.isdigit() else 0)
-        written = dict.fromkeys(route.written for egress in owners for route in egress.routes)
+        routes = [route for egress in owners for route in egress.routes]
+        written = dict.fromkeys(route.written for route in routes)
         if len(self.scope.listeners) == 1:
             *shared, own = self.scope.blocks
             pulled = self.scope.pulled_only
@@ -62,7 +65,23 @@ class Routes(Recipient):
             parts = [_routed(service for egress in owners for service in services_of(egress))]
         found = [part[name] for part in parts if name in part]
         services = found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
-        return RouteConfiguration(name, services, tuple(written), (), bool(services), unknown=self.unknown)
+        rules = self._hashing((service.hostname for service, _ in services), routes)
+        return RouteConfiguration(name, services, tuple(written), (), bool(services), rules, self.unknown)
+
+    def _hashing(self, hosts: Iterable[str], routes: Iterable[Route]) -> tuple[tuple[str, tuple[Object, ...]], ...]:
+        """By host, the DestinationRules that spread its requests by consistent hashing: of services and destinations.
+
+        Source: pilot/pkg/networking/core/route/route.go (hashForService, hashForVirtualService).
+        """
+        if not self.scope.context.rule_index.hashing:
+            return ()
+        named = (host for route in routes for host in route.destinations(None))
+        found = []
+        for host in dict.fromkeys((*hosts, *named)):
+            rule = applying(self.scope.rules_on(host), self.view.proxy.labels)
+            if rule is not None and any(asks_hashing(source) for source in rule.sources):
+                found.append((host, rule.sources))
+        return tuple(found)
 
     def _routed_of_shared(self, block: tuple[Service, ...]) -> _Routed:
         return self.scope.family.memo.once(lambda: _routed(block), "RDS", of=(block,))

@@ -82,6 +82,8 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
             chains.append(chain)
         else:
             found = _tcp_chains(resource, server, spec, builder)
+            for chain in found:
+                chain.filters = [*builder.authn(), *chain.filters]
             names = names or any(chain.filter_chain_match is not None for chain in found)
             chains += found
     for chain in chains:
