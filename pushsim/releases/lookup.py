@@ -16,7 +16,7 @@ KNOWN: Mapping[str, Rules] = MappingProxyType(chain())
 
 #: Releases that recordings in the vectors' format were made of.
 RECORDED = frozenset([
-    "1.14.6", "1.15.7", "1.16.7", "1.17.8", "1.18.7", "1.20.8", "1.22.8", "1.24.6", "1.27.9", "1.30.3",
+    "1.14.6", "1.15.7", "1.16.7", "1.17.8", "1.18.7", "1.20.8", "1.22.8", "1.24.6", "1.26.8", "1.27.9", "1.30.3",
     "1.31.0-alpha.0",
 ])  # fmt: skip
 

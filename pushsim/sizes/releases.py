@@ -232,7 +232,7 @@ _1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
 _1_30 = _1_29
 _1_31 = replace(_1_30, panic_threshold=True)
 
-#: 1.13 is priced as 1.14. 1.19, 1.21, 1.23, 1.25, 1.26, 1.28 and 1.29 follow the source, between recorded ones.
+#: 1.13 is priced as 1.14. 1.19, 1.21, 1.23, 1.25, 1.28 and 1.29 follow the source, between recorded ones.
 SIZINGS: Mapping[str, Sizing] = {
     "1.13": _1_14, "1.14": _1_14, "1.15": _1_15, "1.16": _1_16, "1.17": _1_17, "1.18": _1_18, "1.19": _1_19,
     "1.20": _1_20, "1.21": _1_21, "1.22": _1_22, "1.23": _1_23, "1.24": _1_24, "1.25": _1_25, "1.26": _1_26,
