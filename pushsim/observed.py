@@ -100,6 +100,8 @@ class Observed:
         if len(tally.received):
             delays["received_s"] = _quantiles(tally.received, QUANTILES)
             delays["completed_s"] = _quantiles(list(tally.completed.values()), QUANTILES)
+        if len(tally.away):
+            delays["reconnected_s"] = _quantiles(tally.away, QUANTILES)
         for name, samples in (("queued_s", tally.queued), ("debounced_s", tally.debounced)):
             if len(samples):
                 delays[name] = _quantiles(samples, ("p50", "p99", "max"))
@@ -251,7 +253,13 @@ class Observed:
                         f"a {kind} needs {most / 2**20:.0f} Mi, its limit is {self.memory_limit / 2**20:.0f} Mi"
                     )
         if summary["streams_refused"]:
-            notes.append(f"istiod refused {summary['streams_refused']} streams (PILOT_MAX_REQUESTS_PER_SECOND)")
+            told = f"istiod refused {summary['streams_refused']} streams (PILOT_MAX_REQUESTS_PER_SECOND)"
+            if away := summary.get("reconnected_s"):
+                told += (
+                    f"; proxies that lost theirs had another after {away['p50']:.3g} s (half of them), the last after "
+                )
+                told += f"{away['max']:.3g} s"
+            notes.append(told)
         return notes
 
     # ---- rows

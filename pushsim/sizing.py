@@ -96,8 +96,9 @@ def smallest(
 ) -> tuple[int, float] | None:
     """The (replicas, cores of each) with the fewest cores in all that keeps the promise; of equals, fewest replicas.
 
-    More cores never hurt, so for each number of replicas the cores are found by halving; what could not be smaller than
-    the best so far is not tried. None if nothing keeps it.
+    More cores never hurt, so for each number of replicas the most cores are tried first (if they do not keep it,
+    nothing less does), then the fewest are found by halving; what could not be smaller than the best so far is not
+    tried. None if nothing keeps it.
     """
     ladder = [cores for cores in CORES if cores <= max_cpus] or [max_cpus]
     best: tuple[float, int, float] | None = None
@@ -105,15 +106,16 @@ def smallest(
         worth = [cores for cores in ladder if best is None or replicas * cores < best[0]]
         if not worth:
             break
-        low, high = 0, len(worth)  # the answer is in worth[low:high], or there is none
+        if not keeps(replicas, worth[-1]):
+            continue
+        low, high = 0, len(worth) - 1  # the answer is in worth[low:high + 1]
         while low < high:
             middle = (low + high) // 2
             if keeps(replicas, worth[middle]):
                 high = middle
             else:
                 low = middle + 1
-        if low < len(worth):
-            best = (replicas * worth[low], replicas, worth[low])
+        best = (replicas * worth[low], replicas, worth[low])
     return (best[1], best[2]) if best else None
 
 

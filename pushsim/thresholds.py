@@ -38,7 +38,11 @@ SOMETIMES_ABSENT = frozenset(
     {
         *(f"converged_s.{q}" for q in ("p50", "p90", "p99", "max", "mean")),
         *(f"converged_prometheus_s.{q}" for q in ("p50", "p90", "p99")),
-        *(f"{name}.{q}" for name in ("received_s", "completed_s") for q in ("p50", "p90", "p99", "max")),
+        *(
+            f"{name}.{q}"
+            for name in ("received_s", "completed_s", "reconnected_s")
+            for q in ("p50", "p90", "p99", "max")
+        ),
         *(f"{name}.{q}" for name in ("queued_s", "debounced_s") for q in ("p50", "p99", "max")),
         *(f"{kind}_memory_bytes.{q}" for kind in ("sidecar", "gateway") for q in ("mean", "p99", "max")),
         "sidecar_cpu_cores.mean",

@@ -114,7 +114,7 @@ def ran(case: Case, machine_type: Any, engine: Any) -> tuple[Any, Any]:
 def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ...]], Any]:
     machine, timeline = ran(case, machine_type, engine)
     phases = (timeline.epoch, timeline.counted, timeline.ended, timeline.spent_before)
-    return machine.log, (phases, machine.tally.gauges)
+    return machine.log, (phases, machine.tally.gauges, machine.tally.away)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

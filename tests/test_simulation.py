@@ -213,7 +213,10 @@ def test_a_restart_brings_a_storm_of_reconnects_and_no_change_is_lost() -> None:
     assert result["reconnects"] == 40
     assert result["responses.CDS"] >= 40 + 40 + 40  # svc:0, connecting anew, svc:2; svc:1 for those that are back
     assert result["streams_refused"] > 0
-    assert any("refused" in note for note in result["notes"])
+    away = result.summary["reconnected_s"]
+    # 40 proxies, 25 streams a second, and an istiod that serves again after 5 s: all are back soon after that
+    assert 5 < away["p50"] <= away["max"] < 60, away
+    assert any(f"the last after {away['max']:.3g} s" in note for note in result["notes"])
 
 
 def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_the_search_finds_what_trying_everything_finds(needed: list[float], max_
     fitting = [(r * c, r, c) for r, c in pairs if c >= needed[r - 1]]
     assert found == (min(fitting)[1:] if fitting else None)
     assert len(tried) == len(set(tried)) <= 4 * len(needed)
+    most = max([c for c in CORES if c <= max_cpus])
+    if not fitting:
+        assert tried == [(r, most) for r in range(fewest, len(needed) + 1)], (
+            "what fails with most is not tried with less"
+        )
 
 
 @given(st.floats(1e6, 1e9), st.floats(1.01, 4), st.floats(0.2, 5))

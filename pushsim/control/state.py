@@ -94,6 +94,7 @@ class State:
         self.home = [UNSET] * total
         self.phase = [AWAY] * total
         self.generation = [0] * total
+        self.lost_at = [UNSET] * total  # when its stream ended, while it has none
         self.state = [UNSET] * total
         self.shape = [UNSET] * total
         self.shaped_at = [0] * total  # when it took that shape, or counting began

@@ -69,6 +69,8 @@ class Streams(Serving):
             plan = self._connect_plan[replica.number, id(planned)] = self._priced(planned, replica, c, UNSET, UNSET)
         self._takes(plan)
         self.tally.connects += 1
+        if self.lost_at[c] >= self.tally.since:
+            self.tally.away.append(now - self.lost_at[c])
         self.tally.connected[replica.number].add(now, 1)
         replica.connected += 1
         self.home[c] = replica.number
@@ -105,6 +107,7 @@ class Streams(Serving):
         gone = self.closing[c] == 2
         self.closing[c] = 0
         self.home[c] = UNSET
+        self.lost_at[c] = UNSET if gone else now
         self.phase[c] = GONE if gone else AWAY
         self.generation[c] += 1
         self.tally.connected[replica.number].add(now, -1)

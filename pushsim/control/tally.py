@@ -152,6 +152,7 @@ class Tally:
 
     converged, queued, debounced: pilot_proxy_convergence_time, pilot_proxy_queue_time, pilot_debounce_time.
     received:   by (change, proxy); completed: by change, the latest of its `received`.
+    away:       from the end of a stream to the next that an istiod has accepted.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
     flight, cache, connected: levels, by replica: bytes on their way out, bytes cached, streams; spare: of the buffers
                 around what is on its way out; waiting: connections in the push queue; slots: of the throttle in use.
@@ -165,6 +166,7 @@ class Tally:
         self.queued = array("q")
         self.debounced = array("q")
         self.received = array("q")
+        self.away = array("q")
         self.completed: dict[int, int] = {}
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
         self.amounts: Counter[str] = Counter()
@@ -182,7 +184,7 @@ class Tally:
     def start_counting(self, now: int) -> None:
         """Forget what was before now; levels keep their value."""
         self.since = now
-        for samples in (self.converged, self.queued, self.debounced, self.received):
+        for samples in (self.converged, self.queued, self.debounced, self.received, self.away):
             del samples[:]
         self.completed.clear()
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
