@@ -58,6 +58,9 @@ class FlatPlanner:
     def concerned(self, first: int, last: int) -> Collection[int]:
         return set().union(*self._pushes[max(0, first) : last + 1])
 
+    def touched(self, first: int, last: int) -> Collection[int]:
+        return self.concerned(first, last)
+
     def apart(self) -> Collection[int]:
         return ()
 

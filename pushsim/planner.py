@@ -179,6 +179,11 @@ class Planned:
     scope: Scope | None = None
     causes: tuple[int, ...] = ()
 
+    @property
+    def idle(self) -> bool:
+        """Nothing comes of it but the work of finding that out."""
+        return not self.needed and not self.responses and self.scope is None
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Shape:
@@ -229,6 +234,13 @@ class Planner(Protocol):
 
     def concerned(self, first: int, last: int) -> Collection[int]:
         """Groups that the pushes first…last concern more than others that are `alike`: their own services changed."""
+
+    def touched(self, first: int, last: int) -> Collection[int] | None:
+        """Groups that the pushes first…last may do something to; None if that would not be few, or is not known.
+
+        All others that are `alike` some and not `apart` are spared alike, of whatever number they are: not needed, no
+        scope to build, equal work, and in the state they were in.
+        """
 
     def apart(self) -> Collection[int]:
         """Groups that are like no others just now, after what `handle` and `connect` have been told."""

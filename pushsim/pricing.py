@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pushsim.blocks import Block
+from pushsim.blocks import Block, Blocks
 from pushsim.context import PushContext
 from pushsim.memo import Memo
 from pushsim.mesh import Mesh, Mode, Object, Proxy, Xds
@@ -13,6 +13,8 @@ from pushsim.releases import Rules
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes import Policies, Sizer
 from pushsim.sizes.matches import asked_labels
+
+_TYPES: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS")
 
 
 class Pricing:
@@ -35,19 +37,33 @@ class Pricing:
 
     def size(self, response: Response, state: ProxyState, push: Push) -> int:
         """Bytes of the whole message."""
-        proxy, xds = state.view.proxy, response.xds
+        xds = response.xds
+        around = push.context.memo.once(
+            lambda: self._sizer.response_bytes(xds, (), response.removed),
+            "around", xds, of=(response.removed, self._sizer),
+        )  # fmt: skip
+        return around + self.framed(xds, response.blocks, state, push)
+
+    def framed(self, xds: Xds, blocks: Blocks, state: ProxyState, push: Push) -> int:
+        """What some blocks add to the bytes of a message."""
+        proxy = state.view.proxy
         policies = self.policies(proxy, push.context)
 
         def measure(block: Block) -> int:
             return self._sizer.framed_bytes(xds, block, proxy, policies)
 
-        around = push.context.memo.once(
-            lambda: self._sizer.response_bytes(xds, (), response.removed),
-            "around", xds, of=(response.removed, self._sizer),
-        )  # fmt: skip
-        return around + sum(
+        return sum(
             block.total(measure, self._sizer.told(xds, proxy, policies, asked=_asked(xds, block)), of=(self._sizer,))
-            for block in response.blocks
+            for block in blocks
+        )
+
+    def told(self, blocks: Blocks, state: ProxyState, push: Push) -> tuple[int, ...]:
+        """Proxies that are told the same get all resources, of which these are the routes, in the same lengths."""
+        proxy = state.view.proxy
+        policies = self.policies(proxy, push.context)
+        asked = frozenset[str]().union(*(_asked("RDS", block) for block in blocks))
+        return tuple(
+            self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in _TYPES
         )
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:

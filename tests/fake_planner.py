@@ -114,6 +114,9 @@ class FakePlanner:
         changed = {service for push in self.pushes[max(0, first) : last + 1] for _, _, service in push}
         return [group for group in range(len(self.groups)) if changed.intersection(self.imported(group))]
 
+    def touched(self, first: int, last: int) -> list[int] | None:
+        return self.concerned(first, last) if last % 2 else None
+
     def apart(self) -> tuple[int, ...]:
         return ()
 

@@ -56,6 +56,7 @@ class Asking:
         before, answers = list(self.states), {}
         plans = [self.planner.plan(g, state, push, push, False) for g, state in enumerate(before)]
         self._kin_are_spared_together(push, before, plans)
+        self._untouched_stay_as_they_are(push, before, plans)
         self.states = [planned.state for planned in plans]
         for group, planned in zip(self.planner.groups, plans, strict=True):
             answers |= {proxy.id: [*map(told, planned.responses)] for proxy in group.proxies}
@@ -70,6 +71,14 @@ class Asking:
             if group not in apart and (number := self.planner.alike(group, state)) >= 0:
                 kin[number].add(planned.needed)
         assert all(len(needed) == 1 for needed in kin.values())
+
+    def _untouched_stay_as_they_are(self, push, before, plans):
+        touched = self.planner.touched(push, push)
+        if touched is not None:
+            others = set(range(len(before))) - {*touched, *self.planner.apart()}
+            others = [group for group in others if self.planner.alike(group, before[group]) >= 0]
+            assert all(plans[group].idle and plans[group].state == before[group] for group in others)
+            assert all(plans[group].work == plans[others[0]].work for group in others)
 
 
 @pytest.mark.parametrize("mode", ["sotw", "delta"])

@@ -104,7 +104,7 @@ def _new_context(
         mesh_config=config,
         filter_gateways=str(env.get("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", "")).lower() == "true",
         services=_services(registry, previous.services if previous else None),
-        routes=_routes(registry),
+        routes=_routes(registry, previous.routes if previous else None),
         rule_index=_rules(registry),
         sidecars=_sidecars(registry),
         gateways=_ordered(registry, "Gateway"),
@@ -128,7 +128,7 @@ def _renewed(
         number=number,
         scopes_at=number if rescoped else previous.scopes_at,
         services=_services(registry, previous.services) if served else previous.services,
-        routes=_routes(registry) if "VirtualService" in kinds else previous.routes,
+        routes=_routes(registry, previous.routes) if "VirtualService" in kinds else previous.routes,
         rule_index=_rules(registry) if "DestinationRule" in kinds else previous.rule_index,
         sidecars=_sidecars(registry) if rescoped else previous.sidecars,
         gateways=_ordered(registry, "Gateway") if "Gateway" in kinds else previous.gateways,
@@ -141,12 +141,15 @@ def _renewed(
 
 
 def _services(registry: Registry, before: ServiceIndex | None = None) -> ServiceIndex:
-    return ServiceIndex(registry.services(), _default(registry, "defaultServiceExportTo"), registry.rules, before)
+    default = _default(registry, "defaultServiceExportTo")
+    if before is not None:
+        return before.renewed(registry.services(), default)
+    return ServiceIndex(registry.services(), default, registry.rules)
 
 
-def _routes(registry: Registry) -> RouteIndex:
+def _routes(registry: Registry, before: RouteIndex | None = None) -> RouteIndex:
     objects = registry.store.of_kind("VirtualService")
-    return RouteIndex(objects, _default(registry, "defaultVirtualServiceExportTo"), registry.rules)
+    return RouteIndex(objects, _default(registry, "defaultVirtualServiceExportTo"), registry.rules, before)
 
 
 def _rules(registry: Registry) -> RuleIndex:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from pushsim.audience import PUBLIC, audience
@@ -66,31 +67,58 @@ class RouteIndex:
 
     routes: roots, oldest first.
     destinations_of_gateway: hosts that the routes of a gateway name.
+    sourced: whether some http route is for some sourceNamespaces only.
 
     Args:
         objects: every VirtualService.
         default: mesh-wide defaultVirtualServiceExportTo.
         rules: the release.
+        before: the index before: routes of VirtualServices that are still the same are taken over.
     """
 
-    def __init__(self, objects: Mapping[Ref, Object], default: frozenset[str], rules: Rules) -> None:
+    def __init__(
+        self, objects: Mapping[Ref, Object], default: frozenset[str], rules: Rules, before: RouteIndex | None = None
+    ) -> None:
         self._objects, self._default, self._rules = objects, default, rules
         ordered = sorted(objects.values(), key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
-        self.routes = tuple(self._route(written) for written in ordered if written.spec.get("hosts"))
+        known = before.routes if before is not None and before._default == default else ()
+        same = {id(route.written): route for route in known if not route.delegates}  # `known` keeps them alive
+        self.routes: tuple[Route, ...] = tuple(
+            same.get(id(o)) or self._route(o) for o in ordered if o.spec.get("hosts")
+        )
+        self.sourced = any(http.source_namespaces for route in self.routes for http in route.http)
+        public: dict[str, list[Route]] = {}
+        self._private: dict[tuple[str, str], list[Route]] = {}
+        self._at_home: dict[tuple[str, str], list[int]] = {}
         self.by_gateway: dict[str, list[Route]] = defaultdict(list)
         self.destinations_of_gateway: dict[str, set[str]] = defaultdict(set)
-        for route in self.routes:
+        for place, route in enumerate(self.routes):
             for gateway in route.gateways:
                 self.by_gateway[gateway].append(route)
+                self._at_home.setdefault((gateway, route.written.ref.namespace), []).append(place)
+                if PUBLIC in route.shown_to:
+                    public.setdefault(gateway, []).append(route)
+                else:
+                    for namespace in route.shown_to:
+                        self._private.setdefault((gateway, namespace), []).append(route)
                 if gateway != MESH_GATEWAY:
                     self.destinations_of_gateway[gateway].update(route.destinations(None))
+        self._public = {gateway: tuple(routes) for gateway, routes in public.items()}
 
-    def visible(self, gateway: str, namespace: str) -> list[Route]:
-        """Routes of a gateway (or `mesh`) a namespace sees: private, exported to it, public; oldest first in each."""
-        found = self.by_gateway.get(gateway, [])
+    def visible(self, gateway: str, namespace: str) -> tuple[Route, ...]:
+        """Routes of a gateway (or `mesh`) a namespace sees: private, exported to it, public; oldest first in each.
+
+        One object for all namespaces that see only public ones.
+        """
+        public, private = self._public.get(gateway, ()), self._private.get((gateway, namespace))
+        return (*_own_first(private, namespace), *public) if private else public
+
+    def visible_of(self, gateway: str, namespace: str, owners: Iterable[str]) -> tuple[Route, ...]:
+        """Of the routes that are `visible`, in that order, those written in some namespaces."""
+        places = sorted(chain.from_iterable(self._at_home.get((gateway, owner), ()) for owner in owners))
+        found = [self.routes[place] for place in places]
         private = [r for r in found if PUBLIC not in r.shown_to and namespace in r.shown_to]
-        private.sort(key=lambda r: r.written.ref.namespace != namespace)
-        return private + [r for r in found if PUBLIC in r.shown_to]
+        return (*_own_first(private, namespace), *(r for r in found if PUBLIC in r.shown_to))
 
     def _route(self, written: Object) -> Route:
         named = delegates(written)
@@ -117,6 +145,10 @@ class RouteIndex:
     def _shown_to(self, written: Object) -> frozenset[str]:
         own = frozenset(map(str, written.spec.get("exportTo") or ()))
         return audience(own, self._default, written.ref.namespace, default_list=self._rules.default_export_list)
+
+
+def _own_first(routes: Iterable[Route], namespace: str) -> list[Route]:
+    return sorted(routes, key=lambda route: route.written.ref.namespace != namespace)
 
 
 def _http_route(item: Mapping[str, Any], namespace: str) -> HttpRoute:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import copy
+from operator import is_
 
 from pushsim.audience import PRIVATE, PUBLIC, audience
 from pushsim.memo import Memo
@@ -30,17 +32,19 @@ class ServiceIndex:
         self, services: Iterable[Service], default: frozenset[str], rules: Rules, before: ServiceIndex | None = None
     ) -> None:
         self._default, self._rules = default, rules
+        self._given = tuple(services)
         by_age = _by_age_then_fqdn if rules.default_scope == "legacy" else _by_age
-        self.ordered: tuple[Service, ...] = tuple(sorted(services, key=by_age))
+        self.ordered: tuple[Service, ...] = tuple(sorted(self._given, key=by_age))
         self.by_host: dict[str, list[Service]] = defaultdict(list)
         self.by_namespace: dict[str, list[Service]] = defaultdict(list)
         self.exact: dict[str, dict[str, Service]] = defaultdict(dict)
         self._shown_to: dict[int, frozenset[str]] = {}  # by id; `ordered` keeps them
+        shown = before._shown_to if before and before._default == default else {}
         for service in self.ordered:
             host, namespace = service.hostname, service.namespace
             self.by_host[host].append(service)
             self.by_namespace[namespace].append(service)
-            self._shown_to[id(service)] = audience(
+            self._shown_to[id(service)] = shown.get(id(service)) or audience(
                 service.export_to, default, namespace, default_list=rules.default_export_list
             )
             if self._replaces(service, self.exact[host].get(namespace)):
@@ -52,6 +56,12 @@ class ServiceIndex:
             for host, found in self.by_host.items()
             if len(found) == 1 and PUBLIC in self._shown_to[id(found[0])]
         }
+
+    def renewed(self, services: Iterable[Service], default: frozenset[str]) -> ServiceIndex:
+        """The index of these services; where they are the same objects, it shares all with this one."""
+        given = tuple(services)
+        same = default == self._default and len(given) == len(self._given) and all(map(is_, given, self._given))
+        return copy(self) if same else ServiceIndex(given, default, self._rules, self)
 
     def _replaces(self, service: Service, known: Service | None) -> bool:
         if known is None or self._rules.index_duplicate == "last":

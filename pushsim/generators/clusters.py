@@ -32,7 +32,7 @@ class Clusters(Recipient):
             return (self.base_clusters(), self._clusters_of_all(self.services()))
         *shared, own = self.scope.blocks
         kind = (self.view.proxy.type == "router", self.view.gateway.passthrough)
-        family, mine = self.scope.family.memo, self.scope.memo
+        family, mine = self.scope.family.of_blocks, self.scope.memo
 
         def made(block: tuple[Service, ...]) -> Block:
             return family.once(lambda: self._clusters_of_all(block), "CDS", *kind, of=(block,))

@@ -79,6 +79,7 @@ class Listeners(Recipient):
     # ---- sidecars
 
     def virtual_listeners(self) -> Block:
+        """A sidecar's two virtual listeners."""
         targets = self.view.targets
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
         return memo.once(
@@ -87,11 +88,11 @@ class Listeners(Recipient):
 
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
-        told, memo = (self._own_endpoint, self.unknown), self.scope.family.memo
+        told, memo = (self.own_endpoint, self.unknown), self.scope.memo_of_content
         return memo.once(self._outbound_block, "LDS", *told, of=self.scope.content)
 
     @property
-    def _own_endpoint(self) -> str:
+    def own_endpoint(self) -> str:
         """Its address, if it is an endpoint that others have a listener for."""
         return self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
 
@@ -103,7 +104,7 @@ class Listeners(Recipient):
             services = (s for s in self.scope.all_services if s.resolution == "PASSTHROUGH")
             return frozenset(e.address for s in services for e in self.scope.context.instances_of(s))
 
-        return self.scope.family.memo.once(found, "listening", of=self.scope.content)
+        return self.scope.memo_of_content.once(found, "listening", of=self.scope.content)
 
     def _outbound_block(self) -> Block:
         listeners = self.scope.listeners
@@ -138,7 +139,7 @@ class Listeners(Recipient):
         return Block.joined([Block(whole.joined()), *whole.alone.values()])
 
     def _of_shared(self, block: tuple[Service, ...], bind: str) -> _Sockets:
-        told, memo = (self._own_endpoint, self.unknown), self.scope.family.memo
+        told, memo = (self.own_endpoint, self.unknown), self.scope.family.of_blocks
         return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, *told, of=(block,))
 
     def _of_services(self, services: Iterable[Service], bind: str) -> _Sockets:
@@ -152,7 +153,7 @@ class Listeners(Recipient):
         shards = None
         if service.resolution == "PASSTHROUGH":
             shards = self.context.instances.get((service.hostname, service.namespace))
-        told = (bind, self.unknown, self._own_endpoint if shards else "")
+        told = (bind, self.unknown, self.own_endpoint if shards else "")
         return self.memo_of(service).once(
             lambda: self._new_listeners(service, bind), "listeners", *told, of=(service, shards)
         )

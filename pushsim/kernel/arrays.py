@@ -26,7 +26,7 @@ R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_
 #: Columns of `Arrays.outcomes`, what became of a response.
 O_SENT, O_FIRST, O_LAST, O_RESOURCES, O_UNITS = range(5)
 #: Columns of `Arrays.entries`: whose (a group in a state, or NOBODY in particular and a kin), an interval, the plan;
-#: the kin, state and shape thereafter; and which groups in `Arrays.concerned` are not answered by it.
+#: the kin, state and shape thereafter (-1: as before); and which groups in `Arrays.concerned` are not answered by it.
 E_GROUP, E_OF, E_FIRST, E_LAST, E_PLAN, E_KIN, E_STATE, E_SHAPE, E_AT, E_END = range(10)
 NOBODY = -1
 #: The plan of a kin that has none in common.
@@ -56,6 +56,7 @@ class Arrays(NamedTuple):
     ask_head, ask_tail: of the lists in asks: [places, (plan, step, next)]; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
     group, kin: of the proxy; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
+              Below R it stands for all of that replica that have one.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];

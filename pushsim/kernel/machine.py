@@ -59,7 +59,7 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.replica import ArrayLevel, KernelReplica
 from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
-from pushsim.kernel.store import XDS, Store
+from pushsim.kernel.store import SAME, XDS, Store
 from pushsim.planner import Planned, Planner
 
 
@@ -150,15 +150,20 @@ class KernelMachine(Machine):
         home, group, state, kin = int(self.home[c]), self.group_of[c], int(self.state[c]), int(a.kin[c])
         planner = self.replicas[home].planner
         plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
-        after = plan.planned.state
+        after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
+        if common and after == state and plan.planned.idle:
+            touched = planner.touched(first, last)
+            if touched is not None and group not in touched:
+                store.add_entry(NOBODY, home, (first, last, 0), plan.number, SAME, touched)
+                return
         then = (store.kin(home, planner.alike(group, after)), after, self._shape_of(home, group, after))
         self._room_to_dwell(then[2])
-        if kin >= 0 and not forced and not a.apart[home, group] and not store.answers(kin, first, last):
+        if common and not store.answers(kin, first, last):
             concerned = planner.concerned(first, last)
             if group not in concerned and not plan.planned.needed and not plan.planned.responses:
                 store.add_entry(NOBODY, kin, (first, last, 0), plan.number, then, concerned)
                 return
-            store.add_entry(NOBODY, kin, (first, last, 0), APIECE, (-1, -1, -1))
+            store.add_entry(NOBODY, kin, (first, last, 0), APIECE, SAME)
         of = state * len(self.replicas) + home
         store.add_entry(group, of, (first, last, forced), plan.number, then)
 

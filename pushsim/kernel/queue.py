@@ -29,6 +29,9 @@ from pushsim.kernel.arrays import (
     Ints,
 )
 
+#: No place of an entry: there is none yet, or it is none that many share.
+UNKNOWN, OWN = -1, -2
+
 
 @njit(cache=True)
 def note(a: Arrays, now: int, kind: int, who: int, first: int, last: int) -> None:
@@ -111,23 +114,33 @@ def rehash(entries: Ints, old: Ints) -> None:
 
 
 @njit(cache=True)
+def common(a: Arrays, kin: int, event: Ints, group: int) -> int:
+    """Where the entry is that answers an event for all of a kin; UNKNOWN if not yet, OWN if it is not for the group."""
+    slot = a.last_of[kin]
+    if slot < 0 or a.entries[slot, E_FIRST] != event[FIRST] * 2 or a.entries[slot, E_LAST] != event[LAST]:
+        slot = slot_of(a.entries, NOBODY, kin, event[FIRST], event[LAST], 0)
+        if a.entries[slot, E_PLAN] < 0:
+            return UNKNOWN
+        a.last_of[kin] = slot
+    entry = a.entries[slot]
+    if entry[E_PLAN] == APIECE:
+        return OWN
+    for place in range(entry[E_AT], entry[E_END]):
+        if a.concerned[place] == group:
+            return OWN
+    return int(slot)
+
+
+@njit(cache=True)
 def entry_of(a: Arrays, c: int) -> int:
     """Where the entry that answers the event in `pushing` is; -1 if there is none yet."""
     event, kin, group, r = a.pushing[c], a.kin[c], a.group[c], a.home[c]
     if kin >= 0 and not event[FORCED] and not a.apart[r, group]:
-        slot = a.last_of[kin]
-        if slot < 0 or a.entries[slot, E_FIRST] != event[FIRST] * 2 or a.entries[slot, E_LAST] != event[LAST]:
-            slot = slot_of(a.entries, NOBODY, kin, event[FIRST], event[LAST], 0)
-            if a.entries[slot, E_PLAN] < 0:
-                return -1
-            a.last_of[kin] = slot
-        entry = a.entries[slot]
-        if entry[E_PLAN] != APIECE:
-            for place in range(entry[E_AT], entry[E_END]):
-                if a.concerned[place] == group:
-                    break
-            else:
-                return int(slot)
+        slot = common(a, r, event, group)  # the kin of all on a replica has its number
+        if slot < 0:
+            slot = common(a, kin, event, group)
+        if slot != OWN:
+            return slot
     of = a.state[c] * a.cores.shape[0] + r
     slot = slot_of(a.entries, group, of, event[FIRST], event[LAST], event[FORCED])
-    return int(slot) if a.entries[slot, E_PLAN] >= 0 else -1
+    return int(slot) if a.entries[slot, E_PLAN] >= 0 else UNKNOWN

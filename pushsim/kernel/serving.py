@@ -137,10 +137,11 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
     used[U_TAKEN] += 1
     if used[U_QUEUED_AT] < 0 or event[START] < used[U_QUEUED_AT]:
         used[U_QUEUED_AT] = event[START]
-    a.state[c], a.kin[c] = entry[E_STATE], entry[E_KIN]
-    if entry[E_SHAPE] != a.shape[c]:
-        dwelt(a, now, c)
-        a.shape[c] = entry[E_SHAPE]
+    if entry[E_STATE] >= 0:  # else it stays as it is
+        a.state[c], a.kin[c] = entry[E_STATE], entry[E_KIN]
+        if entry[E_SHAPE] != a.shape[c]:
+            dwelt(a, now, c)
+            a.shape[c] = entry[E_SHAPE]
     a.phase[c], a.plan[c], a.step[c], event[HAS] = PUSHING, p, 0, 1
     a.last_start[c], a.wired[c] = event[START], 0
     begin(a, now, c)

@@ -36,6 +36,9 @@ from pushsim.kernel.queue import rehash, slot_of
 from pushsim.kernel.struct import struct_of
 from pushsim.planner import Scope, View
 
+#: Kin, state and shape of who stays as it is.
+SAME = (-1, -1, -1)
+
 XDS = ("CDS", "EDS", "LDS", "RDS")
 
 
@@ -46,7 +49,7 @@ class Store:
         self.margin = margin
         self._struct: Any = None
         self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
-        self._kin: dict[tuple[int, int], int] = {}
+        self._kin: dict[tuple[int, int], int] = {(replica, -1): replica for replica in range(replicas)}
         self._views: dict[tuple[int, int], int] = {}
         self._kept: list[View] = []
         self._entries = self._responses = self._cells = self._concerned = 0
@@ -190,7 +193,7 @@ class Store:
         after: tuple[int, int, int],
         concerned: Collection[int] = (),
     ) -> None:
-        """What somebody gets for an interval (first, last, forced); after: their kin, state and shape then.
+        """What somebody gets for an interval (first, last, forced); after: their kin, state and shape then, or SAME.
 
         concerned: groups of that kin that are answered apart.
         """

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 
 from pushsim.blocks import Blocks
 from pushsim.generators import eds_names
 from pushsim.hosts import resolve, subset_of
-from pushsim.memo import Memo
 from pushsim.mesh import ConfigKey, Object, Service
-from pushsim.names import ClusterNames, parse_cluster
+from pushsim.names import NO_NAMES, ClusterNames, parse_cluster
 from pushsim.plan.pushing import Pushing
 from pushsim.plan.state import Response
 from pushsim.visibility import Scope
@@ -26,7 +25,7 @@ def clusters(pushing: Pushing) -> Response | None:
     if not pushing.delta:
         return Response("CDS", blocks)
     watched = pushing.state.watched
-    missing = watched.missing_from(outbound_names(blocks, pushing.lasting))
+    missing = watched.missing_from(outbound_names(blocks))
     own = pushing.state.base - {cluster.name for cluster in blocks[0]}
 
     def gone() -> tuple[str, ...]:
@@ -35,16 +34,21 @@ def clusters(pushing: Pushing) -> Response | None:
     return Response("CDS", blocks, pushing.memo.once(gone, "gone", own, of=(missing,)))
 
 
-def outbound_names(blocks: Blocks, memo: Memo) -> ClusterNames:
+def outbound_names(blocks: Blocks) -> ClusterNames:
     """Names of all clusters in a CDS response but the first block's, which are the proxy's own."""
-    others = blocks[1:]
-    return memo.once(lambda: ClusterNames(c.name for c in chain.from_iterable(others)), "CDS names", of=others)
+    return _named(blocks[1:], "CDS names", lambda of: (cluster.name for cluster in chain.from_iterable(of)))
 
 
-def watched_names(blocks: Blocks, memo: Memo) -> ClusterNames:
+def watched_names(blocks: Blocks) -> ClusterNames:
     """Names of the EDS clusters in a CDS response."""
-    others = blocks[1:]
-    return memo.once(lambda: ClusterNames(eds_names(others)), "EDS names of CDS", of=others)
+    return _named(blocks[1:], "EDS names of CDS", eds_names)
+
+
+def _named(blocks: Blocks, what: str, names: Callable[[Blocks], Iterable[str]]) -> ClusterNames:
+    """One object for all who have these blocks, as long as the largest of them is kept."""
+    if not blocks:
+        return NO_NAMES
+    return max(blocks, key=len).memo.once(lambda: ClusterNames(names(blocks)), what, of=blocks)
 
 
 def _runs(pushing: Pushing) -> bool:

@@ -67,7 +67,7 @@ class Istiod:
         """Build the PushContext of a merged request."""
         before = self.latest
         context = build_context(self.registry, self._env, before.context, request)
-        scopes = before.scopes if context.scopes_at == before.context.scopes_at else Scopes(context)
+        scopes = before.scopes if context.scopes_at == before.context.scopes_at else Scopes(context, before.scopes)
         self.latest = Push(context, scopes, self.registry)
         return self.latest
 
@@ -86,18 +86,17 @@ class Istiod:
     def greet(self, state: ProxyState, push: Push | None = None) -> Plan:
         """The first conversation of a proxy that was just met."""
         push = push or self.latest
-        memo = push.scopes.family.memo
         generators = Generators(state.view, push.context)
         cds = Response("CDS", generators.clusters(), solicited=True)
         lds = Response("LDS", generators.listeners(), solicited=True)
         by_listener = generators.routes_by_listener(lds.blocks)
         remembers = self.mode == "delta" and self.rules.delta_watched != "last-push"
         listening = push.context.memo.once(lambda: _first(by_listener, remembers), "first listening", of=(by_listener,))
-        clusters = watched_names(cds.blocks, memo)
+        clusters = watched_names(cds.blocks)
         state = replace(state, clusters=clusters, listening=listening)
         if remembers:
             base = frozenset(cluster.name for cluster in cds.blocks[0])
-            state = replace(state, watched=outbound_names(cds.blocks, memo), base=base)
+            state = replace(state, watched=outbound_names(cds.blocks), base=base)
         eds = [assignments(generators, clusters, solicited=True)] if len(clusters) else []
         rds = [configurations(generators, listening.routes, solicited=True)] if listening.routes else []
         return Plan(state, Decision(True, PushRequest(forced=True), ("it connects",)), (cds, *eds, lds, *rds))

@@ -19,7 +19,7 @@ class Pushing:
     delta:    the proxy speaks delta xDS.
     full:     not for endpoints only.
     lost:     clusters the proxy is known to lose, where that is chance.
-    memo:     for what many proxies share in this push; lasting, also in later ones with the same scopes.
+    memo:     for what many proxies share in this push.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Pushing:
     ) -> None:
         self.state, self.request, self.lost = state, request, lost
         self.context, self.rules = push.context, push.context.rules
-        self.memo, self.lasting = push.context.memo, push.scopes.family.memo
+        self.memo = push.context.memo
         self.generators = Generators(view, push.context)
         self.kinds = frozenset(key.kind for key in request.keys)
         self.router = state.proxy.type != "sidecar"

@@ -41,10 +41,10 @@ def settle(pushing: Pushing, cds: Response | None, listening: Listening) -> tupl
 def _received(pushing: Pushing, response: Response) -> _Clusters:
     """After a CDS response: delta adds to what there was, SotW replaces it."""
     state, blocks = pushing.state, response.blocks
-    subscribed = watched_names(blocks, pushing.lasting)
+    subscribed = watched_names(blocks)
     if not pushing.delta:
         return _Clusters(state.watched, state.base, subscribed)
-    sent, base = outbound_names(blocks, pushing.lasting), frozenset(cluster.name for cluster in blocks[0])
+    sent, base = outbound_names(blocks), frozenset(cluster.name for cluster in blocks[0])
     gone = pushing.memo.once(lambda: frozenset(response.removed), "gone", of=(response.removed,))
     if subscribed is not state.clusters:
         missing = sent.missing_from(subscribed)

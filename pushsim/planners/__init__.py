@@ -20,4 +20,5 @@ def planners(variant: Variant) -> Sequence[Planner]:
     Raises:
         InputError: the release is not known.
     """
-    return [IstioPlanner(variant) for _ in range(variant.settings.replicas)]
+    first = IstioPlanner(variant)
+    return [first, *(IstioPlanner(variant, first) for _ in range(variant.settings.replicas - 1))]

@@ -7,7 +7,7 @@ states, and what is decided of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pushsim import planner as ask
@@ -19,6 +19,7 @@ from pushsim.names import host_of
 from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
 from pushsim.planners.states import States
+from pushsim.planners.templates import Own, derived, own_of
 from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
 from pushsim.pricing import Pricing
 from pushsim.requests import PROXY_UPDATE, PushRequest
@@ -39,31 +40,46 @@ class _Asked:
     changes: tuple[int, ...]
 
 
-class IstioPlanner:
-    """See `planner.Planner`; its methods are documented there."""
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What the planners of all replicas share: how responses are priced and cached, and whom they begin with.
 
-    def __init__(self, variant: Variant) -> None:
+    first: by group, the first conversation. place: by proxy, its group and position there. by_ip: proxies by address.
+    """
+
+    pricing: Pricing
+    cells: Cells
+    groups: Sequence[ask.Group]
+    first: Sequence[Plan]
+    place: Mapping[str, tuple[int, int]]
+    by_ip: Mapping[str, str]
+
+
+class IstioPlanner:
+    """See `planner.Planner`; its methods are documented there.
+
+    Args:
+        variant: its mesh, its changes to come, its control plane.
+        beside: the planner of another replica that has handled nothing yet: what both begin with is made once.
+    """
+
+    def __init__(self, variant: Variant, beside: IstioPlanner | None = None) -> None:
         settings, mesh = variant.settings, _configured(variant)
         self._rules = releases.rules(settings.release)
         changes = [timed.change for timed in variant.changes]
         late = _late_proxies(mesh, changes)
         everyone = replace(mesh, proxies=(*mesh.proxies, *late))
-        conversation = Conversation(everyone, self._rules, settings.mode, changes)
-        self._istiod, self._start = conversation.istiod, conversation.istiod.latest
-        self._pricing = Pricing(mesh, self._rules, self._istiod.mode)
-        self._cells = Cells()
-        self._groups: list[ask.Group] = []
-        self._first: list[Plan] = []
-        self._place: dict[str, tuple[int, int]] = {}
-        self._by_ip: dict[str, str] = {}
-        arriving = {proxy.id for proxy in late}
-        for outcome in conversation.classes:
-            ordered = sorted(outcome.members, key=lambda p: p.id in arriving)
-            for position, proxy in enumerate(ordered):
-                self._place[proxy.id] = (len(self._groups), position)
-                self._by_ip[proxy.ip] = proxy.id
-            self._groups.append(ask.Group(tuple(ordered), sum(p.id in arriving for p in ordered)))
-            self._first.append(outcome.plan)
+        if beside is None:
+            conversation = Conversation(everyone, self._rules, settings.mode, changes)
+            self._istiod = conversation.istiod
+            pricing = Pricing(mesh, self._rules, self._istiod.mode)
+            self._common = _common(conversation, pricing, {proxy.id for proxy in late})
+        else:
+            self._istiod, self._common = beside._istiod.fork(), beside._common
+        self._start = self._istiod.latest
+        self._groups, self._first = self._common.groups, self._common.first
+        self._place, self._by_ip = self._common.place, self._common.by_ip
+        self._pricing, self._cells = self._common.pricing, self._common.cells
         # by their numbers; what `keep` lets go is no more in the dictionaries
         self._requests: list[tuple[PushRequest, int]] = []
         self._keys: dict[int, frozenset[ConfigKey]] = {}
@@ -71,11 +87,14 @@ class IstioPlanner:
         self._asked: list[_Asked] = []
         self._pushes: dict[int, Push] = {}
         self._states = States(self._groups, changes, everyone, self._rules)
+        self._states.pushed(self._start.scopes)
         self._scopes = 0
         self._connected: dict[tuple[int, int], ask.Planned] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
         self._spared: dict[tuple[int, int, int, int], ask.Planned] = {}
         self._merged: dict[tuple[int, int], PushRequest] = {}
+        self._examples: dict[tuple[int, int, int], Plan] = {}  # by state and interval
+        self._templates: dict[tuple[int, int, int, tuple[int, ...]], tuple[ask.Planned, Own]] = {}  # and kind
 
     @property
     def groups(self) -> Sequence[ask.Group]:
@@ -138,17 +157,20 @@ class IstioPlanner:
         number, made = len(self._asked), self._istiod.push(merged)
         self._asked.append(_Asked(merged, changes))
         self._pushes[number] = made
+        self._states.pushed(made.scopes)
         everything = merged.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in merged.keys)
         evicts = self._cells.evicted(owners_of_keys(merged.keys, made))
         return ask.Push(number, of_push(before, made.context, merged.keys), evicts, everything)
 
     def keep(self, states: Collection[int], push: int) -> None:
-        self._states.keep(states)
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
+        self._states.keep(states, {made.scopes for made in self._pushes.values()})
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
         self._spared = {key: planned for key, planned in self._spared.items() if key[3] >= push}
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
+        self._examples = {key: example for key, example in self._examples.items() if key[2] >= push}
+        self._templates = {key: template for key, template in self._templates.items() if key[2] >= push}
 
     # ---- proxies
 
@@ -173,7 +195,8 @@ class IstioPlanner:
             alike = (state, self._states.targets(group, state), first, last)
             planned = self._spared.get(alike) if shared else None
             if planned is None:
-                planned = self._plan(group, state, first, last, request)
+                planned = self._by_example(group, state, first, last, request) if shared else None
+                planned = planned or self._plan(group, state, first, last, request)[1]
                 if shared and not planned.needed:
                     self._spared[alike] = planned
             self._plans[key] = planned
@@ -185,10 +208,36 @@ class IstioPlanner:
     def concerned(self, first: int, last: int) -> Collection[int]:
         return self._states.concerned(self._interval(first, last, forced=False))
 
+    def touched(self, first: int, last: int) -> Collection[int] | None:
+        request, rules = self._interval(first, last, forced=False), self._rules
+        plain = request.endpoints_only(rules) and not request.everything(rules) and "sidecar" not in rules.always_types
+        return self._states.touched(request) if plain else None
+
     def apart(self) -> Collection[int]:
         return self._states.apart
 
-    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> ask.Planned:
+    def _by_example(self, group: int, state: int, first: int, last: int, request: PushRequest) -> ask.Planned | None:
+        """What a sidecar gets for pushes that do to it what they do to others in its state, as another's plan tells."""
+        example, push = self._examples.get((state, first, last)), self._pushes[last]
+        if example is None:
+            example, planned = self._plan(group, state, first, last, request)
+            if not planned.needed:
+                return planned
+            self._examples[state, first, last] = example
+            if (own := own_of(example, example.state, push, self._pricing)) is not None:
+                self._templates[state, first, last, own.kind] = (planned, own)
+            return planned
+        own = own_of(example, self._states.as_of(group, state, example.state), push, self._pricing)
+        if own is None:
+            return None
+        template = self._templates.get((state, first, last, own.kind))
+        if template is not None:
+            return derived(*template, own)
+        planned = self._plan(group, state, first, last, request)[1]
+        self._templates[state, first, last, own.kind] = (planned, own)
+        return planned
+
+    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> tuple[Plan, ask.Planned]:
         before, push = self._states.of(group, state), self._pushes[last]
         planned = plan(before, request, push)
         after, decision = planned.state, planned.decision
@@ -198,7 +247,7 @@ class IstioPlanner:
             work |= {"proxy.states": 1, "proxy.targets": len(after.targets) if retargeted else 0}
         changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
         shown = self._shown(planned, before, tuple(c for c in changes if self._pushed[c] >= first))
-        return ask.Planned(
+        return planned, ask.Planned(
             needed=decision.needed,
             state=state if after is before else self._states.number(group, after),
             responses=tuple(self._response(r, after, push, shown.get(i, ())) for i, r in enumerate(planned.responses)),
@@ -249,7 +298,7 @@ class IstioPlanner:
 
     def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
         """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
-        return state.scope.memo.once(lambda: self._new_scope(state, push), "ask.Scope")
+        return state.scope.memo.once(lambda: self._new_scope(state, push), "ask.Scope", of=(self,))
 
     def _new_scope(self, state: ProxyState, push: Push) -> ask.Scope:
         number = self._scopes
@@ -276,6 +325,19 @@ class IstioPlanner:
 
     def inventory(self) -> ask.Counts:
         return inventory_of(self._istiod.registry)
+
+
+def _common(conversation: Conversation, pricing: Pricing, arriving: Collection[str]) -> _Common:
+    """The first conversation of all proxies, those that are to arrive the last of their groups."""
+    groups: list[ask.Group] = []
+    place: dict[str, tuple[int, int]] = {}
+    for outcome in conversation.classes:
+        ordered = sorted(outcome.members, key=lambda p: p.id in arriving)
+        place |= {proxy.id: (len(groups), position) for position, proxy in enumerate(ordered)}
+        groups.append(ask.Group(tuple(ordered), sum(p.id in arriving for p in ordered)))
+    first = [outcome.plan for outcome in conversation.classes]
+    by_ip = {proxy.ip: proxy.id for group in groups for proxy in group.proxies}
+    return _Common(pricing, Cells(), groups, first, place, by_ip)
 
 
 def _configured(variant: Variant) -> Mesh:

@@ -9,10 +9,12 @@ from pushsim import planner as ask
 from pushsim.conversation import selector_keys
 from pushsim.mesh import Change, ConfigKey, Mesh
 from pushsim.plan import ProxyState, recomputes_targets
+from pushsim.planners.importers import Importers
 from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
+from pushsim.visibility import Scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +57,18 @@ class States:
         for number, group in enumerate(groups):
             if group.proxies[0].type == "sidecar":
                 self._of_namespace.setdefault(group.proxies[0].namespace, []).append(number)
+        self._importers: dict[Scopes | None, Importers] = {None: Importers(())}  # None: of pushes long ago
         self._started = False
         self._changed: set[int] = set()
         self._disturbed: set[int] = set()
 
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
-        state, own, proxy = self._states[number], self._own_at(group, number), self._groups[group].proxies[0]
+        return self.as_of(group, number, self._states[number])
+
+    def as_of(self, group: int, number: int, state: ProxyState) -> ProxyState:
+        """A state, or what pushes made of it that changed nobody's own, as the proxies of a group have it."""
+        own, proxy = self._own_at(group, number), self._groups[group].proxies[0]
         if state.proxy is proxy:
             return state
         return replace(state, proxy=proxy, targets=own.targets, labels=own.labels, base=own.base)
@@ -114,6 +121,17 @@ class States:
         """Groups whose own services a request is about."""
         return set().union(*(self._of_key.get(key, ()) for key in request.keys))
 
+    def touched(self, request: PushRequest) -> set[int]:
+        """Groups that a request about endpoints only may do something to."""
+        importers, found = self._importers.values(), self.concerned(request)
+        namespaces = {n for key in request.keys for scopes in importers for n in scopes.concerned(key)}
+        return found.union(*(self._of_namespace.get(namespace, ()) for namespace in namespaces))
+
+    def pushed(self, scopes: Scopes) -> None:
+        """A push was made: proxies may have these scopes from now on."""
+        if scopes not in self._importers:
+            self._importers[scopes] = Importers.of_push(scopes, self._of_namespace)
+
     @property
     def apart(self) -> set[int]:
         """Groups of which what is their own has changed since the first push, or will when a proxy is pushed next."""
@@ -140,11 +158,17 @@ class States:
         """How many service ports the proxies of a group have in that state."""
         return len(self._own_at(group, number).targets)
 
-    def keep(self, numbers: Collection[int]) -> None:
-        """Forget all other states, but not their shapes that were asked for."""
+    def keep(self, numbers: Collection[int], scopes: Collection[Scopes]) -> None:
+        """Forget all other states, but not their shapes that were asked for, and scopes that only they have.
+
+        scopes: of the pushes that proxies in these states may still take.
+        """
         kept = set(numbers)
         self._states = {number: state for number, state in self._states.items() if number in kept}
         self._numbers = {key: number for key, number in self._numbers.items() if number in kept}
+        held = (s for state in self._states.values() for s in (state.scope, state.previous) if s is not None)
+        self._importers = {made: importers for made, importers in self._importers.items() if made in scopes}
+        self._importers[None] = Importers(dict.fromkeys(held))
 
     def shape(self, group: int, number: int) -> ask.Shape:
         """What the proxies of a group hold in that state."""

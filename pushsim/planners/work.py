@@ -60,7 +60,7 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
     match response.xds:
         case "CDS":
             base = response.blocks[0]
-            work["cds.inbound"] = base.total(_count_inbound, "inbound")
+            work["cds.inbound"] = base.total(count_inbound, "inbound")
             work["cds.static"] = len(base) - work["cds.inbound"]
         case "EDS":
             work["eds.walked"] = len(state.clusters)
@@ -73,7 +73,8 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
     return dict(work)
 
 
-def _count_inbound(block: Block) -> int:
+def count_inbound(block: Block) -> int:
+    """How many inbound clusters a block holds."""
     return sum(isinstance(cluster, InboundCluster) for cluster in block)
 
 
@@ -113,7 +114,7 @@ def shape_of(state: ProxyState, inbound: int) -> ask.Shape:
     virtual hosts of its VirtualServices.
     """
     scope = state.scope
-    held = scope.family.memo.once(lambda: _held(scope), "shape", of=scope.content)
+    held = scope.memo_of_content.once(lambda: _held(scope), "shape", of=scope.content)
     sidecar = state.proxy.type == "sidecar"
     listeners = max(2 if sidecar else 0, len(state.listening.by_listener))
     resolved = len(state.clusters)
@@ -157,7 +158,7 @@ class _Held(NamedTuple):
 
 def _held(scope: Scope) -> _Held:
     """What the services of a scope come to."""
-    context, memo = scope.context, scope.family.memo
+    context, memo = scope.context, scope.family.of_blocks
     *shared, own = scope.blocks
     total = _held_of(own, context)
     for block in shared:

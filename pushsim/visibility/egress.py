@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,6 +60,13 @@ class EgressListener:
             part == ANY or imports.patterns for part, imports in self._imports.items()
         )
         self._found: dict[str, tuple[Service, ...]] = {}
+
+    def renewed(self, context: PushContext) -> EgressListener:
+        """The same listener over another context that has the same services; only its routes are looked for anew."""
+        other = copy(self)
+        other._context = context
+        other.__dict__.pop("routes", None)
+        return other
 
     def services(self, host: str) -> tuple[Service, ...]:
         """The services of a host that it imports: all of one namespace, or none."""
@@ -118,9 +126,14 @@ class EgressListener:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """The VirtualServices it selects, in istiod's order."""
-        visible = self._context.routes.visible(MESH_GATEWAY, self._namespace)
-        if self._plain:
-            return tuple(visible)
+        known = self._context.routes
+        if self._plain or ANY in self._imports:
+            visible = known.visible(MESH_GATEWAY, self._namespace)
+        else:
+            visible = known.visible_of(MESH_GATEWAY, self._namespace, self._imports)
+        wild = self._imports.get(ANY)
+        if self._plain or (wild is not None and ANY in wild.patterns and not self._excluded):
+            return visible
         return tuple(route for route in visible if any(self._meets(route, host) for host in route.hosts))
 
     def _meets(self, route: Route, host: str) -> bool:
@@ -142,6 +155,11 @@ class EgressListener:
             return None
         hidden = not self._context.rules.namespace_fallthrough and len(self._imports) > len(whole)
         return None if ANY in whole and hidden else whole
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Namespaces (`*`: all) it may import services of."""
+        return frozenset({ANY}) if self._plain else frozenset(self._imports)
 
     @property
     def named(self) -> Iterator[str]:

@@ -18,11 +18,28 @@ class Family:
     """The scopes of one PushContext, as far as they are alike.
 
     memo: what is made of that, by whoever makes it.
+    of_blocks: what is made of blocks of services alone, with their rules and instances: also in later families, as
+               long as none of those is made anew.
+
+    Args:
+        context: of the push.
+        before: the family before.
     """
 
-    def __init__(self, context: PushContext) -> None:
+    def __init__(self, context: PushContext, before: Family | None = None) -> None:
         self.context = context
-        self.memo = Memo()
+        self.memo, self.of_blocks = Memo(), Memo()
+        if before is not None and self.alike(before):
+            kept = ("neutral", "particular", "_blocks")
+            self.__dict__.update({name: before.__dict__[name] for name in kept if name in before.__dict__})
+            old = before.context
+            if context.instances is old.instances and context.accounts is old.accounts:
+                self.of_blocks = before.of_blocks
+
+    def alike(self, before: Family) -> bool:
+        """Whether services and rules are those of another family."""
+        new, old = self.context, before.context
+        return new.services.ordered is old.services.ordered and new.rule_index is old.rule_index
 
     @cached_property
     def neutral(self) -> dict[str, Service]:

@@ -17,6 +17,10 @@ from pushsim.visibility.family import ANY, Family
 Naming = tuple[Route, frozenset[int]]
 
 
+#: What of a scope hangs on the services it holds.
+_OF_SERVICES = ("destinations", "blocks", "hostnames", "pulled_only", "service_namespaces")
+
+
 class Scope:
     """A SidecarScope: of a Sidecar and the namespace it serves, or the default of a namespace.
 
@@ -29,19 +33,44 @@ class Scope:
         namespace: the proxy's.
         sidecar: the Sidecar, None for the default scope.
         gateway: a gateway's scope: no destinations pulled in from 1.22 on.
+        before: the same scope in an earlier family with the same services and rules.
     """
 
-    def __init__(self, family: Family, namespace: str, sidecar: Object | None, *, gateway: bool = False) -> None:
+    def __init__(
+        self,
+        family: Family,
+        namespace: str,
+        sidecar: Object | None,
+        *,
+        gateway: bool = False,
+        before: Scope | None = None,
+    ) -> None:
         context, rules = family.context, family.context.rules
         self.family, self.context, self.namespace, self.sidecar = family, context, namespace, sidecar
         self.memo = Memo()
         everything = {"hosts": ["*/*"]}
         legacy = sidecar is None and (rules.default_scope != "unified" or (gateway and rules.gateway_scope))
+        self._legacy, self._merges = legacy, rules.merge_services == "append"
+        self.replaced: dict[str, Service] = {}
+        self._services: dict[str, tuple[Service, ...]] = {}
+        if before is not None:
+            self.listeners: tuple[EgressListener, ...] = tuple(
+                listener.renewed(context) for listener in before.listeners
+            )
+            self._take_over(before)
+            return
         specs = [everything] if sidecar is None else list(sidecar.spec.get("egress") or ()) or [everything]
         self.listeners = tuple(EgressListener(context, namespace, spec, plain=legacy) for spec in specs)
-        self.replaced: dict[str, Service] = {}
-        self._legacy, self._merges = legacy, rules.merge_services == "append"
-        self._services: dict[str, tuple[Service, ...]] = {}
+
+    def _take_over(self, before: Scope) -> None:
+        """What cannot have changed since an earlier family: all, if the routes it imports are the same."""
+        if not self._legacy and any(
+            new.routes != old.routes for new, old in zip(self.listeners, before.listeners, strict=True)
+        ):
+            return
+        self.replaced, self._services = before.replaced, before._services
+        kept = _OF_SERVICES if self._legacy else (*_OF_SERVICES, "route_keys")
+        self.__dict__.update({name: before.__dict__[name] for name in kept if name in before.__dict__})
 
     # ---- services
 
@@ -58,6 +87,11 @@ class Scope:
     def holds_whole(self, namespace: str) -> bool:
         """Whether it imports every service of a namespace that looks the same to all."""
         return namespace in self._whole or ANY in self._whole
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """Namespaces (`*`: all) it may hold services of, besides the hosts that its `destinations` name."""
+        return frozenset().union(*(listener.parts for listener in self.listeners))
 
     @cached_property
     def _whole(self) -> frozenset[str]:
@@ -117,15 +151,20 @@ class Scope:
         """Per listener: destination hosts of its VirtualServices, with the routes and ports that name them."""
         if self._legacy:
             return ({},) * len(self.listeners)
-        namespace = self.namespace if self.context.rules.source_namespace else None
-        found = []
-        for listener in self.listeners:
+        return tuple(self._named_by(listener.routes) for listener in self.listeners)
+
+    def _named_by(self, routes: tuple[Route, ...]) -> dict[str, list[Naming]]:
+        told = self.context.rules.source_namespace and self.context.routes.sourced
+        namespace = self.namespace if told else None
+
+        def found() -> dict[str, list[Naming]]:
             by_host: dict[str, list[Naming]] = {}
-            for route in listener.routes:
+            for route in routes:
                 for host, ports in route.destinations(namespace).items():
                     by_host.setdefault(host, []).append((route, frozenset(ports)))
-            found.append(by_host)
-        return tuple(found)
+            return by_host
+
+        return self.family.memo.once(found, "destinations", namespace, of=(routes,))
 
     def _pulled(self, port: int, named: Sequence[Naming], host: str) -> Iterator[Service]:
         """Services of a host that the VirtualServices of a listener (on `port`, if that is not 0) route to."""
@@ -189,6 +228,11 @@ class Scope:
         return tuple(shared) if plain and not own else (self,)
 
     @property
+    def memo_of_content(self) -> Memo:
+        """For what is made of its `content` and rules, by whoever makes it."""
+        return self.family.memo if self.content == (self,) else self.family.of_blocks
+
+    @property
     def all_services(self) -> Iterator[Service]:
         """Every service of the scope."""
         return (service for block in self.blocks for service in block)
@@ -217,10 +261,15 @@ class Scope:
     @cached_property
     def route_keys(self) -> frozenset[ConfigKey]:
         """The VirtualServices it imports."""
-        keys = {route.key for listener in self.listeners for route in listener.routes}
-        if self.context.rules.delegate_keys:
-            keys |= {key for listener in self.listeners for route in listener.routes for key in route.delegates}
-        return frozenset(keys)
+        seen, delegates = [listener.routes for listener in self.listeners], self.context.rules.delegate_keys
+
+        def found() -> frozenset[ConfigKey]:
+            keys = {route.key for routes in seen for route in routes}
+            if delegates:
+                keys |= {key for routes in seen for route in routes for key in route.delegates}
+            return frozenset(keys)
+
+        return self.family.memo.once(found, "route keys", of=tuple(seen))
 
     def rules_for(self, service: Service) -> tuple[MergedRule, ...]:
         """DestinationRules that apply to one of its services, workload selectors not yet judged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from pushsim.context import PushContext
@@ -13,12 +13,18 @@ from pushsim.visibility.scope import Scope
 
 
 class Scopes:
-    """The scopes of one PushContext, each computed once."""
+    """The scopes of one PushContext, each computed once.
 
-    def __init__(self, context: PushContext) -> None:
+    Args:
+        context: of the push.
+        before: the scopes before; a scope takes over from its predecessor what cannot have changed.
+    """
+
+    def __init__(self, context: PushContext, before: Scopes | None = None) -> None:
         self.context = context
-        self.family = Family(context)
+        self.family: Family = Family(context, before.family if before else None)
         self._scopes: dict[tuple[str, Object | None, bool], Scope] = {}
+        self._before = before._scopes if before is not None and self.family.alike(before.family) else {}
 
     def of(self, proxy: Proxy, labels: Mapping[str, str]) -> Scope:
         """The scope of a proxy with these workload labels."""
@@ -30,6 +36,14 @@ class Scopes:
                 return self._scope(proxy.namespace, sidecar)
         return self._scope(proxy.namespace, self._root_sidecar)
 
+    def possible(self, namespace: str) -> Iterator[Scope]:
+        """The scopes that sidecars of a namespace may have."""
+        for sidecar in self.context.sidecars.get(namespace, ()):
+            yield self._scope(namespace, sidecar)
+            if "workloadSelector" not in sidecar.spec:
+                return
+        yield self._scope(namespace, self._root_sidecar)
+
     @cached_property
     def _root_sidecar(self) -> Object | None:
         """The oldest Sidecar without selector of the root namespace: that of all namespaces without their own."""
@@ -40,5 +54,5 @@ class Scopes:
         apart = gateway and self.context.rules.gateway_scope
         key = (namespace, sidecar, apart)
         if key not in self._scopes:
-            self._scopes[key] = Scope(self.family, namespace, sidecar, gateway=gateway)
+            self._scopes[key] = Scope(self.family, namespace, sidecar, gateway=gateway, before=self._before.get(key))
         return self._scopes[key]
