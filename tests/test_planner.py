@@ -1,6 +1,7 @@
 """The planner, which shares plans among groups and lets go of the past, against the plain conversation."""
 
 from collections import defaultdict
+from itertools import chain
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -21,16 +22,16 @@ def told(response):
 
 
 def from_conversation(release, mode, mesh, changes):
-    """By change and proxy, the responses."""
+    """By proxy, the responses when it connects, then those to each change."""
     rules = releases.rules(release)
     conversation, pricing = Conversation(mesh, rules, mode, changes), Pricing(mesh, rules, mode)
-    for change in changes:
+    for outcomes in chain([conversation.classes], (conversation.step(change).outcomes for change in changes)):
         yield {
             proxy.id: [
                 (r.xds, r.count, len(r.removed), r.solicited, pricing.size(r, outcome.plan.state, outcome.push))
                 for r in outcome.plan.responses
             ]
-            for outcome in conversation.step(change).outcomes
+            for outcome in outcomes
             for proxy in outcome.members
         }
 
@@ -41,7 +42,13 @@ class Asking:
     def __init__(self, release, mode, mesh, changes):
         timed = tuple(Timed(n, "test", change) for n, change in enumerate(changes))
         self.planner = IstioPlanner(Variant("v", mesh, timed, Settings(release=release, mode=mode)))
-        self.states = [self.planner.connect(group, -1).state for group in range(len(self.planner.groups))]
+        greetings = [self.planner.connect(group, -1) for group in range(len(self.planner.groups))]
+        self.states = [planned.state for planned in greetings]
+        self.greetings = {
+            proxy.id: [*map(told, planned.responses)]
+            for group, planned in zip(self.planner.groups, greetings, strict=True)
+            for proxy in group.proxies[: group.size - group.late]
+        }
         self.requests = 0
 
     def step(self, number, change, *, forgetting):
@@ -87,5 +94,7 @@ class Asking:
 def test_the_planner_answers_as_the_conversation_does(mode, script, forgetting):
     release, mesh, changes = script
     asking = Asking(release, mode, mesh, changes)
-    for number, want in enumerate(from_conversation(release, mode, mesh, changes)):
+    answers = from_conversation(release, mode, mesh, changes)
+    assert asking.greetings == next(answers)
+    for number, want in enumerate(answers):
         assert asking.step(number, changes[number], forgetting=forgetting) == want

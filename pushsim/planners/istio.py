@@ -7,7 +7,7 @@ states, and what is decided of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pushsim import planner as ask
@@ -93,6 +93,7 @@ class IstioPlanner:
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
         self._spared: dict[tuple[int, int, int, int], ask.Planned] = {}
         self._merged: dict[tuple[int, int], PushRequest] = {}
+        self._greetings: dict[Hashable, tuple[ask.Planned, Own]] = {}  # by state, push, targets and kind
         self._examples: dict[tuple[int, int, int], Plan] = {}  # by state and interval
         self._templates: dict[tuple[int, int, int, tuple[int, ...]], tuple[ask.Planned, Own]] = {}  # and kind
 
@@ -166,6 +167,7 @@ class IstioPlanner:
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._states.keep(states, {made.scopes for made in self._pushes.values()})
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
+        self._greetings.clear()
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
         self._spared = {key: planned for key, planned in self._spared.items() if key[3] >= push}
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
@@ -180,12 +182,22 @@ class IstioPlanner:
             if push >= 0:
                 at = self._pushes[push]
                 made = self._istiod.connect(self._groups[group].proxies[0], at)
-            work = {"proxy.states": 1, "proxy.targets": len(made.state.targets)}
-            responses = tuple(self._response(r, made.state, at, ()) for r in made.responses)
-            scope = self._scope(made.state, at)
-            number = self._states.number(group, made.state)
-            self._connected[group, push] = ask.Planned(True, number, responses, work, scope)
+            self._connected[group, push] = self._greeted(group, push, made, at)
         return self._connected[group, push]
+
+    def _greeted(self, group: int, push: int, made: Plan, at: Push) -> ask.Planned:
+        """A first conversation, from that of another sidecar that is in the same state thereafter."""
+        number, targets = self._states.number(group, made.state), len(made.state.targets)
+        own = own_of(made, made.state, at, self._pricing) if made.state.proxy.type == "sidecar" else None
+        key = (number, push, targets, own.kind if own else None)
+        if own is not None and (known := self._greetings.get(key)) is not None:
+            return replace(derived(*known, own))  # its own: the machine tells conversations of groups by it
+        responses = tuple(self._response(r, made.state, at, ()) for r in made.responses)
+        work = {"proxy.states": 1, "proxy.targets": targets}
+        planned = ask.Planned(True, number, responses, work, self._scope(made.state, at))
+        if own is not None:
+            self._greetings[key] = (planned, own)
+        return planned
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
         key = (group, state, first, last, forced)
