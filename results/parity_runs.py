@@ -1,29 +1,41 @@
 """Makes `results/parity/`: simulated against real, for several releases and scenarios, and one table of it all.
 
-Usage: python results/parity_runs.py PILOT_DISCOVERY... [--repeat 5] [--scenario NAME]...
+Usage: python results/parity_runs.py PILOT_DISCOVERY... [--repeat 5] [--scenario NAME]... [--again]
 
 Each release and scenario gets a folder with parity.json (all figures, the real runs' spread, the machine) and
-parity.svg; README.md beside them is the table. What is there is kept unless it is run again.
+parity.svg; README.md beside them is the table. What is there is kept unless it is run again. --again simulates anew
+what is there, and keeps the real runs: after a change of the model.
+
+On a machine that does other work, run it with `chrt --rr 10`, so that istiod has its cores when it wants them, and set
+/proc/sys/kernel/sched_rr_timeslice_ms to 1: with its default of 100, Go's sysmon thread waits that long for the core.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
-from pushsim.parity import parity
+from pushsim import runs
+from pushsim.metrics import BOUNDS
+from pushsim.parity import CONVERGED, TOLERANCES, Compared, Parity, Row, compare, parity
 from pushsim.plots import parity_details
-from pushsim.replay import release_of
+from pushsim.replay import adapted, allot, release_of
+from pushsim.result import Result, tidy
 from pushsim.scenario import Scenario
 
 FOLDER = Path(__file__).parent / "parity"
 #: Unscoped, scoped and exportTo (its variants); debounce held to its maximum; two overloaded, one gateway-heavy.
 SCENARIOS = ("aisuite-small", "debounce-hold", "overload-sidecars", "overload-gateways")
 SHOWN = (
+    "merged_pushes",
     "fan_out_mean",
     "bytes_sent",
     "converged_s.mean",
+    "received_s.p50",
     "received_s.p99",
     "istiod_cpu_cores.mean",
     "istiod_heap_bytes.max",
@@ -49,6 +61,41 @@ def run(binary: Path, name: str, repeat: int) -> None:
         raise SystemExit(f"{release} {name}: {found.ended}")
 
 
+def again(folder: Path) -> None:
+    """Simulate anew what was run there; the real runs stay as they are."""
+    path = folder / "parity.json"
+    whole = json.loads(path.read_text())
+    release, name = whole["scenario"]["release"], Path(whole["scenario"]["path"]).stem
+    scenario = Scenario.load(name)
+    scenario = adapted(scenario, release, allot(scenario.settings.cpus, None))
+    drawn = Parity(scenario, release, whole["mode"])
+    for variant, found in whole["variants"].items():
+        simulated = runs.simulate(scenario, [variant])[variant]
+        said = {row.metric: row for row in compare(simulated.summary, (), TOLERANCES)}
+        kept = {row["metric"]: tuple(row["runs"]) for row in found["rows"]}
+        rows = tuple(Row(m, row.simulated, kept.get(m, ()), row.tolerance, row.points) for m, row in said.items())
+        exact = found.get("exact", {})
+        same = all(score["equal"] == score["checked"] for score in exact.values() if isinstance(score, dict))
+        found["rows"] = [row.to_json() for row in rows]
+        found["within"] = same and all(row.within for row in rows)
+        drawn.variants[variant] = Compared(variant, simulated, tuple(_real(simulated, rows)), rows)
+    whole["within"] = all(found["within"] for found in whole["variants"].values())
+    path.write_text(json.dumps(tidy(whole), indent=1, ensure_ascii=False) + "\n")
+    parity_details(drawn).save(folder / "parity.svg")
+
+
+def _real(like: Result, rows: tuple[Row, ...]) -> Iterator[Result]:
+    """The real runs, as far as the figures tell of them: what is drawn."""
+    figures = {row.metric: row.real for row in rows}
+    for number in range(max(map(len, figures.values()), default=0)):
+        told = {name: values[number] for name, values in figures.items() if number < len(values)}
+        shares = [told.get(f"converged_share.le_{bound:g}", 0.0) for bound in BOUNDS[CONVERGED]]
+        counts = [round(1e9 * (high - low)) for low, high in pairwise([0.0, *shares, 1.0])]
+        received = {q: told[f"received_s.{q}"] for q in ("p50", "p99") if f"received_s.{q}" in told}
+        histograms = {CONVERGED: {"counts": counts}} if any(shares) else {}
+        yield replace(like, summary={"received_s": received, "histograms": histograms})
+
+
 def table() -> str:
     """All that is in the folder, one line a variant."""
     lines = [
@@ -58,8 +105,8 @@ def table() -> str:
         "Answers: responses compared one change at a time (type, names, removed names), and those with equal bytes.",
         "`!` marks runs whose times are not istiod's alone (see `notes` in parity.json).",
         "",
-        "| release | scenario | variant | answers equal | bytes | " + " | ".join(SHOWN) + " | within |",
-        "|" + "---|" * (6 + len(SHOWN)),
+        "| release | scenario | variant | runs | answers equal | bytes | " + " | ".join(SHOWN) + " | within |",
+        "|" + "---|" * (7 + len(SHOWN)),
     ]
     machines = set()
     for path in sorted(FOLDER.glob("*/parity.json")):
@@ -69,8 +116,9 @@ def table() -> str:
             exact = found.get("exact", {})
             answers = [_share(exact.get("pushes")), _share(exact.get("bytes"))]
             cells = [*answers, *(_cell(rows.get(metric)) for metric in SHOWN)]
-            mark = " !" if not found["valid"] or any("machine" in note for note in found["notes"]) else ""
-            head = [whole["scenario"]["release"], Path(whole["scenario"]["path"]).stem, name + mark]
+            mark = " !" if not found["valid"] or any("busy machine" in note for note in found["notes"]) else ""
+            times = str(max((len(row["runs"]) for row in found["rows"]), default=0))
+            head = [whole["scenario"]["release"], Path(whole["scenario"]["path"]).stem, name + mark, times]
             lines.append("| " + " | ".join([*head, *cells, "yes" if found["within"] else "no"]) + " |")
             if machine := found.get("machine"):
                 machines.add(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}")
@@ -94,9 +142,12 @@ if __name__ == "__main__":
     parser.add_argument("binaries", nargs="*", type=Path)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--scenario", action="append")
+    parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
     for each in given.binaries:
         for scenario in given.scenario or SCENARIOS:
             run(each, scenario, given.repeat)
             (FOLDER / "README.md").write_text(table())
+    for path in sorted(FOLDER.glob("*/parity.json")) if given.again else ():
+        again(path.parent)
     (FOLDER / "README.md").write_text(table()) if FOLDER.exists() else print("nothing there yet")

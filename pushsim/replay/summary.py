@@ -232,7 +232,9 @@ def _judged(record: Record, summary: Mapping[str, Any]) -> tuple[bool, list[str]
         if record.cores.shared:
             notes.append("istiod and its clients shared a core: trust no times")
         elif others > OTHERS_LIMIT:
-            notes.append(f"busy machine: others used {100 * others:.0f} % of istiod's cores, so delays may be theirs")
+            used = f"others used {100 * others:.0f} % of istiod's cores"
+            told = f"real-time priority: {used} while it slept"
+            notes.append(told if _real_time() else f"busy machine: {used}, so delays may be theirs")
     if held := summary.get("debounces_held_to_max"):
         notes.append(f"{held} of {summary['merged_pushes']} pushes were held back until PILOT_DEBOUNCE_MAX")
     theirs = summary.get("pilot_xds_pushes")
@@ -244,6 +246,12 @@ def _judged(record: Record, summary: Mapping[str, Any]) -> tuple[bool, list[str]
     if isinstance(record.ended, Exception):
         notes.append(str(record.ended).splitlines()[0])
     return valid, notes
+
+
+def _real_time() -> bool:
+    """Whether we, and so istiod, run at real-time priority: nobody else has a core that we want."""
+    known = hasattr(os, "sched_getscheduler")
+    return known and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
 
 
 def quantiles(samples: Samples) -> dict[str, float]:
