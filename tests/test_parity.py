@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import replayed
 
 from pushsim.cli import main
 from pushsim.errors import InputError
@@ -15,19 +16,7 @@ from pushsim.parity import TOLERANCES, Row, compare, parity, tolerances_of
 from pushsim.result import load
 from pushsim.scenario import Scenario
 
-SMALL = """
-# Is parity told?
-mesh:
-  generate:
-    namespaces: 2
-    apps: [{name: app, per_namespace: 2, pods: 2}]
-istiod: {release: "1.24", cpus: 1, env: {PILOT_MAX_REQUESTS_PER_SECOND: 1000, PILOT_DEBOUNCE_AFTER: 20ms}}
-proxies: {mode: sotw}
-churn: [{source: services, rate: 2/s, arrivals: even, start: 0s, until: 1s}]
-clients: {reconnect: {every: never}}
-duration: 1s
-warmup: 0s
-"""
+SMALL = replayed.SMALL.replace("rate: 4/s", "rate: 2/s")
 
 
 def histogram(*counts: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from replayed import SMALL
 
 from pushsim.ads import Response
 from pushsim.errors import EnvironmentProblem, InputError
@@ -25,20 +26,6 @@ from pushsim.result import load
 from pushsim.scenario import Scenario
 
 Binary = Callable[[str], Path]
-
-SMALL = """
-# Does a replay work?
-mesh:
-  generate:
-    namespaces: 2
-    apps: [{name: app, per_namespace: 2, pods: 2}]
-istiod: {release: "1.24", cpus: 1, env: {PILOT_MAX_REQUESTS_PER_SECOND: 1000, PILOT_DEBOUNCE_AFTER: 20ms}}
-proxies: {mode: sotw}
-churn: [{source: services, rate: 4/s, arrivals: even, start: 0s, until: 1s}]
-clients: {reconnect: {every: never}}
-duration: 1s
-warmup: 0s
-"""
 
 
 def scenario(**values: Any) -> Scenario:
