@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from prometheus_client.core import Metric
 from prometheus_client.utils import floatToGoString
 
@@ -31,7 +32,31 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 #: A bound as Go writes it: `0.1`, `1.0`, `+Inf`.
 _go: Any = floatToGoString
 
-Samples: TypeAlias = "Sequence[int] | array[int]"
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighted:
+    """Samples by how often each was observed: a hundred million of them need no gigabytes.
+
+    values: int64[n], ascending, distinct; times: int64[n], at least 1. Its length is that of all samples.
+    """
+
+    values: NDArray[np.int64]
+    times: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, values: ArrayLike, times: ArrayLike) -> Weighted:
+        """Those of values in any order, some perhaps more than once."""
+        every, often = np.asarray(values, dtype=np.int64), np.asarray(times, dtype=np.int64)
+        order = np.argsort(every, kind="stable")
+        every, often = every[order], often[order]
+        first = np.flatnonzero(np.diff(every, prepend=every[:1] - 1))
+        return cls(every[first], np.add.reduceat(often, first) if first.size else often)
+
+    def __len__(self) -> int:
+        return int(self.times.sum())
+
+
+Samples: TypeAlias = "Sequence[int] | array[int] | Weighted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +78,11 @@ class Histogram:
     @classmethod
     def of_ns(cls, bounds: Sequence[float], samples: Samples) -> Histogram:
         """The histogram of delays in ns. A sample on a bound is below it, as in Prometheus."""
-        values = np.asarray(samples, dtype=np.int64)
+        weighted = samples if isinstance(samples, Weighted) else Weighted.of(samples, np.ones(len(samples)))
         edges = np.asarray([round(bound * 1e9) for bound in bounds], dtype=np.int64)
-        counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=len(bounds) + 1)
-        return cls(tuple(bounds), tuple(int(count) for count in counts), _sum(values) / 1e9)
+        ends = np.searchsorted(weighted.values, edges, side="right")
+        counts = np.diff(np.append(0, np.cumsum(weighted.times))[[0, *ends, -1]])
+        return cls(tuple(bounds), tuple(int(count) for count in counts), _sum(weighted) / 1e9)
 
     @property
     def count(self) -> int:
@@ -124,11 +150,14 @@ def exact_quantile(samples: Samples, q: float) -> int | None:
 
 def exact_quantiles(samples: Samples, qs: Iterable[float]) -> list[int | None]:
     """`exact_quantile` for several shares at once. q = 1 is the maximum."""
-    values = np.asarray(samples, dtype=np.int64)
     asked = list(qs)
-    if not values.size:
+    if not len(samples):
         return [None] * len(asked)
-    ranks = [_rank(q, values.size) for q in asked]
+    ranks = [_rank(q, len(samples)) for q in asked]
+    if isinstance(samples, Weighted):
+        places = np.searchsorted(np.cumsum(samples.times), ranks, side="right")
+        return [int(value) for value in samples.values[places]]
+    values = np.asarray(samples, dtype=np.int64)
     ordered = np.partition(values, sorted(set(ranks)))
     return [int(ordered[rank]) for rank in ranks]
 
@@ -150,8 +179,10 @@ def _rank(q: float, size: int) -> int:
     return min(size - 1, max(0, math.ceil(round(q * size, 6)) - 1))
 
 
-def _sum(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
-    return int(values.sum(dtype=np.int64)) if values.size else 0
+def _sum(samples: Weighted) -> int:
+    # in two halves, which do not overflow
+    high, low = samples.values >> 20, samples.values & 0xFFFFF
+    return (int((high * samples.times).sum()) << 20) + int((low * samples.times).sum())
 
 
 Labels = tuple[tuple[str, str], ...]

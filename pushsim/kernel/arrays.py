@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
-CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, TOTAL, THROTTLE = range(13, 22)
+CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, THROTTLE = range(13, 21)
 #: Columns of `Arrays.events`: what a connection is being pushed, what it is offered, and what waits in the queue.
 HAS, FIRST, LAST, START, FORCED = range(5)
 #: Columns of `Arrays.plans`.
@@ -38,7 +38,7 @@ C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_
 #: Columns of `Arrays.line_of`: where a line of `Arrays.lines` begins, and how long it is.
 N_AT, N_LONG = range(2)
 #: Columns of `Arrays.replicas`.
-K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK = range(8)
+K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK, K_MEMBERS = range(9)
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
 L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
 #: The levels.
@@ -55,6 +55,7 @@ class Arrays(NamedTuple):
     pushing, offered, waiting: [N, event columns]; processing.
     ask_head, ask_tail: of the lists in asks: [places, (plan, step, next)]; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
+    ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending.
     group, kin: of the proxy; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
               Below R it stands for all of that replica that have one.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
@@ -110,6 +111,7 @@ class Arrays(NamedTuple):
     asks: Ints
     wakes: Ints
     ring: Ints
+    members: Ints
     entries: Ints
     last_of: Ints
     concerned: Ints
@@ -145,7 +147,7 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 10), replicas=zeros(replicas, 8), levels=zeros(5, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 10), replicas=zeros(replicas, 9), levels=zeros(5, replicas, 7),
         job_mark=zeros(replicas, 64), job_order=zeros(replicas, 64), job=zeros(replicas, 64),
         job_left=zeros(replicas, 64), job_slice=zeros(replicas, 64),
         lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
@@ -158,7 +160,8 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         last_start=zeros(one), read_at=zeros(one), read_before=zeros(one),
         slow=zeros(one), nack=zeros(one), pushing=zeros(one, 5), offered=zeros(one, 5), waiting=zeros(one, 5),
         processing=zeros(one), ask_head=unset(one), ask_tail=unset(one), asks=zeros(0, 3), wakes=zeros(4096, 7),
-        ring=zeros(one), entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
+        ring=zeros(one), members=zeros(replicas, one),
+        entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
         apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 3),
         responses=zeros(4096, 12), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
@@ -168,7 +171,7 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         details=zeros(1 << 16 if details else 1, 6),
     )  # fmt: skip
     made.s[ASKS] = -1
-    made.s[KEEP_LOG], made.s[KEEP_DETAILS], made.s[TOTAL] = log, details, total
+    made.s[KEEP_LOG], made.s[KEEP_DETAILS] = log, details
     made.replicas[:, K_TICK] = 1 << 62
     made.cores[:, C_DUE] = 1 << 62
     return made

@@ -88,6 +88,21 @@ def resume(a: Arrays, now: int, r: int, c: int) -> int:
 
 
 @njit(cache=True)
+def has_room(a: Arrays, margin: int) -> bool:
+    """Whether every array that an event may add to has so many places left."""
+    s = a.s
+    return bool(
+        s[QUEUED] + margin <= a.queued.shape[0]
+        and (not s[KEEP_LOG] or s[LOG] + margin <= a.log.shape[0])
+        and s[CONVERGED] + margin <= a.converged.shape[0]
+        and s[SENDS] + margin <= a.sends.shape[0]
+        and (not s[KEEP_DETAILS] or s[DETAILS] + margin <= a.details.shape[0])
+        and s[WAKES] + margin <= a.wakes.shape[0]
+        and s[ASKS] >= 0
+    )
+
+
+@njit(cache=True)
 def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
     """Run events before `until`, in the machine's order, as long as they need no Python; why it stopped.
 
@@ -100,15 +115,7 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             return status
         fill(a, a.s[REPLICA])
     while True:
-        if (
-            (a.s[LOG] + margin > a.log.shape[0] and a.s[KEEP_LOG])
-            or a.s[QUEUED] + margin > a.queued.shape[0]
-            or a.s[CONVERGED] + margin > a.converged.shape[0]
-            or a.s[SENDS] + margin > a.sends.shape[0]
-            or (a.s[DETAILS] + margin > a.details.shape[0] and a.s[KEEP_DETAILS])
-            or a.s[WAKES] + margin > a.wakes.shape[0]
-            or a.s[ASKS] < 0
-        ):  # fmt: skip
+        if not has_room(a, margin):
             return ROOM
         now, source = until, -1
         for r in range(replicas):

@@ -6,27 +6,21 @@ arrays, on which compiled code serves connections (`serving`). Whatever a proxy 
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from pushsim.control.knobs import Knobs
-from pushsim.control.machine import Machine
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
-from pushsim.control.state import CLOSE, IDLE, REPLYING, SLICES, UP, WRITING, Wake
-from pushsim.control.tally import Level, Plan, Sent
+from pushsim.control.state import CLOSE, REPLYING, SLICES, UP, WRITING, Wake
+from pushsim.control.tally import Level, Plan
 from pushsim.kernel import loop, parts, queue, serving
 from pushsim.kernel.arrays import (
     APIECE,
     ASKS,
     CACHE,
-    CONSIDERED,
-    CONVERGED,
-    DETAILS,
     EXPECTED,
     FIRST,
     FLIGHT,
@@ -36,34 +30,28 @@ from pushsim.kernel.arrays import (
     K_TICK,
     LAST,
     LATENCY,
-    LOG,
     NOBODY,
     NOW,
     P_FIRST,
-    PUSHES,
-    QUEUED,
-    REJECTED,
     REPLICA,
     REPLY,
-    SENDS,
     SLOTS,
     SPARE,
     START,
     THROTTLE,
-    U_SCOPED,
     U_TAKEN,
     WAITING,
     WAKES,
     WHO,
-    Ints,
 )
+from pushsim.kernel.observing import Observing
 from pushsim.kernel.replica import ArrayLevel, KernelReplica
 from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
 from pushsim.kernel.store import SAME, XDS, Store
 from pushsim.planner import Planned, Planner
 
 
-class KernelMachine(Machine):
+class KernelMachine(Observing):
     """See the module, and `Machine`."""
 
     def __init__(self, planners: Sequence[Planner], *args: Any, knobs: Knobs, **options: Any) -> None:
@@ -89,8 +77,9 @@ class KernelMachine(Machine):
 
         tally.flight, tally.cache, tally.spare = map(levels, (FLIGHT, CACHE, SPARE))
         tally.waiting, tally.slots = map(levels, (WAITING, SLOTS))
-        self._samples: dict[int, list[Ints]] = {QUEUED: [], CONVERGED: [], SENDS: [], DETAILS: []}
-        self._scoped: Counter[str] = Counter()
+        self._begin_observing()
+        self._apart: list[set[int]] = [set() for _ in planners]
+        self._place = np.argsort(a.ring)
 
     def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
         return KernelReplica(number, planner, cpus, knobs, self.total, self.store)
@@ -102,10 +91,9 @@ class KernelMachine(Machine):
         store = self.store
         store.room_for_seconds(until)
         store.room()
-        going_on, c = False, -1
+        going_on, c, ticks = False, -1, store.a.replicas[:, K_TICK]
+        ticks[:] = [replica.debouncer.due for replica in self.replicas]
         while True:
-            for replica in self.replicas:
-                store.a.replicas[replica.number, K_TICK] = replica.debouncer.due
             status = loop.run(store.k, until, store.margin, going_on, c)
             going_on, c = False, -1
             if status == DONE:
@@ -122,6 +110,7 @@ class KernelMachine(Machine):
                 self.wake(now)
             else:
                 assert status == ROOM
+            ticks[:] = [replica.debouncer.due for replica in self.replicas]
             self._make_room()
 
     def _attend(self, status: int) -> None:
@@ -172,9 +161,12 @@ class KernelMachine(Machine):
         self._tell_apart(replica)
 
     def _tell_apart(self, replica: Replica) -> None:
-        apart = self.store.a.apart[replica.number]
-        apart[:] = False
-        apart[list(replica.planner.apart())] = True
+        groups = set(replica.planner.apart())
+        if groups != self._apart[replica.number]:
+            self._apart[replica.number] = groups
+            apart = self.store.a.apart[replica.number]
+            apart[:] = False
+            apart[list(groups)] = True
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
         plan = super()._priced(planned, replica, c, first, last)
@@ -183,15 +175,9 @@ class KernelMachine(Machine):
 
     def _make_room(self) -> None:
         store = self.store
-        s, margin = store.a.s, store.margin
-        for count, name in ((QUEUED, "queued"), (CONVERGED, "converged"), (SENDS, "sends"), (DETAILS, "details")):
-            rows = getattr(store.a, name)
-            if s[count] + 2 * margin > len(rows) > 1:
-                self._samples[count].append(rows[: s[count]].copy())
-                s[count] = 0
-        if s[WAKES] + 2 * margin > len(store.a.wakes) or store.a.log.shape[0] > 1:
+        if not loop.has_room(store.k, 2 * store.margin):
+            self._stow()
             store.room()
-        store.room_to_ask()
 
     def _room_to_dwell(self, shape: int) -> None:
         self.store._grow("dwell", shape + 1, axis=2)
@@ -239,6 +225,16 @@ class KernelMachine(Machine):
             self._attend(status)
         elif number != UNSET:
             self._dispatch(now, self.replicas[number])
+
+    def _accepted(self, now: int, replica: Replica, c: int) -> None:
+        before = self.home[c]
+        super()._accepted(now, replica, c)
+        if before == UNSET and self.home[c] != UNSET:
+            self.store.add_member(replica.number, int(self._place[c]))
+
+    def _forget(self, now: int, c: int, *, to_push: bool) -> None:
+        self.store.drop_member(int(self.home[c]), int(self._place[c]))
+        super()._forget(now, c, to_push=to_push)
 
     def _enqueue_all(self, now: int, replica: Replica, push: int, begin: int) -> None:
         queue.enqueue_all(self.store.k, now, replica.number, push, begin)
@@ -309,89 +305,3 @@ class KernelMachine(Machine):
         if self.log is not None:
             self.store.room()
             queue.note(self.store.k, now, kind, who, first, last)
-
-    # ---- what was observed
-
-    def start_counting(self, now: int) -> None:
-        loop.start_counting(self.store.k, now)
-        self.tally.start_counting(now)
-        for samples in self._samples.values():
-            samples.clear()
-        self._scoped = Counter()
-
-    def stop_counting(self, now: int) -> None:
-        for replica in self.replicas:
-            replica.cores.advance(now)
-        for c in np.flatnonzero(self.store.a.phase >= IDLE):
-            serving.dwelt(self.store.k, now, int(c))
-        self.take_up()
-
-    def _take_up_cores(self) -> None:
-        for replica in self.replicas:
-            replica.cores.take_up()  # type: ignore[attr-defined]
-
-    def take_up(self) -> None:
-        """Let plans and tally show what compiled code has observed."""
-        a, tally = self.store.a, self.tally
-        s = a.s
-        self._take_up_cores()
-        used, outcomes = a.used.tolist(), a.outcomes.tolist()
-        scoped: Counter[str] = Counter()
-        at = 0
-        for plan in self.plans:
-            plan.taken, plan.queued_at = used[plan.number][:2]
-            if times := used[plan.number][U_SCOPED]:
-                assert plan.planned.scope is not None
-                for name, amount in plan.planned.scope.work.items():
-                    scoped[name] += amount * times
-            count = len(plan.planned.responses)
-            rows = outcomes[at : at + count]
-            at += count
-            columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []]
-            plan.sent, plan.first_sent, plan.last_sent, plan.missed_resources, plan.missed_units = columns
-        tally.amounts.subtract(self._scoped)
-        tally.amounts += scoped
-        self._scoped = scoped
-        tally.considered, tally.pushed, tally.rejected = (int(s[n]) for n in (CONSIDERED, PUSHES, REJECTED))
-        tally.queued, tally.converged = (
-            array("q", self._sampled(count, name)) for count, name in ((QUEUED, "queued"), (CONVERGED, "converged"))
-        )
-        self._take_up_received()
-        tally.dwell = Counter(
-            {
-                (int(r), bool(gateway), int(shape)): int(a.dwell[r, gateway, shape])
-                for r, gateway, shape in zip(*np.nonzero(a.dwell), strict=True)
-            }
-        )
-        if self.log is not None:
-            self.log[:] = [tuple(entry) for entry in a.log[: s[LOG]].tolist()]
-
-    def _rows(self, count: int, name: str) -> Ints:
-        return np.concatenate([*self._samples[count], getattr(self.store.a, name)[: self.store.a.s[count]]])
-
-    def _sampled(self, count: int, name: str) -> list[int]:
-        rows = self._rows(count, name)
-        samples: list[int] = np.repeat(rows[:, 0], rows[:, 1]).tolist()
-        return samples
-
-    def _take_up_received(self) -> None:
-        """Delays from the write of each change to the responses that show it."""
-        tally = self.tally
-        tally.received, tally.completed = array("q"), {}
-        of = [(plan, step) for plan in self.plans for step in range(len(plan.planned.responses))]
-        for response, received, times in self._rows(SENDS, "sends").tolist():
-            plan, step = of[response]
-            for change in plan.planned.responses[step].shows:
-                if self.written[change] >= tally.since:
-                    delay = received - self.written[change]
-                    tally.received.extend([delay] * times)
-                    tally.completed[change] = max(delay, tally.completed.get(change, UNSET))
-        if tally.details is not None:
-            tally.details[:] = [self._detail(row) for row in self._rows(DETAILS, "details").tolist()]
-
-    def _detail(self, row: list[int]) -> Sent:
-        number, step, c, sent, converged, received = row
-        plan = self.plans[number]
-        written = [self.written[change] for change in plan.planned.responses[step].shows]
-        delays = [received - at for at in written if at >= self.tally.since]
-        return Sent(plan, step, c, sent, converged, max(delays, default=UNSET))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from pushsim.kernel.arrays import (
@@ -19,12 +20,12 @@ from pushsim.kernel.arrays import (
     K_LINE,
     K_LINE_AT,
     K_LONGEST,
+    K_MEMBERS,
     KEEP_LOG,
     LAST,
     LOG,
     NOBODY,
     START,
-    TOTAL,
     Arrays,
     Ints,
 )
@@ -81,18 +82,19 @@ def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> No
 @njit(cache=True)
 def enqueue_all(a: Arrays, now: int, r: int, push: int, begin: int) -> None:
     """`Machine._enqueue_all`."""
-    total = a.s[TOTAL]
-    for place in range(total):
-        at = begin + place
-        c = a.ring[at if at < total else at - total]
-        if a.home[c] == r:
-            enqueue(a, r, c, push, now, 0)
+    count = a.replicas[r, K_MEMBERS]
+    members = a.members[r, :count]
+    first = np.searchsorted(members, begin)
+    for number in range(count):
+        place = first + number
+        enqueue(a, r, a.ring[members[place if place < count else place - count]], push, now, 0)
 
 
 @njit(cache=True)
-def slot_of(entries: Ints, group: int, of: int, first: int, last: int, forced: int) -> int:
+def slot_of(a: Arrays, group: int, of: int, first: int, last: int, forced: int) -> int:
     """Where the entry of somebody and an interval is in the hash, or is to be."""
-    size, since = entries.shape[0], first * 2 + forced
+    entries, since = a.entries, first * 2 + forced
+    size = entries.shape[0]
     spread = (of * 0x9E3779B1 + group * 0x27D4EB2F + since * 0x85EBCA77 + last * 0xC2B2AE3D) & 0xFFFFFFFFFFFF
     at = (spread ^ (spread >> 17)) & (size - 1)
     while True:
@@ -105,12 +107,12 @@ def slot_of(entries: Ints, group: int, of: int, first: int, last: int, forced: i
 
 
 @njit(cache=True)
-def rehash(entries: Ints, old: Ints) -> None:
+def rehash(a: Arrays, old: Ints) -> None:
     """Enter all of `old`."""
     for place in range(old.shape[0]):
         entry = old[place]
-        at = slot_of(entries, entry[E_GROUP], entry[E_OF], entry[E_FIRST] >> 1, entry[E_LAST], entry[E_FIRST] & 1)
-        entries[at] = entry
+        at = slot_of(a, entry[E_GROUP], entry[E_OF], entry[E_FIRST] >> 1, entry[E_LAST], entry[E_FIRST] & 1)
+        a.entries[at] = entry
 
 
 @njit(cache=True)
@@ -118,7 +120,7 @@ def common(a: Arrays, kin: int, event: Ints, group: int) -> int:
     """Where the entry is that answers an event for all of a kin; UNKNOWN if not yet, OWN if it is not for the group."""
     slot = a.last_of[kin]
     if slot < 0 or a.entries[slot, E_FIRST] != event[FIRST] * 2 or a.entries[slot, E_LAST] != event[LAST]:
-        slot = slot_of(a.entries, NOBODY, kin, event[FIRST], event[LAST], 0)
+        slot = slot_of(a, NOBODY, kin, event[FIRST], event[LAST], 0)
         if a.entries[slot, E_PLAN] < 0:
             return UNKNOWN
         a.last_of[kin] = slot
@@ -142,5 +144,5 @@ def entry_of(a: Arrays, c: int) -> int:
         if slot != OWN:
             return slot
     of = a.state[c] * a.cores.shape[0] + r
-    slot = slot_of(a.entries, group, of, event[FIRST], event[LAST], event[FORCED])
+    slot = slot_of(a, group, of, event[FIRST], event[LAST], event[FORCED])
     return int(slot) if a.entries[slot, E_PLAN] >= 0 else UNKNOWN

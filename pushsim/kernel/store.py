@@ -19,6 +19,7 @@ from pushsim.kernel.arrays import (
     E_LAST,
     E_OF,
     E_PLAN,
+    K_MEMBERS,
     LOG,
     N_AT,
     N_LONG,
@@ -50,6 +51,8 @@ class Store:
         self._struct: Any = None
         self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
         self._kin: dict[tuple[int, int], int] = {(replica, -1): replica for replica in range(replicas)}
+        #: By number of a response, the changes that it shows.
+        self.shows: list[tuple[int, ...]] = []
         self._views: dict[tuple[int, int], int] = {}
         self._kept: list[View] = []
         self._entries = self._responses = self._cells = self._concerned = 0
@@ -120,6 +123,23 @@ class Store:
         self.a.cores[replica, C_MOST] = most
         self.a.cores[replica, C_DUE] = 1 << 62
 
+    def add_member(self, replica: int, place: int) -> None:
+        """The connection at that place of the ring is a replica's from now on."""
+        of, members = self.a.replicas[replica], self.a.members[replica]
+        count = of[K_MEMBERS]
+        at = np.searchsorted(members[:count], place)
+        members[at + 1 : count + 1] = members[at:count]
+        members[at] = place
+        of[K_MEMBERS] += 1
+
+    def drop_member(self, replica: int, place: int) -> None:
+        """It is no more."""
+        of, members = self.a.replicas[replica], self.a.members[replica]
+        count = of[K_MEMBERS]
+        at = np.searchsorted(members[:count], place)
+        members[at : count - 1] = members[at + 1 : count]
+        of[K_MEMBERS] -= 1
+
     # ---- plans
 
     def kin(self, replica: int, number: int) -> int:
@@ -141,6 +161,7 @@ class Store:
             view = -1 if response.view is None else self._view(plan.replica, response.view)
             row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
             rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
+            self.shows.append(response.shows)
             self._grow("responses", number + 1)
             self._grow("outcomes", number + 1)
             self.a.responses[number] = (*row, *rest, price.write_ns, price.spare_bytes)
@@ -181,7 +202,7 @@ class Store:
 
     def answers(self, kin: int, first: int, last: int) -> bool:
         """Whether there is an entry already for those that are alike."""
-        slot = slot_of(self.a.entries, NOBODY, kin, first, last, 0)
+        slot = slot_of(self.k, NOBODY, kin, first, last, 0)
         return bool(self.a.entries[slot, E_PLAN] >= 0)
 
     def add_entry(
@@ -203,7 +224,7 @@ class Store:
         self._grow("concerned", self._concerned)
         self.a.concerned[at : self._concerned] = list(concerned)
         first, last, forced = interval
-        slot = slot_of(self.a.entries, group, of, first, last, forced)
+        slot = slot_of(self.k, group, of, first, last, forced)
         self.a.entries[slot] = (group, of, first * 2 + forced, last, plan, *after, at, self._concerned)
         self._entries += 1
 
@@ -224,6 +245,6 @@ class Store:
             size *= 2
         self.a = self.a._replace(entries=np.full((size, 10), -1, dtype=np.int64))
         self._struct = None
-        rehash(self.a.entries, entries)
+        rehash(self.k, entries)
         self._entries = len(entries)
         self.a.last_of[:] = -1

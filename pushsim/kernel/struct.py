@@ -1,33 +1,98 @@
-"""The arrays as one value that compiled functions hand on as a pointer: a tuple of sixty arrays is copied each time."""
+"""The arrays as one value that compiled functions hand on as a pointer: a tuple of sixty arrays is copied each time.
 
+numba counts every use of an array or a struct, atomically, and that takes longer than what is done here with them. So
+compiled functions are lent both: Python owns the struct, which owns the arrays, while they run, and nothing is counted.
+"""
+
+# numba tells mypy nothing of how it is extended
+# mypy: disable-error-code="no-untyped-call,untyped-decorator,override"
 from __future__ import annotations
 
 from typing import Any
 
 from numba import config, njit
-from numba.core import types
+from numba.core import cgutils, types
+from numba.core.typing.templates import AttributeTemplate
 from numba.experimental import structref
+from numba.extending import (
+    NativeValue,
+    infer_getattr,
+    lower_getattr_generic,
+    models,
+    register_model,
+    unbox,
+)
 
 from pushsim.kernel.arrays import Arrays
 
 
 @structref.register
-class _ArraysType(types.StructRef):
-    """Its compiled type."""
+class _OwnerType(types.StructRef):
+    """The compiled type of the struct that owns the arrays."""
 
 
-class _Struct(structref.StructRefProxy):
+class _Owner(structref.StructRefProxy):
     """Its face to Python, which has none."""
 
 
-structref.define_proxy(_Struct, _ArraysType, list(Arrays._fields))  # type: ignore[no-untyped-call]
+structref.define_proxy(_Owner, _OwnerType, list(Arrays._fields))
+
+
+class _LentType(types.Type):
+    """Its compiled type: a pointer to the arrays of an owner."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        super().__init__(name=f"Lent({owner})")
+
+
+register_model(_LentType)(models.OpaqueModel)
+
+
+class _Lent:
+    """What compiled functions are given."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self._numba_type_ = _LentType(owner._numba_type_)  # where numba looks first
+
+
+@unbox(_LentType)
+def _unbox(typ: _LentType, lent: Any, c: Any) -> NativeValue:
+    owner = c.pyapi.object_getattr_string(lent, "owner")
+    meminfo = c.pyapi.object_getattr_string(owner, "_meminfo")
+    data = c.context.nrt.meminfo_data(c.builder, c.unbox(types.MemInfoPointer(types.voidptr), meminfo).value)
+    c.pyapi.decref(meminfo)
+    c.pyapi.decref(owner)
+    return NativeValue(data)
+
+
+@infer_getattr
+class _ArrayOf(AttributeTemplate):
+    key = _LentType
+
+    def generic_resolve(self, typ: _LentType, name: str) -> Any:
+        """The type of an array."""
+        return typ.owner.field_dict.get(name)
+
+
+@lower_getattr_generic(_LentType)
+def _array_of(context: Any, builder: Any, typ: _LentType, pointer: Any, name: str) -> Any:
+    """An array, without its owner."""
+    payload = typ.owner.get_data_type()
+    kind = context.data_model_manager[payload].get_value_type().as_pointer()
+    fields = cgutils.create_struct_proxy(payload)(context, builder, ref=builder.bitcast(pointer, kind))
+    array = context.make_array(typ.owner.field_dict[name])(context, builder, getattr(fields, name))
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()
 
 
 @njit(cache=True)
-def _struct(a: Arrays) -> Any:
-    return _Struct(*a)  # type: ignore[no-untyped-call]
+def _owner(a: Arrays) -> Any:
+    return _Owner(*a)
 
 
 def struct_of(a: Arrays) -> Any:
     """These arrays for compiled functions."""
-    return a if config.DISABLE_JIT else _struct(a)  # type: ignore[attr-defined]
+    return a if config.DISABLE_JIT else _Lent(_owner(a))  # type: ignore[attr-defined]

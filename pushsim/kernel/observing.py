@@ -1,0 +1,158 @@
+"""What compiled code has observed, as `control.Tally` and plans show it; equal delays are kept once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from pushsim.control.machine import Machine
+from pushsim.control.replica import UNSET
+from pushsim.control.state import IDLE
+from pushsim.control.tally import Plan, Sent
+from pushsim.kernel import loop, serving
+from pushsim.kernel.arrays import (
+    CONSIDERED,
+    CONVERGED,
+    DETAILS,
+    LOG,
+    PUSHES,
+    QUEUED,
+    REJECTED,
+    SENDS,
+    U_SCOPED,
+    Ints,
+)
+from pushsim.kernel.store import Store
+from pushsim.metrics import Weighted
+
+
+class Delays:
+    """Delays and how often each was observed; what is added is merged with what is there, so equal ones are kept once.
+
+    Parts at least halve in size from one to the next: to add n delays in all costs O(n log n).
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Weighted] = []
+
+    def add(self, delays: Ints, times: Ints) -> None:
+        """Add delays, int64[n], each observed so often."""
+        part = Weighted.of(delays, times)
+        while self._parts and len(self._parts[-1].values) < 2 * len(part.values):
+            last = self._parts.pop()
+            part = Weighted.of(np.append(last.values, part.values), np.append(last.times, part.times))
+        self._parts.append(part)
+
+    @property
+    def all(self) -> Weighted:
+        """All of them."""
+        parts = self._parts or [Weighted.of((), ())]
+        return Weighted.of(np.concatenate([p.values for p in parts]), np.concatenate([p.times for p in parts]))
+
+
+class Observing(Machine):
+    """`Machine`, as far as it tells what it has observed."""
+
+    store: Store
+
+    def _begin_observing(self) -> None:
+        """Nothing is observed yet."""
+        self._queued, self._converged, self._received = Delays(), Delays(), Delays()
+        self._details: list[Ints] = []
+        self._scoped: Counter[str] = Counter()
+
+    def _stow(self) -> None:
+        """Samples are taken out of their arrays, which are empty then."""
+        a, s = self.store.a, self.store.a.s
+        for count, rows, into in ((QUEUED, a.queued, self._queued), (CONVERGED, a.converged, self._converged)):
+            into.add(rows[: s[count], 0], rows[: s[count], 1])
+        self._stow_received(a.sends[: s[SENDS]])
+        if self.tally.details is not None:
+            self._details.append(a.details[: s[DETAILS]].copy())
+        s[QUEUED] = s[CONVERGED] = s[SENDS] = s[DETAILS] = 0
+
+    def _stow_received(self, sends: Ints) -> None:
+        """Delays from the write of each change to the responses that show it."""
+        tally = self.tally
+        responses, counts = np.unique(sends[:, 0], return_counts=True)
+        ordered = sends[np.argsort(sends[:, 0], kind="stable")]
+        delays, times = [], []
+        for response, end, count in zip(responses.tolist(), np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+            rows = ordered[end - count : end]
+            for change in self.store.shows[response]:
+                since = self.written[change]
+                if since >= tally.since:
+                    delays.append(rows[:, 1] - since)
+                    times.append(rows[:, 2])
+                    tally.completed[change] = max(int(delays[-1].max()), tally.completed.get(change, UNSET))
+        if delays:
+            self._received.add(np.concatenate(delays), np.concatenate(times))
+
+    def start_counting(self, now: int) -> None:
+        loop.start_counting(self.store.k, now)
+        self._begin_observing()
+        for name in ("queued", "converged", "received"):
+            setattr(self.tally, name, [])
+        self.tally.start_counting(now)
+
+    def stop_counting(self, now: int) -> None:
+        for replica in self.replicas:
+            replica.cores.advance(now)
+        for c in np.flatnonzero(self.store.a.phase >= IDLE):
+            serving.dwelt(self.store.k, now, int(c))
+        self.take_up()
+
+    def _take_up_cores(self) -> None:
+        for replica in self.replicas:
+            replica.cores.take_up()  # type: ignore[attr-defined]
+
+    def take_up(self) -> None:
+        """Let plans and tally show what compiled code has observed."""
+        a, tally = self.store.a, self.tally
+        self._take_up_cores()
+        self._take_up_plans()
+        self._stow()
+        counts = (int(a.s[n]) for n in (CONSIDERED, PUSHES, REJECTED))
+        tally.considered, tally.pushed, tally.rejected = counts
+        samples = {"queued": self._queued, "converged": self._converged, "received": self._received}
+        for name, observed in samples.items():
+            setattr(tally, name, observed.all)
+        if tally.details is not None:
+            tally.details[:] = [self._detail(row) for rows in self._details for row in rows.tolist()]
+        tally.dwell = Counter(
+            {
+                (int(r), bool(gateway), int(shape)): int(a.dwell[r, gateway, shape])
+                for r, gateway, shape in zip(*np.nonzero(a.dwell), strict=True)
+            }
+        )
+        if self.log is not None:
+            self.log[:] = [tuple(entry) for entry in a.log[: a.s[LOG]].tolist()]
+
+    def _take_up_plans(self) -> None:
+        a, tally = self.store.a, self.tally
+        used, outcomes = a.used.tolist(), a.outcomes.tolist()
+        scoped: Counter[str] = Counter()
+        at = 0
+        for plan in self.plans:
+            plan.taken, plan.queued_at = used[plan.number][:2]
+            if times := used[plan.number][U_SCOPED]:
+                assert plan.planned.scope is not None
+                for name, amount in plan.planned.scope.work.items():
+                    scoped[name] += amount * times
+            count = len(plan.planned.responses)
+            rows = outcomes[at : at + count]
+            at += count
+            columns: Any = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []]
+            plan.sent, plan.first_sent, plan.last_sent, plan.missed_resources, plan.missed_units = columns
+        tally.amounts.subtract(self._scoped)
+        tally.amounts += scoped
+        self._scoped = scoped
+
+    def _detail(self, row: list[int]) -> Sent:
+        number, step, c, sent, converged, received = row
+        plan: Plan = self.plans[number]
+        written = [self.written[change] for change in plan.planned.responses[step].shows]
+        delays = [received - at for at in written if at >= self.tally.since]
+        return Sent(plan, step, c, sent, converged, max(delays, default=UNSET))
