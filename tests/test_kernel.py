@@ -158,6 +158,43 @@ def test_gauges_are_what_the_log_tells_of_queue_and_throttle(case: Case) -> None
         assert gauge[1:] == (integrals[0] + len(waits - holds) * rest, integrals[1] + len(holds) * rest)
 
 
+@st.composite
+def waves(draw: st.DrawFn) -> Case:
+    """Many proxies of which few are concerned by a push: what is dequeued next to each other is spared alike."""
+    sizes = tuple(draw(st.lists(st.integers(1, 40), min_size=2, max_size=6)))
+    gap = draw(st.sampled_from([2 * MS, 150 * MS, S]))
+    kinds = draw(st.lists(st.sampled_from(["ep", "ep", "ep", "svc"]), min_size=1, max_size=12))
+    changes = tuple(
+        Timed(number * gap, "config", Change(name=f"{kind}:{draw(st.integers(0, 7))}"))
+        for number, kind in enumerate(kinds)
+    )
+    return Case(
+        sizes,
+        {"services": 8, "solicited": draw(st.booleans())},
+        changes,
+        draw(st.sampled_from([0.003, 0.5, 2, 16])),
+        Knobs(
+            debounce_after_ns=draw(st.sampled_from([MS, 100 * MS])),
+            debounce_max_ns=S,
+            throttle=draw(st.integers(1, 100)),
+            streams_per_s=1000,
+        ),
+        Clients(),
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 5)),
+        draw(st.sampled_from([0, S])),
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(waves())
+def test_logs_of_both_engines_are_equal_where_most_are_spared(case: Case) -> None:
+    expected, phases = logs(case, Machine, Simulation)
+    found, found_phases = logs(case, KernelMachine, Kernel)
+    assert found == expected
+    assert found_phases == phases
+
+
 def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
     def planners(variant: Variant) -> Sequence[FakePlanner]:
         return [FakePlanner(case.sizes, **case.planner) for _ in range(variant.settings.replicas)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from pushsim.metrics import (
     BOUNDS,
     Histogram,
     Scrape,
+    Weighted,
     exact_quantile,
     exact_quantiles,
     read_openmetrics,
@@ -81,6 +83,21 @@ def test_a_weighted_quantile_is_that_of_repeated_values(pairs: list[tuple[int, i
     repeated = [value for value, weight in pairs for _ in range(weight)]
     found = weighted_quantile([value for value, _ in pairs], [weight for _, weight in pairs], q)
     assert found == exact_quantile(repeated, q)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50 * S), st.integers(1, 3)), max_size=20), st.randoms())
+def test_weighted_samples_are_told_of_as_their_repetition_is(pairs: list[tuple[int, int]], random: Random) -> None:
+    repeated = [value for value, times in pairs for _ in range(times)]
+    random.shuffle(pairs)
+    weighted = Weighted.of([value for value, _ in pairs], [times for _, times in pairs])
+    assert len(weighted) == len(repeated)
+    assert exact_quantiles(weighted, (0.0, 0.5, 0.99, 1.0)) == exact_quantiles(repeated, (0.0, 0.5, 0.99, 1.0))
+    assert Histogram.of_ns(CONVERGENCE, weighted) == Histogram.of_ns(CONVERGENCE, repeated)
+
+
+def test_sums_of_many_weighted_samples_do_not_overflow() -> None:
+    weighted = Weighted.of([10**12, 1], [10**9, 3])
+    assert Histogram.of_ns(CONVERGENCE, weighted).sum == (10**21 + 3) / 1e9
 
 
 @given(samples, samples)
