@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_memory(benchmark: Any) -> None:
     def run() -> list[int]:
         told = subprocess.run(
             [sys.executable, "-c", program],
-            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(place).resolve()) for place in sys.path)},
             capture_output=True,
             text=True,
             check=True,
