@@ -39,7 +39,7 @@ def test_visibility(benchmark: Any, proxies: int, services: int) -> None:
         istiod = Conversation(mesh, releases.rules("1.24")).istiod
         scopes, labels = istiod.latest.scopes, istiod.registry.labels_of
         mine = {id(scope): scope for scope in (scopes.of(proxy, labels(proxy)) for proxy in mesh.proxies)}
-        return sum(len(list(scope.all_services())) for scope in mine.values())
+        return sum(len(list(scope.all_services)) for scope in mine.values())
 
     pairs = benchmark.pedantic(seen, rounds=1)
     # each namespace sees itself, and the gateway sees all
