@@ -15,8 +15,16 @@ Ints = NDArray[np.int64]
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
 CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, THROTTLE = range(13, 21)
-#: Columns of `Arrays.events`: what a connection is being pushed, what it is offered, and what waits in the queue.
+#: Columns of an event: whether there is one, its pushes, the oldest Start, whether a ProxyUpdate is among them.
 HAS, FIRST, LAST, START, FORCED = range(5)
+#: Columns of `Arrays.conn`, a row a connection. Three are events, with the columns above: what waits in the queue, what
+#: is being pushed, what is offered. What a push reads and writes is in the first three lines of a cache.
+N_WAITING, N_PUSHING, N_OFFERED = 0, 8, 16
+N_PHASE, N_PROCESSING, N_CLOSING = 5, 6, 7
+N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
+N_KIN, N_GROUP, N_HOME = 21, 22, 23
+N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_GENERATION, N_MISSED = range(24, 32)
+N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT = range(32, 38)
 #: Columns of `Arrays.plans`.
 P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_LOCK, P_SCOPE_WORK = range(10)
 #: Columns of `Arrays.used`, what became of a plan.
@@ -33,10 +41,11 @@ NOBODY = -1
 APIECE = 1 << 40
 #: Columns of `Arrays.views`.
 V_AT, V_END, V_VERSION, V_RESOURCES, V_UNITS = range(5)
-#: Columns of `Arrays.cores`.
-C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED = range(10)
+#: Columns of `Arrays.cores`; when a job is due is UNKNOWN after a change.
+UNKNOWN = -1
+C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED, C_SECOND = range(11)
 #: Columns of `Arrays.line_of`: where a line of `Arrays.lines` begins, and how long it is.
-N_AT, N_LONG = range(2)
+W_AT, W_LONG = range(2)
 #: Columns of `Arrays.replicas`.
 K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK, K_MEMBERS = range(9)
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
@@ -52,12 +61,11 @@ class Arrays(NamedTuple):
     job_mark, job_order, job, job_left, job_slice: [R, jobs], heaps of those that run. lines: [line, R, jobs,
     (job, ticks)], rings of those that wait; line_of: [line, R, columns]. spent: [R, seconds]. line: [R, N],
     rings. built: [R, scope keys]; holder, wait_head, wait_tail: [R, locks].
-    pushing, offered, waiting: [N, event columns]; processing.
-    ask_head, ask_tail: of the lists in asks: [places, (plan, step, next)]; free places are a list from s[ASKS].
+    conn:     [N, columns]; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
+              Below R it stands for all of that replica that have one.
+    asks:     [places, (plan, step, next)], a list of each connection; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
     ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending.
-    group, kin: of the proxy; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
-              Below R it stands for all of that replica that have one.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
@@ -77,37 +85,11 @@ class Arrays(NamedTuple):
     line_of: Ints
     spent: Ints
     line: Ints
+    conn: Ints
     built: NDArray[np.bool_]
     holder: Ints
     wait_head: Ints
     wait_tail: Ints
-    wait_next: Ints
-    home: Ints
-    phase: Ints
-    state: Ints
-    group: Ints
-    kin: Ints
-    shape: Ints
-    shaped_at: Ints
-    gateway: Ints
-    generation: Ints
-    closing: Ints
-    plan: Ints
-    step: Ints
-    missed: Ints
-    wired: Ints
-    took: Ints
-    last_start: Ints
-    read_at: Ints
-    read_before: Ints
-    slow: Ints
-    nack: Ints
-    pushing: Ints
-    offered: Ints
-    waiting: Ints
-    processing: Ints
-    ask_head: Ints
-    ask_tail: Ints
     asks: Ints
     wakes: Ints
     ring: Ints
@@ -147,20 +129,14 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 10), replicas=zeros(replicas, 9), levels=zeros(5, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 11), replicas=zeros(replicas, 9), levels=zeros(5, replicas, 7),
         job_mark=zeros(replicas, 64), job_order=zeros(replicas, 64), job=zeros(replicas, 64),
         job_left=zeros(replicas, 64), job_slice=zeros(replicas, 64),
         lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
         holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),
-        wait_next=unset(one), home=unset(one), phase=zeros(one), state=unset(one), group=zeros(one), kin=unset(one),
-        shape=unset(one),
-        shaped_at=zeros(one), gateway=zeros(one), generation=zeros(one), closing=zeros(one), plan=unset(one),
-        step=zeros(one), missed=zeros(one), wired=zeros(one), took=zeros(one),
-        last_start=zeros(one), read_at=zeros(one), read_before=zeros(one),
-        slow=zeros(one), nack=zeros(one), pushing=zeros(one, 5), offered=zeros(one, 5), waiting=zeros(one, 5),
-        processing=zeros(one), ask_head=unset(one), ask_tail=unset(one), asks=zeros(0, 3), wakes=zeros(4096, 7),
-        ring=zeros(one), members=zeros(replicas, one),
+        asks=zeros(0, 3), wakes=zeros(4096, 7),
+        conn=zeros(one, 40), ring=zeros(one), members=zeros(replicas, one),
         entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
         apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 3),
         responses=zeros(4096, 12), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
@@ -171,9 +147,11 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         details=zeros(1 << 16 if details else 1, 6),
     )  # fmt: skip
     made.s[ASKS] = -1
+    for column in (N_PLAN, N_ASK_HEAD, N_KIN, N_HOME, N_STATE, N_SHAPE, N_ASK_TAIL, N_WAIT_NEXT):
+        made.conn[:, column] = -1
     made.s[KEEP_LOG], made.s[KEEP_DETAILS] = log, details
     made.replicas[:, K_TICK] = 1 << 62
-    made.cores[:, C_DUE] = 1 << 62
+    made.cores[:, C_DUE] = UNKNOWN
     return made
 
 

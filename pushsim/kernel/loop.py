@@ -14,7 +14,7 @@ from pushsim.control.state import (
 )
 from pushsim.kernel.arrays import (
     ASKS,
-    C_DUE,
+    C_JOBS,
     CONSIDERED,
     CONVERGED,
     DETAILS,
@@ -24,12 +24,17 @@ from pushsim.kernel.arrays import (
     KEEP_DETAILS,
     KEEP_LOG,
     LOG,
+    N_GENERATION,
+    N_PHASE,
+    N_PLAN,
+    N_SHAPED_AT,
     NOW,
     O_FIRST,
     O_LAST,
     O_RESOURCES,
     O_SENT,
     O_UNITS,
+    P_COUNT,
     P_FIRST,
     PUSHES,
     QUEUED,
@@ -42,7 +47,7 @@ from pushsim.kernel.arrays import (
     WAKES,
     Arrays,
 )
-from pushsim.kernel.parts import advance, drop_wake, fill, finish, set_due
+from pushsim.kernel.parts import advance, drop_wake, due, fill, finish
 from pushsim.kernel.serving import (
     DONE,
     JOB,
@@ -54,6 +59,7 @@ from pushsim.kernel.serving import (
     dispatch,
     generated,
     next_on,
+    pushed,
     scope_built,
     sent,
     written,
@@ -67,14 +73,14 @@ def woken(a: Arrays, now: int) -> int:
     kind, c, generation, p, step = wake[2], wake[3], wake[4], wake[5], wake[6]
     drop_wake(a)
     a.s[EXPECTED] -= 1
-    if generation != a.generation[c]:
+    if generation != a.conn[c, N_GENERATION]:
         if kind == ASK and a.plans[p, P_FIRST] >= 0:
             a.s[FOLLOWING] -= 1
         return DONE
     if kind == UNBLOCK:
         return sent(a, now, c)
     ask(a, c, p, step)
-    return next_on(a, now, c) if a.phase[c] == IDLE else DONE
+    return next_on(a, now, c) if a.conn[c, N_PHASE] == IDLE else DONE
 
 
 @njit(cache=True)
@@ -103,6 +109,43 @@ def has_room(a: Arrays, margin: int) -> bool:
 
 
 @njit(cache=True)
+def alone_until(a: Arrays, r: int, until: int) -> int:
+    """The time before which ends of jobs on a replica come before whatever else the machine does."""
+    for other in range(a.cores.shape[0]):
+        until = min(until, a.replicas[other, K_TICK])
+        if other != r:
+            until = min(until, due(a, other) + int(other > r))
+    return int(min(until, a.wakes[0, 0] + 1) if a.s[WAKES] > 0 else until)
+
+
+@njit(cache=True)
+def is_spared(a: Arrays, r: int) -> bool:
+    """Whether the job that ends next, if there is one, is that of a connection that is sent nothing."""
+    if a.cores[r, C_JOBS] == 0 or a.job_left[r, 0] or a.job[r, 0] >> 32 != SERVING:
+        return False
+    return bool(a.plans[a.conn[a.job[r, 0] & 0xFFFFFFFF, N_PLAN], P_COUNT] == 0)
+
+
+@njit(cache=True)
+def run_spared(a: Arrays, r: int, before: int, margin: int) -> int:
+    """`run` for what there is most of: connections that are sent nothing end, and the next are dequeued.
+
+    There is such a one that is due before that time, before which nothing else is due, and room; it goes on until that
+    is no more so. None of this sets a wake, a tick or a job elsewhere.
+    """
+    while True:
+        now, c = due(a, r), a.job[r, 0] & 0xFFFFFFFF
+        a.s[NOW] = now
+        finish(a, r, now)
+        status = pushed(a, now, c)
+        if status != DONE:
+            return status
+        fill(a, r)
+        if not is_spared(a, r) or due(a, r) >= before or not has_room(a, margin):
+            return DONE
+
+
+@njit(cache=True)
 def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
     """Run events before `until`, in the machine's order, as long as they need no Python; why it stopped.
 
@@ -122,8 +165,8 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             if a.replicas[r, K_TICK] < now:
                 now, source = a.replicas[r, K_TICK], r
         for r in range(replicas):
-            if a.cores[r, C_DUE] < now:
-                now, source = a.cores[r, C_DUE], replicas + r
+            if due(a, r) < now:
+                now, source = due(a, r), replicas + r
         if a.s[WAKES] > 0 and a.wakes[0, 0] < now:
             now, source = a.wakes[0, 0], 2 * replicas
         if source < 0:
@@ -139,6 +182,8 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             if a.job_left[r, 0]:
                 finish(a, r, now)
                 status = DONE
+            elif is_spared(a, r):
+                status = run_spared(a, r, alone_until(a, r, until), margin)
             elif kind == SERVING:
                 finish(a, r, now)
                 status = generated(a, now, c)
@@ -166,7 +211,6 @@ def start_counting(a: Arrays, now: int) -> None:
     """What compiled code has observed is forgotten; levels are reset by who knows them all."""
     for r in range(a.cores.shape[0]):
         advance(a, r, now)
-        set_due(a, r)
     a.used[:, U_TAKEN] = 0
     a.used[:, U_SCOPED] = 0
     a.used[:, U_QUEUED_AT] = -1
@@ -176,6 +220,6 @@ def start_counting(a: Arrays, now: int) -> None:
     a.outcomes[:, O_FIRST] = -1
     a.outcomes[:, O_LAST] = -1
     a.dwell[:] = 0
-    a.shaped_at[:] = now
+    a.conn[:, N_SHAPED_AT] = now
     for count in (QUEUED, CONVERGED, SENDS, DETAILS, CONSIDERED, PUSHES, REJECTED):
         a.s[count] = 0

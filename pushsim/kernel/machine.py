@@ -30,6 +30,25 @@ from pushsim.kernel.arrays import (
     K_TICK,
     LAST,
     LATENCY,
+    N_ASK_HEAD,
+    N_CLOSING,
+    N_GATEWAY,
+    N_GENERATION,
+    N_GROUP,
+    N_HOME,
+    N_KIN,
+    N_NACK,
+    N_OFFERED,
+    N_PHASE,
+    N_PLAN,
+    N_PUSHING,
+    N_READ_AT,
+    N_READ_BEFORE,
+    N_SHAPE,
+    N_SHAPED_AT,
+    N_SLOW,
+    N_STATE,
+    N_WAITING,
     NOBODY,
     NOW,
     P_FIRST,
@@ -50,6 +69,20 @@ from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
 from pushsim.kernel.store import SAME, XDS, Store
 from pushsim.planner import Planned, Planner
 
+#: Lists of `State` that are columns of `Arrays.conn` here.
+COLUMNS = {
+    "home": N_HOME,
+    "phase": N_PHASE,
+    "state": N_STATE,
+    "shape": N_SHAPE,
+    "shaped_at": N_SHAPED_AT,
+    "generation": N_GENERATION,
+    "closing": N_CLOSING,
+    "last_start": N_PUSHING + START,  # of the newest event, whether or not there is one now
+    "read_at": N_READ_AT,
+    "read_before": N_READ_BEFORE,
+}
+
 
 class KernelMachine(Observing):
     """See the module, and `Machine`."""
@@ -62,13 +95,12 @@ class KernelMachine(Observing):
         self.store = Store(len(planners), total, len(groups), log=log, details=details, margin=8 * knobs.throttle + 64)
         super().__init__(planners, *args, knobs=knobs, **options)
         a, tally = self.store.a, self.tally
-        for name in ("home", "phase", "state", "shape", "shaped_at", "generation", "closing", "last_start"):
-            getattr(a, name)[:] = list(getattr(self, name))
-            setattr(self, name, getattr(a, name))
-        for name in ("read_at", "read_before"):
-            setattr(self, name, getattr(a, name))
-        a.group[:] = self.group_of
-        a.slow[:], a.nack[:], a.gateway[:], a.ring[:] = self.slow, self.nack, self.gateway, self.ring
+        for name, column in COLUMNS.items():
+            a.conn[:, column] = list(getattr(self, name))
+            setattr(self, name, a.conn[:, column])
+        for told, column in ((self.group_of, N_GROUP), (self.slow, N_SLOW), (self.nack, N_NACK)):
+            a.conn[:, column] = told
+        a.conn[:, N_GATEWAY], a.ring[:] = self.gateway, self.ring
         a.s[LATENCY], a.s[REPLY], a.s[THROTTLE] = self.prices.latency_ns, self.prices.reply_ns, knobs.throttle
         a.cached[:] = [xds in knobs.cached for xds in XDS]
 
@@ -135,8 +167,8 @@ class KernelMachine(Observing):
     def _plan_for(self, c: int) -> None:
         """Ask what the event that a connection is to take brings it, and enter it in the tables."""
         a, store = self.store.a, self.store
-        first, last, start, forced = (int(a.pushing[c, column]) for column in (FIRST, LAST, START, FORCED))
-        home, group, state, kin = int(self.home[c]), self.group_of[c], int(self.state[c]), int(a.kin[c])
+        first, last, start, forced = a.conn[c, [N_PUSHING + column for column in (FIRST, LAST, START, FORCED)]].tolist()
+        home, group, state, kin = int(self.home[c]), self.group_of[c], int(self.state[c]), int(a.conn[c, N_KIN])
         planner = self.replicas[home].planner
         plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
         after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
@@ -248,32 +280,32 @@ class KernelMachine(Observing):
 
     def _abandon(self, c: int) -> bool:
         a = self.store.a
-        while a.ask_head[c] >= 0:
-            place = int(a.ask_head[c])
+        while a.conn[c, N_ASK_HEAD] >= 0:
+            place = int(a.conn[c, N_ASK_HEAD])
             self.following -= int(a.plans[a.asks[place, 0], P_FIRST] >= 0)
-            a.ask_head[c] = a.asks[place, 2]
+            a.conn[c, N_ASK_HEAD] = a.asks[place, 2]
             a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
-        if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.plan[c], P_FIRST] >= 0):
+        if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.conn[c, N_PLAN], P_FIRST] >= 0):
             self.following -= 1
-        held = bool(a.offered[c, HAS])
-        a.pushing[c, HAS] = a.offered[c, HAS] = 0
+        held = bool(a.conn[c, N_OFFERED + HAS])
+        a.conn[c, N_PUSHING + HAS] = a.conn[c, N_OFFERED + HAS] = 0
         return held
 
     def _takes_up(self, now: int, c: int, state: int) -> None:
         super()._takes_up(now, c, state)
         self._room_to_dwell(int(self.shape[c]))
         replica = self.replicas[self.home[c]]
-        self.store.a.kin[c] = self.store.kin(replica.number, replica.planner.alike(self.group_of[c], state))
+        self.store.a.conn[c, N_KIN] = self.store.kin(replica.number, replica.planner.alike(self.group_of[c], state))
         self._tell_apart(replica)
 
     def _dwelt(self, now: int, c: int) -> None:
         serving.dwelt(self.store.k, now, c)
 
     def _oldest(self, replica: Replica, mine: Sequence[int]) -> int:
-        a, here = self.store.a, self.store.a.home == replica.number
-        waiting = a.waiting[here & (a.waiting[:, HAS] > 0), LAST]
-        offered = a.offered[here & (a.offered[:, HAS] > 0), LAST]
-        return int(min([replica.published, *waiting, *offered]))
+        conn = self.store.a.conn
+        here = conn[conn[:, N_HOME] == replica.number]
+        ends = [here[here[:, event + HAS] > 0, event + LAST] for event in (N_WAITING, N_OFFERED)]
+        return min([replica.published, *(int(last.min()) for last in ends if last.size)])
 
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         super()._forget_plans(replica, states, oldest)

@@ -17,6 +17,7 @@ from pushsim.kernel.arrays import (
     CONVERGED,
     DETAILS,
     LOG,
+    N_PHASE,
     PUSHES,
     QUEUED,
     REJECTED,
@@ -100,7 +101,7 @@ class Observing(Machine):
     def stop_counting(self, now: int) -> None:
         for replica in self.replicas:
             replica.cores.advance(now)
-        for c in np.flatnonzero(self.store.a.phase >= IDLE):
+        for c in np.flatnonzero(self.store.a.conn[:, N_PHASE] >= IDLE):
             serving.dwelt(self.store.k, now, int(c))
         self.take_up()
 

@@ -13,6 +13,7 @@ from pushsim.kernel.arrays import (
     C_NOW,
     C_PARTS,
     C_PICKED,
+    C_SECOND,
     C_STARTED,
     C_VACATED,
     C_WHOLE,
@@ -27,16 +28,17 @@ from pushsim.kernel.arrays import (
     L_NOW,
     L_SINCE,
     L_VALUE,
-    N_AT,
-    N_LONG,
     R_SIZE,
     R_VIEW,
     R_XDS,
+    UNKNOWN,
     V_AT,
     V_END,
     V_RESOURCES,
     V_UNITS,
     V_VERSION,
+    W_AT,
+    W_LONG,
     WAKED,
     WAKES,
     Arrays,
@@ -61,22 +63,25 @@ def advance(a: Arrays, r: int, now: int) -> None:
         else:
             core[C_CLOCK] += TICKS * elapsed * core[C_WHOLE] // wanted
             rate = core[C_WHOLE]
-    since, second = core[C_NOW], core[C_NOW] // SECOND
-    while now >= (second + 1) * SECOND:
-        a.spent[r, second] += ((second + 1) * SECOND - since) * rate
-        since = (second + 1) * SECOND
-        second += 1
-    a.spent[r, second] += (now - since) * rate
-    core[C_NOW] = now
+    since = core[C_NOW]
+    while now >= (core[C_SECOND] + 1) * SECOND:
+        ends = (core[C_SECOND] + 1) * SECOND
+        a.spent[r, core[C_SECOND]] += (ends - since) * rate
+        since = ends
+        core[C_SECOND] += 1
+    a.spent[r, core[C_SECOND]] += (now - since) * rate
+    core[C_NOW], core[C_DUE] = now, UNKNOWN
 
 
 @njit(cache=True)
-def set_due(a: Arrays, r: int) -> None:
-    """`Cores.due`, kept."""
+def due(a: Arrays, r: int) -> int:
+    """`Cores.due`, reckoned when it is asked for after a change."""
     core = a.cores[r]
+    if core[C_DUE] != UNKNOWN:
+        return int(core[C_DUE])
     if core[C_JOBS] == 0:
         core[C_DUE] = NEVER
-        return
+        return NEVER
     left = a.job_mark[r, 0] - core[C_CLOCK]
     wanted = core[C_JOBS] * core[C_PARTS]
     if left <= 0:
@@ -86,6 +91,7 @@ def set_due(a: Arrays, r: int) -> None:
     else:
         per = TICKS * core[C_WHOLE]
         core[C_DUE] = core[C_NOW] + (left * wanted + per - 1) // per
+    return int(core[C_DUE])
 
 
 @njit(cache=True)
@@ -101,18 +107,18 @@ def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
     else:
         run_on(a, r, job, ticks, core[C_VACATED] if core[C_VACATED] else core[C_CLOCK] + SLICE)
         core[C_VACATED] = 0
-    set_due(a, r)
+    a.cores[r, C_DUE] = UNKNOWN
 
 
 @njit(cache=True)
 def wait(a: Arrays, r: int, line: int, job: int, ticks: int) -> None:
     """A job goes to the end of a line."""
     of, ring = a.line_of[line, r], a.lines[line, r]
-    place = of[N_AT] + of[N_LONG]
+    place = of[W_AT] + of[W_LONG]
     if place >= ring.shape[0]:
         place -= ring.shape[0]
     ring[place, 0], ring[place, 1] = job, ticks
-    of[N_LONG] += 1
+    of[W_LONG] += 1
 
 
 @njit(cache=True)
@@ -120,17 +126,17 @@ def fill(a: Arrays, r: int) -> None:
     """`Cores.fill`."""
     core, first, second = a.cores[r], a.line_of[0, r], a.line_of[1, r]
     core[C_VACATED] = 0
-    if core[C_JOBS] == core[C_MOST] or not (first[N_LONG] or second[N_LONG]):
+    if core[C_JOBS] == core[C_MOST] or not (first[W_LONG] or second[W_LONG]):
         return
-    while core[C_JOBS] < core[C_MOST] and (first[N_LONG] or second[N_LONG]):
+    while core[C_JOBS] < core[C_MOST] and (first[W_LONG] or second[W_LONG]):
         core[C_PICKED] += 1
-        line = 1 if second[N_LONG] and (not first[N_LONG] or core[C_PICKED] % FAIR == 0) else 0
+        line = 1 if second[W_LONG] and (not first[W_LONG] or core[C_PICKED] % FAIR == 0) else 0
         of, ring = a.line_of[line, r], a.lines[line, r]
-        place = of[N_AT]
-        of[N_AT] = 0 if place + 1 == ring.shape[0] else place + 1
-        of[N_LONG] -= 1
+        place = of[W_AT]
+        of[W_AT] = 0 if place + 1 == ring.shape[0] else place + 1
+        of[W_LONG] -= 1
         run_on(a, r, ring[place, 0], ring[place, 1], core[C_CLOCK] + SLICE)
-    set_due(a, r)
+    a.cores[r, C_DUE] = UNKNOWN
 
 
 @njit(cache=True)
@@ -180,7 +186,7 @@ def finish(a: Arrays, r: int, now: int) -> int:
         place = below
     marks[place], orders[place], jobs[place] = mark, order, job
     lefts[place], slices[place] = left, slice_ends
-    set_due(a, r)
+    a.cores[r, C_DUE] = UNKNOWN
     if rest:
         core[C_VACATED] = 0
         wait(a, r, 1, ended, rest)

@@ -24,14 +24,22 @@ from pushsim.kernel.arrays import (
     KEEP_LOG,
     LAST,
     LOG,
+    N_GROUP,
+    N_HOME,
+    N_KIN,
+    N_PROCESSING,
+    N_PUSHING,
+    N_STATE,
+    N_WAITING,
     NOBODY,
     START,
+    UNKNOWN,
     Arrays,
     Ints,
 )
 
-#: No place of an entry: there is none yet, or it is none that many share.
-UNKNOWN, OWN = -1, -2
+#: In place of an entry, besides UNKNOWN: it is none that many share.
+OWN = -2
 
 
 @njit(cache=True)
@@ -65,18 +73,27 @@ def to_tail(a: Arrays, r: int, c: int) -> None:
 
 
 @njit(cache=True)
+def take(conn: Ints, to: int, of: int) -> None:
+    """An event of a connection goes from one place to another."""
+    conn[to + HAS], conn[to + FIRST], conn[to + LAST] = conn[of + HAS], conn[of + FIRST], conn[of + LAST]
+    conn[to + START], conn[to + FORCED] = conn[of + START], conn[of + FORCED]
+    conn[of + HAS] = 0
+
+
+@njit(cache=True)
 def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> None:
     """`PushQueue.enqueue`."""
-    waiting = a.waiting[c]
-    if not waiting[HAS]:
-        waiting[HAS], waiting[FIRST], waiting[START], waiting[FORCED] = 1, push, since, forced
-        if not a.processing[c]:
+    conn = a.conn[c]
+    if not conn[N_WAITING + HAS]:
+        conn[N_WAITING + HAS], conn[N_WAITING + FIRST] = 1, push
+        conn[N_WAITING + START], conn[N_WAITING + FORCED] = since, forced
+        if not conn[N_PROCESSING]:
             to_tail(a, r, c)
             if a.replicas[r, K_LINE] > a.replicas[r, K_LONGEST]:
                 a.replicas[r, K_LONGEST] = a.replicas[r, K_LINE]
     else:
-        waiting[FORCED] |= forced
-    waiting[LAST] = push
+        conn[N_WAITING + FORCED] |= forced
+    conn[N_WAITING + LAST] = push
 
 
 @njit(cache=True)
@@ -116,11 +133,11 @@ def rehash(a: Arrays, old: Ints) -> None:
 
 
 @njit(cache=True)
-def common(a: Arrays, kin: int, event: Ints, group: int) -> int:
-    """Where the entry is that answers an event for all of a kin; UNKNOWN if not yet, OWN if it is not for the group."""
+def common(a: Arrays, kin: int, first: int, last: int, group: int) -> int:
+    """The place of what answers an interval for all of a kin; UNKNOWN if not yet, OWN if it is not for the group."""
     slot = a.last_of[kin]
-    if slot < 0 or a.entries[slot, E_FIRST] != event[FIRST] * 2 or a.entries[slot, E_LAST] != event[LAST]:
-        slot = slot_of(a, NOBODY, kin, event[FIRST], event[LAST], 0)
+    if slot < 0 or a.entries[slot, E_FIRST] != first * 2 or a.entries[slot, E_LAST] != last:
+        slot = slot_of(a, NOBODY, kin, first, last, 0)
         if a.entries[slot, E_PLAN] < 0:
             return UNKNOWN
         a.last_of[kin] = slot
@@ -136,13 +153,14 @@ def common(a: Arrays, kin: int, event: Ints, group: int) -> int:
 @njit(cache=True)
 def entry_of(a: Arrays, c: int) -> int:
     """Where the entry that answers the event in `pushing` is; -1 if there is none yet."""
-    event, kin, group, r = a.pushing[c], a.kin[c], a.group[c], a.home[c]
-    if kin >= 0 and not event[FORCED] and not a.apart[r, group]:
-        slot = common(a, r, event, group)  # the kin of all on a replica has its number
+    conn = a.conn[c]
+    r, group, kin, forced = conn[N_HOME], conn[N_GROUP], conn[N_KIN], conn[N_PUSHING + FORCED]
+    first, last = conn[N_PUSHING + FIRST], conn[N_PUSHING + LAST]
+    if kin >= 0 and not forced and not a.apart[r, group]:
+        slot = common(a, r, first, last, group)  # the kin of all on a replica has its number
         if slot < 0:
-            slot = common(a, kin, event, group)
+            slot = common(a, kin, first, last, group)
         if slot != OWN:
             return slot
-    of = a.state[c] * a.cores.shape[0] + r
-    slot = slot_of(a, group, of, event[FIRST], event[LAST], event[FORCED])
+    slot = slot_of(a, group, conn[N_STATE] * a.cores.shape[0] + r, first, last, forced)
     return int(slot) if a.entries[slot, E_PLAN] >= 0 else UNKNOWN

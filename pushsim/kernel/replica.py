@@ -32,8 +32,12 @@ from pushsim.kernel.arrays import (
     L_NOW,
     L_SINCE,
     L_VALUE,
-    N_AT,
-    N_LONG,
+    N_HOME,
+    N_PROCESSING,
+    N_WAITING,
+    UNKNOWN,
+    W_AT,
+    W_LONG,
 )
 from pushsim.kernel.store import Store
 from pushsim.planner import Cells, Planner
@@ -58,20 +62,19 @@ class ArrayCores(Cores):
         parts.fill(self._store.k, self._number)
 
     def due(self) -> int:
-        return int(self._store.a.cores[self._number, C_DUE])
+        return int(parts.due(self._store.k, self._number))
 
     def finish(self, now: int) -> int:
         return int(parts.finish(self._store.k, self._number, now))
 
     def advance(self, now: int) -> None:
         parts.advance(self._store.k, self._number, now)
-        parts.set_due(self._store.k, self._number)
 
     def stop(self, now: int) -> None:
         self.advance(now)
         self._store.a.cores[self._number, C_JOBS] = 0
         self._store.a.line_of[:, self._number] = 0
-        parts.set_due(self._store.k, self._number)
+        self._store.a.cores[self._number, C_DUE] = UNKNOWN
 
     def take_up(self) -> None:
         """Let the fields of `Cores` show what the arrays hold."""
@@ -81,7 +84,7 @@ class ArrayCores(Cores):
         self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
         self.running = list(zip(*(column[r, :count].tolist() for column in columns), strict=True))
         for line, waiting in enumerate(self.lines):
-            at, long = a.line_of[line, r, [N_AT, N_LONG]]
+            at, long = a.line_of[line, r, [W_AT, W_LONG]]
             waiting.clear()
             waiting.extend(map(tuple, a.lines[line, r].take(np.arange(at, at + long), axis=0, mode="wrap").tolist()))
         self.spent = a.spent[r, : self.now // 1_000_000_000 + 1].tolist()
@@ -93,8 +96,8 @@ class ArrayQueue(PushQueue):
     def __init__(self, store: Store, number: int) -> None:
         self._store, self._number = store, number
         a = store.a
-        mine = a.home == number
-        a.waiting[mine, HAS] = a.processing[mine] = 0
+        mine = a.conn[:, N_HOME] == number
+        a.conn[mine, N_WAITING + HAS] = a.conn[mine, N_PROCESSING] = 0
         a.replicas[number, K_LINE] = a.replicas[number, K_LINE_AT] = a.replicas[number, K_LONGEST] = 0
 
     def __len__(self) -> int:
@@ -110,13 +113,13 @@ class ArrayQueue(PushQueue):
 
     def drop(self, connection: int) -> None:
         a, replica = self._store.a, self._store.a.replicas[self._number]
-        if a.waiting[connection, HAS] and not a.processing[connection]:
+        if a.conn[connection, N_WAITING + HAS] and not a.conn[connection, N_PROCESSING]:
             size, count = a.line.shape[1], replica[K_LINE]
             places = (replica[K_LINE_AT] + np.arange(count)) % size
             left = [c for c in a.line[self._number, places] if c != connection]
             a.line[self._number, places[: len(left)]] = left
             replica[K_LINE] = len(left)
-        a.waiting[connection, HAS] = a.processing[connection] = 0
+        a.conn[connection, N_WAITING + HAS] = a.conn[connection, N_PROCESSING] = 0
 
 
 class ArrayCache:

@@ -44,6 +44,30 @@ from pushsim.kernel.arrays import (
     L_VALUE,
     LAST,
     LATENCY,
+    N_ASK_HEAD,
+    N_ASK_TAIL,
+    N_CLOSING,
+    N_GATEWAY,
+    N_GENERATION,
+    N_HOME,
+    N_KIN,
+    N_MISSED,
+    N_OFFERED,
+    N_PHASE,
+    N_PLAN,
+    N_PROCESSING,
+    N_PUSHING,
+    N_READ_AT,
+    N_READ_BEFORE,
+    N_SHAPE,
+    N_SHAPED_AT,
+    N_SLOW,
+    N_STATE,
+    N_STEP,
+    N_TOOK,
+    N_WAIT_NEXT,
+    N_WAITING,
+    N_WIRED,
     NOW,
     O_RESOURCES,
     O_UNITS,
@@ -87,7 +111,7 @@ from pushsim.kernel.arrays import (
     Arrays,
 )
 from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
-from pushsim.kernel.queue import entry_of, note, sampled, to_tail
+from pushsim.kernel.queue import entry_of, note, sampled, take, to_tail
 from pushsim.kernel.wire import on_wire, unwritten, write_all
 
 #: Statuses. PLAN: of s[WHO]. CLOSING: s[WHO] ends. The others are events for Python, due at s[NOW]; ROOM: more of it.
@@ -97,28 +121,26 @@ DONE, PLAN, CLOSING, TICK, JOB, WAKE, ROOM = range(7)
 @njit(cache=True)
 def dispatch(a: Arrays, now: int, r: int) -> int:
     """`Serving._dispatch`."""
-    replica = a.replicas[r]
+    replica, size = a.replicas[r], a.line.shape[1]
     while replica[K_FREE] > 0 and replica[K_LINE] > 0:
-        replica[K_FREE] -= 1
         c = a.line[r, replica[K_LINE_AT]]
-        replica[K_LINE_AT] += 1
-        if replica[K_LINE_AT] == a.line.shape[1]:
-            replica[K_LINE_AT] = 0
+        conn = a.conn[c]
+        replica[K_FREE] -= 1
         replica[K_LINE] -= 1
-        waiting = a.waiting[c]
-        a.processing[c] = 1
+        replica[K_LINE_AT] += 1
+        if replica[K_LINE_AT] == size:
+            replica[K_LINE_AT] = 0
+        conn[N_PROCESSING] = 1
         a.s[CONSIDERED] += 1
-        sampled(a, a.queued, QUEUED, now - waiting[START])
-        note(a, now, DEQUEUED, c, waiting[FIRST], waiting[LAST])
-        if a.phase[c] == IDLE:
-            a.pushing[c] = waiting
-            waiting[HAS] = 0
-            status = begin_push(a, now, c)
-            if status != DONE:
-                return status
-        else:
-            a.offered[c] = waiting
-            waiting[HAS] = 0
+        sampled(a, a.queued, QUEUED, now - conn[N_WAITING + START])
+        note(a, now, DEQUEUED, c, conn[N_WAITING + FIRST], conn[N_WAITING + LAST])
+        if conn[N_PHASE] != IDLE:
+            take(conn, N_OFFERED, N_WAITING)
+            continue
+        take(conn, N_PUSHING, N_WAITING)
+        status = begin_push(a, now, c)
+        if status != DONE:
+            return status
     add_level(a, WAITING, r, now, replica[K_LINE] - a.levels[WAITING, r, L_VALUE])
     add_level(a, SLOTS, r, now, a.s[THROTTLE] - replica[K_FREE] - a.levels[SLOTS, r, L_VALUE])
     return DONE
@@ -127,23 +149,23 @@ def dispatch(a: Arrays, now: int, r: int) -> int:
 @njit(cache=True)
 def begin_push(a: Arrays, now: int, c: int) -> int:
     """`Serving._begin_push`, of the event in `pushing`."""
-    event, slot = a.pushing[c], entry_of(a, c)
+    conn, slot = a.conn[c], entry_of(a, c)
+    since = conn[N_PUSHING + START]
     if slot < 0:
-        a.s[WHO], a.s[NOW], a.s[REPLICA] = c, now, a.home[c]
+        a.s[WHO], a.s[NOW], a.s[REPLICA] = c, now, conn[N_HOME]
         return PLAN
     entry = a.entries[slot]
     p = entry[E_PLAN]
     used = a.used[p]
     used[U_TAKEN] += 1
-    if used[U_QUEUED_AT] < 0 or event[START] < used[U_QUEUED_AT]:
-        used[U_QUEUED_AT] = event[START]
+    if used[U_QUEUED_AT] < 0 or since < used[U_QUEUED_AT]:
+        used[U_QUEUED_AT] = since
     if entry[E_STATE] >= 0:  # else it stays as it is
-        a.state[c], a.kin[c] = entry[E_STATE], entry[E_KIN]
-        if entry[E_SHAPE] != a.shape[c]:
+        conn[N_STATE], conn[N_KIN] = entry[E_STATE], entry[E_KIN]
+        if entry[E_SHAPE] != conn[N_SHAPE]:
             dwelt(a, now, c)
-            a.shape[c] = entry[E_SHAPE]
-    a.phase[c], a.plan[c], a.step[c], event[HAS] = PUSHING, p, 0, 1
-    a.last_start[c], a.wired[c] = event[START], 0
+            conn[N_SHAPE] = entry[E_SHAPE]
+    conn[N_PHASE], conn[N_PLAN], conn[N_STEP], conn[N_WIRED] = PUSHING, p, 0, 0
     begin(a, now, c)
     return DONE
 
@@ -151,41 +173,41 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
 @njit(cache=True)
 def dwelt(a: Arrays, now: int, c: int) -> None:
     """`State._dwelt`."""
-    a.dwell[a.home[c], a.gateway[c], a.shape[c]] += now - a.shaped_at[c]
-    a.shaped_at[c] = now
+    a.dwell[a.conn[c, N_HOME], a.conn[c, N_GATEWAY], a.conn[c, N_SHAPE]] += now - a.conn[c, N_SHAPED_AT]
+    a.conn[c, N_SHAPED_AT] = now
 
 
 @njit(cache=True)
 def begin(a: Arrays, now: int, c: int) -> None:
     """`Serving._begin`."""
-    plan, r = a.plans[a.plan[c]], a.home[c]
+    plan, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_HOME]
     scope, lock = plan[P_SCOPE], plan[P_LOCK]
     if scope < 0 or a.built[r, scope]:
         serve(a, now, c, plan[P_WORK])
     elif a.holder[r, lock] >= 0:
-        a.wait_next[c] = -1
+        a.conn[c, N_WAIT_NEXT] = -1
         if a.wait_head[r, lock] < 0:
             a.wait_head[r, lock] = c
         else:
-            a.wait_next[a.wait_tail[r, lock]] = c
+            a.conn[a.wait_tail[r, lock], N_WAIT_NEXT] = c
         a.wait_tail[r, lock] = c
     else:
         a.holder[r, lock] = c
-        a.used[a.plan[c], U_SCOPED] += 1
+        a.used[a.conn[c, N_PLAN], U_SCOPED] += 1
         start(a, r, now, SCOPING << 32 | c, plan[P_SCOPE_WORK], 0)
 
 
 @njit(cache=True)
 def scope_built(a: Arrays, now: int, r: int, c: int) -> None:
     """`Serving._scope_built`."""
-    plan = a.plans[a.plan[c]]
+    plan = a.plans[a.conn[c, N_PLAN]]
     lock = plan[P_LOCK]
     a.built[r, plan[P_SCOPE]] = True
     a.holder[r, lock] = -1
     serve(a, now, c, plan[P_WORK])
     while a.wait_head[r, lock] >= 0:
         waiting = a.wait_head[r, lock]
-        a.wait_head[r, lock] = a.wait_next[waiting]
+        a.wait_head[r, lock] = a.conn[waiting, N_WAIT_NEXT]
         begin(a, now, waiting)
         if a.holder[r, lock] >= 0:
             break
@@ -194,9 +216,9 @@ def scope_built(a: Arrays, now: int, r: int, c: int) -> None:
 @njit(cache=True)
 def serve(a: Arrays, now: int, c: int, before: int) -> None:
     """`Serving._serve`."""
-    plan, step, r = a.plans[a.plan[c]], a.step[c], a.home[c]
+    plan, step, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP], a.conn[c, N_HOME]
     work = before
-    if step < plan[P_PUSHED] or a.phase[c] == REPLYING:
+    if step < plan[P_PUSHED] or a.conn[c, N_PHASE] == REPLYING:
         at = plan[P_AT] + step
         response = a.responses[at]
         resources = units = 0
@@ -212,7 +234,7 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
             if resources > 0:
                 a.outcomes[at, O_RESOURCES] += resources
                 a.outcomes[at, O_UNITS] += units
-        a.missed[c] = resources
+        a.conn[c, N_MISSED] = resources
         add_level(a, FLIGHT, r, now, response[R_SIZE])
         if response[R_SPARE]:
             add_level(a, SPARE, r, now, response[R_SPARE])
@@ -222,26 +244,26 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
         price = response[R_HIT] + resources * response[R_RESOURCE] + units * response[R_UNIT]
         price += marshalled * response[R_BYTE]
         work += max(1, (price + 500) // 1000)
-        if a.slow[c] or a.phase[c] == REPLYING:
+        if a.conn[c, N_SLOW] or a.conn[c, N_PHASE] == REPLYING:
             work += response[R_WRITE]
         elif unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
             work += unwritten(a, c, R_WRITE)
-    start(a, r, now, SERVING << 32 | c, max(1, work), POLLED if a.phase[c] == REPLYING else 0)
+    start(a, r, now, SERVING << 32 | c, max(1, work), POLLED if a.conn[c, N_PHASE] == REPLYING else 0)
 
 
 @njit(cache=True)
 def generated(a: Arrays, now: int, c: int) -> int:
     """`Serving._generated`."""
-    plan, step = a.plans[a.plan[c]], a.step[c]
-    if a.phase[c] == PUSHING and step >= plan[P_PUSHED]:
+    plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
+    if a.conn[c, N_PHASE] == PUSHING and step >= plan[P_PUSHED]:
         return pushed(a, now, c)
     at = plan[P_AT] + step
-    if a.phase[c] == PUSHING and unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
+    if a.conn[c, N_PHASE] == PUSHING and unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
         write_all(a, now, c)
-    if a.missed[c] and a.responses[at, R_VIEW] >= 0:
-        keep(a, a.home[c], now, at, a.last_start[c])
-    if a.slow[c] and a.read_before[c] > now:
-        set_wake(a, a.read_before[c], UNBLOCK, c, a.generation[c], 0, 0)
+    if a.conn[c, N_MISSED] and a.responses[at, R_VIEW] >= 0:
+        keep(a, a.conn[c, N_HOME], now, at, a.conn[c, N_PUSHING + START])
+    if a.conn[c, N_SLOW] and a.conn[c, N_READ_BEFORE] > now:
+        set_wake(a, a.conn[c, N_READ_BEFORE], UNBLOCK, c, a.conn[c, N_GENERATION], 0, 0)
         a.s[EXPECTED] += 1
         return DONE
     return sent(a, now, c)
@@ -250,14 +272,14 @@ def generated(a: Arrays, now: int, c: int) -> int:
 @njit(cache=True)
 def sent(a: Arrays, now: int, c: int) -> int:
     """`Serving._sent`."""
-    step = a.step[c]
-    if a.phase[c] == REPLYING:
+    step = a.conn[c, N_STEP]
+    if a.conn[c, N_PHASE] == REPLYING:
         return replied(a, now, c, on_wire(a, now, c, step, -1))
-    a.step[c] = step + 1
-    last = step + 1 == a.plans[a.plan[c], P_PUSHED]
-    if a.slow[c]:
-        on_wire(a, now, c, step, now - a.pushing[c, START] if last else -1)
-        a.wired[c] = step + 1
+    a.conn[c, N_STEP] = step + 1
+    last = step + 1 == a.plans[a.conn[c, N_PLAN], P_PUSHED]
+    if a.conn[c, N_SLOW]:
+        on_wire(a, now, c, step, now - a.conn[c, N_PUSHING + START] if last else -1)
+        a.conn[c, N_WIRED] = step + 1
     if last:
         return pushed(a, now, c)
     serve(a, now, c, 0)
@@ -267,22 +289,23 @@ def sent(a: Arrays, now: int, c: int) -> int:
 @njit(cache=True)
 def pushed(a: Arrays, now: int, c: int) -> int:
     """`Serving._pushed`."""
-    plan, event, r = a.plans[a.plan[c]], a.pushing[c], a.home[c]
-    a.took[c] = now - event[START]
+    conn = a.conn[c]
+    plan, r, first, last = a.plans[conn[N_PLAN]], conn[N_HOME], conn[N_PUSHING + FIRST], conn[N_PUSHING + LAST]
+    conn[N_TOOK] = now - conn[N_PUSHING + START]
     if plan[P_NEEDED]:
         a.s[PUSHES] += 1
-        sampled(a, a.converged, CONVERGED, a.took[c])
-        note(a, now, PUSHED, c, event[FIRST], event[LAST])
+        sampled(a, a.converged, CONVERGED, conn[N_TOOK])
+        note(a, now, PUSHED, c, first, last)
     else:
-        note(a, now, SPARED, c, event[FIRST], event[LAST])
-    event[HAS] = 0
-    a.processing[c] = 0
-    if a.waiting[c, HAS]:
+        note(a, now, SPARED, c, first, last)
+    conn[N_PUSHING + HAS] = 0
+    conn[N_PROCESSING] = 0
+    if conn[N_WAITING + HAS]:
         to_tail(a, r, c)
     a.replicas[r, K_FREE] += 1
-    if a.wired[c] < plan[P_PUSHED]:
+    if conn[N_WIRED] < plan[P_PUSHED]:
         a.s[FOLLOWING] += 1
-        a.phase[c] = WRITING
+        conn[N_PHASE] = WRITING
         wait(a, r, 0, SENDING << 32 | c, TICKS * max(1, unwritten(a, c, R_WRITE)))
     else:
         status = follow_up(a, now, c)
@@ -302,13 +325,13 @@ def written(a: Arrays, now: int, c: int) -> int:
 @njit(cache=True)
 def follow_up(a: Arrays, now: int, c: int) -> int:
     """`Serving._follow_up`."""
-    plan = a.plans[a.plan[c]]
+    plan = a.plans[a.conn[c, N_PLAN]]
     if plan[P_PUSHED] < plan[P_COUNT]:
         a.s[FOLLOWING] += 1
-        heard = max(now + a.s[LATENCY], a.read_at[c])
-        set_wake(a, heard + a.s[REPLY], ASK, c, a.generation[c], a.plan[c], plan[P_PUSHED])
+        heard = max(now + a.s[LATENCY], a.conn[c, N_READ_AT])
+        set_wake(a, heard + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_PLAN], plan[P_PUSHED])
         a.s[EXPECTED] += 1
-    a.phase[c] = IDLE
+    a.conn[c, N_PHASE] = IDLE
     return next_on(a, now, c)
 
 
@@ -318,34 +341,33 @@ def ask(a: Arrays, c: int, p: int, step: int) -> None:
     place = a.s[ASKS]
     a.s[ASKS] = a.asks[place, 2]
     a.asks[place, 0], a.asks[place, 1], a.asks[place, 2] = p, step, -1
-    if a.ask_head[c] < 0:
-        a.ask_head[c] = place
+    if a.conn[c, N_ASK_HEAD] < 0:
+        a.conn[c, N_ASK_HEAD] = place
     else:
-        a.asks[a.ask_tail[c], 2] = place
-    a.ask_tail[c] = place
+        a.asks[a.conn[c, N_ASK_TAIL], 2] = place
+    a.conn[c, N_ASK_TAIL] = place
 
 
 @njit(cache=True)
 def next_on(a: Arrays, now: int, c: int) -> int:
     """`Serving._next_on`."""
-    if a.closing[c]:
-        a.s[WHO], a.s[NOW], a.s[REPLICA] = c, now, a.home[c]
+    if a.conn[c, N_CLOSING]:
+        a.s[WHO], a.s[NOW], a.s[REPLICA] = c, now, a.conn[c, N_HOME]
         return CLOSING
-    place = a.ask_head[c]
+    place = a.conn[c, N_ASK_HEAD]
     if place >= 0:
         p, step = a.asks[place, 0], a.asks[place, 1]
-        a.ask_head[c] = a.asks[place, 2]
+        a.conn[c, N_ASK_HEAD] = a.asks[place, 2]
         a.asks[place, 2] = a.s[ASKS]
         a.s[ASKS] = place
-        a.phase[c], a.plan[c], a.step[c] = REPLYING, p, step
+        a.conn[c, N_PHASE], a.conn[c, N_PLAN], a.conn[c, N_STEP] = REPLYING, p, step
         if step == 0 and a.plans[p, P_FIRST] < 0:
             begin(a, now, c)
         else:
             serve(a, now, c, 0)
         return DONE
-    if a.offered[c, HAS]:
-        a.pushing[c] = a.offered[c]
-        a.offered[c, HAS] = 0
+    if a.conn[c, N_OFFERED + HAS]:
+        take(a.conn[c], N_PUSHING, N_OFFERED)
         return begin_push(a, now, c)
     return DONE
 
@@ -353,11 +375,11 @@ def next_on(a: Arrays, now: int, c: int) -> int:
 @njit(cache=True)
 def replied(a: Arrays, now: int, c: int, received: int) -> int:
     """`Serving._replied`."""
-    plan, step = a.plans[a.plan[c]], a.step[c]
+    plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
     if step + 1 < plan[P_COUNT]:
-        set_wake(a, received + a.s[REPLY], ASK, c, a.generation[c], a.plan[c], step + 1)
+        set_wake(a, received + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_PLAN], step + 1)
         a.s[EXPECTED] += 1
     elif plan[P_FIRST] >= 0:
         a.s[FOLLOWING] -= 1
-    a.phase[c] = IDLE
+    a.conn[c, N_PHASE] = IDLE
     return next_on(a, now, c)

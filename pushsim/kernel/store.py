@@ -21,12 +21,13 @@ from pushsim.kernel.arrays import (
     E_PLAN,
     K_MEMBERS,
     LOG,
-    N_AT,
-    N_LONG,
     NOBODY,
     O_FIRST,
     O_LAST,
     U_QUEUED_AT,
+    UNKNOWN,
+    W_AT,
+    W_LONG,
     WAKES,
     Arrays,
     Ints,
@@ -99,15 +100,15 @@ class Store:
 
     def room_for_jobs(self, replica: int) -> None:
         """Places in the lines for one more job, even if all connections have one, too."""
-        longest = int(self.a.line_of[:, replica, N_LONG].max())
+        longest = int(self.a.line_of[:, replica, W_LONG].max())
         had = self.a.lines.shape[2]
-        if longest + len(self.a.home) + 64 <= had:
+        if longest + len(self.a.conn) + 64 <= had:
             return
         lines = np.zeros((*self.a.lines.shape[:2], 2 * had, 2), dtype=np.int64)
         for line, number in np.ndindex(*lines.shape[:2]):
-            places = np.arange(had) + self.a.line_of[line, number, N_AT]
+            places = np.arange(had) + self.a.line_of[line, number, W_AT]
             lines[line, number, :had] = self.a.lines[line, number].take(places, axis=0, mode="wrap")
-        self.a.line_of[:, :, N_AT] = 0
+        self.a.line_of[:, :, W_AT] = 0
         self.a = self.a._replace(lines=lines)
         self._struct = None
 
@@ -121,7 +122,7 @@ class Store:
             self._grow(name, most + 1, axis=1)
         self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
         self.a.cores[replica, C_MOST] = most
-        self.a.cores[replica, C_DUE] = 1 << 62
+        self.a.cores[replica, C_DUE] = UNKNOWN
 
     def add_member(self, replica: int, place: int) -> None:
         """The connection at that place of the ring is a replica's from now on."""

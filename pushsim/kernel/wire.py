@@ -10,6 +10,15 @@ from pushsim.kernel.arrays import (
     FLIGHT,
     KEEP_DETAILS,
     LATENCY,
+    N_HOME,
+    N_NACK,
+    N_PLAN,
+    N_READ_AT,
+    N_READ_BEFORE,
+    N_SLOW,
+    N_STEP,
+    N_TOOK,
+    N_WIRED,
     O_FIRST,
     O_LAST,
     O_SENT,
@@ -31,8 +40,8 @@ from pushsim.kernel.queue import note
 @njit(cache=True)
 def unwritten(a: Arrays, c: int, column: int) -> int:
     """Sum of a column over the responses that have been sent and are not written."""
-    total, at = 0, a.plans[a.plan[c], P_AT]
-    for step in range(a.wired[c], a.step[c]):
+    total, at = 0, a.plans[a.conn[c, N_PLAN], P_AT]
+    for step in range(a.conn[c, N_WIRED], a.conn[c, N_STEP]):
         total += a.responses[at + step, column]
     return int(total)
 
@@ -40,30 +49,30 @@ def unwritten(a: Arrays, c: int, column: int) -> int:
 @njit(cache=True)
 def write_all(a: Arrays, now: int, c: int) -> None:
     """`Serving._write_all`."""
-    count = a.plans[a.plan[c], P_PUSHED]
-    for step in range(a.wired[c], a.step[c]):
-        on_wire(a, now, c, step, a.took[c] if step + 1 == count else -1)
-    a.wired[c] = a.step[c]
+    count = a.plans[a.conn[c, N_PLAN], P_PUSHED]
+    for step in range(a.conn[c, N_WIRED], a.conn[c, N_STEP]):
+        on_wire(a, now, c, step, a.conn[c, N_TOOK] if step + 1 == count else -1)
+    a.conn[c, N_WIRED] = a.conn[c, N_STEP]
 
 
 @njit(cache=True)
 def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
     """`Serving._on_wire`."""
-    plan = a.plans[a.plan[c]]
+    plan = a.plans[a.conn[c, N_PLAN]]
     at = plan[P_AT] + step
     received = now + a.s[LATENCY]
-    if a.slow[c]:
-        received = max(now, a.read_at[c]) + a.slow[c]
-        a.read_before[c], a.read_at[c] = a.read_at[c], received
+    if a.conn[c, N_SLOW]:
+        received = max(now, a.conn[c, N_READ_AT]) + a.conn[c, N_SLOW]
+        a.conn[c, N_READ_BEFORE], a.conn[c, N_READ_AT] = a.conn[c, N_READ_AT], received
     outcome = a.outcomes[at]
     outcome[O_SENT] += 1
     if outcome[O_FIRST] < 0:
         outcome[O_FIRST] = now
     outcome[O_LAST] = now
-    add_level(a, FLIGHT, a.home[c], now, -a.responses[at, R_SIZE])
+    add_level(a, FLIGHT, a.conn[c, N_HOME], now, -a.responses[at, R_SIZE])
     if a.responses[at, R_SPARE]:
-        add_level(a, SPARE, a.home[c], now, -a.responses[at, R_SPARE])
-    a.s[REJECTED] += a.nack[c]
+        add_level(a, SPARE, a.conn[c, N_HOME], now, -a.responses[at, R_SPARE])
+    a.s[REJECTED] += a.conn[c, N_NACK]
     if a.responses[at, R_SHOWS]:
         place = a.s[SENDS]
         if place > 0 and a.sends[place - 1, 0] == at and a.sends[place - 1, 1] == received:
@@ -74,7 +83,7 @@ def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
     note(a, now, SENT, c, plan[P_LAST], step)
     if a.s[KEEP_DETAILS]:
         detail = a.details[a.s[DETAILS]]
-        detail[0], detail[1], detail[2], detail[3] = a.plan[c], step, c, now
+        detail[0], detail[1], detail[2], detail[3] = a.conn[c, N_PLAN], step, c, now
         detail[4], detail[5] = converged, received
         a.s[DETAILS] += 1
     return int(received)
