@@ -251,7 +251,8 @@ class Endpoint:
     """One address of one service port: istiod's IstioEndpoint.
 
     account is a SPIFFE identity ("" if the endpoint has no known pod); locality "region/zone/subzone";
-    tls is the `security.istio.io/tlsMode` label ("" for plaintext).
+    tls is the `security.istio.io/tlsMode` label ("" for plaintext). One that is not healthy is sent to proxies only if
+    `sent_unhealthy`, and never while it is `terminating`.
     """
 
     address: str
@@ -261,6 +262,8 @@ class Endpoint:
     account: str = ""
     locality: str = ""
     healthy: bool = True
+    terminating: bool = False
+    sent_unhealthy: bool = False
     tls: str = ""
     weight: int = 0
     workload: str = ""

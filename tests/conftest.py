@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; what tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Marker to the variable that names what it needs, and what that is.
 OUTSIDE = {

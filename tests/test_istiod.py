@@ -173,8 +173,8 @@ def test_a_step_of_which_istiod_makes_several_pushes_is_recorded_anew_unless_it_
     async def debounced(_server: object) -> float:
         return made.pop(0) if made else 0.0
 
-    monkeypatch.setattr("pushsim.record._debounced", debounced)
-    monkeypatch.setattr("pushsim.record.debounce_s", lambda _env: 60.0)
+    monkeypatch.setattr(sys.modules[record_case.__module__], "_debounced", debounced)
+    monkeypatch.setattr(sys.modules[record_case.__module__], "debounce_s", lambda _env: 60.0)
     made[:] = [3, 5, 2, 3]  # before and after the step, in the first recording and in the second
     record_case(torn, binary("normal"), tmp_path / "twice", ["sotw"], told.append)
     assert [line for line in told if "anew" in line] == [f"{torn.name}, sotw: step 1 became 2 pushes: beginning anew"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pushsim.blocks import Block, Blocks
+from pushsim.context import MergedRule
 from pushsim.generators.clusters import Clusters, endpoints_of
-from pushsim.mesh import Service
+from pushsim.mesh import Port, Service
 from pushsim.names import ClusterNames, parse_cluster
 from pushsim.resources import LoadAssignment
 
@@ -54,5 +55,19 @@ class Assignments(Clusters):
             return LoadAssignment(name, service, None, cluster.subset)
         rule = self.rule_for(service)
         endpoints = endpoints_of(self.context.endpoints_of(service), port, cluster.subset, rule)
-        healthy = tuple(endpoint for endpoint in endpoints if endpoint.healthy)
-        return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), healthy)
+        panics = rule is not None and _has_minimum(rule, port, cluster.subset)
+        sent = tuple(e for e in endpoints if e.healthy or (e.sent_unhealthy and not e.terminating and not panics))
+        return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), sent)
+
+
+def _has_minimum(rule: MergedRule, port: Port, subset: str) -> bool:
+    """Whether a DestinationRule sets outlierDetection.minHealthPercent: too few healthy ones would make Envoy panic.
+
+    Source: pilot/pkg/xds/endpoints/endpoint_builder.go (supportsUnhealthyEndpoints), from 1.31 on.
+    """
+    of_subset = dict(rule.subsets()).get(subset, {}).get("trafficPolicy") if subset else None
+    policy = of_subset or rule.sources[0].spec.get("trafficPolicy") or {}
+    for own in policy.get("portLevelSettings") or ():
+        if (own.get("port") or {}).get("number") == port.number:
+            policy = own
+    return int((policy.get("outlierDetection") or {}).get("minHealthPercent") or 0) > 0

@@ -48,7 +48,16 @@ class Registry:
         self.rules, self.mesh_config = rules, mesh.mesh_config
         trust_domain = str(mesh.mesh_config.get("trustDomain") or "cluster.local")
         self.store, self.endpoints = Store(), EndpointIndex(rules)
-        self._kubernetes = KubernetesRegistry(self.store, self.endpoints, rules, trust_domain)
+        unready = {"true": True, "false": False}
+        self._kubernetes = KubernetesRegistry(
+            self.store,
+            self.endpoints,
+            rules,
+            trust_domain,
+            unready_sent=unready.get(
+                str(mesh.env.get("PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS")).lower(), rules.unready_sent
+            ),
+        )
         self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
         self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}

@@ -72,7 +72,8 @@ class EndpointIndex:
         for key, endpoint in after.items():
             known = before.get(key)
             if known is None:
-                if endpoint.healthy and rule != "health-removed":
+                shown = endpoint.healthy or endpoint.terminating or endpoint.sent_unhealthy
+                if shown and rule != "health-removed":
                     return True
             elif known != endpoint if by_port else known.healthy != endpoint.healthy:
                 return True

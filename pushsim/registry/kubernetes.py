@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pushsim.conversion import (
@@ -42,10 +43,14 @@ class KubernetesRegistry:
 
     Args:
         store, endpoints: shared with the other registries.
+        unready_sent: endpoints that are not ready are sent to proxies, too.
     """
 
-    def __init__(self, store: Store, endpoints: EndpointIndex, rules: Rules, trust_domain: str) -> None:
+    def __init__(
+        self, store: Store, endpoints: EndpointIndex, rules: Rules, trust_domain: str, *, unready_sent: bool = False
+    ) -> None:
         self._store, self._endpoints, self._rules, self._trust_domain = store, endpoints, rules, trust_domain
+        self._unready_sent = unready_sent
         self.services: dict[str, Service] = {}
         self.selecting: dict[str, dict[str, Service]] = {}
         self._slices: dict[Owner, dict[str, tuple[Endpoint, ...]]] = {}
@@ -54,7 +59,7 @@ class KubernetesRegistry:
 
     def fork(self, store: Store, endpoints: EndpointIndex) -> KubernetesRegistry:
         """An independent copy on copies of what it shares."""
-        copy = KubernetesRegistry(store, endpoints, self._rules, self._trust_domain)
+        copy = KubernetesRegistry(store, endpoints, self._rules, self._trust_domain, unready_sent=self._unready_sent)
         copy.services, copy._pods_by_ip = dict(self.services), dict(self._pods_by_ip)
         copy.selecting = {namespace: dict(services) for namespace, services in self.selecting.items()}
         copy._slices = {owner: dict(slices) for owner, slices in self._slices.items()}
@@ -176,7 +181,9 @@ class KubernetesRegistry:
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:
         namespace = written.ref.namespace
         for item in written.body.get("endpoints") or ():
-            ready = (item.get("conditions") or {}).get("ready") is not False
+            conditions = item.get("conditions") or {}
+            ready = conditions.get("ready") is not False
+            ending = self._rules.terminating_apart and not ready and conditions.get("terminating") is not False
             if not ready and not self._rules.unready_kept:
                 continue
             for address in item.get("addresses") or ():
@@ -190,7 +197,8 @@ class KubernetesRegistry:
                     if pod is not None and pod.ref.namespace != namespace:
                         pod = None
                 for port in written.body.get("ports") or ():
-                    yield self._endpoint(str(address), port, pod, item, ready)
+                    made = self._endpoint(str(address), port, pod, item, ready)
+                    yield replace(made, terminating=True) if ending else made
 
     def _endpoint(
         self, address: str, port: Mapping[str, Any], pod: Object | None, item: Mapping[str, Any], ready: bool
@@ -208,6 +216,7 @@ class KubernetesRegistry:
             account=identity,
             locality=pod_locality(pod, self._store),
             healthy=ready,
+            sent_unhealthy=self._unready_sent,
             tls=str(labels.get(TLS_MODE_LABEL) or ""),
             workload=workload_name(pod) if pod else "",
             network=str(labels.get("topology.istio.io/network") or ""),

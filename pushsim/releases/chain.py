@@ -166,6 +166,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         hidden_silent=True,  # #54120
+        terminating_apart=True,
         resource_scoping="always",
         router_filter="host-namespace",
         autoallocate_default=True,
@@ -244,6 +245,7 @@ def chain() -> dict[str, Rules]:
         base,
         has_full=False,  # #59808
         endpoint_kind="Endpoints",
+        unready_sent=True,  # #60690
         known_kinds=base.known_kinds | {"Endpoints"},
         scope_endpoints_key=True,
         cluster_kinds=base.cluster_kinds | {"WasmPlugin"},

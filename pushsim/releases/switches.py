@@ -32,6 +32,9 @@ class Rules:
         endpoint_comparison: when an endpoint list that differs pushes: always; by health and added or removed
             address; or by any field.
         unready_kept: endpoints that are not ready are stored (and later left out of EDS), not dropped.
+        terminating_apart: one that ends, or does not say whether it does, is a state of its own: a new one pushes,
+            and it is never sent.
+        unready_sent: default of PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS: endpoints that are not ready are sent (#60690).
         pod_labels: a changed pod label pushes: nobody, its own proxy, or that and its services' endpoints (#50432).
         accounts_forgotten: an emptied endpoint list forgets its service accounts, so the next one is Full (#40866).
         headless_second_request: headless slice events send a second, Full request: for ServiceEntry, with
@@ -135,6 +138,8 @@ class Rules:
     hidden_silent: bool = False
     endpoint_comparison: Literal["never", "health-removed", "health", "any"] = "never"
     unready_kept: bool = False
+    terminating_apart: bool = False
+    unready_sent: bool = False
     pod_labels: Literal["none", "proxy", "proxy-and-endpoints"] = "none"
     accounts_forgotten: bool = True
     headless_second_request: Literal["service-entry", "dnsname"] = "service-entry"
