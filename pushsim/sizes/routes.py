@@ -5,7 +5,7 @@ Source: pilot/pkg/networking/core/httproute.go, route/route.go (BuildSidecarVirt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any as Json
 from typing import NamedTuple
@@ -241,7 +241,7 @@ class RouteMeter:
         return known[1]
 
 
-def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Iterable[str]) -> dict[str, Object]:
+def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Collection[str]) -> dict[str, Object]:
     """The VirtualService whose host fits a service best: exactly, or the longest wildcard; among equals the first.
 
     Source: pilot/pkg/model/sidecar.go (computeWildcardHostVirtualServiceIndex).
@@ -251,8 +251,8 @@ def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Iterable[st
         for host in hosts:
             first.setdefault(host, written)
     wild = sorted((host for host in first if host.startswith("*")), key=len, reverse=True)
-    found: dict[str, Object] = {}
-    for name in services:
+    found = {host: written for host, written in first.items() if host in services}
+    for name in services if wild else ():
         best = name if name in first else next((host for host in wild if subset_of(name, host)), None)
         if best is not None:
             found[name] = first[best]
