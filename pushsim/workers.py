@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
@@ -17,6 +18,8 @@ Progress = Callable[[str, float], None]
 
 #: How often, in seconds, progress is asked for.
 _POLL_S = 0.1
+#: How long, in seconds, runs have to stop by themselves after an interrupt, and keep what they have.
+GRACE_S = 20.0
 
 _told: Queue[tuple[str, float]]
 _stop: Event
@@ -28,11 +31,12 @@ def side_by_side(
     """Call `run(*arguments, progress)` for each of `runs`, at most `jobs` at once; results by name, in their order.
 
     `run` and its arguments are pickled; it must call progress(share) now and then, and may be told by it to stop
-    (KeyboardInterrupt). After an interrupt, runs that had not begun are absent. What a run raises is raised here.
+    (KeyboardInterrupt). After an interrupt, runs that had not begun are absent, and those that did not stop in
+    `GRACE_S` seconds. What a run raises is raised here.
     A run that has returned is told as done (1.0), last of all that is told of it.
     """
     context = get_context("spawn")
-    told, stop = context.Queue(), context.Event()
+    told, stop, others = context.Queue(), context.Event(), set(active_children())
     with ProcessPoolExecutor(min(jobs, len(runs)), context, _begin, (told, stop)) as pool:
         futures = {name: pool.submit(_call, run, name, arguments) for name, arguments in runs.items()}
         try:
@@ -43,6 +47,12 @@ def side_by_side(
                 future.cancel()
             if not isinstance(error, KeyboardInterrupt):
                 raise
+            try:
+                wait(futures.values(), GRACE_S)
+            finally:
+                if not all(future.done() for future in futures.values()):
+                    for process in set(active_children()) - others:
+                        process.terminate()
         return {name: result for name, future in futures.items() if (result := _result(future)) is not None}
 
 
@@ -68,7 +78,7 @@ def _untold(name: str, share: float) -> None:
 def _result(future: Future[_T]) -> _T | None:
     try:
         return future.result()
-    except CancelledError:
+    except (CancelledError, BrokenProcessPool):  # after an interrupt: it had not begun, or did not stop
         return None
 
 

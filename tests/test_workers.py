@@ -1,7 +1,11 @@
 """Runs side by side: their progress."""
 
+import threading
 from collections.abc import Callable
 
+import psutil
+
+from pushsim import workers
 from pushsim.workers import side_by_side
 
 
@@ -16,3 +20,28 @@ def test_a_run_that_has_returned_is_told_as_done_whatever_it_said_last():
     assert found == {"a": 3, "b": 5}
     for name in found:
         assert [share for one, share in told if one == name][-1] == 1.0
+
+
+def _deaf(progress: Callable[[float], None]) -> int:
+    progress(0.1)
+    threading.Event().wait()
+    return 1
+
+
+def test_a_run_that_does_not_hear_an_interrupt_is_ended_and_the_others_are_kept(monkeypatch) -> None:
+    monkeypatch.setattr(workers, "GRACE_S", 0.2)
+    before, done = set(psutil.Process().children(recursive=True)), set()
+
+    def interrupted(name: str, share: float) -> None:
+        done.update({name} if share == 1.0 or name == "deaf" else set())
+        if done == {"quiet", "deaf"}:
+            raise KeyboardInterrupt
+
+    found = side_by_side(_quiet_or_deaf, {"quiet": ("quiet",), "deaf": ("deaf",)}, 2, interrupted)
+    assert found == {"quiet": 4}
+    left = set(psutil.Process().children(recursive=True)) - before
+    assert all("resource_tracker" in " ".join(process.cmdline()) for process in left)
+
+
+def _quiet_or_deaf(name: str, progress: Callable[[float], None]) -> int:
+    return _deaf(progress) if name == "deaf" else _quiet(4, progress)
