@@ -117,13 +117,18 @@ def logs(case: Case, machine_type: Any, engine: Any) -> tuple[list[tuple[int, ..
     return machine.log, (phases, machine.tally.gauges, machine.tally.away)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(cases())
-def test_logs_of_both_engines_are_equal(case: Case) -> None:
+def say_the_same(case: Case) -> None:
+    """Both engines log the same, in the same phases."""
     expected, phases = logs(case, Machine, Simulation)
     found, found_phases = logs(case, KernelMachine, Kernel)
     assert found == expected
     assert found_phases == phases
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases())
+def test_logs_of_both_engines_are_equal(case: Case) -> None:
+    say_the_same(case)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -189,10 +194,7 @@ def waves(draw: st.DrawFn) -> Case:
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(waves())
 def test_logs_of_both_engines_are_equal_where_most_are_spared(case: Case) -> None:
-    expected, phases = logs(case, Machine, Simulation)
-    found, found_phases = logs(case, KernelMachine, Kernel)
-    assert found == expected
-    assert found_phases == phases
+    say_the_same(case)
 
 
 def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
