@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from pushsim import asking, diff, releases, runs, sizing, thresholds
+from pushsim import asking, diff, files, releases, runs, sizing, thresholds
 from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
@@ -30,6 +31,7 @@ from pushsim.topology import read_calls, watch
 
 if TYPE_CHECKING:
     from pushsim.calibrate.churning import Churn
+    from pushsim.topology.calls import Graph
 
 #: A path or several.
 Paths = str | Path | Sequence[str | Path]
@@ -160,6 +162,65 @@ def compare(
     return comparing(columns, seeds=seeds, jobs=jobs, price_per_gb=price_per_gb, engine=engine)
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What `recommend` goes by. notes: what reading has to say."""
+
+    mesh: Mesh
+    calls: Graph
+    settings: Settings
+    notes: tuple[str, ...]
+
+
+def observed(
+    mesh: Scenario | Mesh | Sequence[str],
+    calls: str | None,
+    *,
+    watched: str | None = None,
+    release: str | None = None,
+    namespace: str = "default",
+    inject: Inject = "detect",
+    stdin: files.Stdin = None,
+) -> Observed:
+    """The mesh, its settings, and the calls: a scenario's own by default.
+
+    mesh:  a scenario, a Mesh, or manifests. watched: how long the calls were, where they do not say: "168h".
+
+    Raises InputError: no calls to go by, no proxy, and what reading may raise.
+    """
+    notes: tuple[str, ...] = ()
+    own = None
+    if isinstance(mesh, Scenario):
+        scenario = mesh if release is None else mesh.replaced({"istiod.release": release})
+        there, settings = scenario.mesh, scenario.settings
+        own = scenario.calls() if calls is None else None
+        where = scenario.path
+    else:
+        where = "" if isinstance(mesh, Mesh) else ", ".join(mesh)
+        if isinstance(mesh, Mesh):
+            there = mesh
+        else:
+            there, notes = asking.mesh_in(mesh, namespace=namespace, inject=inject, stdin=stdin)
+        wanted = releases.rules(release or releases.NEWEST).release
+        settings = Settings(wanted, mesh_config=there.mesh_config, env=there.env)
+    if not there.proxies:
+        remedy = "give manifests with injected pods, or --inject all to count every pod as injected"
+        raise InputError(Problem("no proxy found: no pod of the mesh is injected", where, remedy=remedy))
+    graph = own if calls is None else read_calls(_calls_in(calls, stdin), calls, there)
+    if graph is None:
+        raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))
+    if watched is not None:
+        watch(graph, watched)
+    return Observed(there, graph, settings, notes)
+
+
+def _calls_in(calls: str, stdin: files.Stdin) -> str:
+    try:
+        return stdin().decode() if calls == "-" and stdin is not None else Path(calls).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Problem(f"cannot be read: {error}", calls, remedy="check the path")) from None
+
+
 def recommend(
     mesh: Mesh | Asked | Paths,
     calls: str | Path | None = None,
@@ -185,34 +246,29 @@ def recommend(
     max_hosts, slack: when whole namespaces are imported (`pushsim.recommend.Limits`). budget: at most so many objects.
     out:     a file for the objects, as YAML.
 
-    Raises InputError: no calls to go by, and what reading may raise.
+    Raises InputError: no calls to go by, no proxy, and what reading may raise.
     """
-    graph = None
+    question: Scenario | Mesh | list[str]
     if isinstance(mesh, Scenario) or (isinstance(mesh, str | Path) and Scenario.is_one(str(mesh))):
-        scenario = loaded(mesh)
-        if release is not None:
-            scenario = scenario.replaced({"istiod.release": release})
-        there, settings = scenario.mesh, scenario.settings
-        graph = scenario.calls() if calls is None else None
+        question = loaded(mesh)
     else:
-        there = _mesh(mesh, namespace, inject)
-        wanted = releases.rules(release or releases.NEWEST).release
-        settings = Settings(wanted, mesh_config=there.mesh_config, env=there.env)
-    if calls is not None:
-        try:
-            graph = read_calls(Path(calls).read_text(encoding="utf-8"), str(calls), there)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(Problem(f"cannot be read: {error}", str(calls), remedy="check the path")) from None
-    if graph is None:
-        raise InputError(Problem("no calls to go by", field="calls", remedy="give a file of observed calls"))
+        question = mesh if isinstance(mesh, Mesh) else as_paths(mesh)
+    read = observed(
+        question,
+        str(calls) if calls is not None else None,
+        watched=watched,
+        release=release,
+        namespace=namespace,
+        inject=inject,
+    )
+    for text in read.notes:
+        warnings.warn(text, stacklevel=2)
     default = Limits()
     limits = Limits(slack if slack is not None else default.slack, max_hosts or default.max_hosts)
-    if watched is not None:
-        watch(graph, watched)
     found = recommending(
-        there,
-        graph,
-        settings,
+        read.mesh,
+        read.calls,
+        read.settings,
         workloads=per == "workload",
         silent=silent,
         export_to=export_to,

@@ -11,10 +11,7 @@ import typer
 from pushsim.cli.options import Inject, Json, Namespace, Release, note, print_json, stdin_bytes
 
 if TYPE_CHECKING:
-    from pushsim.mesh import Mesh
     from pushsim.recommend import Proposal, Recommendation
-    from pushsim.settings import Settings
-    from pushsim.topology.calls import Graph
 
 
 def recommend(
@@ -56,20 +53,22 @@ def recommend(
 
     Example: pushsim recommend ecommerce --per workload --json
     """
-    from pushsim.errors import EnvironmentProblem, InputError, Problem
+    from pushsim.errors import EnvironmentProblem
     from pushsim.recommend import Limits
     from pushsim.recommend import recommend as run
-    from pushsim.topology import watch
+    from pushsim.scenario import Scenario
+    from pushsim.verbs import observed
 
-    there, settings, graph = _read(mesh, calls, release, inject, namespace)
-    if graph is None:
-        raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))
-    if watched is not None:
-        watch(graph, watched)
+    question = Scenario.load(mesh[0]) if len(mesh) == 1 and Scenario.is_one(mesh[0]) else mesh
+    read = observed(
+        question, calls, watched=watched, release=release, namespace=namespace, inject=inject, stdin=stdin_bytes
+    )
+    for text in read.notes:
+        note(text)
     found = run(
-        there,
-        graph,
-        settings,
+        read.mesh,
+        read.calls,
+        read.settings,
         workloads=per == "workload",
         silent=silent,
         export_to=export_to,
@@ -87,41 +86,6 @@ def recommend(
     if out is None:
         sys.stdout.write(found.yaml())
     _print(found)
-
-
-def _read(
-    mesh: list[str], calls: str | None, release: str | None, inject: Inject, namespace: str
-) -> tuple[Mesh, Settings, Graph | None]:
-    from pushsim import files, releases
-    from pushsim.errors import InputError, Problem
-    from pushsim.scenario import Scenario
-    from pushsim.settings import PROFILES, Settings
-    from pushsim.topology import read_calls
-
-    graph = None
-    if len(mesh) == 1 and Scenario.is_one(mesh[0]):
-        scenario = Scenario.load(mesh[0])
-        if release is not None:
-            scenario = scenario.replaced({"istiod.release": release})
-        there, settings = scenario.mesh, scenario.settings
-        graph = scenario.calls() if calls is None else None
-    else:
-        loaded = files.load(mesh, namespace=namespace, inject=inject, stdin=stdin_bytes)
-        for text in loaded.notes:
-            note(text)
-        there, config = loaded.mesh, {**PROFILES["default"], **loaded.mesh.mesh_config}
-        wanted = releases.rules(release or releases.NEWEST).release
-        settings = Settings(wanted, mesh_config=config, env=loaded.mesh.env)
-    if not there.proxies:
-        remedy = "give manifests with injected pods, or --inject all to count every pod as injected"
-        raise InputError(Problem("no proxy found: no pod of the mesh is injected", ", ".join(mesh), remedy=remedy))
-    if calls is not None:
-        try:
-            written = stdin_bytes().decode() if calls == "-" else Path(calls).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(Problem(f"cannot be read: {error}", calls, remedy="check the path")) from None
-        graph = read_calls(written, calls, there)
-    return there, settings, graph
 
 
 def _print(found: Recommendation, most: int = 20) -> None:
