@@ -19,7 +19,7 @@ def few_collections() -> Iterator[None]:
         gc.unfreeze()
         gc.collect()
     gc.freeze()
-    gc.set_threshold(200_000, 20, 20)
+    gc.set_threshold(1_000_000, 20, 20)
     try:
         yield
     finally:

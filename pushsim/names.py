@@ -40,11 +40,12 @@ class ClusterNames:
     stays shared.
     """
 
-    __slots__ = ("__weakref__", "_by_host", "_derived", "_joined", "_missing", "_ordered", "names")
+    __slots__ = ("__weakref__", "_by_domain", "_by_host", "_derived", "_joined", "_missing", "_ordered", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
         self._by_host: Mapping[str, frozenset[str]] | None = None
+        self._by_domain: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] | None = None
         self._ordered: tuple[str, ...] | None = None
         self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str]], ClusterNames] | None = None
         self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
@@ -75,6 +76,16 @@ class ClusterNames:
             self._by_host = {host: frozenset(names) for host, names in found.items()}
         return self._by_host
 
+    @property
+    def by_domain(self) -> Mapping[str, tuple[tuple[str, ...], frozenset[str]]]:
+        """Hosts, and their names, by what follows a host's first dot: of Kubernetes' services, by namespace."""
+        if self._by_domain is None:
+            found: dict[str, list[str]] = {}
+            for host in self.by_host:
+                found.setdefault(host.partition(".")[2], []).append(host)
+            self._by_domain = {domain: (tuple(hosts), self.of(hosts)) for domain, hosts in found.items()}
+        return self._by_domain
+
     def of(self, hosts: Iterable[str]) -> frozenset[str]:
         """The names of these hosts."""
         known = self.by_host
@@ -87,7 +98,10 @@ class ClusterNames:
         before, of = self._joined.get(other, (None, None))
         if of is not None and (before is removed or before == removed) and (known := of()) is not None:
             return known
-        made = self.plus(other.names, removed)
+        if other.names.isdisjoint(removed) and self.names - removed <= other.names:
+            made = other
+        else:
+            made = self.plus(other.names, removed)
         self._joined[other] = (removed, ref(made))
         return made
 

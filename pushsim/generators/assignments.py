@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule
 from pushsim.generators.clusters import Clusters, endpoints_of
@@ -27,10 +29,14 @@ class Assignments(Clusters):
             block = empty[names] = Block(LoadAssignment(name, None, None, "") for name in sorted(names))
             return block
 
-        return Block.joined(
-            self._assignments_of_host(host, of_host) if host in held else empty.get(of_host) or of_unknown(of_host)
-            for host, of_host in names.by_host.items()
-        )
+        def parts() -> Iterator[Block]:
+            for hosts, of_domain in names.by_domain.values():
+                known = held.intersection(hosts)
+                yield from (self._assignments_of_host(host, names.by_host[host]) for host in hosts if host in known)
+                if unknown := names.of(host for host in hosts if host not in known) if known else of_domain:
+                    yield empty.get(unknown) or of_unknown(unknown)
+
+        return Block.joined(parts())
 
     def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
         service = self.scope.service(host)

@@ -48,7 +48,7 @@ def _received(pushing: Pushing, response: Response) -> _Clusters:
     gone = pushing.memo.once(lambda: frozenset(response.removed), "gone", of=(response.removed,))
     if subscribed is not state.clusters:
         missing = sent.missing_from(subscribed)
-        left = pushing.memo.once(lambda: gone | missing, "given up", of=(gone, missing))
+        left = pushing.memo.once(lambda: gone | missing, "given up", of=(gone, missing)) if missing else gone
         subscribed = state.clusters.joined(subscribed, left)
     if pushing.rules.delta_watched != "union":
         return _Clusters(sent, base, subscribed)

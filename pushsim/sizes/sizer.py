@@ -95,6 +95,7 @@ class Sizer:
         self._endpoints = EndpointMeter(self.sizing)
         self._routes = RouteMeter(self.sizing, self.settings)
         self._views: dict[tuple[object, ...], _View] = {}
+        self._last: tuple[Proxy, Policies, _View] | None = None
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
         self._told: dict[tuple[object, ...], int] = {}
@@ -242,6 +243,13 @@ class Sizer:
     # ---- views
 
     def _view(self, proxy: Proxy, policies: Policies) -> _View:
+        """All blocks of all responses of one proxy are priced in a row."""
+        last = self._last
+        if last is None or last[0] is not proxy or last[1] is not policies:
+            last = self._last = (proxy, policies, self._found_view(proxy, policies))
+        return last[2]
+
+    def _found_view(self, proxy: Proxy, policies: Policies) -> _View:
         known = self._by_policies.get(id(policies))
         if known is None or known[0] is not policies:
             known = self._by_policies[id(policies)] = (policies, {})
