@@ -1,7 +1,9 @@
 """The planner, which shares plans among groups and lets go of the past, against the plain conversation."""
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import chain
+from types import MappingProxyType
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -10,11 +12,14 @@ from strategies import scripts
 
 from pushsim import releases
 from pushsim.conversation import Conversation
-from pushsim.planners.istio import IstioPlanner
+from pushsim.planners import begun, planners
 from pushsim.pricing import Pricing
 from pushsim.settings import Settings, Timed, Variant
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+NO_ENV = MappingProxyType({})
 
 
 def told(response):
@@ -39,9 +44,13 @@ def from_conversation(release, mode, mesh, changes):
 class Asking:
     """A planner that is asked group by group, one push per change."""
 
-    def __init__(self, release, mode, mesh, changes):
+    @staticmethod
+    def variant(release, mode, mesh, changes, env=NO_ENV):
         timed = tuple(Timed(n, "test", change) for n, change in enumerate(changes))
-        self.planner = IstioPlanner(Variant("v", mesh, timed, Settings(release=release, mode=mode)))
+        return Variant("v", mesh, timed, Settings(release=release, mode=mode, env=env))
+
+    def __init__(self, variant):
+        (self.planner,) = planners(variant)
         greetings = [self.planner.connect(group, -1) for group in range(len(self.planner.groups))]
         self.states = [planned.state for planned in greetings]
         self.greetings = {
@@ -93,8 +102,30 @@ class Asking:
 @given(script=scripts(), forgetting=st.booleans())
 def test_the_planner_answers_as_the_conversation_does(mode, script, forgetting):
     release, mesh, changes = script
-    asking = Asking(release, mode, mesh, changes)
+    asking = Asking(Asking.variant(release, mode, mesh, changes))
     answers = from_conversation(release, mode, mesh, changes)
     assert asking.greetings == next(answers)
     for number, want in enumerate(answers):
         assert asking.step(number, changes[number], forgetting=forgetting) == want
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+@FEW
+@given(script=scripts())
+def test_runs_that_differ_in_knobs_begin_with_the_same_and_end_alike(mode, script):
+    release, mesh, changes = script
+    shared = begun(Asking.variant(release, mode, mesh, changes))
+
+    def answers(variant):
+        asking = Asking(variant)
+        return asking.greetings, [asking.step(n, change, forgetting=False) for n, change in enumerate(changes)]
+
+    first, second = (
+        answers(Asking.variant(release, mode, mesh, changes, {"PILOT_DEBOUNCE_AFTER": after})) for after in ("1s", "2s")
+    )
+    assert first == second
+    assert begun(Asking.variant(release, mode, mesh, changes, {"PILOT_PUSH_THROTTLE": "7"})) is shared
+    named = begun(Asking.variant(release, mode, mesh, changes, {"POD_NAME": "istiod-0"}))
+    assert named is not shared
+    reordered = replace(mesh, objects=dict(reversed(mesh.objects.items())))
+    assert begun(Asking.variant(release, mode, reordered, changes)) is not named

@@ -15,6 +15,21 @@ from pushsim.units import UnitError, duration
 _LIMITS: Mapping[tuple[int, int], tuple[int, int]] = {(1, 12): (100, 100), (1, 13): (100, 25), (1, 21): (0, 0)}
 
 
+#: istiod's environment variables that these knobs are: what is pushed to whom hangs on none of them.
+NAMES = frozenset(
+    {
+        "PILOT_DEBOUNCE_AFTER",
+        "PILOT_DEBOUNCE_MAX",
+        "PILOT_ENABLE_EDS_DEBOUNCE",
+        "PILOT_PUSH_THROTTLE",
+        "PILOT_MAX_REQUESTS_PER_SECOND",
+        "PILOT_ENABLE_XDS_CACHE",
+        "PILOT_ENABLE_CDS_CACHE",
+        "PILOT_ENABLE_RDS_CACHE",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Knobs:
     """What shapes the control plane's timing.

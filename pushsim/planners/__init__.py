@@ -6,12 +6,20 @@ work   the work behind pushes, scopes and responses, by cost driver
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
+from pushsim import releases
+from pushsim.control.knobs import NAMES as KNOBS
+from pushsim.mesh import Mesh
 from pushsim.planner import Planner
 from pushsim.planners.istio import IstioPlanner
 from pushsim.settings import Variant
 
-__all__ = ["IstioPlanner", "planners"]
+__all__ = ["IstioPlanner", "begun", "planners"]
+
+#: What the last run began with, and all that decides it: the next run may differ in knobs alone.
+_last: list[tuple[Any, IstioPlanner]] = []
 
 
 def planners(variant: Variant) -> Sequence[Planner]:
@@ -20,5 +28,28 @@ def planners(variant: Variant) -> Sequence[Planner]:
     Raises:
         InputError: the release is not known.
     """
-    first = IstioPlanner(variant)
-    return [first, *(IstioPlanner(variant, first) for _ in range(variant.settings.replicas - 1))]
+    first = begun(variant)
+    return [first.fork() for _ in range(variant.settings.replicas)]
+
+
+def begun(variant: Variant) -> IstioPlanner:
+    """The planner of an istiod that all proxies have had their first conversation with; to be forked, not used.
+
+    Runs that follow each other in a process share it if they differ in nothing that it hangs on.
+
+    Raises:
+        InputError: the release is not known.
+    """
+    mesh, settings = _configured(variant), variant.settings
+    changes = [timed.change for timed in variant.changes]
+    told = (mesh, tuple(mesh.objects), changes, settings.release, settings.mode)  # objects are in an order
+    if not _last or _last[0][0] != told:
+        _last[:] = [(told, IstioPlanner(mesh, changes, releases.rules(settings.release), settings.mode))]
+    return _last[0][1]
+
+
+def _configured(variant: Variant) -> Mesh:
+    """The variant's mesh with its control plane's mesh config and environment, but for knobs."""
+    mesh, settings = variant.mesh, variant.settings
+    env = {name: value for name, value in {**mesh.env, **settings.env}.items() if name not in KNOBS}
+    return replace(mesh, mesh_config={**mesh.mesh_config, **settings.mesh_config}, env=env)

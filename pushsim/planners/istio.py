@@ -7,14 +7,15 @@ states, and what is decided of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from copy import copy as shallow
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from pushsim import planner as ask
-from pushsim import releases
 from pushsim.conversation import Conversation
 from pushsim.dependencies import Decision
-from pushsim.mesh import Change, ConfigKey, Mesh, Proxy, Ref
+from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Proxy, Ref
 from pushsim.names import host_of
 from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
@@ -22,9 +23,10 @@ from pushsim.planners.states import States
 from pushsim.planners.templates import Own, derived, own_of
 from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
 from pushsim.pricing import Pricing
+from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.settings import Variant
 from pushsim.topology import proxy_of
+from pushsim.visibility import Scope
 
 #: Kinds that decide which services a proxy belongs to.
 _TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
@@ -40,56 +42,55 @@ class _Asked:
     changes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Common:
-    """What the planners of all replicas share: how responses are priced and cached, and whom they begin with.
-
-    first: by group, the first conversation. place: by proxy, its group and position there. by_ip: proxies by address.
-    """
-
-    pricing: Pricing
-    cells: Cells
-    groups: Sequence[ask.Group]
-    first: Sequence[Plan]
-    place: Mapping[str, tuple[int, int]]
-    by_ip: Mapping[str, str]
-
-
 class IstioPlanner:
     """See `planner.Planner`; its methods are documented there.
 
     Args:
-        variant: its mesh, its changes to come, its control plane.
-        beside: the planner of another replica that has handled nothing yet: what both begin with is made once.
+        mesh: as it is at the start, with the environment and mesh config of the control plane.
+        changes: those to come.
+        rules: the release.
+        mode: the xDS mode; None for the release's own.
     """
 
-    def __init__(self, variant: Variant, beside: IstioPlanner | None = None) -> None:
-        settings, mesh = variant.settings, _configured(variant)
-        self._rules = releases.rules(settings.release)
-        changes = [timed.change for timed in variant.changes]
+    def __init__(self, mesh: Mesh, changes: Sequence[Change], rules: Rules, mode: Mode | None = None) -> None:
+        self._rules = rules
         late = _late_proxies(mesh, changes)
         everyone = replace(mesh, proxies=(*mesh.proxies, *late))
-        if beside is None:
-            conversation = Conversation(everyone, self._rules, settings.mode, changes)
-            self._istiod = conversation.istiod
-            pricing = Pricing(mesh, self._rules, self._istiod.mode)
-            self._common = _common(conversation, pricing, {proxy.id for proxy in late})
-        else:
-            self._istiod, self._common = beside._istiod.fork(), beside._common
+        conversation = Conversation(everyone, rules, mode, changes)
+        self._istiod = conversation.istiod
         self._start = self._istiod.latest
-        self._groups, self._first = self._common.groups, self._common.first
-        self._place, self._by_ip = self._common.place, self._common.by_ip
-        self._pricing, self._cells = self._common.pricing, self._common.cells
+        self._first = [outcome.plan for outcome in conversation.classes]
+        self._groups = _groups(conversation, {proxy.id for proxy in late})
+        everybody = [(p, (n, at)) for n, group in enumerate(self._groups) for at, p in enumerate(group.proxies)]
+        self._place = {proxy.id: place for proxy, place in everybody}
+        self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
+        self._pricing, self._cells = Pricing(mesh, rules, self._istiod.mode), Cells()
+        self._states = States(self._groups, changes, everyone, rules)
+        self._states.pushed(self._start.scopes)
+        self._scopes: WeakKeyDictionary[Scope, ask.Scope] = WeakKeyDictionary()
+        self._numbered = 0  # of them
+        self._connected: dict[tuple[int, int], ask.Planned] = {}
+        self._begin()
+        for number, group in enumerate(self._groups):
+            if group.late < group.size:
+                self.connect(number, -1)
+
+    def fork(self) -> IstioPlanner:
+        """An independent copy of one that has handled nothing yet: for another replica, or another run."""
+        copy = shallow(self)
+        copy._istiod, copy._states = self._istiod.fork(), self._states.fork()
+        copy._scopes, copy._connected = self._scopes.copy(), dict(self._connected)
+        copy._begin()
+        return copy
+
+    def _begin(self) -> None:
+        """Nothing is handled yet."""
         # by their numbers; what `keep` lets go is no more in the dictionaries
         self._requests: list[tuple[PushRequest, int]] = []
         self._keys: dict[int, frozenset[ConfigKey]] = {}
         self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._asked: list[_Asked] = []
         self._pushes: dict[int, Push] = {}
-        self._states = States(self._groups, changes, everyone, self._rules)
-        self._states.pushed(self._start.scopes)
-        self._scopes = 0
-        self._connected: dict[tuple[int, int], ask.Planned] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
         self._spared: dict[tuple[int, int, int, int], ask.Planned] = {}
         self._merged: dict[tuple[int, int], PushRequest] = {}
@@ -310,13 +311,13 @@ class IstioPlanner:
 
     def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
         """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
-        return state.scope.memo.once(lambda: self._new_scope(state, push), "ask.Scope", of=(self,))
-
-    def _new_scope(self, state: ProxyState, push: Push) -> ask.Scope:
-        number = self._scopes
-        self._scopes += 1
-        lock = -1 if state.scope.sidecar is None else number
-        return ask.Scope(number, lock, of_scope(state.scope, push.context, self._rules))
+        known = self._scopes.get(state.scope)
+        if known is None:
+            self._numbered += 1
+            lock = -1 if state.scope.sidecar is None else self._numbered
+            known = ask.Scope(self._numbered, lock, of_scope(state.scope, push.context, self._rules))
+            self._scopes[state.scope] = known
+        return known
 
     def _response(self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...]) -> ask.Response:
         return ask.Response(
@@ -339,23 +340,13 @@ class IstioPlanner:
         return inventory_of(self._istiod.registry)
 
 
-def _common(conversation: Conversation, pricing: Pricing, arriving: Collection[str]) -> _Common:
-    """The first conversation of all proxies, those that are to arrive the last of their groups."""
+def _groups(conversation: Conversation, arriving: Collection[str]) -> Sequence[ask.Group]:
+    """Proxies that are equal in all that decides, those that are to arrive the last of their groups."""
     groups: list[ask.Group] = []
-    place: dict[str, tuple[int, int]] = {}
     for outcome in conversation.classes:
         ordered = sorted(outcome.members, key=lambda p: p.id in arriving)
-        place |= {proxy.id: (len(groups), position) for position, proxy in enumerate(ordered)}
         groups.append(ask.Group(tuple(ordered), sum(p.id in arriving for p in ordered)))
-    first = [outcome.plan for outcome in conversation.classes]
-    by_ip = {proxy.ip: proxy.id for group in groups for proxy in group.proxies}
-    return _Common(pricing, Cells(), groups, first, place, by_ip)
-
-
-def _configured(variant: Variant) -> Mesh:
-    """The variant's mesh with its control plane's environment and mesh config."""
-    mesh, settings = variant.mesh, variant.settings
-    return replace(mesh, mesh_config={**mesh.mesh_config, **settings.mesh_config}, env={**mesh.env, **settings.env})
+    return groups
 
 
 def _late_proxies(mesh: Mesh, changes: Iterable[Change]) -> tuple[Proxy, ...]:

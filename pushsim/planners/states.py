@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy as shallow
 from dataclasses import dataclass, replace
 
 from pushsim import planner as ask
@@ -61,6 +62,16 @@ class States:
         self._started = False
         self._changed: set[int] = set()
         self._disturbed: set[int] = set()
+
+    def fork(self) -> States:
+        """An independent copy, of one of which no push is made yet."""
+        copy = shallow(self)
+        copy._own = [list(known) for known in self._own]
+        copy._of_key = {key: set(groups) for key, groups in self._of_key.items()}
+        copy._changed, copy._disturbed = set(self._changed), set(self._disturbed)
+        copy._states, copy._versions, copy._numbers = dict(self._states), list(self._versions), dict(self._numbers)
+        copy._shapes, copy._alike, copy._importers = dict(self._shapes), dict(self._alike), dict(self._importers)
+        return copy
 
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
