@@ -298,9 +298,7 @@ class Machine(Streams):
 
     def _let_go(self, replica: Replica) -> None:
         """The planner may forget states that no proxy is in, and pushes that no event ends with."""
-        mine = [c for c in range(self.total) if self.home[c] == replica.number]
-        oldest = self._oldest(replica, mine)
-        states = {int(self.state[c]) for c in mine}
+        states, oldest = self._in_use(replica)
         replica.planner.keep(states, oldest)
         self._forget_plans(replica, states, oldest)
 

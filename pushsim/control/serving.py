@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
@@ -293,16 +293,20 @@ class Serving(State):
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         """No proxy of a replica will be in other states, nor take an interval that ends before the oldest push."""
         number = replica.number
-        self._plan_of = {key: plan for key, plan in self._plan_of.items() if key[0] != number or key[2] in states}
+        self._plan_of = {
+            key: plan
+            for key, plan in self._plan_of.items()
+            if key[0] != number or (key[2] in states and key[4] >= oldest)
+        }
         self._sparing = {key: plan for key, plan in self._sparing.items() if key[0] != number or key[3] >= oldest}
         self._shapes = {key: shape for key, shape in self._shapes.items() if key[0] != number or key[2] in states}
 
-    def _oldest(self, replica: Replica, mine: Sequence[int]) -> int:
-        """The oldest push that an event of these connections, waiting or offered, ends with."""
-        queue = replica.queue
+    def _in_use(self, replica: Replica) -> tuple[set[int], int]:
+        """The states of a replica's connections, and the oldest push that an event, waiting or offered, ends with."""
+        queue, mine = replica.queue, [c for c in range(self.total) if self.home[c] == replica.number]
         waiting = [queue.last[c] for c in mine if queue.first[c] != UNSET]
         offered = [event.last for c in mine if (event := self.offered[c]) is not None]
-        return min([replica.published, *waiting, *offered])
+        return {int(self.state[c]) for c in mine}, min([replica.published, *waiting, *offered])
 
     def _plan(self, replica: Replica, c: int, event: Event) -> Plan:
         group, state = self.group_of[c], int(self.state[c])

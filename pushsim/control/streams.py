@@ -23,6 +23,10 @@ from pushsim.control.state import (
     REPLYING,
     WRITING,
 )
+from pushsim.planner import Counts
+
+#: What it takes to open a stream.
+OPENING_WORK: Counts = {"stream.opened": 1}
 
 
 class Streams(Serving):
@@ -57,7 +61,7 @@ class Streams(Serving):
             self._set(now + backoff_ns(self.seed, c, self.generation[c], 0), ARRIVE, c, 1)
             return
         self.home[c] = UNSET
-        self._start(now, replica, ACCEPTING, c, self._work({"stream.opened": 1}), POLLED)
+        self._start(now, replica, ACCEPTING, c, self._work(OPENING_WORK), POLLED)
 
     def _accepted(self, now: int, replica: Replica, c: int) -> None:
         """The connection is registered: it is pushed from now on, and its first requests are answered."""

@@ -15,6 +15,7 @@ Ints = NDArray[np.int64]
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
 CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, THROTTLE = range(13, 21)
+SEED, OPENING, OPENED, REFUSED = range(21, 25)
 #: Columns of an event: whether there is one, its pushes, the oldest Start, whether a ProxyUpdate is among them.
 HAS, FIRST, LAST, START, FORCED = range(5)
 #: Columns of `Arrays.conn`, a row a connection. Three are events, with the columns above: what waits in the queue, what
@@ -34,7 +35,8 @@ R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_
 #: Columns of `Arrays.outcomes`, what became of a response.
 O_SENT, O_FIRST, O_LAST, O_RESOURCES, O_UNITS = range(5)
 #: Columns of `Arrays.entries`: whose (a group in a state, or NOBODY in particular and a kin), an interval, the plan;
-#: the kin, state and shape thereafter (-1: as before); and which groups in `Arrays.concerned` are not answered by it.
+#: the kin, state and shape thereafter (-1: as before); and the list in `Arrays.concerned` of groups that it does not
+#: answer, which begins with the number of the list.
 E_GROUP, E_OF, E_FIRST, E_LAST, E_PLAN, E_KIN, E_STATE, E_SHAPE, E_AT, E_END = range(10)
 NOBODY = -1
 #: The plan of a kin that has none in common.
@@ -43,11 +45,16 @@ APIECE = 1 << 40
 V_AT, V_END, V_VERSION, V_RESOURCES, V_UNITS = range(5)
 #: Columns of `Arrays.cores`; when a job is due is UNKNOWN after a change.
 UNKNOWN = -1
-C_NOW, C_CLOCK, C_JOBS, C_STARTED, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED, C_SECOND = range(11)
+C_NOW, C_CLOCK, C_JOBS, C_HEAD, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED, C_SECOND = range(11)
+#: Columns of `Arrays.running`: when it ends by the cores' clock, what is left of it then, when its slice ends.
+J_MARK, J_JOB, J_LEFT, J_SLICE = range(4)
 #: Columns of `Arrays.line_of`: where a line of `Arrays.lines` begins, and how long it is.
 W_AT, W_LONG = range(2)
 #: Columns of `Arrays.replicas`.
 K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK, K_MEMBERS = range(9)
+K_UP, K_NEXT, K_GAP = range(9, 12)
+#: Columns of `Arrays.marked`: the list whose groups are marked, of what is common to a replica and to a kin.
+ALL, KIN = range(2)
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
 L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
 #: The levels.
@@ -58,7 +65,7 @@ class Arrays(NamedTuple):
     """R replicas, N connections; by connection unless it says otherwise.
 
     s:        the single numbers. cores, replicas: [R, columns]. levels: [level, R, columns].
-    job_mark, job_order, job, job_left, job_slice: [R, jobs], heaps of those that run. lines: [line, R, jobs,
+    running: [R, places, columns], jobs in the order of their ends, from place C_HEAD on. lines: [line, R, jobs,
     (job, ticks)], rings of those that wait; line_of: [line, R, columns]. spent: [R, seconds]. line: [R, N],
     rings. built: [R, scope keys]; holder, wait_head, wait_tail: [R, locks].
     conn:     [N, columns]; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
@@ -67,6 +74,7 @@ class Arrays(NamedTuple):
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
     ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
+    marks:    [ALL or KIN, R, groups], the last list that each group was in; marked: [ALL or KIN, R], which that is.
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
     details:  [samples, (plan, step, who, sent, converged or -1, received)].
@@ -76,11 +84,7 @@ class Arrays(NamedTuple):
     cores: Ints
     replicas: Ints
     levels: Ints
-    job_mark: Ints
-    job_order: Ints
-    job: Ints
-    job_left: Ints
-    job_slice: Ints
+    running: Ints
     lines: Ints
     line_of: Ints
     spent: Ints
@@ -97,6 +101,8 @@ class Arrays(NamedTuple):
     entries: Ints
     last_of: Ints
     concerned: Ints
+    marks: Ints
+    marked: Ints
     apart: NDArray[np.bool_]
     plans: Ints
     used: Ints
@@ -129,15 +135,15 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 11), replicas=zeros(replicas, 9), levels=zeros(5, replicas, 7),
-        job_mark=zeros(replicas, 64), job_order=zeros(replicas, 64), job=zeros(replicas, 64),
-        job_left=zeros(replicas, 64), job_slice=zeros(replicas, 64),
+        s=zeros(32), cores=zeros(replicas, 11), replicas=zeros(replicas, 12), levels=zeros(5, replicas, 7),
+        running=zeros(replicas, 64, 4),
         lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
         holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),
         asks=zeros(0, 3), wakes=zeros(4096, 7),
         conn=zeros(one, 40), ring=zeros(one), members=zeros(replicas, one),
         entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
+        marks=unset(2, replicas, groups), marked=unset(2, replicas),
         apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 3),
         responses=zeros(4096, 12), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),

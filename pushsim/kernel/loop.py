@@ -5,8 +5,11 @@ from __future__ import annotations
 from numba import njit
 
 from pushsim.control.state import (
+    ACCEPT,
+    ARRIVE,
     ASK,
     IDLE,
+    POLLED,
     SCOPING,
     SENDING,
     SERVING,
@@ -14,12 +17,15 @@ from pushsim.control.state import (
 )
 from pushsim.kernel.arrays import (
     ASKS,
+    C_HEAD,
     C_JOBS,
     CONSIDERED,
     CONVERGED,
     DETAILS,
     EXPECTED,
     FOLLOWING,
+    J_JOB,
+    J_LEFT,
     K_TICK,
     KEEP_DETAILS,
     KEEP_LOG,
@@ -34,16 +40,19 @@ from pushsim.kernel.arrays import (
     O_RESOURCES,
     O_SENT,
     O_UNITS,
+    OPENED,
     P_COUNT,
     P_FIRST,
     PUSHES,
     QUEUED,
+    REFUSED,
     REJECTED,
     REPLICA,
     SENDS,
     U_QUEUED_AT,
     U_SCOPED,
     U_TAKEN,
+    W_LONG,
     WAKES,
     Arrays,
 )
@@ -64,13 +73,17 @@ from pushsim.kernel.serving import (
     sent,
     written,
 )
+from pushsim.kernel.sparing import spare
+from pushsim.kernel.streams import accept, arrive
 
 
 @njit(cache=True)
 def woken(a: Arrays, now: int) -> int:
-    """`Machine.wake` for a proxy that asks and for a Send that returns."""
+    """`Machine.wake` for proxies and for a Send that returns."""
     wake = a.wakes[0]
     kind, c, generation, p, step = wake[2], wake[3], wake[4], wake[5], wake[6]
+    if kind == ACCEPT and a.line_of[POLLED, p, W_LONG] + a.conn.shape[0] + 64 > a.lines.shape[2]:
+        return ROOM
     drop_wake(a)
     a.s[EXPECTED] -= 1
     if generation != a.conn[c, N_GENERATION]:
@@ -79,6 +92,12 @@ def woken(a: Arrays, now: int) -> int:
         return DONE
     if kind == UNBLOCK:
         return sent(a, now, c)
+    if kind == ARRIVE:
+        arrive(a, now, c, p)
+        return DONE
+    if kind == ACCEPT:
+        accept(a, now, c, p)
+        return DONE
     ask(a, c, p, step)
     return next_on(a, now, c) if a.conn[c, N_PHASE] == IDLE else DONE
 
@@ -121,28 +140,32 @@ def alone_until(a: Arrays, r: int, until: int) -> int:
 @njit(cache=True)
 def is_spared(a: Arrays, r: int) -> bool:
     """Whether the job that ends next, if there is one, is that of a connection that is sent nothing."""
-    if a.cores[r, C_JOBS] == 0 or a.job_left[r, 0] or a.job[r, 0] >> 32 != SERVING:
+    if a.cores[r, C_JOBS] == 0:
         return False
-    return bool(a.plans[a.conn[a.job[r, 0] & 0xFFFFFFFF, N_PLAN], P_COUNT] == 0)
+    first = a.running[r, a.cores[r, C_HEAD]]
+    if first[J_LEFT] or first[J_JOB] >> 32 != SERVING:
+        return False
+    return bool(a.plans[a.conn[first[J_JOB] & 0xFFFFFFFF, N_PLAN], P_COUNT] == 0)
 
 
 @njit(cache=True)
 def run_spared(a: Arrays, r: int, before: int, margin: int) -> int:
-    """`run` for what there is most of: connections that are sent nothing end, and the next are dequeued.
+    """`run` for connections that are sent nothing.
 
     There is such a one that is due before that time, before which nothing else is due, and room; it goes on until that
     is no more so. None of this sets a wake, a tick or a job elsewhere.
     """
     while True:
-        now, c = due(a, r), a.job[r, 0] & 0xFFFFFFFF
-        a.s[NOW] = now
-        finish(a, r, now)
-        status = pushed(a, now, c)
+        if spare(a, r, before, margin):
+            status = dispatch(a, a.s[NOW], r)
+        elif is_spared(a, r) and due(a, r) < before and has_room(a, margin):
+            now = a.s[NOW] = due(a, r)
+            status = pushed(a, now, finish(a, r, now) & 0xFFFFFFFF)
+        else:
+            return DONE
         if status != DONE:
             return status
         fill(a, r)
-        if not is_spared(a, r) or due(a, r) >= before or not has_room(a, margin):
-            return DONE
 
 
 @njit(cache=True)
@@ -178,8 +201,9 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
         if source < 2 * replicas:
             r = source - replicas
             a.s[REPLICA] = r
-            kind, c = a.job[r, 0] >> 32, a.job[r, 0] & 0xFFFFFFFF
-            if a.job_left[r, 0]:
+            first = a.running[r, a.cores[r, C_HEAD]]
+            kind, c = first[J_JOB] >> 32, first[J_JOB] & 0xFFFFFFFF
+            if first[J_LEFT]:
                 finish(a, r, now)
                 status = DONE
             elif is_spared(a, r):
@@ -199,7 +223,7 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             if status == DONE:
                 fill(a, r)
         else:
-            if a.wakes[0, 2] != ASK and a.wakes[0, 2] != UNBLOCK:
+            if a.wakes[0, 2] > UNBLOCK:
                 return WAKE
             status = woken(a, now)
         if status != DONE:
@@ -221,5 +245,5 @@ def start_counting(a: Arrays, now: int) -> None:
     a.outcomes[:, O_LAST] = -1
     a.dwell[:] = 0
     a.conn[:, N_SHAPED_AT] = now
-    for count in (QUEUED, CONVERGED, SENDS, DETAILS, CONSIDERED, PUSHES, REJECTED):
+    for count in (QUEUED, CONVERGED, SENDS, DETAILS, CONSIDERED, PUSHES, REJECTED, REFUSED, OPENED):
         a.s[count] = 0

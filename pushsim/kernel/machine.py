@@ -14,9 +14,10 @@ import numpy as np
 from pushsim.control.knobs import Knobs
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
-from pushsim.control.state import CLOSE, REPLYING, SLICES, UP, WRITING, Wake
+from pushsim.control.state import CLOSE, GONE, REPLYING, SLICES, UP, WRITING, Wake
+from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Level, Plan
-from pushsim.kernel import loop, parts, queue, serving
+from pushsim.kernel import loop, parts, queue, serving, streams
 from pushsim.kernel.arrays import (
     APIECE,
     ASKS,
@@ -51,9 +52,11 @@ from pushsim.kernel.arrays import (
     N_WAITING,
     NOBODY,
     NOW,
+    OPENING,
     P_FIRST,
     REPLICA,
     REPLY,
+    SEED,
     SLOTS,
     SPARE,
     START,
@@ -103,6 +106,8 @@ class KernelMachine(Observing):
         a.conn[:, N_GATEWAY], a.ring[:] = self.gateway, self.ring
         a.s[LATENCY], a.s[REPLY], a.s[THROTTLE] = self.prices.latency_ns, self.prices.reply_ns, knobs.throttle
         a.cached[:] = [xds in knobs.cached for xds in XDS]
+        a.s[SEED] = np.uint64(self.seed & (1 << 64) - 1).astype(np.int64)
+        a.s[OPENING] = self.prices.work_ns(OPENING_WORK)
 
         def levels(kind: int) -> list[Level]:
             return [ArrayLevel(self.store, kind, number) for number in range(len(planners))]
@@ -115,6 +120,12 @@ class KernelMachine(Observing):
 
     def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
         return KernelReplica(number, planner, cpus, knobs, self.total, self.store)
+
+    def connect_all(self, now: int) -> None:
+        gap = max(1, self.replicas[0].limiter.gap // len(self.replicas))
+        coming = self.store.a.ring[self.phase[self.store.a.ring] != GONE]
+        self.store.room_for_wakes(len(coming))
+        streams.arrive_all(self.store.k, now, coming, gap)
 
     # ---- the loop
 
@@ -142,6 +153,8 @@ class KernelMachine(Observing):
                 self.wake(now)
             else:
                 assert status == ROOM
+                for replica in range(len(self.replicas)):
+                    store.room_for_jobs(replica)
             ticks[:] = [replica.debouncer.due for replica in self.replicas]
             self._make_room()
 
@@ -166,9 +179,9 @@ class KernelMachine(Observing):
 
     def _plan_for(self, c: int) -> None:
         """Ask what the event that a connection is to take brings it, and enter it in the tables."""
-        a, store = self.store.a, self.store
-        first, last, start, forced = a.conn[c, [N_PUSHING + column for column in (FIRST, LAST, START, FORCED)]].tolist()
-        home, group, state, kin = int(self.home[c]), self.group_of[c], int(self.state[c]), int(a.conn[c, N_KIN])
+        a, store, conn = self.store.a, self.store, self.store.a.conn[c].tolist()
+        first, last, start, forced = (conn[N_PUSHING + column] for column in (FIRST, LAST, START, FORCED))
+        home, group, state, kin = conn[N_HOME], self.group_of[c], conn[N_STATE], conn[N_KIN]
         planner = self.replicas[home].planner
         plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
         after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
@@ -301,11 +314,12 @@ class KernelMachine(Observing):
     def _dwelt(self, now: int, c: int) -> None:
         serving.dwelt(self.store.k, now, c)
 
-    def _oldest(self, replica: Replica, mine: Sequence[int]) -> int:
+    def _in_use(self, replica: Replica) -> tuple[set[int], int]:
         conn = self.store.a.conn
         here = conn[conn[:, N_HOME] == replica.number]
         ends = [here[here[:, event + HAS] > 0, event + LAST] for event in (N_WAITING, N_OFFERED)]
-        return min([replica.published, *(int(last.min()) for last in ends if last.size)])
+        states = set(np.unique(here[:, N_STATE]).tolist())
+        return states, min([replica.published, *(int(last.min()) for last in ends if last.size)])
 
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         super()._forget_plans(replica, states, oldest)
@@ -319,8 +333,7 @@ class KernelMachine(Observing):
         generation = 0 if kind in (UP, SLICES) else int(self.generation[who])
         arrays = self.store.a
         if arrays.s[WAKES] + self.store.margin >= len(arrays.wakes):
-            self.store.room()
-            arrays = self.store.a
+            self.store.room_for_wakes(1)
         parts.set_wake(self.store.k, at, kind, who, generation, a, b)
         if kind != CLOSE:
             self.expected += 1

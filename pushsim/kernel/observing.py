@@ -10,6 +10,7 @@ import numpy as np
 from pushsim.control.machine import Machine
 from pushsim.control.replica import UNSET
 from pushsim.control.state import IDLE
+from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Plan, Sent
 from pushsim.kernel import loop, serving
 from pushsim.kernel.arrays import (
@@ -18,8 +19,10 @@ from pushsim.kernel.arrays import (
     DETAILS,
     LOG,
     N_PHASE,
+    OPENED,
     PUSHES,
     QUEUED,
+    REFUSED,
     REJECTED,
     SENDS,
     U_SCOPED,
@@ -62,7 +65,7 @@ class Observing(Machine):
         """Nothing is observed yet."""
         self._queued, self._converged, self._received = Delays(), Delays(), Delays()
         self._details: list[Ints] = []
-        self._scoped: Counter[str] = Counter()
+        self._done: Counter[str] = Counter()  # what is in the tally of the work that compiled code began
 
     def _stow(self) -> None:
         """Samples are taken out of their arrays, which are empty then."""
@@ -115,8 +118,8 @@ class Observing(Machine):
         self._take_up_cores()
         self._take_up_plans()
         self._stow()
-        counts = (int(a.s[n]) for n in (CONSIDERED, PUSHES, REJECTED))
-        tally.considered, tally.pushed, tally.rejected = counts
+        counts = (int(a.s[n]) for n in (CONSIDERED, PUSHES, REJECTED, REFUSED))
+        tally.considered, tally.pushed, tally.rejected, tally.refused = counts
         samples = {"queued": self._queued, "converged": self._converged, "received": self._received}
         for name, observed in samples.items():
             setattr(tally, name, observed.all)
@@ -134,22 +137,22 @@ class Observing(Machine):
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
         used, outcomes = a.used.tolist(), a.outcomes.tolist()
-        scoped: Counter[str] = Counter()
+        done = Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items() if a.s[OPENED]})
         at = 0
         for plan in self.plans:
             plan.taken, plan.queued_at = used[plan.number][:2]
             if times := used[plan.number][U_SCOPED]:
                 assert plan.planned.scope is not None
                 for name, amount in plan.planned.scope.work.items():
-                    scoped[name] += amount * times
+                    done[name] += amount * times
             count = len(plan.planned.responses)
             rows = outcomes[at : at + count]
             at += count
             columns: Any = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []]
             plan.sent, plan.first_sent, plan.last_sent, plan.missed_resources, plan.missed_units = columns
-        tally.amounts.subtract(self._scoped)
-        tally.amounts += scoped
-        self._scoped = scoped
+        tally.amounts.subtract(self._done)
+        tally.amounts += done
+        self._done = done
 
     def _detail(self, row: list[int]) -> Sent:
         number, step, c, sent, converged, received = row

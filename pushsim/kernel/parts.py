@@ -8,16 +8,20 @@ from pushsim.control.cores import FAIR, NEVER, PREEMPTED, SECOND, SLICE, TICKS
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_DUE,
+    C_HEAD,
     C_JOBS,
     C_MOST,
     C_NOW,
     C_PARTS,
     C_PICKED,
     C_SECOND,
-    C_STARTED,
     C_VACATED,
     C_WHOLE,
     CACHE,
+    J_JOB,
+    J_LEFT,
+    J_MARK,
+    J_SLICE,
     K_BYTES,
     K_TOKEN,
     K_VERSION,
@@ -42,6 +46,7 @@ from pushsim.kernel.arrays import (
     WAKED,
     WAKES,
     Arrays,
+    Ints,
 )
 
 # ---- cores
@@ -82,16 +87,20 @@ def due(a: Arrays, r: int) -> int:
     if core[C_JOBS] == 0:
         core[C_DUE] = NEVER
         return NEVER
-    left = a.job_mark[r, 0] - core[C_CLOCK]
-    wanted = core[C_JOBS] * core[C_PARTS]
-    if left <= 0:
-        core[C_DUE] = core[C_NOW]
-    elif wanted <= core[C_WHOLE]:
-        core[C_DUE] = core[C_NOW] + (left + TICKS - 1) // TICKS
-    else:
-        per = TICKS * core[C_WHOLE]
-        core[C_DUE] = core[C_NOW] + (left * wanted + per - 1) // per
+    left = a.running[r, core[C_HEAD], J_MARK] - core[C_CLOCK]
+    core[C_DUE] = core[C_NOW] + time_for(left, core[C_JOBS] * core[C_PARTS], core[C_WHOLE])
     return int(core[C_DUE])
+
+
+@njit(cache=True)
+def time_for(left: int, wanted: int, whole: int) -> int:
+    """How long it takes until the clock shows so much more."""
+    if left <= 0:
+        return 0
+    if wanted <= whole:
+        return (left + TICKS - 1) // TICKS
+    per = TICKS * whole
+    return (left * wanted + per - 1) // per
 
 
 @njit(cache=True)
@@ -142,56 +151,42 @@ def fill(a: Arrays, r: int) -> None:
 @njit(cache=True)
 def run_on(a: Arrays, r: int, job: int, ticks: int, slice_ends: int) -> None:
     """`Cores._run`."""
-    core, marks, orders, jobs = a.cores[r], a.job_mark[r], a.job_order[r], a.job[r]
-    lefts, slices = a.job_left[r], a.job_slice[r]
-    mark, order, place = min(core[C_CLOCK] + ticks, slice_ends), core[C_STARTED], core[C_JOBS]
-    left = core[C_CLOCK] + ticks - mark
-    core[C_STARTED] += 1
+    core, running = a.cores[r], a.running[r]
+    mark = min(core[C_CLOCK] + ticks, slice_ends)
+    if core[C_HEAD] + core[C_JOBS] == running.shape[0]:
+        for place in range(core[C_JOBS]):
+            running[place] = running[core[C_HEAD] + place]
+        core[C_HEAD] = 0
+    insert(running, core[C_HEAD], core[C_JOBS], mark, job, core[C_CLOCK] + ticks - mark, slice_ends)
     core[C_JOBS] += 1
-    while place > 0:
-        above = (place - 1) >> 1
-        if marks[above] <= mark:
-            break
-        marks[place], orders[place], jobs[place] = marks[above], orders[above], jobs[above]
-        lefts[place], slices[place] = lefts[above], slices[above]
-        place = above
-    marks[place], orders[place], jobs[place] = mark, order, job
-    lefts[place], slices[place] = left, slice_ends
+
+
+@njit(cache=True)
+def insert(running: Ints, head: int, count: int, mark: int, job: int, left: int, slice_ends: int) -> None:
+    """A job takes its place among so many that run; there is one behind them. Of equal marks the latest comes last."""
+    place = head + count
+    while place > head and running[place - 1, J_MARK] > mark:
+        for column in range(4):
+            running[place, column] = running[place - 1, column]
+        place -= 1
+    running[place, J_MARK], running[place, J_JOB] = mark, job
+    running[place, J_LEFT], running[place, J_SLICE] = left, slice_ends
 
 
 @njit(cache=True)
 def finish(a: Arrays, r: int, now: int) -> int:
     """`Cores.finish`."""
     advance(a, r, now)
-    core, marks, orders, jobs = a.cores[r], a.job_mark[r], a.job_order[r], a.job[r]
-    lefts, slices = a.job_left[r], a.job_slice[r]
-    ended, rest, core[C_VACATED] = jobs[0], lefts[0], slices[0]
+    core = a.cores[r]
+    first = a.running[r, core[C_HEAD]]
+    core[C_HEAD] += 1
     core[C_JOBS] -= 1
-    count = core[C_JOBS]
-    mark, order, job, left, slice_ends = marks[count], orders[count], jobs[count], lefts[count], slices[count]
-    place = 0
-    while True:
-        below = 2 * place + 1
-        if below >= count:
-            break
-        other = below + 1
-        if other < count and (
-            marks[other] < marks[below] or (marks[other] == marks[below] and orders[other] < orders[below])
-        ):
-            below = other
-        if mark < marks[below] or (mark == marks[below] and order < orders[below]):
-            break
-        marks[place], orders[place], jobs[place] = marks[below], orders[below], jobs[below]
-        lefts[place], slices[place] = lefts[below], slices[below]
-        place = below
-    marks[place], orders[place], jobs[place] = mark, order, job
-    lefts[place], slices[place] = left, slice_ends
-    a.cores[r, C_DUE] = UNKNOWN
-    if rest:
+    core[C_VACATED], core[C_DUE] = first[J_SLICE], UNKNOWN
+    if first[J_LEFT]:
         core[C_VACATED] = 0
-        wait(a, r, 1, ended, rest)
+        wait(a, r, 1, first[J_JOB], first[J_LEFT])
         return PREEMPTED
-    return int(ended)
+    return int(first[J_JOB])
 
 
 # ---- wakes
@@ -247,11 +242,14 @@ def add_level(a: Arrays, kind: int, r: int, now: int, amount: int) -> None:
     level = a.levels[kind, r]
     elapsed, value = now - level[L_NOW], level[L_VALUE]
     if elapsed > 0 and value > 0:
-        seconds, rest = elapsed // SECOND, elapsed % SECOND
-        mid = level[L_MID] + value // 10_000 * rest
-        low = level[L_LO] + value % 10_000 * rest
-        level[L_HI] += value * seconds + mid // 100_000 + low // SECOND
-        level[L_MID], level[L_LO] = mid % 100_000, low % SECOND
+        if elapsed < 1 << 20 and value < 1 << 40 and level[L_LO] < 1 << 61:
+            level[L_LO] += value * elapsed  # what is too much for it is carried with the next long time
+        else:
+            seconds, rest = elapsed // SECOND, elapsed % SECOND
+            mid = level[L_MID] + value // 10_000 * rest
+            low = level[L_LO] + value % 10_000 * rest
+            level[L_HI] += value * seconds + mid // 100_000 + low // SECOND
+            level[L_MID], level[L_LO] = mid % 100_000, low % SECOND
     level[L_NOW] = now
     level[L_VALUE] = value + amount
     if level[L_VALUE] > level[L_HIGHEST]:

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from pushsim.kernel.arrays import (
+    ALL,
     APIECE,
     E_AT,
     E_END,
@@ -22,6 +23,7 @@ from pushsim.kernel.arrays import (
     K_LONGEST,
     K_MEMBERS,
     KEEP_LOG,
+    KIN,
     LAST,
     LOG,
     N_GROUP,
@@ -52,13 +54,15 @@ def note(a: Arrays, now: int, kind: int, who: int, first: int, last: int) -> Non
 
 
 @njit(cache=True)
-def sampled(a: Arrays, samples, count: int, delay: int) -> None:  # type: ignore[no-untyped-def]
-    """One more sample; equal ones in a row are one entry."""
+def sampled(a: Arrays, samples: Ints, count: int, delay: int, times: int) -> None:
+    """So many more samples; equal ones in a row are one entry."""
     at = a.s[count]
+    if times == 0:
+        return
     if at > 0 and samples[at - 1, 0] == delay:
-        samples[at - 1, 1] += 1
+        samples[at - 1, 1] += times
     else:
-        samples[at, 0], samples[at, 1] = delay, 1
+        samples[at, 0], samples[at, 1] = delay, times
         a.s[count] += 1
 
 
@@ -99,12 +103,29 @@ def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> No
 @njit(cache=True)
 def enqueue_all(a: Arrays, now: int, r: int, push: int, begin: int) -> None:
     """`Machine._enqueue_all`."""
-    count = a.replicas[r, K_MEMBERS]
+    replica, conns, ring, line = a.replicas[r], a.conn, a.ring, a.line[r]
+    count = replica[K_MEMBERS]
     members = a.members[r, :count]
     first = np.searchsorted(members, begin)
+    at, size = replica[K_LINE_AT] + replica[K_LINE], line.shape[0]
+    if at >= size:
+        at -= size
+    lined = replica[K_LINE]
     for number in range(count):
         place = first + number
-        enqueue(a, r, a.ring[members[place if place < count else place - count]], push, now, 0)
+        c = ring[members[place if place < count else place - count]]
+        conn = conns[c]
+        if not conn[N_WAITING + HAS]:
+            conn[N_WAITING + HAS], conn[N_WAITING + FIRST] = 1, push
+            conn[N_WAITING + START], conn[N_WAITING + FORCED] = now, 0
+            if not conn[N_PROCESSING]:
+                line[at] = c
+                at = at + 1 if at + 1 < size else 0
+                lined += 1
+        conn[N_WAITING + LAST] = push
+    replica[K_LINE] = lined
+    if lined > replica[K_LONGEST]:
+        replica[K_LONGEST] = lined
 
 
 @njit(cache=True)
@@ -133,7 +154,7 @@ def rehash(a: Arrays, old: Ints) -> None:
 
 
 @njit(cache=True)
-def common(a: Arrays, kin: int, first: int, last: int, group: int) -> int:
+def common(a: Arrays, kin: int, first: int, last: int, r: int, group: int) -> int:
     """The place of what answers an interval for all of a kin; UNKNOWN if not yet, OWN if it is not for the group."""
     slot = a.last_of[kin]
     if slot < 0 or a.entries[slot, E_FIRST] != first * 2 or a.entries[slot, E_LAST] != last:
@@ -141,13 +162,28 @@ def common(a: Arrays, kin: int, first: int, last: int, group: int) -> int:
         if a.entries[slot, E_PLAN] < 0:
             return UNKNOWN
         a.last_of[kin] = slot
-    entry = a.entries[slot]
-    if entry[E_PLAN] == APIECE:
+    if a.entries[slot, E_PLAN] == APIECE or is_concerned(a, slot, kin, r, group):
         return OWN
-    for place in range(entry[E_AT], entry[E_END]):
-        if a.concerned[place] == group:
-            return OWN
     return int(slot)
+
+
+@njit(cache=True)
+def is_concerned(a: Arrays, slot: int, kin: int, r: int, group: int) -> bool:
+    """Whether the entry of a kin on a replica does not answer a group."""
+    entry, of = a.entries[slot], KIN if kin >= a.cores.shape[0] else ALL
+    number, marks = a.concerned[entry[E_AT]], a.marks[of, r]
+    if a.marked[of, r] != number:
+        a.marked[of, r] = number
+        for place in range(entry[E_AT] + 1, entry[E_END]):
+            marks[a.concerned[place]] = number
+    return bool(marks[group] == number)
+
+
+@njit(cache=True)
+def shared(a: Arrays, r: int, kin: int, group: int, first: int, last: int) -> int:
+    """The place of what answers an interval for one of a kin as for others; UNKNOWN if not yet, OWN if nothing does."""
+    slot = common(a, r, first, last, r, group)  # the kin of all on a replica has its number
+    return common(a, kin, first, last, r, group) if slot < 0 else slot
 
 
 @njit(cache=True)
@@ -157,9 +193,7 @@ def entry_of(a: Arrays, c: int) -> int:
     r, group, kin, forced = conn[N_HOME], conn[N_GROUP], conn[N_KIN], conn[N_PUSHING + FORCED]
     first, last = conn[N_PUSHING + FIRST], conn[N_PUSHING + LAST]
     if kin >= 0 and not forced and not a.apart[r, group]:
-        slot = common(a, r, first, last, group)  # the kin of all on a replica has its number
-        if slot < 0:
-            slot = common(a, kin, first, last, group)
+        slot = shared(a, r, kin, group, first, last)
         if slot != OWN:
             return slot
     slot = slot_of(a, group, conn[N_STATE] * a.cores.shape[0] + r, first, last, forced)

@@ -8,6 +8,7 @@ import numpy as np
 
 from pushsim.control.cores import Cores
 from pushsim.control.knobs import Knobs
+from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
 from pushsim.control.replica import Replica
 from pushsim.control.tally import Level
@@ -15,15 +16,19 @@ from pushsim.kernel import parts, queue
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_DUE,
+    C_HEAD,
     C_JOBS,
     C_NOW,
     HAS,
     K_BYTES,
     K_FREE,
+    K_GAP,
     K_LINE,
     K_LINE_AT,
     K_LONGEST,
+    K_NEXT,
     K_TOKEN,
+    K_UP,
     K_VERSION,
     L_HI,
     L_HIGHEST,
@@ -79,10 +84,10 @@ class ArrayCores(Cores):
     def take_up(self) -> None:
         """Let the fields of `Cores` show what the arrays hold."""
         a, r = self._store.a, self._number
-        count = int(a.cores[r, C_JOBS])
-        columns = (a.job_mark, a.job_order, a.job, a.job_left, a.job_slice)
+        head, count = a.cores[r, [C_HEAD, C_JOBS]].tolist()
         self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
-        self.running = list(zip(*(column[r, :count].tolist() for column in columns), strict=True))
+        running = a.running[r, head : head + count].tolist()
+        self.running = [(mark, place, *of) for place, (mark, *of) in enumerate(running)]
         for line, waiting in enumerate(self.lines):
             at, long = a.line_of[line, r, [W_AT, W_LONG]]
             waiting.clear()
@@ -156,6 +161,24 @@ class ArrayCache:
         a.replicas[r, K_VERSION] += 1
 
 
+class ArrayLimiter(RequestLimiter):
+    """`RequestLimiter` on arrays, which compiled code asks."""
+
+    def __init__(self, per_second: int, store: Store, number: int) -> None:
+        self._of = store.a.replicas[number]
+        super().__init__(per_second)
+        self._of[K_GAP] = self.gap
+
+    @property
+    def next(self) -> int:
+        """When it admits the next."""
+        return int(self._of[K_NEXT])
+
+    @next.setter
+    def next(self, at: int) -> None:
+        self._of[K_NEXT] = at
+
+
 class ArrayLevel(Level):
     """`Level` on arrays."""
 
@@ -205,6 +228,16 @@ class KernelReplica(Replica):
         self._store = store
         super().__init__(number, planner, cpus, knobs, total)
         self.cores = ArrayCores(cpus, store, number)
+        self.limiter = ArrayLimiter(knobs.streams_per_s, store, number)
+
+    @property
+    def up(self) -> bool:
+        """Whether its process runs."""
+        return bool(self._store.a.replicas[self.number, K_UP])
+
+    @up.setter
+    def up(self, runs: bool) -> None:
+        self._store.a.replicas[self.number, K_UP] = runs
 
     @property
     def free(self) -> int:

@@ -132,7 +132,7 @@ def dispatch(a: Arrays, now: int, r: int) -> int:
             replica[K_LINE_AT] = 0
         conn[N_PROCESSING] = 1
         a.s[CONSIDERED] += 1
-        sampled(a, a.queued, QUEUED, now - conn[N_WAITING + START])
+        sampled(a, a.queued, QUEUED, now - conn[N_WAITING + START], 1)
         note(a, now, DEQUEUED, c, conn[N_WAITING + FIRST], conn[N_WAITING + LAST])
         if conn[N_PHASE] != IDLE:
             take(conn, N_OFFERED, N_WAITING)
@@ -294,7 +294,7 @@ def pushed(a: Arrays, now: int, c: int) -> int:
     conn[N_TOOK] = now - conn[N_PUSHING + START]
     if plan[P_NEEDED]:
         a.s[PUSHES] += 1
-        sampled(a, a.converged, CONVERGED, conn[N_TOOK])
+        sampled(a, a.converged, CONVERGED, conn[N_TOOK], 1)
         note(a, now, PUSHED, c, first, last)
     else:
         note(a, now, SPARED, c, first, last)

@@ -15,6 +15,8 @@ from pushsim.kernel.arrays import (
     C_PARTS,
     C_WHOLE,
     DETAILS,
+    E_AT,
+    E_END,
     E_GROUP,
     E_LAST,
     E_OF,
@@ -56,7 +58,8 @@ class Store:
         self.shows: list[tuple[int, ...]] = []
         self._views: dict[tuple[int, int], int] = {}
         self._kept: list[View] = []
-        self._entries = self._responses = self._cells = self._concerned = 0
+        self._entries = self._responses = self._cells = self._concerned = self._lists = 0
+        self._list_of: dict[frozenset[int], tuple[int, int]] = {}  # where a list of groups is in `concerned`
         self._most_cells = 1024
 
     @property
@@ -84,8 +87,12 @@ class Store:
             self._grow("details", int(s[DETAILS]) + 2 * margin)
         for name in ("queued", "converged", "sends"):
             self._grow(name, 2 * margin)
-        self._grow("wakes", int(s[WAKES]) + 2 * margin)
+        self.room_for_wakes(0)
         self.room_to_ask()
+
+    def room_for_wakes(self, more: int) -> None:
+        """Places for so many wakes, beside what the next event may set."""
+        self._grow("wakes", int(self.a.s[WAKES]) + 2 * self.margin + more)
 
     def room_to_ask(self) -> None:
         """A place for one that asks."""
@@ -100,9 +107,8 @@ class Store:
 
     def room_for_jobs(self, replica: int) -> None:
         """Places in the lines for one more job, even if all connections have one, too."""
-        longest = int(self.a.line_of[:, replica, W_LONG].max())
-        had = self.a.lines.shape[2]
-        if longest + len(self.a.conn) + 64 <= had:
+        of, had = self.a.line_of, self.a.lines.shape[2]
+        if max(of[0, replica, W_LONG], of[1, replica, W_LONG]) + len(self.a.conn) + 64 <= had:
             return
         lines = np.zeros((*self.a.lines.shape[:2], 2 * had, 2), dtype=np.int64)
         for line, number in np.ndindex(*lines.shape[:2]):
@@ -118,8 +124,7 @@ class Store:
 
     def set_cores(self, replica: int, whole: int, parts: int, most: int) -> None:
         """The cores of a replica."""
-        for name in ("job_mark", "job_order", "job", "job_left", "job_slice"):
-            self._grow(name, most + 1, axis=1)
+        self._grow("running", 4 * most + 1, axis=1)
         self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
         self.a.cores[replica, C_MOST] = most
         self.a.cores[replica, C_DUE] = UNKNOWN
@@ -221,13 +226,22 @@ class Store:
         """
         if 2 * self._entries >= len(self.a.entries):
             self._rehash(self.a.entries[self.a.entries[:, E_PLAN] >= 0])
-        at, self._concerned = self._concerned, self._concerned + len(concerned)
-        self._grow("concerned", self._concerned)
-        self.a.concerned[at : self._concerned] = list(concerned)
+        at, end = self._listed(frozenset(concerned))
         first, last, forced = interval
         slot = slot_of(self.k, group, of, first, last, forced)
-        self.a.entries[slot] = (group, of, first * 2 + forced, last, plan, *after, at, self._concerned)
+        self.a.entries[slot] = (group, of, first * 2 + forced, last, plan, *after, at, end)
         self._entries += 1
+
+    def _listed(self, groups: frozenset[int]) -> tuple[int, int]:
+        """Where the list of these groups is, and where it ends."""
+        known = self._list_of.get(groups)
+        if known is None:
+            at, end = self._concerned, self._concerned + 1 + len(groups)
+            self._grow("concerned", end)
+            self.a.concerned[at:end] = (self._lists, *groups)
+            self._lists, self._concerned = self._lists + 1, end
+            known = self._list_of[groups] = at, end
+        return known
 
     def keep(self, replica: int, oldest: int) -> None:
         """Of a replica, only entries of intervals that end with the oldest push or later."""
@@ -238,7 +252,24 @@ class Store:
         shared = (entries[:, E_GROUP] < 0) & (entries[:, E_PLAN] >= 0)
         mine[shared] = kin[entries[shared, E_OF]]
         kept = (entries[:, E_PLAN] >= 0) & ~(mine & (entries[:, E_LAST] < oldest))
-        self._rehash(entries[kept])
+        self._rehash(self._with_lists(entries[kept]))
+
+    def _with_lists(self, entries: Ints) -> Ints:
+        """The same entries; lists of groups that none of them has are dropped."""
+        used, old = set(entries[:, E_AT].tolist()), self.a.concerned
+        kept = {groups: span for groups, span in self._list_of.items() if span[0] in used}
+        moved = np.zeros(len(old), dtype=np.int64)
+        self._concerned = 0
+        for groups, (at, end) in kept.items():
+            moved[at], size = self._concerned, end - at
+            old[self._concerned : self._concerned + size] = old[at:end]
+            self._list_of[groups] = self._concerned, self._concerned + size
+            self._concerned += size
+        self._list_of = {groups: self._list_of[groups] for groups in kept}
+        entries[:, E_END] -= entries[:, E_AT]
+        entries[:, E_AT] = moved[entries[:, E_AT]]
+        entries[:, E_END] += entries[:, E_AT]
+        return entries
 
     def _rehash(self, entries: Ints) -> None:
         size = 1 << 12
