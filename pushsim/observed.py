@@ -317,7 +317,7 @@ def amounts_of(machine: Machine) -> Counter[str]:
     """istiod's work since counting began, by cost driver; of all replicas."""
     amounts = Counter(machine.tally.amounts)
     for plan in machine.plans:
-        amounts.update(plan.amounts())
+        plan.add_amounts(amounts)
     return amounts
 
 

@@ -57,14 +57,14 @@ class Pricing:
             for block in blocks
         )
 
-    def told(self, blocks: Blocks, state: ProxyState, push: Push) -> tuple[int, ...]:
-        """Proxies that are told the same get all resources, of which these are the routes, in the same lengths."""
+    def told(self, blocks: Blocks, state: ProxyState, push: Push) -> dict[Xds, int]:
+        """By type, proxies that are told the same get all resources (of RDS, these) in the same lengths."""
         proxy = state.view.proxy
         policies = self.policies(proxy, push.context)
         asked = frozenset[str]().union(*(_asked("RDS", block) for block in blocks))
-        return tuple(
-            self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in _TYPES
-        )
+        return {
+            xds: self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in _TYPES
+        }
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:
         """The policies that may apply to a proxy: of its namespace and the root namespace, selectors not yet judged."""

@@ -25,7 +25,8 @@ from pushsim.control.state import (
     State,
 )
 from pushsim.control.tally import Plan, Sent
-from pushsim.planner import Planned, Scope
+from pushsim.cost import Price
+from pushsim.planner import Planned, Response, Scope
 
 #: A stream's write quota (grpc-go, internal/transport: defaultWriteQuota): Send waits while as much is not written.
 WRITE_QUOTA = 64 * 1024
@@ -330,13 +331,20 @@ class Serving(State):
         return plan
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
-        prices = tuple(self.prices.response(response) for response in planned.responses)
+        prices = tuple(map(self._price, planned.responses))
         pushed = sum(not response.solicited for response in planned.responses)
         work = self.prices.work_ns(planned.work)
         plan = Plan(planned, replica.number, self.group_of[c], first, last, prices, work, pushed, len(self.plans))
         plan.reset()
         self.plans.append(plan)
         return plan
+
+    def _price(self, response: Response) -> Price:
+        """A response's price, once for all plans that share it."""
+        known = self._price_of.get(id(response))
+        if known is None or known[0] is not response:
+            known = self._price_of[id(response)] = response, self.prices.response(response)
+        return known[1]
 
     def _scope(self, c: int) -> Scope:
         scope = self._current(c).planned.scope

@@ -12,9 +12,9 @@ from pushsim.control.limiter import NACK, ORDER, SLOW, draw
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.tally import Plan, Tally
-from pushsim.cost import Prices
+from pushsim.cost import Price, Prices
 from pushsim.mesh import Change
-from pushsim.planner import Counts, Planner, Shape
+from pushsim.planner import Counts, Planner, Response, Shape
 from pushsim.settings import Clients
 
 #: Phases of a connection. GONE: its pod does not exist. AWAY: between two streams.
@@ -77,6 +77,7 @@ class State:
         self.written: dict[int, int] = {}
         self.plans: list[Plan] = []
         self._plan_of: dict[tuple[int, int, int, int, int, int], Plan] = {}
+        self._price_of: dict[int, tuple[Response, Price]] = {}  # by id
         self._sparing: dict[tuple[int, int, int, int], Plan] = {}  # those of no responses, which groups share
         self._shapes: dict[tuple[int, int, int], int] = {}  # by replica, group and state
         self._shape_numbers: dict[Shape, int] = {}

@@ -58,13 +58,15 @@ class Plan:
         self.missed_resources = [0] * responses
         self.missed_units = [0] * responses
 
-    def amounts(self) -> Counter[str]:
-        """istiod's work on all its uses, by cost driver."""
-        amounts: Counter[str] = Counter()
-        for name, amount in self.planned.work.items():
-            amounts[name] += amount * self.taken
+    def add_amounts(self, amounts: Counter[str]) -> None:
+        """Add istiod's work on all its uses, by cost driver."""
+        if self.taken:
+            for name, amount in self.planned.work.items():
+                amounts[name] += amount * self.taken
         for step, response in enumerate(self.planned.responses):
-            times = self.sent[step]
+            times, missed = self.sent[step], self.missed_resources[step]
+            if not times and not missed:
+                continue
             for name, amount in response.work.items():
                 amounts[name] += amount * times
             amounts["send.responses"] += times
@@ -75,7 +77,6 @@ class Plan:
                 amounts["send.marshalled"] += response.size_bytes * times
                 continue
             hit, miss, unit_hit, unit_miss = CACHED[response.xds]
-            missed = self.missed_resources[step]
             amounts[miss] += missed
             amounts[hit] += max(0, price.cached * times - missed)
             if unit_hit:
@@ -84,7 +85,6 @@ class Plan:
                 amounts[unit_miss] += self.missed_units[step]
             amounts["send.marshalled"] += price.size_bytes * missed // max(1, price.cached)
             amounts["send.marshalled"] += (response.size_bytes - price.size_bytes) * times
-        return amounts
 
     def core_ns(self) -> int:
         """istiod's core time on all its uses."""

@@ -20,7 +20,7 @@ from pushsim.names import host_of
 from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
 from pushsim.planners.states import States
-from pushsim.planners.templates import Own, derived, own_of
+from pushsim.planners.templates import Own, Template, own_of
 from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
@@ -92,11 +92,11 @@ class IstioPlanner:
         self._asked: list[_Asked] = []
         self._pushes: dict[int, Push] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
-        self._spared: dict[tuple[int, int, int, int], ask.Planned] = {}
+        self._alike: dict[tuple[int, int, int, int], ask.Planned] = {}  # of whom nothing is told that is their own
         self._merged: dict[tuple[int, int], PushRequest] = {}
-        self._greetings: dict[Hashable, tuple[ask.Planned, Own]] = {}  # by state, push, targets and kind
-        self._examples: dict[tuple[int, int, int], Plan] = {}  # by state and interval
-        self._templates: dict[tuple[int, int, int, tuple[int, ...]], tuple[ask.Planned, Own]] = {}  # and kind
+        self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
+        self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
+        self._templates: dict[tuple[int, int, int, tuple[int, ...]], Template] = {}  # and kind
 
     @property
     def groups(self) -> Sequence[ask.Group]:
@@ -170,7 +170,7 @@ class IstioPlanner:
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._greetings.clear()
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
-        self._spared = {key: planned for key, planned in self._spared.items() if key[3] >= push}
+        self._alike = {key: planned for key, planned in self._alike.items() if key[3] >= push}
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
         self._examples = {key: example for key, example in self._examples.items() if key[2] >= push}
         self._templates = {key: template for key, template in self._templates.items() if key[2] >= push}
@@ -188,16 +188,16 @@ class IstioPlanner:
 
     def _greeted(self, group: int, push: int, made: Plan, at: Push) -> ask.Planned:
         """A first conversation, from that of another sidecar that is in the same state thereafter."""
-        number, targets = self._states.number(group, made.state), len(made.state.targets)
-        own = own_of(made, made.state, at, self._pricing) if made.state.proxy.type == "sidecar" else None
-        key = (number, push, targets, own.kind if own else None)
+        number, state = self._states.number(group, made.state), made.state
+        own = own_of(made, state, at, self._pricing, retargeted=True) if state.proxy.type == "sidecar" else None
+        key = (number, push, own.kind if own else None)
         if own is not None and (known := self._greetings.get(key)) is not None:
-            return replace(derived(*known, own))  # its own: the machine tells conversations of groups by it
-        responses = tuple(self._response(r, made.state, at, ()) for r in made.responses)
-        work = {"proxy.states": 1, "proxy.targets": targets}
-        planned = ask.Planned(True, number, responses, work, self._scope(made.state, at))
+            return replace(known.of(own))  # its own: the machine tells conversations of groups by it
+        responses = tuple(self._response(r, state, at, ()) for r in made.responses)
+        work = {"proxy.states": 1, "proxy.targets": len(state.targets)}
+        planned = ask.Planned(True, number, responses, work, self._scope(state, at))
         if own is not None:
-            self._greetings[key] = (planned, own)
+            self._greetings[key] = Template(planned, own)
         return planned
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
@@ -206,12 +206,12 @@ class IstioPlanner:
             request = self._interval(first, last, forced)
             shared = self._states.shares(group, state, request, self._istiod.registry)
             alike = (state, self._states.targets(group, state), first, last)
-            planned = self._spared.get(alike) if shared else None
+            planned = self._alike.get(alike) if shared else None
             if planned is None:
                 planned = self._by_example(group, state, first, last, request) if shared else None
                 planned = planned or self._plan(group, state, first, last, request)[1]
-                if shared and not planned.needed:
-                    self._spared[alike] = planned
+                if shared and not any(response.xds != "EDS" for response in planned.responses):
+                    self._alike[alike] = planned
             self._plans[key] = planned
         return self._plans[key]
 
@@ -231,24 +231,33 @@ class IstioPlanner:
 
     def _by_example(self, group: int, state: int, first: int, last: int, request: PushRequest) -> ask.Planned | None:
         """What a sidecar gets for pushes that do to it what they do to others in its state, as another's plan tells."""
-        example, push = self._examples.get((state, first, last)), self._pushes[last]
+        push, example = self._pushes[last], self._examples.get((state, first, last))
         if example is None:
-            example, planned = self._plan(group, state, first, last, request)
-            if not planned.needed:
-                return planned
-            self._examples[state, first, last] = example
-            if (own := own_of(example, example.state, push, self._pricing)) is not None:
-                self._templates[state, first, last, own.kind] = (planned, own)
+            made, planned = self._plan(group, state, first, last, request)
+            if planned.needed:
+                own = self._own(made, made.state, request, push)
+                template = Template(planned, own) if own is not None else None
+                self._examples[state, first, last] = made, template
             return planned
-        own = own_of(example, self._states.as_of(group, state, example.state), push, self._pricing)
-        if own is None:
+        like, template = example
+        after = self._states.as_of(group, state, like.state)
+        own = self._own(like, after, request, push) if template is not None else None
+        if template is None or own is None:
             return None
-        template = self._templates.get((state, first, last, own.kind))
-        if template is not None:
-            return derived(*template, own)
-        planned = self._plan(group, state, first, last, request)[1]
-        self._templates[state, first, last, own.kind] = (planned, own)
-        return planned
+        of_kind = self._templates.get((state, first, last, own.kind))
+        if of_kind is None:
+            of_kind = (
+                template if own.kind == template.own.kind else template.told(like, own, after, push, self._pricing)
+            )
+            self._templates[state, first, last, own.kind] = of_kind
+        return of_kind.of(own)
+
+    def _own(self, like: Plan, state: ProxyState, request: PushRequest, push: Push) -> Own | None:
+        return own_of(like, state, push, self._pricing, retargeted=self._retargets(request, state.proxy))
+
+    def _retargets(self, request: PushRequest, proxy: Proxy) -> bool:
+        """Whether a request makes istiod look up a proxy's services again."""
+        return not request.endpoints_only(self._rules) and recomputes_targets(request, proxy, self._rules)
 
     def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> tuple[Plan, ask.Planned]:
         before, push = self._states.of(group, state), self._pushes[last]
@@ -256,8 +265,8 @@ class IstioPlanner:
         after, decision = planned.state, planned.decision
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
-            retargeted = recomputes_targets(request, after.proxy, self._rules)
-            work |= {"proxy.states": 1, "proxy.targets": len(after.targets) if retargeted else 0}
+            targets = len(after.targets) if self._retargets(request, after.proxy) else 0
+            work |= {"proxy.states": 1, "proxy.targets": targets}
         changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
         shown = self._shown(planned, before, tuple(c for c in changes if self._pushed[c] >= first))
         return planned, ask.Planned(

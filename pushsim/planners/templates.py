@@ -1,67 +1,123 @@
 """Plans by example: proxies in one state get the same for the same pushes, but for what is made of their own services.
 
-A sidecar's own are the first block of its clusters and that of its listeners. The lengths of messages are sums over
-blocks, so what one proxy is sent tells what the others are sent.
+A sidecar's own are the first block of its clusters and that of its listeners (`plan.likewise`). All figures of a
+response are sums over blocks, so what one proxy is sent tells what the others are sent; lengths, where policies and
+labels mean the same for both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.generators import Generators
 from pushsim.mesh import Xds
-from pushsim.plan import Plan, ProxyState, Push
-from pushsim.planners.work import count_inbound
+from pushsim.plan import Plan, ProxyState, Push, likewise
+from pushsim.planners.work import of_base_clusters
 from pushsim.pricing import Pricing
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
-    """What responses to a sidecar hold of its own.
+class Part:
+    """A proxy's own part of a response: its resources and their bytes, and the work that only it decides."""
 
-    kind:  equal for proxies whose responses differ in nothing but the bytes of their own blocks.
-    bytes: of its own block, by type.
+    resources: int
+    bytes: int
+    work: ask.Counts
+
+
+_NONE = Part(0, 0, ask.NO_COUNTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What an answer to a sidecar holds of its own.
+
+    told:  by type, equal for proxies that get the same resources in the same lengths.
+    work:  before the responses, as far as it hangs on its own services.
+    parts: by type, its own part of that response.
     """
 
-    kind: tuple[int, ...]
-    bytes: Mapping[Xds, int]
+    told: Mapping[Xds, int]
+    work: ask.Counts
+    parts: Mapping[Xds, Part]
+
+    @property
+    def kind(self) -> tuple[int, ...]:
+        """Equal for proxies whose answers differ in nothing but their own parts."""
+        return tuple(self.told.values())
 
 
-def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing) -> Own | None:
+@dataclass(frozen=True, slots=True)
+class Template:
+    """An answer, with what it holds of one proxy's own."""
+
+    planned: ask.Planned
+    own: Own
+
+    def of(self, own: Own) -> ask.Planned:
+        """The answer to another proxy of the same kind."""
+        if own == self.own:
+            return self.planned
+        responses = tuple(self._of(response, own) for response in self.planned.responses)
+        return replace(self.planned, work={**self.planned.work, **own.work}, responses=responses)
+
+    def _of(self, like: ask.Response, own: Own) -> ask.Response:
+        before, now = self.own.parts.get(like.xds, _NONE), own.parts.get(like.xds, _NONE)
+        if before == now:
+            return like
+        return replace(
+            like,
+            resources=like.resources - before.resources + now.resources,
+            size_bytes=like.size_bytes - before.bytes + now.bytes,
+            work={**like.work, **now.work},
+        )
+
+    def told(self, like: Plan, own: Own, state: ProxyState, push: Push, pricing: Pricing) -> Template:
+        """That of another kind: of types that it is told otherwise, lengths are measured anew.
+
+        Args:
+            like: the plan that this is of.
+            own, state: of the other proxy; its state after the push.
+        """
+
+        def measured() -> Iterator[ask.Response]:
+            for response, made in zip(self.of(own).responses, likewise(like, state, push).responses, strict=True):
+                same = own.told.get(response.xds) == self.own.told.get(response.xds)
+                yield response if same else replace(response, size_bytes=pricing.size(made, state, push))
+
+        return Template(replace(self.of(own), responses=tuple(measured())), own)
+
+
+def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, *, retargeted: bool) -> Own | None:
     """A sidecar's own in a push; None if the push changes what it remembers of its own, or leaves some of it out.
 
     Args:
         like: the plan of one that was in the same state.
         state: its state after the push, if it is like that one's.
+        retargeted: its services were looked up again.
     """
+    work = {"proxy.targets": len(state.targets)} if retargeted else {}
+    types = {response.xds for response in like.responses}
+    if types == {"EDS"}:
+        return Own({}, work, {})
     generators = Generators(state.view, push.context)
-    clusters, listeners = generators.base_clusters(), generators.virtual_listeners()
-    if state.mode == "delta" and _names(clusters) != state.base:
-        return None
-    if generators.own_endpoint:
-        return None
+    parts: dict[Xds, Part] = {}
+    if "CDS" in types:
+        clusters = generators.base_clusters()
+        if state.mode == "delta" and _names(clusters) != state.base:
+            return None
+        size = pricing.framed("CDS", (clusters,), state, push)
+        parts["CDS"] = Part(len(clusters), size, of_base_clusters(clusters))
+    if "LDS" in types:
+        if generators.own_endpoint:
+            return None
+        listeners = generators.virtual_listeners()
+        parts["LDS"] = Part(len(listeners), pricing.framed("LDS", (listeners,), state, push), {})
     routes = tuple(block for response in like.responses if response.xds == "RDS" for block in response.blocks)
-    inbound = clusters.total(count_inbound, "inbound")
-    return Own(
-        (len(clusters), inbound, *pricing.told(routes, state, push)),
-        {
-            "CDS": pricing.framed("CDS", (clusters,), state, push),
-            "LDS": pricing.framed("LDS", (listeners,), state, push),
-        },
-    )
-
-
-def derived(like: ask.Planned, example: Own, own: Own) -> ask.Planned:
-    """What a proxy gets, from what another of that kind does."""
-    if own.bytes == example.bytes:
-        return like
-    more = {xds: own.bytes[xds] - example.bytes[xds] for xds in own.bytes}
-    return replace(
-        like, responses=tuple(replace(r, size_bytes=r.size_bytes + more.get(r.xds, 0)) for r in like.responses)
-    )
+    return Own(pricing.told(routes, state, push), work, parts)
 
 
 def _names(block: Block) -> frozenset[str]:

@@ -59,9 +59,7 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
     work: Counter[str] = Counter()
     match response.xds:
         case "CDS":
-            base = response.blocks[0]
-            work["cds.inbound"] = base.total(count_inbound, "inbound")
-            work["cds.static"] = len(base) - work["cds.inbound"]
+            return of_base_clusters(response.blocks[0])
         case "EDS":
             work["eds.walked"] = len(state.clusters)
         case "LDS":
@@ -73,8 +71,13 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
     return dict(work)
 
 
-def count_inbound(block: Block) -> int:
-    """How many inbound clusters a block holds."""
+def of_base_clusters(block: Block) -> ask.Counts:
+    """Generating a proxy's own clusters; all others are cached."""
+    inbound = block.total(_count_inbound, "inbound")
+    return {"cds.inbound": inbound, "cds.static": len(block) - inbound}
+
+
+def _count_inbound(block: Block) -> int:
     return sum(isinstance(cluster, InboundCluster) for cluster in block)
 
 
