@@ -39,9 +39,18 @@ class Conversation:
         rules: the release.
         mode: the xDS mode; None for the release's own.
         changes: the changes to come, as far as known: labels that no selector asks for tell no proxies apart.
+        answered: whether the first plans hold what proxies are sent on connecting, not only what they then have.
     """
 
-    def __init__(self, mesh: Mesh, rules: Rules, mode: Mode | None = None, changes: Iterable[Change] = ()) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        rules: Rules,
+        mode: Mode | None = None,
+        changes: Iterable[Change] = (),
+        *,
+        answered: bool = True,
+    ) -> None:
         self.istiod = Istiod(mesh, rules, mode)
         objects = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
         asked = selector_keys(objects)
@@ -57,18 +66,18 @@ class Conversation:
         connected: dict[Hashable, Plan] = {}
         self.classes: list[Outcome] = []
         for members in classes.values():
-            made = self._connected(members[0], exposed, connected)
+            made = self._connected(members[0], exposed, connected, answered)
             self.classes.append(Outcome(tuple(members), made, self.istiod.latest))
 
-    def _connected(self, proxy: Proxy, exposed: Collection[str], known: dict[Hashable, Plan]) -> Plan:
+    def _connected(self, proxy: Proxy, exposed: Collection[str], known: dict[Hashable, Plan], answered: bool) -> Plan:
         """A proxy's first conversation, from that of one of its kin if one is known."""
         state = self.istiod.meet(proxy)
         key = None if proxy.ip in exposed else kin(state, self._asked)
         if key is None:
-            return self.istiod.greet(state)
+            return self.istiod.greet(state, answered=answered)
         if key in known:
             return likewise(known[key], state, self.istiod.latest)
-        known[key] = self.istiod.greet(state)
+        known[key] = self.istiod.greet(state, answered=answered)
         return known[key]
 
     def _named_ports(self, proxy: Proxy) -> tuple[tuple[str, int], ...]:

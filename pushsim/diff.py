@@ -147,7 +147,7 @@ def _shapes(types: tuple[PushedType, ...]) -> tuple[Shape, ...]:
 
 def _shapes_of(mesh: Mesh, change: Change, rules: Rules, mode: Mode | None) -> dict[str, tuple[Shape, ...]]:
     with few_collections():
-        step = Conversation(mesh, rules, mode, [change]).step(change)
+        step = Conversation(mesh, rules, mode, [change], answered=False).step(change)
     return {proxy.id: _shape(outcome) for outcome in step.outcomes for proxy in outcome.members}
 
 

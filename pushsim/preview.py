@@ -151,7 +151,7 @@ def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode:
 
 
 def _preview(mesh: Mesh, change: Change, rules: Rules, mode: Mode | None) -> Preview:
-    conversation = Conversation(mesh, rules, mode, [change])
+    conversation = Conversation(mesh, rules, mode, [change], answered=False)
     used = conversation.istiod.mode
     pricing = Pricing(mesh.after(change), rules, used)
     step = conversation.step(change)

@@ -67,14 +67,12 @@ class Clusters(Recipient):
         targets, sidecar = self.view.targets, self.scope.sidecar
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
         rules = tuple(self._inbound_rules(target.service) for target in targets) if self.sidecar else ()
-        return memo.once(lambda: Block(self._base()), "base", self.view.proxy.type, rules, of=(targets, sidecar))
+        return memo.once(self._base, "base", self.view.proxy.type, rules, of=(targets, sidecar))
 
-    def _base(self) -> Iterator[StaticCluster | InboundCluster]:
-        yield StaticCluster(BLACK_HOLE)
-        if self.sidecar:
-            yield StaticCluster(PASSTHROUGH)
-            yield StaticCluster(self.rules.inbound_passthrough)
-            yield from self.inbound_clusters()
+    def _base(self) -> Block:
+        names = (BLACK_HOLE, PASSTHROUGH, self.rules.inbound_passthrough) if self.sidecar else (BLACK_HOLE,)
+        static = self.scope.family.memo.once(lambda: Block(map(StaticCluster, names)), "static", names)
+        return Block.joined((static, Block(self.inbound_clusters()))) if self.sidecar else static
 
     def inbound_clusters(self) -> list[InboundCluster]:
         """One per target port of the proxy's services, or per ingress listener of its Sidecar."""

@@ -82,9 +82,22 @@ class Listeners(Recipient):
         """A sidecar's two virtual listeners."""
         targets = self.view.targets
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
-        return memo.once(
-            lambda: Block(_virtual_listeners(targets, self.unknown)), "virtual", self.unknown, of=(targets,)
+        return memo.once(lambda: self._virtual_listeners(targets), "virtual", self.unknown, of=(targets,))
+
+    def _virtual_listeners(self, targets: tuple[Target, ...]) -> Block:
+        def outbound() -> Block:
+            return Block([Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=self.unknown)])
+
+        inbound = Listener(
+            "virtualInbound",
+            "virtualInbound",
+            ANY_ADDRESS,
+            15006,
+            services=tuple((t.service, t.port) for t in targets),
+            target_ports=tuple(t.target_port for t in targets),
         )
+        shared = self.scope.family.memo.once(outbound, "virtual outbound", self.unknown)
+        return Block.joined((shared, Block([inbound])))
 
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
@@ -236,20 +249,6 @@ class Listeners(Recipient):
 
 def _listeners(block: Block) -> Iterator[Listener]:
     return (resource for resource in block if isinstance(resource, Listener))
-
-
-def _virtual_listeners(targets: tuple[Target, ...], unknown: str) -> tuple[Listener, ...]:
-    return (
-        Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=unknown),
-        Listener(
-            "virtualInbound",
-            "virtualInbound",
-            ANY_ADDRESS,
-            15006,
-            services=tuple((t.service, t.port) for t in targets),
-            target_ports=tuple(t.target_port for t in targets),
-        ),
-    )
 
 
 def _joined(earlier: Listener | None, later: Listener) -> Listener:

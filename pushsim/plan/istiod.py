@@ -83,8 +83,8 @@ class Istiod:
         """A proxy's first conversation: all of everything, as of a push (the latest)."""
         return self.greet(self.meet(proxy, push), push)
 
-    def greet(self, state: ProxyState, push: Push | None = None) -> Plan:
-        """The first conversation of a proxy that was just met."""
+    def greet(self, state: ProxyState, push: Push | None = None, *, answered: bool = True) -> Plan:
+        """The first conversation of a proxy that was just met; not `answered`: only the state it ends in."""
         push = push or self.latest
         generators = Generators(state.view, push.context)
         cds = Response("CDS", generators.clusters(), solicited=True)
@@ -97,9 +97,12 @@ class Istiod:
         if remembers:
             base = frozenset(cluster.name for cluster in cds.blocks[0])
             state = replace(state, watched=outbound_names(cds.blocks), base=base)
+        decision = Decision(True, PushRequest(forced=True), ("it connects",))
+        if not answered:
+            return Plan(state, decision)
         eds = [assignments(generators, clusters, solicited=True)] if len(clusters) else []
         rds = [configurations(generators, listening.routes, solicited=True)] if listening.routes else []
-        return Plan(state, Decision(True, PushRequest(forced=True), ("it connects",)), (cds, *eds, lds, *rds))
+        return Plan(state, decision, (cds, *eds, lds, *rds))
 
 
 def _first(by_listener: Mapping[str, frozenset[str]], remembers: bool) -> Listening:

@@ -56,8 +56,14 @@ def _no_validation(_: Message) -> None:
     pass
 
 
-# betterproto2 resolves all annotations of a message's class again for each of its fields: 0.3 s a process.
+def _default(self: Message, field_name: str) -> Json:
+    return self._betterproto.default_gen[field_name]()  # type: ignore[arg-type]
+
+
+# betterproto2 resolves all annotations of a message's class again for each of its fields, and sets up the filters of
+# warnings anew for each default that it compares a field with: together half a second a process.
 Message._type_hints = classmethod(cache(Message._type_hints.__func__))  # type: ignore[assignment, arg-type, attr-defined]
+Message._get_field_default = _default  # type: ignore[method-assign]
 
 
 def length(message: Message) -> int:
