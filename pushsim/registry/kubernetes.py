@@ -150,9 +150,9 @@ class KubernetesRegistry:
         rules, host = self._rules, (fqdn(name, namespace), namespace)
         service = self.services.get(host[0])
         hidden = service is not None and "~" in service.export_to
-        pushed = self._endpoints.update(SHARD, host, self._endpoints_of(name, namespace))
-        if hidden and rules.hidden_silent:
+        if hidden and rules.hidden_silent:  # onEventInternal returns before pushEDS: the index keeps what it had
             return []
+        pushed = self._endpoints.update(SHARD, host, self._endpoints_of(name, namespace))
         requests = self._endpoints.request(host, pushed)
         if service is not None and service.headless and not (hidden and rules.headless_hidden_silent):
             requests.append(self._headless_request(service))
