@@ -64,7 +64,7 @@ class ClusterNames:
         """Some of these names, sorted: all are sorted once for all who ask."""
         if self._ordered is None:
             self._ordered = tuple(sorted(self.names))
-        return tuple(name for name in self._ordered if name in some)
+        return tuple(filter(some.__contains__, self._ordered))
 
     @property
     def by_host(self) -> Mapping[str, frozenset[str]]:
