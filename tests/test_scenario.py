@@ -325,6 +325,17 @@ def test_markers_reach_the_runner() -> None:
     assert Scenario.loads(MINIMAL).variant("as-is").changes == ()
 
 
+def test_what_a_renewed_certificate_pushes_is_left_out_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "certificates.yaml"
+    path.write_text(
+        "mesh: {generate: {namespaces: 1, apps: [{name: a, total: 1, pods: 1}], gateways: {count: 1}}}\n"
+        "istiod: {release: '1.24'}\n"
+        "churn: [{source: certificate-rotation, rate: 1/s, arrivals: even}]\nduration: 3s\nwarmup: 0s\n"
+    )
+    notes = Scenario.load(path).variant("as-is").notes
+    assert [note.split(":")[0] for note in notes] == ["3 changes write Secrets"]
+
+
 def test_fields_are_found_set_and_scaled(example: Path) -> None:
     scenario = Scenario.load(example)
     assert scenario.value("mesh.generate.apps.predictor.per_namespace") == 8
