@@ -42,11 +42,6 @@ class Block:
         for part in self.parts:
             yield from part
 
-    @property
-    def leaves(self) -> tuple[Block, ...]:
-        """The smallest blocks in it."""
-        return self.parts or (self,)
-
     def total(self, measure: Callable[[Block], int], *key: Hashable, of: tuple[object, ...] = ()) -> int:
         """Sum of a measure over its smallest blocks; each is measured once for a key (see `memo`)."""
 

@@ -33,6 +33,18 @@ def host_of(name: str) -> str:
     return cluster.host if cluster else ""
 
 
+#: Names of clusters by the host they are of.
+NamesByHost = Mapping[str, frozenset[str]]
+
+
+def names_by_host(names: Iterable[str]) -> NamesByHost:
+    """Names of clusters by the host they are of; static and inbound clusters are under ""."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(host_of(name), []).append(name)
+    return {host: frozenset(of_host) for host, of_host in found.items()}
+
+
 class ClusterNames:
     """An immutable set of cluster names, indexed by host.
 
@@ -44,12 +56,19 @@ class ClusterNames:
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
-        self._by_host: Mapping[str, frozenset[str]] | None = None
+        self._by_host: NamesByHost | None = None
         self._by_domain: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] | None = None
         self._ordered: tuple[str, ...] | None = None
         self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str]], ClusterNames] | None = None
         self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
         self._joined: WeakKeyDictionary[ClusterNames, tuple[frozenset[str], ref[ClusterNames]]] = WeakKeyDictionary()
+
+    @classmethod
+    def of_hosts(cls, names: NamesByHost) -> ClusterNames:
+        """Names that are known by host."""
+        made = cls(frozenset().union(*names.values()))
+        made._by_host = names
+        return made
 
     def missing_from(self, earlier: ClusterNames) -> frozenset[str]:
         """The names that another set has not; asked about one that still lives again, it does not count again."""
@@ -67,13 +86,10 @@ class ClusterNames:
         return tuple(filter(some.__contains__, self._ordered))
 
     @property
-    def by_host(self) -> Mapping[str, frozenset[str]]:
+    def by_host(self) -> NamesByHost:
         """Names by the host they are of; static and inbound clusters are under ""."""
         if self._by_host is None:
-            found: dict[str, list[str]] = {}
-            for name in self.names:
-                found.setdefault(host_of(name), []).append(name)
-            self._by_host = {host: frozenset(names) for host, names in found.items()}
+            self._by_host = names_by_host(self.names)
         return self._by_host
 
     @property

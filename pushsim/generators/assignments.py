@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import is_
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule
@@ -10,6 +11,9 @@ from pushsim.generators.clusters import Clusters, endpoints_of
 from pushsim.mesh import Port, Service
 from pushsim.names import ClusterNames, parse_cluster
 from pushsim.resources import LoadAssignment
+
+#: What endpoints there were, and the assignments made of them.
+_Made = tuple[Sequence[object], Block]
 
 
 class Assignments(Clusters):
@@ -31,12 +35,38 @@ class Assignments(Clusters):
 
         def parts() -> Iterator[Block]:
             for hosts, of_domain in names.by_domain.values():
+                block = self._block_of(hosts)
+                if block:
+                    yield self._assignments_of_block(block, hosts, of_domain, names)
+                    continue
                 known = held.intersection(hosts)
                 yield from (self._assignments_of_host(host, names.by_host[host]) for host in hosts if host in known)
                 if unknown := names.of(host for host in hosts if host not in known) if known else of_domain:
                     yield empty.get(unknown) or of_unknown(unknown)
 
         return Block.joined(parts())
+
+    def _block_of(self, hosts: tuple[str, ...]) -> tuple[Service, ...]:
+        """The services of a namespace that its scope holds all of, if these hosts are among them; else none."""
+        family = self.scope.family
+        first = family.neutral.get(hosts[0])
+        if first is None or not self.scope.holds_whole(first.namespace):
+            return ()
+        block = family.block(first.namespace)
+        held = family.memo_of(block).once(lambda: frozenset(service.hostname for service in block), "hosts")
+        return block if held.issuperset(hosts) else ()
+
+    def _assignments_of_block(
+        self, block: tuple[Service, ...], hosts: tuple[str, ...], of_hosts: frozenset[str], names: ClusterNames
+    ) -> Block:
+        """The assignments of some hosts of a block; as long as no endpoints change, one object."""
+        shards = [self.context.endpoints.get((service.hostname, service.namespace)) for service in block]
+        last = self.scope.family.memo_of(block).once(lambda: dict[frozenset[str], _Made](), "EDS")
+        known = last.get(of_hosts)
+        if known is None or not all(map(is_, known[0], shards)):
+            made = Block.joined(self._assignments_of_host(host, names.by_host[host]) for host in hosts)
+            known = last[of_hosts] = (shards, made)
+        return known[1]
 
     def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
         service = self.scope.service(host)

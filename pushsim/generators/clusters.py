@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule, applying
 from pushsim.generators.recipient import Recipient
 from pushsim.mesh import Endpoint, Object, Port, Service
+from pushsim.names import NamesByHost, names_by_host
 from pushsim.resources import (
     BLACK_HOLE,
     PASSTHROUGH,
@@ -32,13 +34,21 @@ class Clusters(Recipient):
             return (self.base_clusters(), self._clusters_of_all(self.services()))
         *shared, own = self.scope.blocks
         kind = (self.view.proxy.type == "router", self.view.gateway.passthrough)
-        family, mine = self.scope.family.of_blocks, self.scope.memo
-
-        def made(block: tuple[Service, ...]) -> Block:
-            return family.once(lambda: self._clusters_of_all(block), "CDS", *kind, of=(block,))
-
+        mine = self.scope.memo
         particular = [mine.once(lambda: self._clusters_of_all(own), "CDS", *kind, self.told)] if own else []
-        return (self.base_clusters(), *map(made, shared), *particular)
+        return (self.base_clusters(), *(self._clusters_of_shared(block, kind) for block in shared), *particular)
+
+    def _clusters_of_shared(self, block: tuple[Service, ...], kind: tuple[bool, bool]) -> Block:
+        """The clusters of a block of services that many scopes share."""
+        family = self.scope.family
+
+        def made() -> Block:
+            parts = family.parts(block)
+            if not parts:
+                return self._clusters_of_all(block)
+            return Block.joined(self._clusters_of_shared(part, kind) for part in parts)
+
+        return family.memo_of(block).once(made, "CDS", *kind)
 
     def clusters_of_services(self, services: tuple[Service, ...]) -> Block:
         """The clusters of these services of the scope, one object for all proxies that get the same."""
@@ -170,7 +180,18 @@ def endpoints_of(known: tuple[Endpoint, ...], port: Port, subset: str, rule: Mer
     return tuple(e for e in of_port if all(dict(e.labels).get(k) == v for k, v in labels.items()))
 
 
-def eds_names(clusters: Iterable[Block]) -> frozenset[str]:
+def eds_names(clusters: Iterable[Block]) -> NamesByHost:
     """Names of the EDS clusters among them."""
-    found = (c for block in clusters for c in block if isinstance(c, OutboundCluster))
-    return frozenset(c.name for c in found if c.discovery == "EDS")
+    found: dict[str, frozenset[str]] = {}
+    for block in clusters:
+        more = block.memo.once(partial(_eds_names, block), "EDS names")
+        for host in found.keys() & more.keys():
+            more = {**more, host: found[host] | more[host]}
+        found.update(more)
+    return found
+
+
+def _eds_names(block: Block) -> NamesByHost:
+    if block.parts:
+        return eds_names(block.parts)
+    return names_by_host(c.name for c in block if isinstance(c, OutboundCluster) and c.discovery == "EDS")

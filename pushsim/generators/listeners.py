@@ -152,8 +152,8 @@ class Listeners(Recipient):
         return Block.joined([Block(whole.joined()), *whole.alone.values()])
 
     def _of_shared(self, block: tuple[Service, ...], bind: str) -> _Sockets:
-        told, memo = (self.own_endpoint, self.unknown), self.scope.family.of_blocks
-        return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, *told, of=(block,))
+        told, memo = (self.own_endpoint, self.unknown), self.scope.family.memo_of(block)
+        return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, *told)
 
     def _of_services(self, services: Iterable[Service], bind: str) -> _Sockets:
         found = _Sockets()

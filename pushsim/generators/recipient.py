@@ -58,6 +58,8 @@ class Recipient:
 
     def rule_for(self, service: Service) -> MergedRule | None:
         """The DestinationRule this proxy uses for a service."""
+        if not self.scope.context.rule_index.by_key:
+            return None
         return applying(self.scope.rules_for(service), self.view.proxy.labels)
 
     def memo_of(self, service: Service) -> Memo:

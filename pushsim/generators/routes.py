@@ -84,7 +84,7 @@ class Routes(Recipient):
         return tuple(found)
 
     def _routed_of_shared(self, block: tuple[Service, ...]) -> _Routed:
-        return self.scope.family.of_blocks.once(lambda: _routed(block), "RDS", of=(block,))
+        return self.scope.family.memo_of(block).once(lambda: _routed(block), "RDS")
 
     def _owners(self, number: int) -> list[EgressListener]:
         """The egress listener that owns a port, else those without a port."""

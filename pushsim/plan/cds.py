@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 from pushsim.blocks import Blocks
@@ -36,19 +36,19 @@ def clusters(pushing: Pushing) -> Response | None:
 
 def outbound_names(blocks: Blocks) -> ClusterNames:
     """Names of all clusters in a CDS response but the first block's, which are the proxy's own."""
-    return _named(blocks[1:], "CDS names", lambda of: (cluster.name for cluster in chain.from_iterable(of)))
+    return _named(blocks[1:], "CDS names", lambda of: ClusterNames(c.name for c in chain.from_iterable(of)))
 
 
 def watched_names(blocks: Blocks) -> ClusterNames:
     """Names of the EDS clusters in a CDS response."""
-    return _named(blocks[1:], "EDS names of CDS", eds_names)
+    return _named(blocks[1:], "EDS names of CDS", lambda of: ClusterNames.of_hosts(eds_names(of)))
 
 
-def _named(blocks: Blocks, what: str, names: Callable[[Blocks], Iterable[str]]) -> ClusterNames:
+def _named(blocks: Blocks, what: str, names: Callable[[Blocks], ClusterNames]) -> ClusterNames:
     """One object for all who have these blocks, as long as the largest of them is kept."""
     if not blocks:
         return NO_NAMES
-    return max(blocks, key=len).memo.once(lambda: ClusterNames(names(blocks)), what, of=blocks)
+    return max(blocks, key=len).memo.once(lambda: names(blocks), what, of=blocks)
 
 
 def _runs(pushing: Pushing) -> bool:

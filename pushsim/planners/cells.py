@@ -48,22 +48,23 @@ class Cells:
     def _view(self, blocks: Blocks, kind: tuple[str, str]) -> ask.View | None:
         found: _Contents = {}
         for block in blocks:
-            for leaf in block.leaves:
-                for cell, (resources, units) in self._contents(leaf, kind).items():
-                    known = found.get(cell)
-                    found[cell] = (resources, units) if known is None else (known[0] + resources, known[1] + units)
+            _add(found, self._contents(block, kind))
         if not found:
             return None
         cells = np.fromiter(found, dtype=np.int32, count=len(found))
         amounts = np.array(list(found.values()), dtype=np.int32)
         return ask.View(next(self._view_numbers), cells, amounts[:, 0].copy(), amounts[:, 1].copy())
 
-    def _contents(self, leaf: Block, kind: tuple[str, str]) -> _Contents:
-        return leaf.memo.once(lambda: self._contents_of(leaf, kind), "cells", kind, of=(self,))
+    def _contents(self, block: Block, kind: tuple[str, str]) -> _Contents:
+        return block.memo.once(lambda: self._contents_of(block, kind), "cells", kind, of=(self,))
 
-    def _contents_of(self, leaf: Block, kind: tuple[str, str]) -> _Contents:
+    def _contents_of(self, block: Block, kind: tuple[str, str]) -> _Contents:
         found: _Contents = {}
-        for resource in leaf:
+        if block.parts:
+            for part in block.parts:
+                _add(found, self._contents(part, kind))
+            return found
+        for resource in block:
             if isinstance(resource, OutboundCluster):
                 host, units = resource.service.hostname, 0
                 cell = self._cell(("CDS", host, kind), host)
@@ -85,6 +86,16 @@ class Cells:
             number = self._numbers[key] = len(self._numbers)
             self._of.setdefault(owner, set()).add(number)
         return self._numbers[key]
+
+
+def _add(found: _Contents, more: _Contents) -> None:
+    """Add what is in some cells."""
+    if found.keys().isdisjoint(more):
+        found.update(more)
+        return
+    for cell, (resources, units) in more.items():
+        known = found.get(cell)
+        found[cell] = (resources, units) if known is None else (known[0] + resources, known[1] + units)
 
 
 def owners_of_hosts(hosts: Iterable[str], context: PushContext) -> Iterator[Hashable]:

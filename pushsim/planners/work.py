@@ -161,12 +161,21 @@ class _Held(NamedTuple):
 
 def _held(scope: Scope) -> _Held:
     """What the services of a scope come to."""
-    context, memo = scope.context, scope.family.of_blocks
     *shared, own = scope.blocks
-    total = _held_of(own, context)
+    total = _held_of(own, scope.context)
     for block in shared:
-        total = total.plus(memo.once(partial(_held_of, block, context), "shape", of=(block,)))
+        total = total.plus(_held_of_shared(block, scope))
     return total
+
+
+def _held_of_shared(block: tuple[Service, ...], scope: Scope) -> _Held:
+    def held() -> _Held:
+        parts = scope.family.parts(block)
+        if not parts:
+            return _held_of(block, scope.context)
+        return _Held(*map(sum, zip(*(_held_of_shared(part, scope) for part in parts), strict=True)))
+
+    return scope.family.memo_of(block).once(held, "shape")
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:

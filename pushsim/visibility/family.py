@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from operator import is_
 
 from pushsim.context import PushContext
 from pushsim.hosts import is_wildcard, resolve, subset_of
@@ -18,8 +19,8 @@ class Family:
     """The scopes of one PushContext, as far as they are alike.
 
     memo: what is made of that, by whoever makes it.
-    of_blocks: what is made of blocks of services alone, with their rules and instances: also in later families, as
-               long as none of those is made anew.
+    of_blocks: what is made of several blocks of services alone, with their rules and instances: also in later families,
+               as long as none of those is made anew. Of one block: `memo_of`.
 
     Args:
         context: of the push.
@@ -29,12 +30,33 @@ class Family:
     def __init__(self, context: PushContext, before: Family | None = None) -> None:
         self.context = context
         self.memo, self.of_blocks = Memo(), Memo()
-        if before is not None and self.alike(before):
+        self._memos: dict[int, Memo] = {}  # by the id of a block, which `_blocks` keeps alive
+        if before is None:
+            return
+        old = before.context
+        if self.alike(before):
             kept = ("neutral", "particular", "_blocks")
             self.__dict__.update({name: before.__dict__[name] for name in kept if name in before.__dict__})
-            old = before.context
             if context.instances is old.instances and context.accounts is old.accounts:
-                self.of_blocks = before.of_blocks
+                self.of_blocks, self._memos = before.of_blocks, before._memos
+        elif "_blocks" in before.__dict__:
+            for part, block in before._blocks.items():
+                if _same(self._blocks.get(part, ()), block):
+                    self._blocks[part] = block
+        if self._memos is not before._memos and "_blocks" in self.__dict__ and context.rule_index is old.rule_index:
+            self._take_over(before)
+
+    def _take_over(self, before: Family) -> None:
+        """What is made of blocks that are still the same, and of which rules, instances and accounts are."""
+        new, old = self.context, before.context
+        for block in self._blocks.values():
+            memo = before._memos.get(id(block))
+            hosts = ((service.hostname, service.namespace) for service in block)
+            if memo is not None and all(
+                new.instances.get(host) is old.instances.get(host) and new.accounts.get(host) is old.accounts.get(host)
+                for host in hosts
+            ):
+                self._memos[id(block)] = memo
 
     def alike(self, before: Family) -> bool:
         """Whether services and rules are those of another family."""
@@ -65,6 +87,16 @@ class Family:
         """The neutral services of a namespace (`*`: of all), one object for all who ask."""
         return self._blocks.get(namespace, ())
 
+    def memo_of(self, block: tuple[Service, ...]) -> Memo:
+        """For what is made of a block, with its rules and instances, alone: kept as long as none is made anew."""
+        return self._memos.setdefault(id(block), Memo())
+
+    def parts(self, block: tuple[Service, ...]) -> tuple[tuple[Service, ...], ...]:
+        """The blocks of namespaces that the block of all consists of; none for others."""
+        if block is not self._blocks.get(ANY):
+            return ()
+        return tuple(of for part, of in self._blocks.items() if part != ANY)
+
     def hosts_of_rule(self, written: Object) -> Iterator[str]:
         """Hosts in the mesh that a DestinationRule's host covers."""
         pattern = resolve(str(written.spec.get("host")), written.ref.namespace)
@@ -73,3 +105,7 @@ class Family:
             yield from (host for host in by_host if subset_of(host, pattern))
         elif pattern in by_host:
             yield pattern
+
+
+def _same(block: tuple[Service, ...], before: tuple[Service, ...]) -> bool:
+    return len(block) == len(before) and all(map(is_, block, before))
