@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ from pushsim.kernel.arrays import (
 from pushsim.kernel.store import Store
 from pushsim.metrics import Weighted
 
+#: So many pairs of a response and a change that it shows are looked at together.
+_MOST_PAIRS = 1 << 21
+
 
 class Delays:
     """Delays and how often each was observed; what is added is merged with what is there, so equal ones are kept once.
@@ -43,6 +47,8 @@ class Delays:
 
     def add(self, delays: Ints, times: Ints) -> None:
         """Add delays, int64[n], each observed so often."""
+        if not len(delays):
+            return
         part = Weighted.of(delays, times)
         while self._parts and len(self._parts[-1].values) < 2 * len(part.values):
             last = self._parts.pop()
@@ -79,20 +85,32 @@ class Observing(Machine):
 
     def _stow_received(self, sends: Ints) -> None:
         """Delays from the write of each change to the responses that show it."""
+        responses, which = np.unique(sends[:, 0], return_inverse=True)
+        shows = [self.store.shows[response] for response in responses.tolist()]
+        lengths = np.fromiter(map(len, shows), np.int64, len(shows))
+        changes = np.fromiter(chain.from_iterable(shows), np.int64, int(lengths.sum()))
+        pairs = np.cumsum(lengths[which])
+        cuts = np.searchsorted(pairs, np.arange(_MOST_PAIRS, pairs[-1] if pairs.size else 0, _MOST_PAIRS))
+        begins = np.cumsum(lengths) - lengths
+        for rows, of in zip(np.split(sends, cuts), np.split(which, cuts), strict=True):
+            often = lengths[of]
+            row = np.repeat(np.arange(len(rows)), often)
+            place = np.arange(len(row)) - np.repeat(np.cumsum(often) - often, often)
+            self._stow_shown(changes[begins[of][row] + place], rows[row, 1], rows[row, 2])
+
+    def _stow_shown(self, changes: Ints, received: Ints, times: Ints) -> None:
+        """Changes, when a proxy had them and how many others had at once: int64[n] each."""
         tally = self.tally
-        responses, counts = np.unique(sends[:, 0], return_counts=True)
-        ordered = sends[np.argsort(sends[:, 0], kind="stable")]
-        delays, times = [], []
-        for response, end, count in zip(responses.tolist(), np.cumsum(counts).tolist(), counts.tolist(), strict=True):
-            rows = ordered[end - count : end]
-            for change in self.store.shows[response]:
-                since = self.written[change]
-                if since >= tally.since:
-                    delays.append(rows[:, 1] - since)
-                    times.append(rows[:, 2])
-                    tally.completed[change] = max(int(delays[-1].max()), tally.completed.get(change, UNSET))
-        if delays:
-            self._received.add(np.concatenate(delays), np.concatenate(times))
+        written = np.full(max(self.written, default=0) + 1, UNSET, dtype=np.int64)
+        written[list(self.written)] = list(self.written.values())
+        counted = written[changes] >= tally.since
+        changes, times = changes[counted], times[counted]
+        delays = received[counted] - written[changes]
+        latest = np.full(len(written), UNSET, dtype=np.int64)
+        np.maximum.at(latest, changes, delays)
+        for change in np.flatnonzero(latest >= 0).tolist():
+            tally.completed[change] = max(int(latest[change]), tally.completed.get(change, UNSET))
+        self._received.add(delays, times)
 
     def start_counting(self, now: int) -> None:
         loop.start_counting(self.store.k, now)
