@@ -92,6 +92,8 @@ def _fan_out(observed: Observed) -> pa.Table:
     }
     sums: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for plan, numbers in observed.attribution.caused:
+        if not plan.planned.needed and not plan.planned.responses:
+            continue
         amounts = sums.setdefault((numbers, plan.group), [0, 0])
         amounts[0] += plan.taken if plan.planned.needed else 0
         amounts[1] += sent_bytes(plan)

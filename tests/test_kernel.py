@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 from fake_planner import FakePlanner
 from hypothesis import HealthCheck, assume, given, settings
@@ -168,7 +169,7 @@ def waves(draw: st.DrawFn) -> Case:
     """Many proxies of which few are concerned by a push: what is dequeued next to each other is spared alike."""
     sizes = tuple(draw(st.lists(st.integers(1, 40), min_size=2, max_size=6)))
     gap = draw(st.sampled_from([2 * MS, 150 * MS, S]))
-    kinds = draw(st.lists(st.sampled_from(["ep", "ep", "ep", "svc"]), min_size=1, max_size=12))
+    kinds = draw(st.lists(st.sampled_from(["ep", "ep", "ep", "svc", "cfg"]), min_size=1, max_size=12))
     changes = tuple(
         Timed(number * gap, "config", Change(name=f"{kind}:{draw(st.integers(0, 7))}"))
         for number, kind in enumerate(kinds)
@@ -223,6 +224,15 @@ def test_results_of_both_engines_are_equal_to_the_byte(case: Case, detail: runs.
     assert found.rows.equals(expected.rows)
     assert found.timeline.equals(expected.timeline)
     assert (expected.run["engine"], found.run["engine"]) == ("simpy", "kernel")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(cases() | waves(), st.integers(1, 3))
+def test_results_are_equal_where_plans_are_let_go_all_the_time(case: Case, kept: int) -> None:
+    with mock.patch("pushsim.control.machine.KEPT_PUSHES", kept):
+        expected, found = (result(case, engine, "group") for engine in ("simpy", "kernel"))
+    assert found.text() == expected.text()
+    assert found.tables == expected.tables
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

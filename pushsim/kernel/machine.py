@@ -116,6 +116,8 @@ class KernelMachine(Observing):
         tally.waiting, tally.slots = map(levels, (WAITING, SLOTS))
         self._begin_observing()
         self._apart: list[set[int]] = [set() for _ in planners]
+        self._vacant: list[int] = []  # numbers of plans that are folded into others
+        self._spares: list[list[Plan]] = [[] for _ in planners]
         self._place = np.argsort(a.ring)
 
     def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
@@ -215,6 +217,12 @@ class KernelMachine(Observing):
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
         plan = super()._priced(planned, replica, c, first, last)
+        if not planned.needed and not planned.responses:
+            if self._vacant:
+                self.plans.pop()
+                plan.number = self._vacant.pop()
+                self.plans[plan.number] = plan
+            self._spares[replica.number].append(plan)
         self.store.add_plan(plan, self.prices.work_ns(planned.scope.work) if planned.scope else 0)
         return plan
 
@@ -324,6 +332,7 @@ class KernelMachine(Observing):
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         super()._forget_plans(replica, states, oldest)
         self.store.keep(replica.number, oldest)
+        self._fold(replica.number, oldest)
 
     def _cached(self, now: int, replica: Replica) -> None:
         level = self.tally.cache[replica.number]

@@ -10,7 +10,7 @@ import numpy as np
 
 from pushsim.control.machine import Machine
 from pushsim.control.replica import UNSET
-from pushsim.control.state import IDLE
+from pushsim.control.state import IDLE, PUSHING
 from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Plan, Sent
 from pushsim.kernel import loop, serving
@@ -20,6 +20,7 @@ from pushsim.kernel.arrays import (
     DETAILS,
     LOG,
     N_PHASE,
+    N_PLAN,
     OPENED,
     PUSHES,
     QUEUED,
@@ -31,6 +32,7 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.store import Store
 from pushsim.metrics import Weighted
+from pushsim.planner import Planned
 
 #: So many pairs of a response and a change that it shows are looked at together.
 _MOST_PAIRS = 1 << 21
@@ -66,11 +68,14 @@ class Observing(Machine):
     """`Machine`, as far as it tells what it has observed."""
 
     store: Store
+    _spares: list[list[Plan]]
+    _vacant: list[int]
 
     def _begin_observing(self) -> None:
         """Nothing is observed yet."""
         self._queued, self._converged, self._received = Delays(), Delays(), Delays()
         self._details: list[Ints] = []
+        self._scoped: Counter[str] = Counter()  # work on scopes by plans that are folded
         self._done: Counter[str] = Counter()  # what is in the tally of the work that compiled code began
 
     def _stow(self) -> None:
@@ -155,7 +160,7 @@ class Observing(Machine):
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
         used, outcomes = a.used.tolist(), a.outcomes.tolist()
-        done = Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items() if a.s[OPENED]})
+        done = self._scoped + Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
         at = 0
         for plan in self.plans:
             plan.taken, plan.queued_at = used[plan.number][:2]
@@ -171,6 +176,38 @@ class Observing(Machine):
         tally.amounts.subtract(self._done)
         tally.amounts += done
         self._done = done
+
+    def _fold(self, replica: int, oldest: int) -> None:
+        """Plans of a replica that spare proxies become one by interval when nobody will take them any more.
+
+        All there is to tell of them is their work, so that is what is left: the plan that stands for them is taken
+        once, and its work is what they were in all.
+        """
+        a, conn = self.store.a, self.store.a.conn
+        at_it = set(conn[conn[:, N_PHASE] == PUSHING, N_PLAN].tolist())
+        left, folded = [], dict[tuple[int, int, tuple[int, ...]], list[Plan]]()
+        for plan in self._spares[replica]:
+            if plan.last >= oldest or plan.number in at_it:
+                left.append(plan)
+            else:
+                folded.setdefault((plan.first, plan.last, plan.planned.causes), []).append(plan)
+        self._spares[replica] = left
+        for (_, _, causes), plans in folded.items():
+            used = a.used[[plan.number for plan in plans]].tolist()
+            work, core_ns = Counter[str](), 0
+            for plan, (taken, _, scoped) in zip(plans, used, strict=True):
+                core_ns += plan.work_ns * taken
+                for name, amount in plan.planned.work.items():
+                    work[name] += amount * taken
+                if scoped and plan.planned.scope is not None:
+                    for name, amount in plan.planned.scope.work.items():
+                        self._scoped[name] += amount * scoped
+            kept, *others = plans
+            kept.planned, kept.work_ns = Planned(needed=False, state=0, work=work, causes=causes), core_ns
+            a.used[kept.number] = (any(taken for taken, *_ in used), UNSET, 0)
+            numbers = [plan.number for plan in others]
+            a.used[numbers] = (0, UNSET, 0)  # until others have their numbers
+            self._vacant += numbers
 
     def _detail(self, row: list[int]) -> Sent:
         number, step, c, sent, converged, received = row
