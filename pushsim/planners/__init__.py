@@ -1,8 +1,12 @@
 """Istio's semantics as the control plane machine asks for them: the exact model behind `planner.Planner`.
 
-istio  `IstioPlanner`: one istiod replica
-cells  which cells of the xDS cache a response reads, and a change evicts
-work   the work behind pushes, scopes and responses, by cost driver
+istio      `IstioPlanner`: one istiod replica
+states     states of proxies by number
+templates  what one proxy is sent, from what another is
+importers  whom a change of a service concerns
+showing    which changes a push is the first to show
+cells      which cells of the xDS cache a response reads, and a change evicts
+work       the work behind pushes, scopes and responses, by cost driver
 """
 
 from collections.abc import Sequence
@@ -11,6 +15,7 @@ from typing import Any
 
 from pushsim import releases
 from pushsim.control.knobs import NAMES as KNOBS
+from pushsim.memo import Memo
 from pushsim.mesh import Mesh
 from pushsim.planner import Planner
 from pushsim.planners.istio import IstioPlanner
@@ -20,6 +25,8 @@ __all__ = ["IstioPlanner", "begun", "planners"]
 
 #: What the last run began with, and all that decides it: the next run may differ in knobs alone.
 _last: list[tuple[Any, IstioPlanner]] = []
+#: What pricing has built in all runs: lengths, by what decides them.
+_built = Memo()
 
 
 def planners(variant: Variant) -> Sequence[Planner]:
@@ -44,7 +51,8 @@ def begun(variant: Variant) -> IstioPlanner:
     changes = [timed.change for timed in variant.changes]
     told = (mesh, tuple(mesh.objects), changes, settings.release, settings.mode)  # objects are in an order
     if not _last or _last[0][0] != told:
-        _last[:] = [(told, IstioPlanner(mesh, changes, releases.rules(settings.release), settings.mode))]
+        rules = releases.rules(settings.release)
+        _last[:] = [(told, IstioPlanner(mesh, changes, rules, settings.mode, _built))]
     return _last[0][1]
 
 

@@ -14,11 +14,11 @@ from weakref import WeakKeyDictionary
 
 from pushsim import planner as ask
 from pushsim.conversation import Conversation
-from pushsim.dependencies import Decision
+from pushsim.memo import Memo
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Proxy, Ref
-from pushsim.names import host_of
 from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
+from pushsim.planners.showing import Named, shown_by
 from pushsim.planners.states import States
 from pushsim.planners.templates import Own, Template, own_of
 from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
@@ -30,8 +30,6 @@ from pushsim.visibility import Scope
 
 #: Kinds that decide which services a proxy belongs to.
 _TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
-#: A longer full list is not searched for the resources of a host: the scope tells whether it has some.
-_SEARCHED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +48,12 @@ class IstioPlanner:
         changes: those to come.
         rules: the release.
         mode: the xDS mode; None for the release's own.
+        built: what pricing has built, for planners to share.
     """
 
-    def __init__(self, mesh: Mesh, changes: Sequence[Change], rules: Rules, mode: Mode | None = None) -> None:
+    def __init__(
+        self, mesh: Mesh, changes: Sequence[Change], rules: Rules, mode: Mode | None = None, built: Memo | None = None
+    ) -> None:
         self._rules = rules
         late = _late_proxies(mesh, changes)
         everyone = replace(mesh, proxies=(*mesh.proxies, *late))
@@ -64,7 +65,7 @@ class IstioPlanner:
         everybody = [(p, (n, at)) for n, group in enumerate(self._groups) for at, p in enumerate(group.proxies)]
         self._place = {proxy.id: place for proxy, place in everybody}
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
-        self._pricing, self._cells = Pricing(mesh, rules, self._istiod.mode), Cells()
+        self._pricing, self._cells = Pricing(mesh, rules, self._istiod.mode, built), Cells()
         self._states = States(self._groups, changes, everyone, rules)
         self._states.pushed(self._start.scopes)
         self._scopes: WeakKeyDictionary[Scope, ask.Scope] = WeakKeyDictionary()
@@ -87,7 +88,7 @@ class IstioPlanner:
         """Nothing is handled yet."""
         # by their numbers; what `keep` lets go is no more in the dictionaries
         self._requests: list[tuple[PushRequest, int]] = []
-        self._keys: dict[int, frozenset[ConfigKey]] = {}
+        self._named: dict[int, Named] = {}
         self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._asked: list[_Asked] = []
         self._pushes: dict[int, Push] = {}
@@ -131,7 +132,9 @@ class IstioPlanner:
                     keys=len(request.keys),
                 )
             )
-        self._keys[change] = self._keys.get(change, frozenset()) | keys
+        if change in self._named:
+            keys |= self._named[change].keys
+        self._named[change] = Named.by(frozenset(keys))
         endpoints = sum(len(o.body.get("endpoints") or ()) for o in written.apply if o.ref.kind == "EndpointSlice")
         work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
         return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
@@ -268,14 +271,14 @@ class IstioPlanner:
             targets = len(after.targets) if self._retargets(request, after.proxy) else 0
             work |= {"proxy.states": 1, "proxy.targets": targets}
         changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
-        shown = self._shown(planned, before, tuple(c for c in changes if self._pushed[c] >= first))
+        shown = shown_by(planned, before, {c: self._named[c] for c in changes if self._pushed[c] >= first})
         return planned, ask.Planned(
             needed=decision.needed,
             state=state if after is before else self._states.number(group, after),
             responses=tuple(self._response(r, after, push, shown.get(i, ())) for i, r in enumerate(planned.responses)),
             work=work,
             scope=self._scope(after, push) if after.scope is not before.scope else None,
-            causes=tuple(change for change in changes if self._caused(change, decision)) if decision.needed else (),
+            causes=tuple(c for c in changes if self._named[c].lets_through(decision)) if decision.needed else (),
         )
 
     def _interval(self, first: int, last: int, forced: bool) -> PushRequest:
@@ -293,28 +296,6 @@ class IstioPlanner:
         for asked in self._asked[first + 1 : last + 1]:
             request = request.merge(asked.request, self._rules)
         return request
-
-    # ---- which changes a push shows
-
-    def _caused(self, change: int, decision: Decision) -> bool:
-        keys = self._keys[change]
-        return not keys or not decision.keys or bool(keys & decision.keys)
-
-    def _shown(self, planned: Plan, before: ProxyState, changes: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
-        """By response, the changes that it is the first to show: one of a host by a resource of it, others at once."""
-        shown: dict[int, list[int]] = {}
-        pushed = [(i, response) for i, response in enumerate(planned.responses) if not response.solicited]
-        for change in changes:
-            if not self._caused(change, planned.decision):
-                continue
-            keys = self._keys[change]
-            hosts = {key.name for key in keys if key.kind in HOST_KINDS}
-            others = any(key.kind not in HOST_KINDS for key in keys) or not keys
-            for index, response in pushed:
-                if others or any(_shows(response, host, planned.state, before) for host in hosts):
-                    shown.setdefault(index, []).append(change)
-                    break
-        return {index: tuple(of) for index, of in shown.items()}
 
     # ---- states, scopes and responses as the machine knows them
 
@@ -372,13 +353,3 @@ def _late_proxies(mesh: Mesh, changes: Iterable[Change]) -> tuple[Proxy, ...]:
 
 def _proxy_id(ref: Ref) -> str:
     return f"{ref.name}.{ref.namespace}" if ref.kind == "Pod" else ""
-
-
-def _shows(response: Response, host: str, after: ProxyState, before: ProxyState) -> bool:
-    """Whether a response has a resource of a host, or takes one away."""
-    if response.xds == "CDS" and len(response.blocks) > 2:  # a full list: what was or is in the scope
-        return after.scope.service(host) is not None or before.scope.service(host) is not None
-    if response.xds in ("CDS", "EDS") and response.count <= _SEARCHED:
-        names = (*(resource.name for resource in response.resources), *response.removed)
-        return any(host_of(name) == host for name in names)
-    return response.xds != "LDS" and after.scope.service(host) is not None
