@@ -88,7 +88,7 @@ def chain() -> dict[str, Rules]:
     add("1.19.0", base)
     patched = add("1.19.4", replace(base, endpoint_comparison="health-removed", unready_kept=True))
     patched = add("1.19.6", replace(patched, endpoint_comparison="health"))
-    patched = add("1.19.7", replace(patched, service_update="equal-or-target-port", hidden_update_silent=True))
+    patched = add("1.19.7", replace(patched, service_update="equal-or-target-port"))
     add("1.19.10", patched)
 
     base = replace(
