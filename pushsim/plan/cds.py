@@ -31,7 +31,14 @@ def clusters(pushing: Pushing) -> Response | None:
     def gone() -> tuple[str, ...]:
         return tuple(sorted(missing | own)) if own else watched.ordered(missing)
 
-    return Response("CDS", blocks, pushing.memo.once(gone, "gone", own, of=(missing,)))
+    removed = pushing.memo.once(gone, "gone", own, of=(missing,))
+    taken_back(pushing, removed, missing | own if own else missing)
+    return Response("CDS", blocks, removed)
+
+
+def taken_back(pushing: Pushing, removed: tuple[str, ...], known: frozenset[str] | None = None) -> frozenset[str]:
+    """Removed names as a set, made once for all who have this tuple; `known`: the set, where there is one already."""
+    return pushing.memo.once(lambda: frozenset(removed) if known is None else known, "taken back", of=(removed,))
 
 
 def outbound_names(blocks: Blocks) -> ClusterNames:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pushsim.names import ClusterNames
-from pushsim.plan.cds import outbound_names, watched_names
+from pushsim.plan.cds import outbound_names, taken_back, watched_names
 from pushsim.plan.eds import Names, assignments
 from pushsim.plan.pushing import Pushing
 from pushsim.plan.rds import configurations
@@ -45,7 +45,7 @@ def _received(pushing: Pushing, response: Response) -> _Clusters:
     if not pushing.delta:
         return _Clusters(state.watched, state.base, subscribed)
     sent, base = outbound_names(blocks), frozenset(cluster.name for cluster in blocks[0])
-    gone = pushing.memo.once(lambda: frozenset(response.removed), "gone", of=(response.removed,))
+    gone = taken_back(pushing, response.removed)
     if subscribed is not state.clusters:
         missing = sent.missing_from(subscribed)
         left = pushing.memo.once(lambda: gone | missing, "given up", of=(gone, missing)) if missing else gone
