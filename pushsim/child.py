@@ -11,6 +11,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 # Runs before the child in its process: it dies with its parent, even when that is killed (PR_SET_PDEATHSIG, SIGKILL);
 # the getppid closes the gap in which the parent may have gone already. Each proxy is an open file to an istiod.
@@ -100,3 +103,37 @@ def ending(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def has_work(pid: int) -> bool:
+    """Whether a thread of a process runs or waits for a processor; False where /proc does not tell (not Linux)."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return False
+    return any(_state(thread / "stat") in "RD" for thread in threads)
+
+
+def _state(stat: Path) -> str:
+    """The state letter of a thread in /proc, "-" if it is gone; what stands before it may hold any character."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "-"
+
+
+class Taken(NamedTuple):
+    """What a process takes of the machine: CPU seconds so far, and resident bytes."""
+
+    cpu_s: float
+    resident: int
+
+
+def taken(pid: int) -> Taken | None:
+    """What a process takes, None if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        return Taken(float(times.user + times.system), int(process.memory_info().rss))
+    except psutil.Error:
+        return None

@@ -19,12 +19,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
 from pushsim import child
-from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.errors import EnvironmentProblem
 
 #: What keeps istiod from writing to its cluster, from making certificates, and from injecting and validating.
 ENVIRONMENT: Mapping[str, str] = {
@@ -56,11 +56,20 @@ MESH_CONFIG: Mapping[str, Any] = {
 
 READY_WITHIN_S = 60.0
 
-#: How istiod's metrics name its release: istio_build from 1.4 on, pilot_info before 1.20.
-_BUILD = re.compile(r'^(?:istio_build|pilot_info)\{[^}]*(?:tag|version)="v?(\d+\.\d+\.\d+[^"]*)"', re.MULTILINE)
-
 #: Told each line of istiod's log.
 OnLine = Callable[[str], None]
+
+
+class Pages(NamedTuple):
+    """Pages of metrics: one of each istiod that runs, and the last of each that was ended."""
+
+    live: tuple[str, ...]
+    past: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Whose counters, added up, are those of all istiods since they began."""
+        return self.past + self.live
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,11 @@ class Istiod:
         return self.process.pid
 
     @property
+    def pids(self) -> tuple[int, ...]:
+        """Its process id."""
+        return (self.pid,)
+
+    @property
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self.process.returncode is None
@@ -121,6 +135,10 @@ class Istiod:
                 return await response.text()
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise self.problem(f"can't read its metrics: {problem}") from None
+
+    async def pages(self) -> Pages:
+        """Its metrics. Raises EnvironmentProblem if it is gone."""
+        return Pages((await self.metrics_text(),))
 
     async def debug(self, path: str) -> Any:
         """The JSON of a `/debug/…` page. Raises EnvironmentProblem."""
@@ -155,8 +173,21 @@ class Istiod:
         state = "" if self.alive else f" (it ended with {child.ending(self.process.returncode)})"
         return EnvironmentProblem(f"istiod {self.release}{state}: {what}; its last log lines:\n{self.last_words()}")
 
-    async def gone(self) -> None:
-        """Returns when the process has ended."""
+    async def gone(self) -> EnvironmentProblem:
+        """Returns when the process has ended: the error that tells it."""
+        await self.process.wait()
+        return self.problem("it died")
+
+    def taken(self) -> child.Taken:
+        """What it takes of the machine. Raises EnvironmentProblem if it is gone."""
+        if (found := child.taken(self.pid)) is None:
+            raise self.problem("it died")
+        return found
+
+    async def kill(self) -> None:
+        """End it at once, as a crash does."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
         await self.process.wait()
 
     async def stop(self) -> None:
@@ -164,69 +195,6 @@ class Istiod:
         await self._session.close()
         await child.end(self.process)
         await self._drain
-
-
-class Remote:
-    """An istiod that runs somewhere: its address, and the page of its metrics, "" if it can't be read."""
-
-    pid = 0
-    alive = True
-
-    def __init__(self, address: str, metrics: str, release: str = "") -> None:
-        self.grpc, self.release = address, release
-        self._metrics = metrics
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
-
-    async def metrics_text(self) -> str:
-        """Its metrics; EnvironmentProblem if their page was named and can't be read."""
-        if not self._metrics:
-            return ""
-        try:
-            async with self._session.get(self._metrics) as response:
-                if response.status != 200:
-                    raise self.problem(f"{self._metrics} answers {response.status}")
-                return await response.text()
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise self.problem(f"can't read its metrics at {self._metrics}: {problem}") from None
-
-    def problem(self, what: str) -> EnvironmentProblem:
-        """An error about it."""
-        return EnvironmentProblem(f"the istiod at {self.grpc}: {what}")
-
-    async def gone(self) -> None:
-        """Never known."""
-        await asyncio.Event().wait()
-
-    async def identify(self) -> None:
-        """Learn its release from its metrics, unless it was given. Raises InputError if they do not tell."""
-        if self.release:
-            return
-        if found := _BUILD.search(await self.metrics_text()):
-            self.release = found[1]
-            return
-        remedy = "give --release, or --metrics URL of its port 15014"
-        raise InputError(Problem(f"the release of the istiod at {self.grpc} is not known", remedy=remedy))
-
-    async def close(self) -> None:
-        """Let go of its connections."""
-        await self._session.close()
-
-
-def has_work(pid: int) -> bool:
-    """Whether a thread of a process runs or waits for a processor; False where /proc does not tell (not Linux)."""
-    try:
-        threads = list(Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return False
-    return any(_state(thread / "stat") in "RD" for thread in threads)
-
-
-def _state(stat: Path) -> str:
-    """The state letter of a thread in /proc, "-" if it is gone; what stands before it may hold any character."""
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return "-"
 
 
 def detect_release(binary: Path) -> str:
@@ -325,12 +293,16 @@ async def _spawn(settings: Settings, arguments: list[str], directory: Path) -> a
 
 @asynccontextmanager
 async def run(
-    settings: Settings, cluster_url: str, log_file: Path | None = None, on_line: OnLine | None = None
+    settings: Settings,
+    cluster_url: str,
+    log_file: Path | None = None,
+    on_line: OnLine | None = None,
+    begun: Callable[[Istiod], None] = lambda _istiod: None,
 ) -> AsyncIterator[Istiod]:
     """Run an istiod while the context is open; it is ready when the context opens.
 
     cluster_url: its API server. log_file: where its whole log goes; the last lines are in every error anyway.
-    on_line: told each line of it.
+    on_line: told each line of it. begun: told of the process, before it is ready.
     Call it from the main thread: the kernel ends istiod with the thread that started it.
     Raises EnvironmentProblem: no such binary, port taken, istiod exits at start or does not get ready (last log lines).
     """
@@ -338,7 +310,7 @@ async def run(
     with tempfile.TemporaryDirectory(prefix="pushsim-istiod-") as name:
         directory = Path(name)
         _write_files(settings, directory, cluster_url)
-        istiod = await _start(settings, release, directory, log_file, on_line)
+        istiod = await _start(settings, release, directory, log_file, on_line, begun)
         try:
             yield istiod
         finally:
@@ -346,13 +318,19 @@ async def run(
 
 
 async def _start(
-    settings: Settings, release: str, directory: Path, log_file: Path | None, on_line: OnLine | None
+    settings: Settings,
+    release: str,
+    directory: Path,
+    log_file: Path | None,
+    on_line: OnLine | None,
+    begun: Callable[[Istiod], None],
 ) -> Istiod:
     """Start istiod and wait until it is ready; once more if another process took one of the free ports meanwhile."""
     for last in (False, False, True):
         ports = free_ports(settings.ports)
         process = await _spawn(settings, command(settings, directory, ports), directory)
         istiod = Istiod(process, release, ports, log_file, on_line)
+        begun(istiod)
         try:
             await _wait_ready(istiod)
             return istiod

@@ -198,6 +198,16 @@ class Scrape:
     values: Mapping[tuple[str, Labels], float]
     histograms: Mapping[tuple[str, Labels], Histogram]
 
+    def __add__(self, other: Scrape) -> Scrape:
+        """Two processes' readings as one: counters and histograms added (gauges, too, for what it is worth)."""
+        values, histograms = dict(self.values), dict(self.histograms)
+        for key, value in other.values.items():
+            values[key] = values.get(key, 0.0) + value
+        for series, histogram in other.histograms.items():
+            held = histograms.get(series)
+            histograms[series] = histogram if held is None else held + histogram
+        return Scrape(values, histograms)
+
     def total(self, name: str, **labels: str) -> float:
         """Sum of a metric over all series that carry these labels; 0 if there is none."""
         wanted = set(labels.items())

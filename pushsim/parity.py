@@ -197,7 +197,8 @@ def parity(
     Raises InputError and EnvironmentProblem, as `replay` does.
     """
     release = release_of(binary)
-    asked = adapted(scenario, release, allot(scenario.settings.cpus, cores))
+    settings = scenario.settings
+    asked = adapted(scenario, release, allot(settings.cpus, cores, settings.replicas))
     mode = asked.settings.mode or releases.rules(release).agent_mode
     found = Parity(asked, release, mode)
     known = tolerances_of(tolerances or {})

@@ -2,8 +2,8 @@
 
 It lists and watches Services and EndpointSlices, answers /ready and /metrics, and serves SotW ADS: a cluster and its
 endpoints per Service, one listener, one route. A changed slice pushes EDS, a changed service everything.
-Behaviours: normal, exit, silent, taken-once, refuse, refuse-some (every other stream), die (at the first push), other
-(is another program).
+Behaviours: normal, exit, start-once (exits when started again), silent, taken-once, refuse, refuse-some (every other
+stream), die (at the first push), other (is another program).
 """
 
 from __future__ import annotations
@@ -190,11 +190,13 @@ def main(behaviour: str, verb: str, *arguments: str) -> int:
         return 0
     flags = dict(argument.lstrip("-").split("=", 1) for argument in arguments)
     print("starting", flush=True)
-    if behaviour == "taken-once" and not (mark := Path(__file__ + ".mark")).exists():
-        mark.touch()
+    mark = Path(__file__ + ".mark")
+    again = mark.exists()
+    mark.touch()
+    if behaviour == "taken-once" and not again:
         print("listen tcp 127.0.0.1: bind: address already in use")
         return 1
-    if behaviour == "exit":
+    if behaviour == "exit" or (behaviour == "start-once" and again):
         print("error: no such thing as a mesh")
         return 3
     api = json.loads(Path(flags["kubeconfig"]).read_text())["clusters"][0]["cluster"]["server"]

@@ -273,7 +273,7 @@ def test_a_feed_serves_a_whole_conversation_and_pushes() -> None:
             def note(_: Any, response: Any) -> None:
                 seen.setdefault(response.xds, []).append(len(response.names))
 
-            fleet = Fleet(Target(feed.address), note)
+            fleet = Fleet([Target(feed.address)], note)
             from pushsim.ads import AdsClient
 
             fleet.add(AdsClient(Proxy("a", "ns", "10.1.1.1"), "1.24", "sotw"))

@@ -30,7 +30,7 @@ HOMES = {
     "numba": {"kernel"},
     "matplotlib": {"plots"},
     "jinja2": {"reports"},
-    "aiohttp": {"stub", "webhook", "istiod", "envoy", "calibrate"},
+    "aiohttp": {"stub", "webhook", "istiod", "envoy", "replay", "calibrate"},
     "lightkube": {"cluster", "replay"},
     "distributed": {"sweeps"},
     "typer": {"cli"},

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pushsim import istiod
+from pushsim import child, istiod
 from pushsim.cases import Case, load_case, parse_case
 from pushsim.errors import EnvironmentProblem
 from pushsim.istiod import Settings, command, detect_release, environment, free_ports
@@ -323,11 +323,11 @@ def test_a_process_that_has_work_is_told_from_one_that_sleeps(program: str, busy
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         try:
-            assert any(istiod.has_work(process.pid) is busy for _ in range(10_000))
-            assert istiod.has_work(process.pid) is busy
+            assert any(child.has_work(process.pid) is busy for _ in range(10_000))
+            assert child.has_work(process.pid) is busy
         finally:
             process.kill()
-    assert not istiod.has_work(process.pid)
+    assert not child.has_work(process.pid)
 
 
 def test_quiet_is_longer_than_a_debounce() -> None:

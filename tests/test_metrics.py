@@ -151,6 +151,24 @@ def test_openmetrics_out_and_in_again(values: list[int], label: str) -> None:
     assert back.values == scrape.values
 
 
+counted = st.dictionaries(st.sampled_from(["cds", "eds", "lds"]), st.integers(0, 99))
+
+
+@given(samples, samples, counted, counted)
+def test_two_processes_are_read_as_if_they_were_one(
+    one: list[int], other: list[int], sent: dict[str, int], more: dict[str, int]
+) -> None:
+    def scrape(values: list[int], counts: dict[str, int]) -> Scrape:
+        counters = {("pilot_xds_pushes", (("type", xds),)): float(count) for xds, count in counts.items()}
+        return Scrape(counters, {("pilot_proxy_convergence_time", ()): Histogram.of_ns(CONVERGENCE, values)})
+
+    both = scrape(one, sent) + scrape(other, more)
+    found, whole = both.histogram("pilot_proxy_convergence_time"), Histogram.of_ns(CONVERGENCE, one + other)
+    assert found is not None and found.counts == whole.counts and found.sum == pytest.approx(whole.sum)
+    assert both.total("pilot_xds_pushes") == sum(sent.values()) + sum(more.values())
+    assert both.total("pilot_xds_pushes", type="cds") == sent.get("cds", 0) + more.get("cds", 0)
+
+
 def test_bounds_are_required_to_rise() -> None:
     with pytest.raises(ValueError, match="rising bounds"):
         Histogram((2.0, 1.0), (0, 0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,11 +16,13 @@ import psutil
 import pytest
 from replayed import SMALL
 
-from pushsim.ads import Response
+from pushsim.ads import AdsClient, Response
+from pushsim.control.limiter import REPLICA, draw
 from pushsim.errors import EnvironmentProblem, InputError
 from pushsim.mesh import Change, Object, Proxy, Ref, Xds
-from pushsim.replay import adapted, allot, release_of, replay
+from pushsim.replay import adapted, allot, release_of, replay, writing
 from pushsim.replay.cores import Cores
+from pushsim.replay.fleet import Fleet, Target
 from pushsim.replay.log import Log
 from pushsim.replay.shown import Subject, Written, shown, subject_of
 from pushsim.result import load
@@ -86,6 +89,87 @@ def test_recycled_connections_are_counted(binary: Binary) -> None:
     assert result["reconnects"] > 4
 
 
+# ---- restarts and replicas
+
+
+@pytest.fixture
+def soon_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An istiod that restarts takes streams again as soon as it is ready."""
+    monkeypatch.setattr(writing, "RESTART_NS", 0)
+
+
+def restarting(**values: Any) -> Scenario:
+    """One restart while changes are written."""
+    return Scenario.loads(SMALL.replace("churn: [", f"churn: [{RESTART}, ")).replaced(values)
+
+
+RESTART = "{source: istiod-restart, rate: 1/s, arrivals: even, start: 300ms, until: 400ms}"
+
+
+@pytest.mark.usefixtures("soon_back")
+def test_a_restarted_istiod_has_its_proxies_again_and_what_it_counted_is_kept(binary: Binary, tmp_path: Path) -> None:
+    (result,) = replay(restarting(duration="5s"), binary("normal"), out=tmp_path, keep_log=True).values()
+    summary = result.summary
+    assert result.complete and summary["restarts"] == 1 and summary["changes"] == 4
+    # all lose their streams, are refused while nobody is there, and wait ever longer: the end may come first
+    assert 0 < summary["reconnects"] <= 8 <= summary["streams_refused"]
+    assert 0.1 < summary["reconnected_s"]["p50"] <= summary["reconnected_s"]["max"] < 30
+    assert summary["istiod_cpu_cores"]["mean"] > 0
+    logs = sorted((tmp_path / "as-is").glob("*.log"))
+    assert [log.name for log in logs] == ["istiod-0-1.log", "istiod.log"] and all(
+        "starting" in f.read_text() for f in logs
+    )
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_what_several_istiods_send_is_told_apart_and_their_figures_are_of_each(binary: Binary) -> None:
+    asked = scenario(**{"istiod.replicas": 2})
+    (result,) = replay(asked, binary("normal"), detail="proxy").values()
+    (alone,) = replay(scenario(), binary("normal")).values()
+    names = [proxy.id for proxy in asked.mesh.proxies]
+    drawn = {name: draw(asked.seed, REPLICA, number, 0) % 2 for number, name in enumerate(names)}
+    frame = result.frame()
+    assert set(drawn.values()) == {0, 1}
+    assert {(p, r) for p, r in zip(frame["proxy"], frame["replica"], strict=True)} == set(drawn.items())
+    assert result["connect.responses.CDS"] == 8 and result["reconnects"] == 0
+    assert result["merged_pushes"] == 2 * alone["merged_pushes"]  # each replica pushes to its own
+    assert result["istiod_memory_bytes.max"] < 1.5 * alone["istiod_memory_bytes.max"]
+
+
+@pytest.mark.usefixtures("soon_back")
+def test_an_istiod_that_does_not_start_again_is_told(binary: Binary) -> None:
+    (result,) = replay(restarting(), binary("start-once")).values()
+    assert not result.complete and "no such thing as a mesh" in result.run["ended"]
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_a_proxy_that_waits_to_connect_again_does_not_do_so_earlier_for_its_age() -> None:
+    async def refused() -> int:
+        fleet = Fleet([Target("127.0.0.1:1")], lambda _member, _response: None, again=True)
+        fleet.point(0, "")
+        fleet.add(AdsClient(PROXIES[0], "1.24", "sotw"))
+        while not fleet.refused:
+            await asyncio.sleep(0)
+        fleet.recycle(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await fleet.close()
+        return fleet.refused
+
+    assert asyncio.run(refused()) == 1
+
+
+def test_replicas_share_the_cores_that_there_are() -> None:
+    four = Cores((2, 3, 4, 5), (0, 1))
+    assert four.of_each(2) == [(2, 3), (4, 5)] and four.cpus(2) == 2
+    assert four.of_each(3) == [(2,), (3,), (4,)] and four.cpus(3) == 1
+    one = Cores((1,), (0,))
+    assert one.of_each(2) == [(1,), (1,)] and one.cpus(2) == 0.5
+    assert Cores(None, None).of_each(2) == [None, None] and Cores(None, None).cpus(2) is None
+    asked = adapted(scenario(**{"istiod.replicas": 2}), "1.24.6", one)
+    assert asked.settings.cpus == 0.5 and adapted(asked, "1.24.6", one) is asked
+
+
 def test_an_istiod_that_dies_is_told_and_what_came_before_is_kept(binary: Binary, tmp_path: Path) -> None:
     (result,) = replay(scenario(), binary("die"), out=tmp_path / "out").values()
     assert not result.complete and "about to die" in result.run["ended"] and "exit code 7" in result.run["ended"]
@@ -121,16 +205,19 @@ def test_a_real_envoy_rides_along(istiod_binary: Path) -> None:
     assert not psutil.Process().children(recursive=True)
 
 
-def test_what_can_not_be_replayed_is_bad_input(binary: Binary) -> None:
-    with pytest.raises(InputError, match="one istiod"):
-        replay(scenario(**{"istiod.replicas": 2}), binary("normal"))
+def test_what_can_not_be_replayed_is_bad_input(binary: Binary, tmp_path: Path) -> None:
+    envoy = tmp_path / "envoy"
+    envoy.write_text("#!/bin/sh\necho envoy  version: abc/1.36.4/Clean/RELEASE\n")
+    envoy.chmod(0o755)
     with pytest.raises(InputError, match="no core 99"):
         allot(1, [99])
+    with pytest.raises(InputError, match="an Envoy stays with one istiod"):
+        replay(restarting(), binary("normal"), envoy=envoy)
 
 
-def command(binary: Path, out: Path, file: Path, *more: str) -> list[str]:
-    file.write_text(SMALL.replace("duration: 1s", "duration: 60s"))
-    line = ["replay", str(file), "--istiod-binary", str(binary), "--out", str(out), *more]
+def command(binary: Path, out: Path, file: Path, text: str = SMALL) -> list[str]:
+    file.write_text(text.replace("duration: 1s", "duration: 60s"))
+    line = ["replay", str(file), "--istiod-binary", str(binary), "--out", str(out)]
     return [sys.executable, "-c", f"from pushsim.cli import main; main({line!r})"]
 
 
@@ -165,6 +252,23 @@ def test_an_interrupt_leaves_whole_files_and_no_process(binary: Binary, tmp_path
     kept = tmp_path / "out" / "as-is" / "result.json"
     if kept.exists():
         assert json.loads(kept.read_text())["complete"] is False
+
+
+def test_an_interrupt_in_the_middle_of_a_restart_leaves_no_process(binary: Binary, tmp_path: Path) -> None:
+    text = SMALL.replace("churn: [", f"churn: [{RESTART}, ")
+    line = command(binary("normal"), tmp_path / "out", tmp_path / "scenario.yaml", text)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        first = wait_for(process, "fake_istiod.py")
+        own, children = psutil.Process(process.pid), []
+        while first.is_running() or not any("fake_istiod.py" in " ".join(c.cmdline()) for c in children):
+            children = own.children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    kept = json.loads((tmp_path / "out" / "as-is" / "result.json").read_text())
+    assert kept["complete"] is False
 
 
 def test_an_istiod_that_is_killed_is_exit_3_with_its_last_lines(binary: Binary, tmp_path: Path) -> None:
@@ -220,6 +324,21 @@ def test_a_change_is_received_with_the_first_response_that_alters_a_resource_of_
     assert list(found.received) == [30, 50] and found.completed == {7: 50} and found.by_row == {3: 30, 5: 50}
 
 
+def test_a_proxy_that_was_away_is_shown_what_it_missed_when_it_is_answered_again() -> None:
+    log, asked = Log(), response("CDS", CLUSTER, solicited=True)
+    log.note(110, 0, asked)  # its first stream: all is new to it
+    log.note(140, 1, asked, again=True)
+    found = shown(log, [Written(0, 100, Subject(frozenset({HOST})))], PROXIES)
+    assert list(found.received) == [40]
+
+
+def test_pushes_of_two_istiods_that_have_the_same_name_are_two() -> None:
+    log = Log()
+    log.note(90, 0, response("CDS", "x", version="5"), replica=0)
+    log.note(120, 1, response("CDS", CLUSTER, version="5"), replica=1)
+    assert list(shown(log, [Written(0, 100, Subject(frozenset({HOST})))], PROXIES).received) == [20]
+
+
 def test_what_was_written_after_the_first_proxy_had_a_push_is_not_in_it_unless_it_is_endpoints() -> None:
     changes = [Written(0, 100, Subject(frozenset({HOST})))]
     late = log_of((90, 0, response("CDS", "x", version="5")), (120, 1, response("CDS", CLUSTER, version="5")))
@@ -263,9 +382,23 @@ def test_logs_of_several_workers_become_one_in_order() -> None:
     other = log_of((3, 1, response("EDS", "y", version="2")), (4, 1, response("LDS", solicited=True)))
     both = one.merged(other)
     assert list(both.at) == [1, 3, 4, 5] and list(both.proxy) == [0, 1, 1, 0]
-    names = {number: name for name, number in both.versions.items()}
+    names = {number: name for (_, name), number in both.versions.items()}
     assert [names[v] for v in both.version] == ["1", "2", "1", "2"]
     assert both.altered[1] == both.altered[3] != both.altered[0] and both.altered[2] == -1
+
+
+@pytest.mark.istiod
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.usefixtures("soon_back")
+def test_a_real_istiod_restarts(istiod_binary: Path, replicas: int) -> None:
+    asked = restarting(**{"proxies.mode": "delta", "istiod.replicas": replicas, "duration": "5s"})
+    (result,) = replay(asked, istiod_binary).values()
+    summary = result.summary
+    assert result.complete and summary["restarts"] == 1 and summary["changes"] == 4
+    assert 0 < summary["reconnects"] <= 8 and ("reconnected_s" in summary)
+    assert summary["responses"]["CDS"] >= summary["pilot_xds_pushes"]["CDS"] >= summary["reconnects"]
+    assert summary["istiod_memory_bytes"]["max"] < 400 << 20  # of one
+    assert not psutil.Process().children(recursive=True)
 
 
 @pytest.mark.istiod

@@ -165,6 +165,19 @@ def test_the_prefix_goes_before_every_namespace_and_what_names_one() -> None:
     assert service.labels["app.kubernetes.io/managed-by"] == "pushsim"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("istiod: {", "istiod: {replicas: 2, ", "one running istiod is measured"),
+        ("churn: [", "churn: [{source: istiod-restart, rate: 2/s}, ", "not ours to restart"),
+    ],
+)
+def test_what_takes_istiods_of_our_own_is_bad_input(old: str, new: str, message: str) -> None:
+    there = Running(Target("127.0.0.1:1"), "", "1.24.6", Access("stub"))
+    with pytest.raises(InputError, match=message):
+        replay_on(Scenario.loads(SMALL.replace(old, new)), there)
+
+
 def test_what_would_change_the_whole_mesh_is_refused() -> None:
     with pytest.raises(InputError, match=r"Sidecar/istio-system.*whole mesh"):
         prefixed(variant("root-sidecar"), "p-")

@@ -73,8 +73,9 @@ def replay(
 ) -> None:
     """Run a scenario's variants on a real istiod on this machine, with a stub API as its cluster, and measure.
 
-    One ADS stream per proxy; the changes are written on time; istiod has its own cores, and `istiod.cpus` is their
-    number. Nothing listens beyond loopback, and nothing is left running. Ctrl-C keeps what there is.
+    One ADS stream per proxy; the changes are written on time; each replica is a process with cores of its own, and
+    `istiod.cpus` is their number. Nothing listens beyond loopback, and nothing is left running. Ctrl-C keeps what
+    there is.
 
     Example: pushsim replay aisuite-small --istiod-binary ./pilot-discovery --variant unscoped --out results/real
 
@@ -90,7 +91,8 @@ def replay(
     binary, wanted = None, core_numbers(cores)
     if istiod is None:
         binary = given(istiod_binary)
-        shown = adapted(loaded, release_of(binary), allot(loaded.settings.cpus, wanted))
+        given_cores = allot(loaded.settings.cpus, wanted, loaded.settings.replicas)
+        shown = adapted(loaded, release_of(binary), given_cores)
     with told(quiet=json) as progress:
         results = run(
             loaded,

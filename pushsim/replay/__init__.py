@@ -1,8 +1,8 @@
 """Replay: the same scenario on a real istiod, and the same Result.
 
-`run` drives one variant through its phases: an istiod with the stub API as its cluster, a fleet of `ads` clients in
-processes of their own (`worker`, `fleet`, `http2`), the changes on time. `shown` finds what each response shows,
-`summary` makes the Result.
+`run` drives one variant through its phases: its istiods (`replicas`) with the stub API as their cluster, a fleet of
+`ads` clients in processes of their own (`worker`, `fleet`, `http2`), the changes and restarts on time. `shown` finds
+what each response shows, `summary` makes the Result.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 from pushsim import releases
 from pushsim.envoy import detect_version
 from pushsim.errors import InputError, Problem
-from pushsim.istiod import Remote, detect_release
+from pushsim.istiod import detect_release
 from pushsim.replay.cores import Cores, allot
 from pushsim.replay.fleet import Target
 from pushsim.replay.kubernetes import Access, prefixed
+from pushsim.replay.remote import Remote
 from pushsim.replay.run import Progress as RunProgress
 from pushsim.replay.run import Record, run, run_on
 from pushsim.replay.summary import result_of
@@ -34,12 +35,13 @@ Progress = Callable[[str, str, float], None]
 
 
 def adapted(scenario: Scenario, release: str, cores: Cores) -> Scenario:
-    """The scenario for the release of a binary, with as many cpus as istiod gets cores: what both runners then run."""
+    """The scenario for a binary's release, with as many cpus as an istiod gets cores: what both runners then run."""
     values: dict[str, object] = {}
     if releases.rules(scenario.release).minor != releases.rules(release).minor:
         values["istiod.release"] = release
-    if cores.istiod is not None and scenario.settings.cpus != len(cores.istiod):
-        values["istiod.cpus"] = len(cores.istiod)
+    cpus = cores.cpus(scenario.settings.replicas)
+    if cpus is not None and scenario.settings.cpus != cpus:
+        values["istiod.cpus"] = cpus
     return scenario.replaced(values) if values else scenario
 
 
@@ -66,7 +68,7 @@ def replay(
     keep_log: bool = False,
     envoy: Path | None = None,
 ) -> dict[str, Result]:
-    """Replay the scenario's variants (all, or those named, in that order), each on an istiod of its own.
+    """Replay the scenario's variants (all, or those named, in that order), each on istiods of its own.
 
     binary:   a pilot-discovery; the scenario is adapted to its release and cores (`adapted`).
     out:      folder for one result folder per variant, each written as soon as its variant is done.
@@ -78,7 +80,7 @@ def replay(
     `run["ended"]` says why; later variants are absent. Raises EnvironmentProblem and InputError where nothing began.
     """
     release = release_of(binary)
-    own = allot(scenario.settings.cpus, cores)
+    own = allot(scenario.settings.cpus, cores, scenario.settings.replicas)
     asked = adapted(scenario, release, own)
     mode = asked.settings.mode or releases.rules(release).agent_mode
 

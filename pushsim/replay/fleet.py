@@ -1,26 +1,26 @@
-"""The proxies of a mesh, each with a stream of its own to one istiod."""
+"""The proxies of a mesh, each with a stream of its own to an istiod."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pushsim.ads import METHODS, AdsClient, ProtocolError, Response
-from pushsim.control.limiter import BACKOFF_BASE_NS, BACKOFF_CAP_NS
+from pushsim.control.limiter import AGE, REPLICA, backoff_ns, draw
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.istiod import Istiod
 from pushsim.mesh import Mode, Proxy
 from pushsim.replay.http2 import GrpcStream
 from pushsim.units import SECOND_NS
 
-#: Called with the client and each response as it arrives.
-OnResponse = Callable[[AdsClient, Response], None]
+#: Called with the member and each response to it as it arrives.
+OnResponse = Callable[["Member", Response], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class Manners:
 
 
 class Seen(NamedTuple):
-    """Responses received, whether all proxies are through their first conversation, and none was lost on the way."""
+    """Responses received, whether no proxy is in its first conversation, and none was lost on the way."""
 
     received: int
     synced: bool
@@ -98,12 +98,20 @@ class Seen(NamedTuple):
 
 @dataclass
 class Member:
-    """One proxy of a fleet."""
+    """One proxy of a fleet.
+
+    number:   for what is drawn for it. replica: the istiod it is with, or was last.
+    streams:  how many it has lost. failures: refusals since. lost_at: when it lost its stream, -1 once answered again.
+    """
 
     client: AdsClient
     manners: Manners
+    number: int = 0
+    replica: int = 0
     stream: GrpcStream | None = None
+    streams: int = 0
     failures: int = 0
+    lost_at: int = -1
     waiting: list[bytes] = field(default_factory=list)
     reading: bool = False
     gone: bool = False
@@ -116,42 +124,62 @@ class Fleet:
            stream is kept as `failed`, for `check` to raise.
     received, refused, connects, ended: counts of responses, of streams refused (RESOURCE_EXHAUSTED, UNAVAILABLE
            before the first response), of streams begun, of streams that broke or were ended by istiod.
+    away:  of each stream that was lost when (ns of the monotonic clock), and how long until the next was answered.
+
+    Each time a proxy connects it draws one of the targets, as a simulated one does.
     """
 
-    def __init__(self, target: Target, on_response: OnResponse, *, again: bool = False, seed: int = 0) -> None:
-        self.target, self.again = target, again
+    def __init__(
+        self, targets: Sequence[Target], on_response: OnResponse, *, again: bool = False, seed: int = 0
+    ) -> None:
+        self.targets, self.again, self.seed = list(targets), again, seed
+        self.away: list[tuple[int, int]] = []
         self.members: dict[str, Member] = {}
         self.received = self.refused = self.connects = self.ended = self.rejected = 0
         self.failed: EnvironmentProblem | None = None
         self._on_response = on_response
-        self._random = random.Random(seed)
         self._tasks: set[asyncio.Future[Any]] = set()
         self._closed = False
-        self._context = target.tls.context() if target.tls else None
+        self._down: set[int] = set()
+        self._contexts = {t.tls: t.tls.context() for t in targets if t.tls}
 
-    def add(self, client: AdsClient, manners: Manners | None = None, after_s: float = 0.0) -> None:
+    def add(
+        self, client: AdsClient, manners: Manners | None = None, after_s: float = 0.0, number: int | None = None
+    ) -> None:
         """A proxy joins, and connects after so many seconds."""
-        member = Member(client, manners or Manners())
+        member = Member(client, manners or Manners(), len(self.members) if number is None else number)
         self.members[client.proxy.id] = member
         if after_s:
             asyncio.get_running_loop().call_later(after_s, self._connect, member)
         else:
             self._connect(member)
 
+    def point(self, replica: int, address: str) -> None:
+        """That replica takes streams there from now on; "": it takes none."""
+        if address:
+            self.targets[replica] = replace(self.targets[replica], address=address)
+            self._down.discard(replica)
+        else:
+            self._down.add(replica)
+
     def recycle(self, age_s: float) -> None:
         """From now on a stream ends at that age (±10 %), and the proxy connects again; those open now are of any."""
         for member in self.members.values():
-            self._age(member, self._random.random() * age_s, age_s)
+            self._age(member, self._share(member) * age_s, age_s)
+
+    def _share(self, member: Member) -> float:
+        """A number below 1, drawn anew for each of its streams."""
+        return draw(self.seed, AGE, member.number, member.streams) / (1 << 63)
 
     def _age(self, member: Member, left_s: float, age_s: float) -> None:
         def end() -> None:
             if member.gone or self._closed:
                 return
-            if member.stream is not None:
+            if member.stream is not None:  # else it waits to connect again
                 member.stream.close()
-            self.ended += 1
-            self._connect(member)
-            self._age(member, age_s * (0.9 + 0.2 * self._random.random()), age_s)
+                self._lost(member)
+                self._connect(member)
+            self._age(member, age_s * (0.9 + 0.2 * self._share(member)), age_s)
 
         asyncio.get_running_loop().call_later(left_s, end)
 
@@ -167,6 +195,11 @@ class Fleet:
     def synced(self) -> bool:
         """Whether every proxy is through its first conversation."""
         return all(member.client.synced for member in self.members.values())
+
+    @property
+    def conversing(self) -> bool:
+        """Whether a proxy that has a stream, or begins one, is in its first conversation."""
+        return any(m.stream is not None and not m.client.synced for m in self.members.values())
 
     def settle(self) -> None:
         """All is quiet: what was not answered will not be."""
@@ -198,7 +231,14 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     async def _dial(self, member: Member) -> None:
-        client, target = member.client, self.target
+        client = member.client
+        requests = client.connect()
+        attempt = draw(self.seed, REPLICA, member.number, member.streams * 64 + min(member.failures, 63))
+        member.replica = attempt % len(self.targets)
+        if member.replica in self._down:
+            self._end(member, "UNAVAILABLE", "it restarts")
+            return
+        target = self.targets[member.replica]
         host, _, port = target.address.rpartition(":")
         name = (target.tls and target.tls.server_name) or host.strip("[]")
         member.waiting.clear()
@@ -210,14 +250,14 @@ class Fleet:
             metadata=[("authorization", f"Bearer {target.token}")] if target.token else [],
             scheme="https" if target.tls else "http",
         )
-        for request in client.connect():
+        for request in requests:
             stream.send(request)
         try:
             await asyncio.get_running_loop().create_connection(
                 lambda: stream,
                 host.strip("[]"),
                 int(port),
-                ssl=self._context,
+                ssl=self._contexts[target.tls] if target.tls else None,
                 server_hostname=name if target.tls else None,
             )
             self.connects += 1
@@ -261,8 +301,11 @@ class Fleet:
             stream.close()
             return
         member.failures = 0
+        if member.lost_at >= 0:
+            self.away.append((member.lost_at, time.monotonic_ns() - member.lost_at))
+            member.lost_at = -1
         self.received += 1
-        self._on_response(client, response)
+        self._on_response(member, response)
         for request in requests:
             stream.send(request)
         stream.consumed(len(data))
@@ -270,18 +313,24 @@ class Fleet:
     def _end(self, member: Member, status: str, details: str) -> None:
         if member.gone or self._closed:
             return
-        client = member.client
+        client, member.stream = member.client, None
         if not self.again:
             self.failed = EnvironmentProblem(f"the stream of {client.proxy.id} ended: {status}: {details}")
             return
-        refused = status == "RESOURCE_EXHAUSTED" or not client.answered
-        self.refused += refused
-        self.ended += not refused
+        if status != "RESOURCE_EXHAUSTED" and client.answered:
+            self._lost(member)
+            self._connect(member)  # one that had worked begins anew at once
+            return
+        self.refused += 1
+        wait = backoff_ns(self.seed, member.number, member.streams * 64 + min(member.failures, 63), member.failures)
         member.failures += 1
-        # Envoy's backoff: uniform below a bound that doubles; a stream that had worked begins anew at once
-        bound = min(BACKOFF_CAP_NS, BACKOFF_BASE_NS << min(member.failures - 1, 20)) / SECOND_NS
-        wait = self._random.random() * bound if refused else 0.0
-        asyncio.get_running_loop().call_later(wait, self._connect, member)
+        asyncio.get_running_loop().call_later(wait / SECOND_NS, self._connect, member)
+
+    def _lost(self, member: Member) -> None:
+        self.ended += 1
+        member.streams += 1
+        member.failures = 0
+        member.lost_at = time.monotonic_ns()
 
 
 class Recorder:
@@ -302,7 +351,7 @@ class Recorder:
     async def connect(cls, istiod: Istiod, proxies: Iterable[Proxy], mode: Mode) -> AsyncIterator[Recorder]:
         """Every proxy with a stream of its own, while the context is open."""
         taken: dict[str, list[Response]] = {}
-        fleet = Fleet(Target(istiod.grpc), lambda c, r: taken.setdefault(c.proxy.id, []).append(r))
+        fleet = Fleet([Target(istiod.grpc)], lambda m, r: taken.setdefault(m.client.proxy.id, []).append(r))
         try:
             for proxy in proxies:
                 fleet.add(AdsClient(proxy, istiod.release, mode))

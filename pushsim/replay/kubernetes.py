@@ -49,10 +49,7 @@ def prefixed(variant: Variant, prefix: str) -> Variant:
     spaces = named | {proxy.namespace for proxy in mesh.proxies}
     rewrite = _Rewriting(prefix, spaces)
     objects = {o.ref: o for o in map(rewrite.object, mesh.objects.values())}
-    written = tuple(
-        replace(t, change=Change(tuple(map(rewrite.object, t.change.apply)), tuple(map(rewrite.ref, t.change.delete))))
-        for t in variant.changes
-    )
+    written = tuple(replace(t, change=rewrite.change(t.change)) for t in variant.changes)
     proxies = tuple(map(rewrite.proxy, mesh.proxies))
     return replace(variant, mesh=Mesh(objects, proxies, mesh.mesh_config, mesh.env), changes=tuple[Timed, ...](written))
 
@@ -84,6 +81,9 @@ class _Rewriting:
             kept = ("addresses", "conditions", "zone")
             body["endpoints"] = [{k: e[k] for k in kept if k in e} for e in body.get("endpoints") or ()]
         return Object(ref, {**body, "metadata": metadata}, one.source)
+
+    def change(self, change: Change) -> Change:
+        return replace(change, apply=tuple(map(self.object, change.apply)), delete=tuple(map(self.ref, change.delete)))
 
     def ref(self, ref: Ref) -> Ref:
         if ref.kind == "Namespace":

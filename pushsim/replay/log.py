@@ -11,7 +11,7 @@ from pushsim.ads import Response
 from pushsim.mesh import Xds
 
 TYPES: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS")
-#: In `altered`: nothing is, or nobody asks (an answer to the proxy's own request).
+#: In `altered`: nothing is, or nobody asks (an answer to the request of a proxy that has never lost its stream).
 NOTHING = -1
 
 
@@ -29,7 +29,7 @@ class Log:
 
     at:       when it was read whole, ns of this machine's monotonic clock. proxy: its number.
     xds:      position in TYPES. solicited: 0 or 1. resources, removed: names in it. size: bytes of the message.
-    version:  position in `versions`, istiod's own names. altered: position in `alterations`, or NOTHING.
+    version:  position in `versions`: replica, and istiod's own name. altered: position in `alterations`, or NOTHING.
     """
 
     at: array[int] = field(default_factory=lambda: array("q"))
@@ -41,14 +41,14 @@ class Log:
     size: array[int] = field(default_factory=lambda: array("q"))
     version: array[int] = field(default_factory=lambda: array("i"))
     altered: array[int] = field(default_factory=lambda: array("i"))
-    versions: dict[str, int] = field(default_factory=dict)
+    versions: dict[tuple[int, str], int] = field(default_factory=dict)
     alterations: dict[Alteration, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.at)
 
-    def note(self, at_ns: int, proxy: int, response: Response) -> None:
-        """Keep a response."""
+    def note(self, at_ns: int, proxy: int, response: Response, replica: int = 0, *, again: bool = False) -> None:
+        """Keep a response of that replica; `again`: to a proxy that had a stream before, and may have missed much."""
         self.at.append(at_ns)
         self.proxy.append(proxy)
         self.xds.append(TYPES.index(response.xds))
@@ -56,9 +56,9 @@ class Log:
         self.resources.append(len(response.names))
         self.removed.append(len(response.removed_names))
         self.size.append(response.size_bytes)
-        self.version.append(self.versions.setdefault(response.version, len(self.versions)))
+        self.version.append(self.versions.setdefault((replica, response.version), len(self.versions)))
         altered = NOTHING
-        if response.altered and not response.solicited:
+        if response.altered and (again or not response.solicited):
             key = Alteration(response.xds, response.altered, response.altered_hosts)
             altered = self.alterations.setdefault(key, len(self.alterations))
         self.altered.append(altered)

@@ -1,15 +1,16 @@
 """Where a replay's changes are written, and which istiod it watches: ours with a stub API, or somebody's that runs.
 
 A `Board` takes changes: `stub.Cluster` does, `Nobody` leaves the cluster alone (`--observe`), `Kubernetes` writes to a
-real API server, into namespaces of its own. A `Server` is the istiod: `istiod.Istiod` or `istiod.Remote`.
+real API server, into namespaces of its own. A `Server` is the istiod: our own `Replicas`, or a `Remote` one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pushsim.errors import EnvironmentProblem
+from pushsim.istiod import Pages
 from pushsim.mesh import Change, Ref
 
 
@@ -30,28 +31,37 @@ class Board(Protocol):
         """Whether istiod has been told all of it, as far as can be known."""
 
 
-class Server(Protocol):
-    """An istiod that is watched."""
-
-    release: str
-    grpc: str
+class Watchable(Protocol):
+    """An istiod, or all of them, of which it can be seen whether something is under way."""
 
     @property
-    def pid(self) -> int:
-        """Its process id, 0 if it is not on this machine."""
+    def pids(self) -> Sequence[int]:
+        """Its process ids, as far as they are on this machine."""
 
     @property
     def alive(self) -> bool:
-        """Whether it is known to run."""
+        """Whether all that should run is known to."""
 
-    async def metrics_text(self) -> str:
-        """Its metrics, "" if they can't be had."""
+    async def pages(self) -> Pages:
+        """Its metrics, none if they can't be had. Raises EnvironmentProblem."""
 
     def problem(self, what: str) -> EnvironmentProblem:
         """An error about it."""
 
-    async def gone(self) -> None:
-        """Returns when it has ended."""
+
+class Server(Watchable, Protocol):
+    """The istiods of a replay. ours: they are our own processes, and nobody else's."""
+
+    ours: bool
+
+    def cpu_s(self) -> Sequence[float]:
+        """CPU seconds of each replica so far; none if they are not on this machine. Raises EnvironmentProblem."""
+
+    def resident(self) -> Sequence[int]:
+        """Resident bytes of each that runs; none if they are not on this machine. Raises EnvironmentProblem."""
+
+    async def gone(self) -> EnvironmentProblem:
+        """Returns when one has ended that was not to: the error that tells it."""
 
 
 class Nobody:

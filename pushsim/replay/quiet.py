@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from pushsim.child import has_work
 from pushsim.errors import EnvironmentProblem
-from pushsim.istiod import has_work
 from pushsim.replay.fleet import Seen
-from pushsim.replay.places import Board, Server
+from pushsim.replay.places import Board, Server, Watchable
 from pushsim.units import SECOND_NS, UnitError, duration
 
 #: Debounced pushes, from 1.16 on.
@@ -42,6 +43,13 @@ ACTIVITY = frozenset(
 SENT = "pilot_xds_pushes"
 _SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)", re.MULTILINE)
 LOOK_EVERY_S = 0.03
+#: How long what was written may take to be delivered; how long to wait for quiet where others write, too.
+DRAIN_WITHIN_S, OTHERS_WITHIN_S = 600.0, 30.0
+
+
+def at_work(istiod: Watchable) -> bool:
+    """Whether a thread of any of its processes runs or waits for a processor."""
+    return any(has_work(pid) for pid in istiod.pids)
 
 
 def totals(metrics: str) -> dict[str, float]:
@@ -88,7 +96,9 @@ class Watched(Protocol):
         """How they are now; raises EnvironmentProblem if a stream ended that was not to."""
 
 
-async def quiet(istiod: Server, cluster: Board, fleet: Watched | None, still_s: float, within_s: float = 120) -> None:
+async def quiet(
+    istiod: Watchable, cluster: Board, fleet: Watched | None, still_s: float, within_s: float = 120
+) -> None:
     """Wait until all is quiet, and has been so for looks that are worth `still_s`.
 
     Raises EnvironmentProblem if istiod dies, a stream ends, or it is not quiet `within_s` seconds from now.
@@ -102,8 +112,8 @@ async def quiet(istiod: Server, cluster: Board, fleet: Watched | None, still_s: 
             seen = await fleet.look() if fleet is not None else None
         except EnvironmentProblem as problem:
             raise istiod.problem(str(problem)) from None
-        working = has_work(istiod.pid)  # before we wake it ourselves
-        counters = totals(await istiod.metrics_text())
+        working = at_work(istiod)  # before we wake it ourselves
+        counters = totals("\n".join((await istiod.pages()).all))
         under_way = working or not cluster.delivered()
         if seen is not None:
             under_way |= not seen.synced or (seen.lossless and seen.received < counters.get(SENT, 0))
@@ -111,4 +121,20 @@ async def quiet(istiod: Server, cluster: Board, fleet: Watched | None, still_s: 
             return
         if loop.time() - start > within_s:
             raise istiod.problem(f"it is not quiet after {within_s:g} s")
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def asleep(server: Server, board: Board, fleet: Watched, still_s: float) -> None:
+    """Wait until istiod sleeps and nothing comes any more, without asking istiod for anything."""
+    within_s = DRAIN_WITHIN_S if server.ours else OTHERS_WITHIN_S
+    stillness, end = Stillness(still_s), time.monotonic() + within_s
+    while True:
+        under_way = at_work(server) or not board.delivered()
+        seen = await fleet.look()
+        if stillness.look((seen.received, board.version), under_way=under_way or not seen.synced):
+            return
+        if time.monotonic() > end:
+            if not server.ours:
+                return  # others' changes go on
+            raise server.problem(f"what was written is not delivered after {DRAIN_WITHIN_S:.0f} s")
         await asyncio.sleep(LOOK_EVERY_S)

@@ -1,4 +1,4 @@
-"""What istiod takes of the machine while it is counted: CPU, resident memory, heap, and what others take beside it."""
+"""What istiods take of the machine while counted: CPU, resident memory, heap, and what others take beside them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import psutil
 
@@ -26,59 +27,60 @@ _TRIED = 8
 class Samples:
     """Taken every second.
 
-    cpu_s: istiod's CPU seconds so far, our scrapes' among them: `scrapes` of `scrape_s` each. others_s: CPU seconds
-    that others took on its cores since the first sample.
+    cpu_s:     each replica's CPU seconds so far, our scrapes' among them: `scrapes` of `scrape_s` each.
+    rss, heap: of each replica that ran, sample after sample.
+    others_s:  CPU seconds that others took on their cores since the first sample.
     """
 
     at_s: list[float] = field(default_factory=list)
-    cpu_s: list[float] = field(default_factory=list)
-    rss: list[int] = field(default_factory=list)
-    heap: list[int] = field(default_factory=list)
+    cpu_s: list[Sequence[float]] = field(default_factory=list)
+    rss: list[float] = field(default_factory=list)
+    heap: list[float] = field(default_factory=list)
     scrape_s: float = 0.0
     scrapes: int = 0
     others_s: float = 0.0
 
     @property
     def spent_s(self) -> float:
-        """CPU seconds between the first sample and the last, without our scrapes."""
-        return max(0.0, self.cpu_s[-1] - self.cpu_s[0] - self.scrapes * self.scrape_s) if self.cpu_s else 0.0
+        """CPU seconds between the first sample and the last, without our scrapes; the mean of the replicas."""
+        if not self.cpu_s:
+            return 0.0
+        each = (last - first for first, last in zip(self.cpu_s[0], self.cpu_s[-1], strict=True))
+        return max(0.0, fmean(each) - self.scrapes * self.scrape_s)
 
     @property
-    def per_second(self) -> list[float]:
-        """Cores used between samples."""
+    def per_second(self) -> list[list[float]]:
+        """Cores that each replica used between samples."""
         pairs = zip(self.at_s, self.at_s[1:], self.cpu_s, self.cpu_s[1:], strict=False)
-        return [max(0.0, (d - c - self.scrape_s) / (b - a)) for a, b, c, d in pairs if b > a]
+        return [
+            [max(0.0, (late - early - self.scrape_s) / (b - a)) for early, late in zip(was, now, strict=True)]
+            for a, b, was, now in pairs
+            if b > a
+        ]
 
 
 class Sampler:
-    """Samples an istiod's process (of one elsewhere, what its metrics say of that) and its metrics.
+    """Samples istiods' processes (of one elsewhere, what its metrics say of that) and metrics.
 
-    cores: those it runs on, None if it shares all.
+    cores: those they run on, None if they share all.
     """
 
     def __init__(self, istiod: Server, cores: Sequence[int] | None) -> None:
         self.istiod, self._cores = istiod, cores
-        self._process = psutil.Process(istiod.pid) if istiod.pid else None
-        self._told = 0.0
+        self._told: Sequence[float] = (0.0,)
         self._busy = 0.0
         self.samples = Samples()
 
-    def cpu_s(self) -> float:
-        """istiod's CPU seconds so far. Raises EnvironmentProblem if it is gone."""
-        if self._process is None:
-            return self._told
-        try:
-            times = self._process.cpu_times()
-        except psutil.Error:
-            raise self.istiod.problem("it died") from None
-        return float(times.user + times.system)
+    def cpu_s(self) -> Sequence[float]:
+        """Each replica's CPU seconds so far. Raises EnvironmentProblem if one is gone."""
+        return self.istiod.cpu_s() if self.istiod.ours else self._told
 
     async def weigh(self) -> None:
         """Learn what one of our scrapes costs; call it when all is quiet."""
-        before = self.cpu_s()
+        before = fmean(self.cpu_s())
         for _ in range(_TRIED):
-            await self.istiod.metrics_text()
-        self.samples.scrape_s = (self.cpu_s() - before) / _TRIED
+            await self.istiod.pages()
+        self.samples.scrape_s = (fmean(self.cpu_s()) - before) / _TRIED
 
     async def run(self) -> None:
         """Sample every second until cancelled."""
@@ -97,35 +99,33 @@ class Sampler:
 
     async def sample(self) -> None:
         """One sample."""
-        samples, text = self.samples, await self.istiod.metrics_text()
-        if found := _HEAP.search(text):
-            samples.heap.append(int(float(found[1])))
+        samples, pages = self.samples, (await self.istiod.pages()).live
+        samples.heap += _told(_HEAP, pages)
         samples.scrapes += 1
-        if self._process is None:
-            if not (found := _CPU.search(text)):
+        if not self.istiod.ours:
+            if not (cpu_s := _told(_CPU, pages)):
                 return
-            self._told = float(found[1])
-            if found := _RSS.search(text):
-                samples.rss.append(int(float(found[1])))
+            self._told = cpu_s
+            samples.rss += _told(_RSS, pages)
         self.stop()
 
     def stop(self) -> None:
-        """A last sample, of the process alone."""
+        """A last sample, of the processes alone."""
         samples = self.samples
         samples.at_s.append(time.monotonic())
         samples.cpu_s.append(self.cpu_s())
-        if self._process is None:
-            return
-        try:
-            samples.rss.append(self._process.memory_info().rss)
-        except psutil.Error:
-            raise self.istiod.problem("it died") from None
+        samples.rss += self.istiod.resident()
         samples.others_s = self._others() - self._busy
 
     def _others(self) -> float:
-        """Seconds that istiod's cores have spent on others."""
+        """Seconds that the istiods' cores have spent on others."""
         if self._cores is None:
             return 0.0
         every = psutil.cpu_times(percpu=True)
         busy = sum(sum(every[core]) - every[core].idle - getattr(every[core], "iowait", 0.0) for core in self._cores)
-        return float(busy) - self.cpu_s()
+        return float(busy) - sum(self.cpu_s())
+
+
+def _told(pattern: re.Pattern[str], pages: Sequence[str]) -> list[float]:
+    """What each page tells of it."""
+    return [float(found[1]) for page in pages if (found := pattern.search(page))]

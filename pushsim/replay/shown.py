@@ -4,6 +4,7 @@ A response shows a change if it alters, at its proxy, a resource that the change
 DestinationRules and ServiceEntries that is a cluster or assignment of their host, or a virtual host of it; other kinds
 are shown by the first altered resource of a type they can alter at a proxy they can reach. What istiod pushes from a
 PushContext can't hold what was written after the first proxy had it: its version then is older than the change.
+A proxy that has lost its stream is shown what it missed by what it is answered on the next.
 """
 
 from __future__ import annotations

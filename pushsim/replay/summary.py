@@ -8,6 +8,8 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
+from statistics import fmean
 from typing import Any
 
 from pushsim import __version__
@@ -106,9 +108,11 @@ def _summary(
     pushes = [push for push in record.debounced if push.at_ns >= record.counted]
     summary: dict[str, Any] = {"changes": len(written), "merged_pushes": len(pushes)}
     if record.after:
-        before, after = read_openmetrics(record.before), read_openmetrics(record.after)
-        summary |= _metrics(before, after, len(pushes))
+        summary |= _metrics(_scraped(record.before), _scraped(record.after), len(pushes))
     summary |= {"responses": responses, "bytes_sent": size, "span_s": span_s, "bytes_sent_per_s": size / span_s}
+    away = [took for lost_at, took in record.away if lost_at >= record.counted]
+    if away:
+        summary["reconnected_s"] = quantiles(away)
     if len(found.received):
         summary["received_s"] = quantiles(found.received)
         summary["completed_s"] = quantiles(list(found.completed.values()))
@@ -125,6 +129,8 @@ def _summary(
         state, was = record.state_after, record.state_before
         summary["streams_refused"] = state.refused - was.refused
         summary["reconnects"] = state.connects - was.connects
+        if record.restarts:
+            summary["restarts"] = record.restarts
         if state.rejected:
             summary["rejects"] = state.rejected - was.rejected
     return summary
@@ -142,6 +148,11 @@ def _ride(ride: Ride) -> dict[str, Any]:
         "updates_accepted": ride.accepted,
         "updates_rejected": ride.rejected,
     }
+
+
+def _scraped(pages: Sequence[str]) -> Scrape:
+    """What all istiods counted, from their pages."""
+    return reduce(Scrape.__add__, map(read_openmetrics, pages))
 
 
 def _metrics(before: Scrape, after: Scrape, pushes: int) -> dict[str, Any]:
@@ -181,13 +192,12 @@ def _istiod(record: Record, span_s: float) -> dict[str, Any]:
     samples = record.samples
     found: dict[str, Any] = {}
     if len(samples.cpu_s) > 1:
-        seconds = sorted(samples.per_second)
+        seconds = sorted(cores for each in samples.per_second for cores in each)
         cores = {"mean": samples.spent_s / span_s, "p99": seconds[max(0, math.ceil(0.99 * len(seconds)) - 1)]}
         found["istiod_cpu_cores"] = cores
-    if samples.rss:
-        found["istiod_memory_bytes"] = {"mean": round(sum(samples.rss) / len(samples.rss)), "max": max(samples.rss)}
-    if samples.heap:
-        found["istiod_heap_bytes"] = {"mean": round(sum(samples.heap) / len(samples.heap)), "max": max(samples.heap)}
+    for figure, values in (("istiod_memory_bytes", samples.rss), ("istiod_heap_bytes", samples.heap)):
+        if values:
+            found[figure] = {"mean": round(fmean(values)), "max": round(max(values))}
     return found
 
 

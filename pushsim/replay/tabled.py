@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +42,7 @@ def _timeline(record: Record, log: Sequence[Row], ended: int) -> pa.Table:
     sizes: Counter[int] = Counter()
     for row in log:
         sizes[(row[1] - record.counted) // SECOND_NS] += row[7]
-    cores = dict(enumerate(record.samples.per_second))
+    cores = {second: fmean(each) for second, each in enumerate(record.samples.per_second)}
     rows = [
         [float(s), changes[s], pushes[s], None, float(responses[s]), float(sizes[s]), cores.get(s), None, None, None]
         for s in range(seconds)
@@ -71,13 +72,13 @@ def _churn(record: Record) -> pa.Table:
 
 def _rows(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Table:
     """A row per (istiod's version, proxies of a namespace and type, kind of response)."""
-    groups = _groups(record)
+    groups, replicas = _groups(record), _replicas(record)
     gathered: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for _, at, proxy, xds, solicited, resources, removed, size, version, _ in log:
         gathered[version, groups[proxy], xds, solicited, resources, removed, size].append(at - record.counted)
     columns: list[list[Any]] = [
-        [version, None, 0, None, group, len(times), TYPES[xds], bool(solicited), resources, removed, size, None,
-         min(times), max(times)]
+        [version, None, replicas[version], None, group, len(times), TYPES[xds], bool(solicited), resources, removed,
+         size, None, min(times), max(times)]
         for (version, group, xds, solicited, resources, removed, size), times in gathered.items()
     ]  # fmt: skip
     return _table(ROWS, columns)
@@ -85,14 +86,15 @@ def _rows(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Ta
 
 def _details(record: Record, log: Sequence[tuple[int, ...]], found: Shown) -> pa.Table:
     """A row per response."""
-    groups = _groups(record)
+    groups, replicas = _groups(record), _replicas(record)
     columns: list[list[Any]] = []
     for place, at, proxy, xds, solicited, resources, removed, size, version, _ in log:
         since = at - record.counted
         received = found.by_row.get(place)
         columns.append(
-            [version, None, 0, None, groups[proxy], 1, TYPES[xds], bool(solicited), resources, removed, size, None,
-             since, since, record.proxies[proxy].id, None, None if received is None else received / SECOND_NS]
+            [version, None, replicas[version], None, groups[proxy], 1, TYPES[xds], bool(solicited), resources, removed,
+             size, None, since, since, record.proxies[proxy].id, None,
+             None if received is None else received / SECOND_NS]
         )  # fmt: skip
     return _table(DETAIL, columns)
 
@@ -101,6 +103,11 @@ def _groups(record: Record) -> list[int]:
     """A number for each proxy: that of its namespace and type."""
     known: dict[tuple[str, str], int] = {}
     return [known.setdefault((proxy.namespace, proxy.type), len(known)) for proxy in record.proxies]
+
+
+def _replicas(record: Record) -> list[int]:
+    """Whose each version is."""
+    return [replica for replica, _ in record.log.versions]
 
 
 def _table(schema: pa.Schema, rows: list[list[Any]]) -> pa.Table:

@@ -19,10 +19,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pushsim.ads import AdsClient
+from pushsim.ads import AdsClient, Response
 from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Mode, Proxy
-from pushsim.replay.fleet import Fleet, Manners, Seen, Target
+from pushsim.replay.fleet import Fleet, Manners, Member, Seen, Target
 from pushsim.replay.log import Log
 
 #: A proxy of the fleet: its number and how it behaves.
@@ -31,10 +31,11 @@ Joining = tuple[int, Proxy, Manners]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a fleet is: counts since it began, whether all are through their first conversation, and its CPU seconds."""
+    """How a fleet is: counts since it began, who is in a first conversation (`Fleet`), and its CPU seconds."""
 
     received: int
     synced: bool
+    conversing: bool
     refused: int
     connects: int
     ended: int
@@ -45,12 +46,12 @@ class State:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do: connect to `target` as proxies of that release, on those cores (None: any).
+    """What a worker is to do: connect to `targets` as proxies of that release, on those cores (None: any).
 
     gap_s: so long after each other its proxies connect. metadata: laid over the usual one of each node.
     """
 
-    target: Target
+    targets: Sequence[Target]
     release: str
     mode: Mode
     seed: int
@@ -63,26 +64,33 @@ class _Worker:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.log = Log()
-        self.numbers: dict[str, int] = {}
         self.fleet = Fleet(
-            orders.target,
-            lambda client, response: self.log.note(time.monotonic_ns(), self.numbers[client.proxy.id], response),
+            orders.targets,
+            self._came,
             again=True,
             seed=orders.seed,
         )
 
+    def _came(self, member: Member, response: Response) -> None:
+        self.log.note(time.monotonic_ns(), member.number, response, member.replica, again=member.streams > 0)
+
     def add(self, joining: Sequence[Joining], after_s: float) -> None:
         orders = self.orders
         for place, (number, proxy, manners) in enumerate(joining):
-            self.numbers[proxy.id] = number
             client = AdsClient(proxy, orders.release, orders.mode, orders.metadata)
-            self.fleet.add(client, manners, after_s + place * orders.gap_s)
+            self.fleet.add(client, manners, after_s + place * orders.gap_s, number)
 
     def remove(self, proxy: str) -> None:
         self.fleet.remove(proxy)
 
     def recycle(self, age_s: float) -> None:
         self.fleet.recycle(age_s)
+
+    def point(self, replica: int, address: str) -> None:
+        self.fleet.point(replica, address)
+
+    def away(self) -> list[tuple[int, int]]:
+        return self.fleet.away
 
     def settle(self) -> None:
         self.fleet.settle()
@@ -91,7 +99,15 @@ class _Worker:
         fleet, failed = self.fleet, str(self.fleet.failed or "")
         cpu_s = time.process_time()
         return State(
-            fleet.received, fleet.synced, fleet.refused, fleet.connects, fleet.ended, fleet.rejected, cpu_s, failed
+            fleet.received,
+            fleet.synced,
+            fleet.conversing,
+            fleet.refused,
+            fleet.connects,
+            fleet.ended,
+            fleet.rejected,
+            cpu_s,
+            failed,
         )
 
     def take(self) -> Log:
@@ -222,10 +238,8 @@ class Workers:
         """So many processes, while the context is open; each proxy of theirs connects `count` gaps after another."""
         started: list[Worker] = []
         try:
-            for place in range(count):
-                started.append(
-                    await start(replace(orders, seed=orders.seed * count + place, gap_s=orders.gap_s * count))
-                )
+            for _ in range(count):
+                started.append(await start(replace(orders, gap_s=orders.gap_s * count)))
             yield cls(started)
         finally:
             await asyncio.gather(*(worker.stop() for worker in started))
@@ -252,6 +266,14 @@ class Workers:
         """Streams end at that age from now on."""
         await self._all("recycle", age_s)
 
+    async def point(self, replica: int, address: str) -> None:
+        """That replica takes streams there, or ("") none."""
+        await self._all("point", replica, address)
+
+    async def away(self) -> list[tuple[int, int]]:
+        """When streams were lost, and how long until their proxies were answered on the next, in ns."""
+        return [one for found in await self._all("away") for one in found]
+
     async def settle(self) -> None:
         """All is quiet."""
         await self._all("settle")
@@ -265,6 +287,7 @@ class Workers:
         return State(
             received=sum(state.received for state in states),
             synced=all(state.synced for state in states),
+            conversing=any(state.conversing for state in states),
             refused=sum(state.refused for state in states),
             connects=sum(state.connects for state in states),
             ended=sum(state.ended for state in states),
@@ -275,7 +298,7 @@ class Workers:
     async def look(self) -> Seen:
         """How they are, for `quiet`."""
         state = await self.state()
-        return Seen(state.received, state.synced, not state.ended and not state.refused)
+        return Seen(state.received, not state.conversing, not state.ended and not state.refused)
 
     async def take(self) -> Log:
         """What was received since the last call."""
