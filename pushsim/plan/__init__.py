@@ -18,7 +18,7 @@ istiod         `Istiod`: the registry and the pushes made of it; a proxy's first
 
 from pushsim.plan.deciding import plan
 from pushsim.plan.istiod import Istiod
-from pushsim.plan.likeness import kin, likewise, shares
+from pushsim.plan.likeness import kin, kindred, likewise, shares
 from pushsim.plan.refresh import recomputes_targets, refresh
 from pushsim.plan.state import Plan, ProxyState, Push, Response
 
@@ -29,6 +29,7 @@ __all__ = [
     "Push",
     "Response",
     "kin",
+    "kindred",
     "likewise",
     "plan",
     "recomputes_targets",

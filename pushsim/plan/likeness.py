@@ -15,6 +15,9 @@ from pushsim.plan.state import Plan, ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
 
+#: Kinds of keys that concern the scopes which hold a service.
+_OF_SERVICES = frozenset({"ServiceEntry", "Endpoints"})
+
 
 def kin(state: ProxyState, asked: Collection[str]) -> Hashable:
     """Sidecars of equal values differ only in the services they belong to; None: like no other.
@@ -37,6 +40,30 @@ def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) ->
     if request.endpoints_only(rules) or not recomputes_targets(request, state.proxy, rules):
         return True
     return push.registry.targets(state.proxy) == state.targets
+
+
+def kindred(before: ProxyState, refreshed: ProxyState, request: PushRequest) -> Hashable:
+    """Sidecars of equal values, of whatever namespaces, are sent the same, but for their own; None: like no other.
+
+    Their scopes hold nothing but blocks that look the same from everywhere, and import no VirtualService; and the
+    request is about services, which concern a scope that holds them. Equal as long as one of the states lives.
+
+    Args:
+        before: the state of one before the push; refreshed: brought up to date.
+        request: that they share (`shares`).
+    """
+    if request.forced or not request.keys or any(key.kind not in _OF_SERVICES for key in request.keys):
+        return None
+    parts: list[Hashable] = [id(before.watched), id(before.clusters), id(before.listening)]
+    for scope in (before.scope, before.previous, refreshed.scope, refreshed.previous):
+        if scope is None:
+            parts.append(None)
+            continue
+        told = scope.context.rule_index.selective or any(listener.routes for listener in scope.listeners)
+        if told or scope.content == (scope,):
+            return None
+        parts.append((id(scope.family), id(scope.sidecar), *map(id, scope.content)))
+    return tuple(parts)
 
 
 def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:

@@ -1,6 +1,7 @@
 """Istio's semantics as the control plane machine asks for them: the exact model behind `planner.Planner`.
 
 istio      `IstioPlanner`: one istiod replica
+proxies    who there is, and how they are grouped
 states     states of proxies by number
 templates  what one proxy is sent, from what another is
 importers  whom a change of a service concerns

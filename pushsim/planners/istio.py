@@ -7,7 +7,7 @@ states, and what is decided of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from copy import copy as shallow
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
@@ -15,9 +15,10 @@ from weakref import WeakKeyDictionary
 from pushsim import planner as ask
 from pushsim.conversation import Conversation
 from pushsim.memo import Memo
-from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Proxy, Ref
-from pushsim.plan import Plan, ProxyState, Push, Response, plan, recomputes_targets
+from pushsim.mesh import Change, ConfigKey, Mesh, Mode
+from pushsim.plan import Plan, ProxyState, Push, Response, kindred, plan, recomputes_targets, refresh
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
+from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
 from pushsim.planners.showing import Named, shown_by
 from pushsim.planners.states import States
 from pushsim.planners.templates import Own, Template, own_of
@@ -25,7 +26,6 @@ from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.topology import proxy_of
 from pushsim.visibility import Scope
 
 #: Kinds that decide which services a proxy belongs to.
@@ -55,13 +55,13 @@ class IstioPlanner:
         self, mesh: Mesh, changes: Sequence[Change], rules: Rules, mode: Mode | None = None, built: Memo | None = None
     ) -> None:
         self._rules = rules
-        late = _late_proxies(mesh, changes)
+        late = late_proxies(mesh, changes)
         everyone = replace(mesh, proxies=(*mesh.proxies, *late))
         conversation = Conversation(everyone, rules, mode, changes)
         self._istiod = conversation.istiod
         self._start = self._istiod.latest
         self._first = [outcome.plan for outcome in conversation.classes]
-        self._groups = _groups(conversation, {proxy.id for proxy in late})
+        self._groups = groups_of(conversation, {proxy.id for proxy in late})
         everybody = [(p, (n, at)) for n, group in enumerate(self._groups) for at, p in enumerate(group.proxies)]
         self._place = {proxy.id: place for proxy, place in everybody}
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
@@ -97,6 +97,7 @@ class IstioPlanner:
         self._merged: dict[tuple[int, int], PushRequest] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
         self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
+        self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
         self._templates: dict[tuple[int, int, int, tuple[int, ...]], Template] = {}  # and kind
 
     @property
@@ -107,9 +108,9 @@ class IstioPlanner:
 
     def handle(self, change: int, written: Change) -> ask.Handled:
         before = self._istiod.registry.store.objects
-        gone = [self._place[i] for i in (_proxy_id(r) for r in written.delete if r in before) if i in self._place]
+        gone = [self._place[i] for i in (proxy_id(r) for r in written.delete if r in before) if i in self._place]
         new = [o for o in written.apply if o.ref.kind == "Pod" and o.ref not in before]
-        joined = [self._place[i] for i in (_proxy_id(o.ref) for o in new) if i in self._place]
+        joined = [self._place[i] for i in (proxy_id(o.ref) for o in new) if i in self._place]
         requests = []
         keys: set[ConfigKey] = set()
         touched = self._retargeting(written)
@@ -176,6 +177,7 @@ class IstioPlanner:
         self._alike = {key: planned for key, planned in self._alike.items() if key[3] >= push}
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
         self._examples = {key: example for key, example in self._examples.items() if key[2] >= push}
+        self._kindred = {key: known for key, known in self._kindred.items() if key[2] >= push}
         self._templates = {key: template for key, template in self._templates.items() if key[2] >= push}
 
     # ---- proxies
@@ -192,13 +194,13 @@ class IstioPlanner:
     def _greeted(self, group: int, push: int, made: Plan, at: Push) -> ask.Planned:
         """A first conversation, from that of another sidecar that is in the same state thereafter."""
         number, state = self._states.number(group, made.state), made.state
-        own = own_of(made, state, at, self._pricing, retargeted=True) if state.proxy.type == "sidecar" else None
+        work = {"proxy.targets": len(state.targets)}
+        own = own_of(made, state, at, self._pricing, work) if state.proxy.type == "sidecar" else None
         key = (number, push, own.kind if own else None)
         if own is not None and (known := self._greetings.get(key)) is not None:
             return replace(known.of(own))  # its own: the machine tells conversations of groups by it
         responses = tuple(self._response(r, state, at, ()) for r in made.responses)
-        work = {"proxy.states": 1, "proxy.targets": len(state.targets)}
-        planned = ask.Planned(True, number, responses, work, self._scope(state, at))
+        planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self._scope(state, at))
         if own is not None:
             self._greetings[key] = Template(planned, own)
         return planned
@@ -236,11 +238,8 @@ class IstioPlanner:
         """What a sidecar gets for pushes that do to it what they do to others in its state, as another's plan tells."""
         push, example = self._pushes[last], self._examples.get((state, first, last))
         if example is None:
-            made, planned = self._plan(group, state, first, last, request)
-            if planned.needed:
-                own = self._own(made, made.state, request, push)
-                template = Template(planned, own) if own is not None else None
-                self._examples[state, first, last] = made, template
+            like, planned, template = self._example(group, state, first, last, request)
+            self._examples[state, first, last] = like, template
             return planned
         like, template = example
         after = self._states.as_of(group, state, like.state)
@@ -255,12 +254,64 @@ class IstioPlanner:
             self._templates[state, first, last, own.kind] = of_kind
         return of_kind.of(own)
 
-    def _own(self, like: Plan, state: ProxyState, request: PushRequest, push: Push) -> Own | None:
-        return own_of(like, state, push, self._pricing, retargeted=self._retargets(request, state.proxy))
+    def _example(
+        self, group: int, state: int, first: int, last: int, request: PushRequest
+    ) -> tuple[Plan, ask.Planned, Template | None]:
+        """The plan that is the example for all in a state, from that for a state of another namespace if one is known.
 
-    def _retargets(self, request: PushRequest, proxy: Proxy) -> bool:
-        """Whether a request makes istiod look up a proxy's services again."""
-        return not request.endpoints_only(self._rules) and recomputes_targets(request, proxy, self._rules)
+        No template: it is an example for nobody.
+        """
+        before, push = self._states.of(group, state), self._pushes[last]
+        refreshed = refresh(before, request, push)
+        key = kindred(before, refreshed, request)
+        known = self._kindred.get((key, first, last)) if key is not None else None
+        if known is not None:
+            found = self._from_kindred(group, *known[:2], before, refreshed, request, push)
+            if found is not None:
+                return found[0], found[1].planned, found[1]
+        made, planned = self._plan(group, state, first, last, request)
+        own = self._own(made, made.state, request, push)
+        template = Template(planned, own) if own is not None else None
+        if key is not None and template is not None:
+            self._kindred[key, first, last] = made, template, before
+        return made, planned, template
+
+    def _from_kindred(
+        self,
+        group: int,
+        like: Plan,
+        template: Template,
+        before: ProxyState,
+        refreshed: ProxyState,
+        request: PushRequest,
+        push: Push,
+    ) -> tuple[Plan, Template] | None:
+        mine = {name: getattr(refreshed, name) for name in ("proxy", "labels", "targets", "base", "scope", "previous")}
+        after = replace(like.state, **mine)
+        made = replace(like, state=after)
+        own = self._own(made, after, request, push)
+        if own is None:
+            return None
+        told = template.told(made, own, after, push, self._pricing)
+        planned = replace(
+            told.planned,
+            state=self._states.number(group, after),
+            scope=self._scope(after, push) if after.scope is not before.scope else None,
+            responses=tuple(
+                replace(r, view=self._cells.view(of, after)) if r.xds == "RDS" else r  # cached by namespace
+                for r, of in zip(told.planned.responses, made.responses, strict=True)
+            ),
+        )
+        return made, replace(told, planned=planned)
+
+    def _own(self, like: Plan, state: ProxyState, request: PushRequest, push: Push) -> Own | None:
+        return own_of(like, state, push, self._pricing, self._targeting(state, request))
+
+    def _targeting(self, state: ProxyState, request: PushRequest) -> ask.Counts:
+        """The work of looking up its services again; none where the state is not computed."""
+        if request.endpoints_only(self._rules):
+            return {}
+        return {"proxy.targets": len(state.targets) if recomputes_targets(request, state.proxy, self._rules) else 0}
 
     def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> tuple[Plan, ask.Planned]:
         before, push = self._states.of(group, state), self._pushes[last]
@@ -268,8 +319,7 @@ class IstioPlanner:
         after, decision = planned.state, planned.decision
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
-            targets = len(after.targets) if self._retargets(request, after.proxy) else 0
-            work |= {"proxy.states": 1, "proxy.targets": targets}
+            work |= {"proxy.states": 1, **self._targeting(after, request)}
         changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
         shown = shown_by(planned, before, {c: self._named[c] for c in changes if self._pushed[c] >= first})
         return planned, ask.Planned(
@@ -328,28 +378,3 @@ class IstioPlanner:
 
     def inventory(self) -> ask.Counts:
         return inventory_of(self._istiod.registry)
-
-
-def _groups(conversation: Conversation, arriving: Collection[str]) -> Sequence[ask.Group]:
-    """Proxies that are equal in all that decides, those that are to arrive the last of their groups."""
-    groups: list[ask.Group] = []
-    for outcome in conversation.classes:
-        ordered = sorted(outcome.members, key=lambda p: p.id in arriving)
-        groups.append(ask.Group(tuple(ordered), sum(p.id in arriving for p in ordered)))
-    return groups
-
-
-def _late_proxies(mesh: Mesh, changes: Iterable[Change]) -> tuple[Proxy, ...]:
-    """Proxies of pods that changes bring."""
-    known = {proxy.id for proxy in mesh.proxies}
-    written = (o for change in changes for o in change.apply if o.ref.kind == "Pod")
-    found: dict[str, Proxy] = {}
-    for pod in written:
-        proxy = proxy_of(pod)
-        if proxy is not None and proxy.id not in known:
-            found.setdefault(proxy.id, proxy)
-    return tuple(found.values())
-
-
-def _proxy_id(ref: Ref) -> str:
-    return f"{ref.name}.{ref.namespace}" if ref.kind == "Pod" else ""

@@ -91,17 +91,16 @@ class Template:
         return Template(replace(self.of(own), responses=tuple(measured())), own)
 
 
-def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, *, retargeted: bool) -> Own | None:
+def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, work: ask.Counts) -> Own | None:
     """A sidecar's own in a push; None if the push changes what it remembers of its own, or leaves some of it out.
 
     Args:
         like: the plan of one that was in the same state.
         state: its state after the push, if it is like that one's.
-        retargeted: its services were looked up again.
+        work: before the responses, as far as it hangs on its own services.
     """
-    work = {"proxy.targets": len(state.targets)} if retargeted else {}
     types = {response.xds for response in like.responses}
-    if types == {"EDS"}:
+    if types <= {"EDS"}:
         return Own({}, work, {})
     generators = Generators(state.view, push.context)
     parts: dict[Xds, Part] = {}
