@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from pushsim.control.state import (
     ACCEPT,
     ARRIVE,
@@ -75,9 +73,10 @@ from pushsim.kernel.serving import (
 )
 from pushsim.kernel.sparing import spare
 from pushsim.kernel.streams import accept, arrive
+from pushsim.kernel.struct import called, compiled
 
 
-@njit(cache=True)
+@compiled
 def woken(a: Arrays, now: int) -> int:
     """`Machine.wake` for proxies and for a Send that returns."""
     wake = a.wakes[0]
@@ -102,7 +101,7 @@ def woken(a: Arrays, now: int) -> int:
     return next_on(a, now, c) if a.conn[c, N_PHASE] == IDLE else DONE
 
 
-@njit(cache=True)
+@called
 def resume(a: Arrays, now: int, r: int, c: int) -> int:
     """Go on after Python has planned the event that c (if not -1) is to take, then dispatch."""
     if c >= 0:
@@ -112,7 +111,7 @@ def resume(a: Arrays, now: int, r: int, c: int) -> int:
     return dispatch(a, now, r)
 
 
-@njit(cache=True)
+@called
 def has_room(a: Arrays, margin: int) -> bool:
     """Whether every array that an event may add to has so many places left."""
     s = a.s
@@ -127,7 +126,7 @@ def has_room(a: Arrays, margin: int) -> bool:
     )
 
 
-@njit(cache=True)
+@compiled
 def alone_until(a: Arrays, r: int, until: int) -> int:
     """The time before which ends of jobs on a replica come before whatever else the machine does."""
     for other in range(a.cores.shape[0]):
@@ -137,7 +136,7 @@ def alone_until(a: Arrays, r: int, until: int) -> int:
     return int(min(until, a.wakes[0, 0] + 1) if a.s[WAKES] > 0 else until)
 
 
-@njit(cache=True)
+@compiled
 def is_spared(a: Arrays, r: int) -> bool:
     """Whether the job that ends next, if there is one, is that of a connection that is sent nothing."""
     if a.cores[r, C_JOBS] == 0:
@@ -148,7 +147,7 @@ def is_spared(a: Arrays, r: int) -> bool:
     return bool(a.plans[a.conn[first[J_JOB] & 0xFFFFFFFF, N_PLAN], P_COUNT] == 0)
 
 
-@njit(cache=True)
+@compiled
 def run_spared(a: Arrays, r: int, before: int, margin: int) -> int:
     """`run` for connections that are sent nothing.
 
@@ -168,7 +167,7 @@ def run_spared(a: Arrays, r: int, before: int, margin: int) -> int:
         fill(a, r)
 
 
-@njit(cache=True)
+@called
 def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
     """Run events before `until`, in the machine's order, as long as they need no Python; why it stopped.
 
@@ -230,7 +229,7 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             return status
 
 
-@njit(cache=True)
+@called
 def start_counting(a: Arrays, now: int) -> None:
     """What compiled code has observed is forgotten; levels are reset by who knows them all."""
     for r in range(a.cores.shape[0]):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from pushsim.control.cores import FAIR, NEVER, PREEMPTED, SECOND, SLICE, TICKS
 from pushsim.kernel.arrays import (
     C_CLOCK,
@@ -48,11 +46,20 @@ from pushsim.kernel.arrays import (
     Arrays,
     Ints,
 )
+from pushsim.kernel.struct import called, compiled
+
+
+@compiled
+def copy_row(to: Ints, place: int, of: Ints, row: int) -> None:
+    """A row of one table is written into another, column by column: numba compiles whole rows for seconds."""
+    for column in range(of.shape[1]):
+        to[place, column] = of[row, column]
+
 
 # ---- cores
 
 
-@njit(cache=True)
+@called
 def advance(a: Arrays, r: int, now: int) -> None:
     """`Cores.advance`."""
     core = a.cores[r]
@@ -78,7 +85,7 @@ def advance(a: Arrays, r: int, now: int) -> None:
     core[C_NOW], core[C_DUE] = now, UNKNOWN
 
 
-@njit(cache=True)
+@called
 def due(a: Arrays, r: int) -> int:
     """`Cores.due`, reckoned when it is asked for after a change."""
     core = a.cores[r]
@@ -92,7 +99,7 @@ def due(a: Arrays, r: int) -> int:
     return int(core[C_DUE])
 
 
-@njit(cache=True)
+@compiled
 def time_for(left: int, wanted: int, whole: int) -> int:
     """How long it takes until the clock shows so much more."""
     if left <= 0:
@@ -103,7 +110,7 @@ def time_for(left: int, wanted: int, whole: int) -> int:
     return (left * wanted + per - 1) // per
 
 
-@njit(cache=True)
+@called
 def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
     """`Cores.start`."""
     advance(a, r, now)
@@ -119,7 +126,7 @@ def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
     a.cores[r, C_DUE] = UNKNOWN
 
 
-@njit(cache=True)
+@compiled
 def wait(a: Arrays, r: int, line: int, job: int, ticks: int) -> None:
     """A job goes to the end of a line."""
     of, ring = a.line_of[line, r], a.lines[line, r]
@@ -130,7 +137,7 @@ def wait(a: Arrays, r: int, line: int, job: int, ticks: int) -> None:
     of[W_LONG] += 1
 
 
-@njit(cache=True)
+@called
 def fill(a: Arrays, r: int) -> None:
     """`Cores.fill`."""
     core, first, second = a.cores[r], a.line_of[0, r], a.line_of[1, r]
@@ -148,32 +155,32 @@ def fill(a: Arrays, r: int) -> None:
     a.cores[r, C_DUE] = UNKNOWN
 
 
-@njit(cache=True)
+@compiled
 def run_on(a: Arrays, r: int, job: int, ticks: int, slice_ends: int) -> None:
     """`Cores._run`."""
     core, running = a.cores[r], a.running[r]
     mark = min(core[C_CLOCK] + ticks, slice_ends)
     if core[C_HEAD] + core[C_JOBS] == running.shape[0]:
         for place in range(core[C_JOBS]):
-            running[place] = running[core[C_HEAD] + place]
+            copy_row(running, place, running, core[C_HEAD] + place)
         core[C_HEAD] = 0
     insert(running, core[C_HEAD], core[C_JOBS], mark, job, core[C_CLOCK] + ticks - mark, slice_ends)
     core[C_JOBS] += 1
 
 
-@njit(cache=True)
+@compiled
 def insert(running: Ints, head: int, count: int, mark: int, job: int, left: int, slice_ends: int) -> None:
     """A job takes its place among so many that run; there is one behind them. Of equal marks the latest comes last."""
     place = head + count
     while place > head and running[place - 1, J_MARK] > mark:
-        for column in range(4):
+        for column in range(4):  # a number that is known is unrolled
             running[place, column] = running[place - 1, column]
         place -= 1
     running[place, J_MARK], running[place, J_JOB] = mark, job
     running[place, J_LEFT], running[place, J_SLICE] = left, slice_ends
 
 
-@njit(cache=True)
+@called
 def finish(a: Arrays, r: int, now: int) -> int:
     """`Cores.finish`."""
     advance(a, r, now)
@@ -192,7 +199,7 @@ def finish(a: Arrays, r: int, now: int) -> int:
 # ---- wakes
 
 
-@njit(cache=True)
+@called
 def set_wake(a: Arrays, at: int, kind: int, who: int, generation: int, first: int, second: int) -> None:
     """Add a wake; `order` is that of setting."""
     wakes, place = a.wakes, a.s[WAKES]
@@ -203,13 +210,13 @@ def set_wake(a: Arrays, at: int, kind: int, who: int, generation: int, first: in
         above = (place - 1) >> 1
         if wakes[above, 0] <= at:
             break
-        wakes[place] = wakes[above]
+        copy_row(wakes, place, wakes, above)
         place = above
     wakes[place, 0], wakes[place, 1], wakes[place, 2], wakes[place, 3] = at, order, kind, who
     wakes[place, 4], wakes[place, 5], wakes[place, 6] = generation, first, second
 
 
-@njit(cache=True)
+@called
 def drop_wake(a: Arrays) -> None:
     """Take the first wake away."""
     a.s[WAKES] -= 1
@@ -228,15 +235,15 @@ def drop_wake(a: Arrays) -> None:
             below = other
         if at < wakes[below, 0] or (at == wakes[below, 0] and order < wakes[below, 1]):
             break
-        wakes[place] = wakes[below]
+        copy_row(wakes, place, wakes, below)
         place = below
-    wakes[place] = wakes[count]
+    copy_row(wakes, place, wakes, count)
 
 
 # ---- levels
 
 
-@njit(cache=True)
+@called
 def add_level(a: Arrays, kind: int, r: int, now: int, amount: int) -> None:
     """`Level.add`."""
     level = a.levels[kind, r]
@@ -256,7 +263,7 @@ def add_level(a: Arrays, kind: int, r: int, now: int, amount: int) -> None:
         level[L_HIGHEST] = level[L_VALUE]
 
 
-@njit(cache=True)
+@called
 def reset_level(a: Arrays, kind: int, r: int, now: int) -> None:
     """`Level.reset`."""
     level = a.levels[kind, r]
@@ -268,7 +275,7 @@ def reset_level(a: Arrays, kind: int, r: int, now: int) -> None:
 # ---- the cache
 
 
-@njit(cache=True)
+@compiled
 def look_up(a: Arrays, r: int, v: int) -> None:
     """`XdsCache.missing`: the amounts are in the view's columns."""
     view, version = a.views[v], a.replicas[r, K_VERSION]
@@ -282,7 +289,7 @@ def look_up(a: Arrays, r: int, v: int) -> None:
     view[V_VERSION], view[V_RESOURCES], view[V_UNITS] = version, resources, units
 
 
-@njit(cache=True)
+@compiled
 def keep(a: Arrays, r: int, now: int, response: int, since: int) -> None:
     """`XdsCache.fill`."""
     of, replica = a.responses[response], a.replicas[r]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pushsim.kernel.arrays import (
     ALL,
@@ -39,12 +38,14 @@ from pushsim.kernel.arrays import (
     Arrays,
     Ints,
 )
+from pushsim.kernel.parts import copy_row
+from pushsim.kernel.struct import called, compiled
 
 #: In place of an entry, besides UNKNOWN: it is none that many share.
 OWN = -2
 
 
-@njit(cache=True)
+@called
 def note(a: Arrays, now: int, kind: int, who: int, first: int, last: int) -> None:
     """`State._note`."""
     if a.s[KEEP_LOG]:
@@ -53,7 +54,7 @@ def note(a: Arrays, now: int, kind: int, who: int, first: int, last: int) -> Non
         a.s[LOG] += 1
 
 
-@njit(cache=True)
+@compiled
 def sampled(a: Arrays, samples: Ints, count: int, delay: int, times: int) -> None:
     """So many more samples; equal ones in a row are one entry."""
     at = a.s[count]
@@ -66,7 +67,7 @@ def sampled(a: Arrays, samples: Ints, count: int, delay: int, times: int) -> Non
         a.s[count] += 1
 
 
-@njit(cache=True)
+@compiled
 def to_tail(a: Arrays, r: int, c: int) -> None:
     """A connection goes to the end of the line."""
     replica = a.replicas[r]
@@ -76,7 +77,7 @@ def to_tail(a: Arrays, r: int, c: int) -> None:
     replica[K_LINE] += 1
 
 
-@njit(cache=True)
+@compiled
 def take(conn: Ints, to: int, of: int) -> None:
     """An event of a connection goes from one place to another."""
     conn[to + HAS], conn[to + FIRST], conn[to + LAST] = conn[of + HAS], conn[of + FIRST], conn[of + LAST]
@@ -84,7 +85,7 @@ def take(conn: Ints, to: int, of: int) -> None:
     conn[of + HAS] = 0
 
 
-@njit(cache=True)
+@called
 def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> None:
     """`PushQueue.enqueue`."""
     conn = a.conn[c]
@@ -100,7 +101,7 @@ def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> No
     conn[N_WAITING + LAST] = push
 
 
-@njit(cache=True)
+@called
 def enqueue_all(a: Arrays, now: int, r: int, push: int, begin: int) -> None:
     """`Machine._enqueue_all`."""
     replica, conns, ring, line = a.replicas[r], a.conn, a.ring, a.line[r]
@@ -128,7 +129,7 @@ def enqueue_all(a: Arrays, now: int, r: int, push: int, begin: int) -> None:
         replica[K_LONGEST] = lined
 
 
-@njit(cache=True)
+@called
 def slot_of(a: Arrays, group: int, of: int, first: int, last: int, forced: int) -> int:
     """Where the entry of somebody and an interval is in the hash, or is to be."""
     entries, since = a.entries, first * 2 + forced
@@ -144,16 +145,16 @@ def slot_of(a: Arrays, group: int, of: int, first: int, last: int, forced: int) 
         at = (at + 1) & (size - 1)
 
 
-@njit(cache=True)
+@called
 def rehash(a: Arrays, old: Ints) -> None:
     """Enter all of `old`."""
     for place in range(old.shape[0]):
         entry = old[place]
         at = slot_of(a, entry[E_GROUP], entry[E_OF], entry[E_FIRST] >> 1, entry[E_LAST], entry[E_FIRST] & 1)
-        a.entries[at] = entry
+        copy_row(a.entries, at, old, place)
 
 
-@njit(cache=True)
+@compiled
 def common(a: Arrays, kin: int, first: int, last: int, r: int, group: int) -> int:
     """The place of what answers an interval for all of a kin; UNKNOWN if not yet, OWN if it is not for the group."""
     slot = a.last_of[kin]
@@ -167,7 +168,7 @@ def common(a: Arrays, kin: int, first: int, last: int, r: int, group: int) -> in
     return int(slot)
 
 
-@njit(cache=True)
+@compiled
 def is_concerned(a: Arrays, slot: int, kin: int, r: int, group: int) -> bool:
     """Whether the entry of a kin on a replica does not answer a group."""
     entry, of = a.entries[slot], KIN if kin >= a.cores.shape[0] else ALL
@@ -179,14 +180,14 @@ def is_concerned(a: Arrays, slot: int, kin: int, r: int, group: int) -> bool:
     return bool(marks[group] == number)
 
 
-@njit(cache=True)
+@compiled
 def shared(a: Arrays, r: int, kin: int, group: int, first: int, last: int) -> int:
     """The place of what answers an interval for one of a kin as for others; UNKNOWN if not yet, OWN if nothing does."""
     slot = common(a, r, first, last, r, group)  # the kin of all on a replica has its number
     return common(a, kin, first, last, r, group) if slot < 0 else slot
 
 
-@njit(cache=True)
+@compiled
 def entry_of(a: Arrays, c: int) -> int:
     """Where the entry that answers the event in `pushing` is; -1 if there is none yet."""
     conn = a.conn[c]

@@ -6,8 +6,6 @@ event can go on. Whatever it is, what is left of the event then is to dispatch (
 
 from __future__ import annotations
 
-from numba import njit
-
 from pushsim.control.cores import TICKS
 from pushsim.control.serving import WRITE_QUOTA
 from pushsim.control.state import (
@@ -112,13 +110,14 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
 from pushsim.kernel.queue import entry_of, note, sampled, take, to_tail
+from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import on_wire, unwritten, write_all
 
 #: Statuses. PLAN: of s[WHO]. CLOSING: s[WHO] ends. The others are events for Python, due at s[NOW]; ROOM: more of it.
 DONE, PLAN, CLOSING, TICK, JOB, WAKE, ROOM = range(7)
 
 
-@njit(cache=True)
+@compiled
 def dispatch(a: Arrays, now: int, r: int) -> int:
     """`Serving._dispatch`."""
     replica, size = a.replicas[r], a.line.shape[1]
@@ -146,7 +145,7 @@ def dispatch(a: Arrays, now: int, r: int) -> int:
     return DONE
 
 
-@njit(cache=True)
+@compiled
 def begin_push(a: Arrays, now: int, c: int) -> int:
     """`Serving._begin_push`, of the event in `pushing`."""
     conn, slot = a.conn[c], entry_of(a, c)
@@ -170,14 +169,14 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
     return DONE
 
 
-@njit(cache=True)
+@called
 def dwelt(a: Arrays, now: int, c: int) -> None:
     """`State._dwelt`."""
     a.dwell[a.conn[c, N_HOME], a.conn[c, N_GATEWAY], a.conn[c, N_SHAPE]] += now - a.conn[c, N_SHAPED_AT]
     a.conn[c, N_SHAPED_AT] = now
 
 
-@njit(cache=True)
+@compiled
 def begin(a: Arrays, now: int, c: int) -> None:
     """`Serving._begin`."""
     plan, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_HOME]
@@ -197,7 +196,7 @@ def begin(a: Arrays, now: int, c: int) -> None:
         start(a, r, now, SCOPING << 32 | c, plan[P_SCOPE_WORK], 0)
 
 
-@njit(cache=True)
+@compiled
 def scope_built(a: Arrays, now: int, r: int, c: int) -> None:
     """`Serving._scope_built`."""
     plan = a.plans[a.conn[c, N_PLAN]]
@@ -213,7 +212,7 @@ def scope_built(a: Arrays, now: int, r: int, c: int) -> None:
             break
 
 
-@njit(cache=True)
+@compiled
 def serve(a: Arrays, now: int, c: int, before: int) -> None:
     """`Serving._serve`."""
     plan, step, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP], a.conn[c, N_HOME]
@@ -251,7 +250,7 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
     start(a, r, now, SERVING << 32 | c, max(1, work), POLLED if a.conn[c, N_PHASE] == REPLYING else 0)
 
 
-@njit(cache=True)
+@compiled
 def generated(a: Arrays, now: int, c: int) -> int:
     """`Serving._generated`."""
     plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
@@ -269,7 +268,7 @@ def generated(a: Arrays, now: int, c: int) -> int:
     return sent(a, now, c)
 
 
-@njit(cache=True)
+@compiled
 def sent(a: Arrays, now: int, c: int) -> int:
     """`Serving._sent`."""
     step = a.conn[c, N_STEP]
@@ -286,7 +285,7 @@ def sent(a: Arrays, now: int, c: int) -> int:
     return DONE
 
 
-@njit(cache=True)
+@compiled
 def pushed(a: Arrays, now: int, c: int) -> int:
     """`Serving._pushed`."""
     conn = a.conn[c]
@@ -314,7 +313,7 @@ def pushed(a: Arrays, now: int, c: int) -> int:
     return dispatch(a, now, r)
 
 
-@njit(cache=True)
+@compiled
 def written(a: Arrays, now: int, c: int) -> int:
     """`Serving._written`."""
     a.s[FOLLOWING] -= 1
@@ -322,7 +321,7 @@ def written(a: Arrays, now: int, c: int) -> int:
     return follow_up(a, now, c)
 
 
-@njit(cache=True)
+@compiled
 def follow_up(a: Arrays, now: int, c: int) -> int:
     """`Serving._follow_up`."""
     plan = a.plans[a.conn[c, N_PLAN]]
@@ -335,7 +334,7 @@ def follow_up(a: Arrays, now: int, c: int) -> int:
     return next_on(a, now, c)
 
 
-@njit(cache=True)
+@called
 def ask(a: Arrays, c: int, p: int, step: int) -> None:
     """`Serving._ask`."""
     place = a.s[ASKS]
@@ -348,7 +347,7 @@ def ask(a: Arrays, c: int, p: int, step: int) -> None:
     a.conn[c, N_ASK_TAIL] = place
 
 
-@njit(cache=True)
+@called
 def next_on(a: Arrays, now: int, c: int) -> int:
     """`Serving._next_on`."""
     if a.conn[c, N_CLOSING]:
@@ -372,7 +371,7 @@ def next_on(a: Arrays, now: int, c: int) -> int:
     return DONE
 
 
-@njit(cache=True)
+@compiled
 def replied(a: Arrays, now: int, c: int, received: int) -> int:
     """`Serving._replied`."""
     plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]

@@ -5,8 +5,6 @@ One loop instead of `finish`, `pushed`, `dispatch` and `fill`, with what changes
 
 from __future__ import annotations
 
-from numba import njit
-
 from pushsim.control.cores import SECOND, TICKS
 from pushsim.control.state import DEQUEUED, IDLE, PUSHING, SERVING, SPARED
 from pushsim.kernel.arrays import (
@@ -66,12 +64,13 @@ from pushsim.kernel.arrays import (
     WAITING,
     Arrays,
 )
-from pushsim.kernel.parts import add_level, advance, insert, time_for
+from pushsim.kernel.parts import add_level, advance, copy_row, insert, time_for
 from pushsim.kernel.queue import note, sampled, shared
 from pushsim.kernel.serving import dwelt
+from pushsim.kernel.struct import compiled
 
 
-@njit(cache=True)
+@compiled
 def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
     """Let spared connections of a replica end, one by one, and the next begin, as long as there is no more to it.
 
@@ -178,7 +177,8 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
         ends = clock + ticks
         mark = min(ends, slice_ends)
         if head + jobs == running.shape[0]:
-            running[:jobs] = running[head:]
+            for place in range(jobs):
+                copy_row(running, place, running, head + place)
             head = 0
         insert(running, head, jobs, mark, SERVING << 32 | c, ends - mark, slice_ends)
         jobs += 1

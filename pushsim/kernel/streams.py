@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pushsim.control.cores import NEVER, SECOND
 from pushsim.control.limiter import BACKOFF, BACKOFF_BASE_NS, BACKOFF_CAP_NS, REPLICA
@@ -25,12 +24,13 @@ from pushsim.kernel.arrays import (
     Ints,
 )
 from pushsim.kernel.parts import set_wake, start
+from pushsim.kernel.struct import called, compiled
 
 _STEP, _MIX, _MIX_AGAIN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _1, _27, _30, _31 = np.uint64(1), np.uint64(27), np.uint64(30), np.uint64(31)
 
 
-@njit(cache=True)
+@compiled
 def draw(seed: int, purpose: int, who: int, count: int) -> int:
     """`limiter.draw`."""
     mixed = np.uint64(seed)
@@ -42,28 +42,28 @@ def draw(seed: int, purpose: int, who: int, count: int) -> int:
     return np.int64(mixed >> _1)  # type: ignore[return-value]
 
 
-@njit(cache=True)
+@compiled
 def backoff_ns(seed: int, connection: int, count: int, attempt: int) -> int:
     """`limiter.backoff_ns`."""
     bound = min(BACKOFF_CAP_NS, BACKOFF_BASE_NS << min(attempt, 20))
     return draw(seed, BACKOFF, connection, count) % bound
 
 
-@njit(cache=True)
+@compiled
 def wait_to_arrive(a: Arrays, at: int, c: int, attempt: int) -> None:
     """A proxy will ask for a stream then."""
     set_wake(a, at, ARRIVE, c, a.conn[c, N_GENERATION], attempt, 0)
     a.s[EXPECTED] += 1
 
 
-@njit(cache=True)
+@called
 def arrive_all(a: Arrays, now: int, coming: Ints, gap: int) -> None:
     """`Machine.connect_all`, of those that come."""
     for place in range(coming.shape[0]):
         wait_to_arrive(a, now + place * gap, coming[place], 0)
 
 
-@njit(cache=True)
+@compiled
 def arrive(a: Arrays, now: int, c: int, attempt: int) -> None:
     """`Streams._arrive`."""
     if a.conn[c, N_PHASE] != AWAY:
@@ -85,7 +85,7 @@ def arrive(a: Arrays, now: int, c: int, attempt: int) -> None:
     wait_to_arrive(a, now + backoff_ns(seed, c, count * 64 + min(attempt, 63), attempt), c, attempt + 1)
 
 
-@njit(cache=True)
+@compiled
 def accept(a: Arrays, now: int, c: int, r: int) -> None:
     """`Streams._accept`."""
     if not a.replicas[r, K_UP]:

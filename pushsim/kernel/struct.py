@@ -8,7 +8,8 @@ compiled functions are lent both: Python owns the struct, which owns the arrays,
 # mypy: disable-error-code="no-untyped-call,untyped-decorator,override"
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from numba import config, njit
 from numba.core import cgutils, types
@@ -24,6 +25,21 @@ from numba.extending import (
 )
 
 from pushsim.kernel.arrays import Arrays
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def called(function: _F) -> _F:
+    """A function that is compiled once and cached, and that Python calls."""
+    made: Any = njit(cache=True)(function)
+    return made  # type: ignore[no-any-return]
+
+
+def compiled(function: _F) -> _F:
+    """The same that only compiled functions call: it needs no way in from Python, which takes long to compile."""
+    made: Any = njit(cache=True, **_INNER)(function)
+    return made  # type: ignore[no-any-return]
 
 
 @structref.register
@@ -88,7 +104,7 @@ def _array_of(context: Any, builder: Any, typ: _LentType, pointer: Any, name: st
     return array._getvalue()
 
 
-@njit(cache=True)
+@called
 def _owner(a: Arrays) -> Any:
     return _Owner(*a)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numba import njit
-
 from pushsim.control.state import SENT
 from pushsim.kernel.arrays import (
     DETAILS,
@@ -35,9 +33,10 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.parts import add_level
 from pushsim.kernel.queue import note
+from pushsim.kernel.struct import compiled
 
 
-@njit(cache=True)
+@compiled
 def unwritten(a: Arrays, c: int, column: int) -> int:
     """Sum of a column over the responses that have been sent and are not written."""
     total, at = 0, a.plans[a.conn[c, N_PLAN], P_AT]
@@ -46,7 +45,7 @@ def unwritten(a: Arrays, c: int, column: int) -> int:
     return int(total)
 
 
-@njit(cache=True)
+@compiled
 def write_all(a: Arrays, now: int, c: int) -> None:
     """`Serving._write_all`."""
     count = a.plans[a.conn[c, N_PLAN], P_PUSHED]
@@ -55,7 +54,7 @@ def write_all(a: Arrays, now: int, c: int) -> None:
     a.conn[c, N_WIRED] = a.conn[c, N_STEP]
 
 
-@njit(cache=True)
+@compiled
 def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
     """`Serving._on_wire`."""
     plan = a.plans[a.conn[c, N_PLAN]]
