@@ -17,7 +17,7 @@ There is one planner per istiod replica: each replica sees all changes and makes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,8 @@ Counts = Mapping[str, int]
 NO_COUNTS: Counts = {}
 Cells = NDArray[np.int32]
 NO_CELLS: Cells = np.zeros(0, dtype=np.int32)
+#: Cells that are evicted; asked for when they are, because what is first read until then may be among them.
+Evicted = Callable[[], Cells]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,15 @@ class Request:
     """One PushRequest as a handler submits it; the machine does not look into it and never merges: `push` does.
 
     endpoints_only: with PILOT_ENABLE_EDS_DEBOUNCE=false it is pushed at once, beside the debouncer.
-    evicts:         cells that its handler evicts from the xDS cache on arrival, possibly none of them; None if the
-                    handler does not clear the cache (config changes evict in Push alone).
+    evicts:         cells that its handler evicts from the xDS cache when it is done, possibly none of them; None if
+                    the handler does not clear the cache (config changes evict in Push alone).
     proxies:        a ProxyUpdate for these proxies only, as (group, position in it): goes into the push queue at
                     once as a forced push, with no debounce and no Push. Empty for all others.
     keys:           how many ConfigKeys it names, for reports.
     """
 
     endpoints_only: bool = False
-    evicts: Cells | None = None
+    evicts: Evicted | None = None
     proxies: tuple[tuple[int, int], ...] = ()
     keys: int = 1
 
@@ -98,7 +100,7 @@ class Push:
 
     number: int
     work: Counts = field(default_factory=dict)
-    evicts: Cells = field(default_factory=lambda: NO_CELLS)
+    evicts: Evicted = lambda: NO_CELLS
     evict_all: bool = False
 
 

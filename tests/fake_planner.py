@@ -71,15 +71,15 @@ class FakePlanner:
             return Handled((), work)
         service = int(rest)
         self.requests.append((change, kind, service))
-        evicts = None if kind == "cfg" else self._cells(service)
+        evicts = None if kind == "cfg" else lambda: self._cells(service)
         return Handled((Request(endpoints_only=kind == "ep", evicts=evicts),), work)
 
     def push(self, requests: Sequence[int]) -> Push:
         merged = [self.requests[number] for number in requests]
         self.pushes.append(merged)
         full = any(kind != "ep" for _, kind, _ in merged)
-        cells = np.unique(np.concatenate([self._cells(service) for _, _, service in merged]))
-        return Push(len(self.pushes) - 1, {"push.services": self.services} if full else {}, cells.astype(np.int32))
+        cells = np.unique(np.concatenate([self._cells(service) for _, _, service in merged])).astype(np.int32)
+        return Push(len(self.pushes) - 1, {"push.services": self.services} if full else {}, lambda: cells)
 
     def connect(self, group: int, push: int) -> Planned:
         if self.alive is not None:

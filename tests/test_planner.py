@@ -12,6 +12,8 @@ from strategies import scripts
 
 from pushsim import releases
 from pushsim.conversation import Conversation
+from pushsim.manifests import parse_objects
+from pushsim.mesh import Change, Mesh, Proxy
 from pushsim.planners import begun, planners
 from pushsim.pricing import Pricing
 from pushsim.settings import Settings, Timed, Variant
@@ -129,3 +131,20 @@ def test_runs_that_differ_in_knobs_begin_with_the_same_and_end_alike(mode, scrip
     assert named is not shared
     reordered = replace(mesh, objects=dict(reversed(mesh.objects.items())))
     assert begun(Asking.variant(release, mode, reordered, changes)) is not named
+
+
+def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it():
+    def service(port):
+        metadata = {"name": "a", "namespace": "n"}
+        spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
+        return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+
+    change = Change(apply=service(81))
+    mesh = Mesh({o.ref: o for o in service(80)}, (Proxy("p", "n", "10.1.0.1"),))
+    (planner,) = planners(Asking.variant("1.24", "sotw", mesh, [change]))
+    handled = planner.handle(0, change)
+    push = planner.push(range(len(handled.requests)))
+    read = [r.view.cells for r in planner.connect(0, push.number).responses if r.view is not None]
+    assert read
+    for cells in read:
+        assert set(cells.tolist()) <= set(push.evicts().tolist())

@@ -241,7 +241,7 @@ class Machine(Streams):
         for number in replica.submitting[watch]:
             request = replica.requests[number]
             if request.evicts is not None:
-                replica.cache.clear(now, request.evicts)
+                replica.cache.clear(now, request.evicts())
                 self._cached(now, replica)
             if request.proxies:
                 replica.unpushed.pop(number, None)
@@ -276,7 +276,7 @@ class Machine(Streams):
         if push.evict_all:
             replica.cache.clear_all(now)
         else:
-            replica.cache.clear(now, push.evicts)
+            replica.cache.clear(now, push.evicts())
         self._cached(now, replica)
         replica.published = max(replica.published, push.number)
         self._note(now, PUBLISHED, replica.number, push.number, len(batch.requests))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Sequence
 from copy import copy as shallow
 from dataclasses import dataclass, replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from pushsim import planner as ask
@@ -124,11 +125,11 @@ class IstioPlanner:
             self._requests.append((request, change))
             keys |= request.keys
             hosts = [key.name for key in request.keys if key.kind in HOST_KINDS]
-            evicts = self._cells.evicted(owners_of_hosts(hosts, self._istiod.latest.context)) if hosts else None
+            owners = frozenset(owners_of_hosts(hosts, self._istiod.latest.context))
             requests.append(
                 ask.Request(
                     endpoints_only=request.endpoints_only(self._rules),
-                    evicts=evicts,
+                    evicts=partial(self._cells.evicted, owners) if hosts else None,
                     proxies=(self._place[own],) if own is not None else (),
                     keys=len(request.keys),
                 )
@@ -165,7 +166,7 @@ class IstioPlanner:
         self._pushes[number] = made
         self._states.pushed(made.scopes)
         everything = merged.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in merged.keys)
-        evicts = self._cells.evicted(owners_of_keys(merged.keys, made))
+        evicts = partial(self._cells.evicted, frozenset(owners_of_keys(merged.keys, made)))
         return ask.Push(number, of_push(before, made.context, merged.keys), evicts, everything)
 
     def keep(self, states: Collection[int], push: int) -> None:
