@@ -14,10 +14,11 @@ from pushsim import istiod, stub
 from pushsim.ads import Response
 from pushsim.cases import Case
 from pushsim.errors import EnvironmentProblem
-from pushsim.mesh import Mode
+from pushsim.mesh import SLICES_LATER_NS, Mode
 from pushsim.randomcase import Kinds, random_case, to_yaml
 from pushsim.replay.fleet import Recorder
 from pushsim.replay.quiet import DEBOUNCED, debounce_s, quiet, still_for_s, totals
+from pushsim.units import SECOND_NS
 
 #: Told, in words, where a recording is: "endpoints on 1.24.6, delta: step 3 of 9: b to zero".
 Progress = Callable[[str], None]
@@ -91,7 +92,7 @@ async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *,
                 progress(f"{head}: step {index} of {len(case.steps)}: {change.name}")
                 several = len(change.apply) + len(change.delete) > 1
                 before, begun = await _debounced(server), clock()
-                await cluster.write_in_order(change)
+                await cluster.write_in_order(change, SLICES_LATER_NS / SECOND_NS)
                 if several and (took := clock() - begun) > within_s:
                     raise _Torn(f"writing step {index} took {took * 1000:.0f} ms")
                 await quiet(server, cluster, recorder.fleet, still_s)

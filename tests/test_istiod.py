@@ -149,8 +149,8 @@ def test_a_step_that_is_torn_by_a_busy_machine_is_recorded_anew(
     torn = replace(whole, steps=(Change(tuple(o for step in whole.steps[:2] for o in step.apply), name="both"),))
     write = Cluster.write_in_order
 
-    async def slow(cluster: Cluster, change: Change) -> None:
-        await write(cluster, change)
+    async def slow(cluster: Cluster, change: Change, pause_s: float = 0) -> None:
+        await write(cluster, change, pause_s)
         await asyncio.sleep(waits.pop() if waits else 0)
 
     monkeypatch.setattr(Cluster, "write_in_order", slow)

@@ -270,6 +270,22 @@ async def test_delivered_means_on_the_wire_of_every_watch(client: Client) -> Non
         assert client.cluster.delivered()
 
 
+def test_a_slice_comes_later_than_the_pods_that_are_written_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(slice_: str, pod: str) -> Object:
+        return thing("EndpointSlice", "ns", slice_, endpoints=[{"targetRef": {"kind": "Pod", "name": pod}}])
+
+    cluster, waited = Cluster(), []
+
+    async def sleep(delay: float) -> None:
+        waited.append((delay, *(cluster.held(o.ref) is not None for o in change.apply)))
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    change = Change((thing("Pod", "ns", "new"), named("others", "old"), named("its", "new"), named("too", "new")))
+    asyncio.run(cluster.write_in_order(change, 0.5))
+    assert waited == [(0.5, True, True, False, False)]
+    assert all(cluster.held(o.ref) is not None for o in change.apply)
+
+
 @against()
 async def test_version_and_discovery(client: Client) -> None:
     assert (await client.get("/version"))["gitVersion"].startswith("v1.")

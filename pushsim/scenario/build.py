@@ -162,8 +162,8 @@ def _left_out(changes: Iterable[Timed]) -> Iterator[str]:
     secrets = sum(any(written.ref.kind == "Secret" for written in timed.change.apply) for timed in changes)
     if secrets:
         yield (
-            f"{secrets} changes write Secrets: SDS is not simulated, so what they push to gateways (a certificate and its "
-            "key, to those that serve it) is not counted"
+            f"{secrets} changes write Secrets: SDS is not simulated, so what they push to gateways (a certificate and "
+            "its key, to those that serve it) is not counted"
         )
 
 

@@ -35,6 +35,14 @@ class Expired(Exception):
     """The events after this resource version are compacted away: the client must list again (410 Gone)."""
 
 
+def _pods_of(slice_: Object) -> Iterable[tuple[str, str]]:
+    """Namespace and name of the Pods that an EndpointSlice names."""
+    for endpoint in slice_.body.get("endpoints") or ():
+        target = endpoint.get("targetRef") or {}
+        if target.get("kind") == "Pod":
+            yield str(target.get("namespace", slice_.ref.namespace)), str(target.get("name"))
+
+
 class Cluster:
     """The objects of a cluster, the log of writes, and who watches. Not thread-safe: one event loop owns it."""
 
@@ -121,14 +129,22 @@ class Cluster:
             start -= 1
         return [event for event in self._log[start:] if event.resource is resource]
 
-    async def write_in_order(self, change: Change) -> None:
+    async def write_in_order(self, change: Change, pause_s: float = 0.0) -> None:
         """Apply a change object by object, each on the wire before the next is written, as `kubectl apply` would.
 
         Objects of different collections reach a client over different connections: what a client makes of two of them
-        can still depend on which it handles first.
+        can still depend on which it handles first. pause_s: how long the EndpointSlices of Pods that the change has
+        written before them are held back, for their controller knows the Pods first, and so does every client.
         """
         parts = [Change((written,)) for written in change.apply] + [Change((), (ref,)) for ref in change.delete]
+        pods: set[tuple[str, str]] = set()
         for part in parts:
+            for written in part.apply:
+                if written.ref.kind == "Pod":
+                    pods.add((written.ref.namespace, written.ref.name))
+                elif pods and written.ref.kind == "EndpointSlice" and not pods.isdisjoint(_pods_of(written)):
+                    await asyncio.sleep(pause_s)
+                    pods.clear()
             self.write(part)
             while not self.delivered():
                 await asyncio.sleep(0)
