@@ -8,7 +8,7 @@ from pushsim.scenario import Scenario
 
 FULL = os.environ.get("PUSHSIM_BENCHMARK") == "full"
 #: (proxies, services, seconds of churn) of whole scenarios; what is longer is a cut of the bundled ones.
-SCENARIOS = [(1_000, 500, 60), (10_000, 5_000, 10)] if FULL else [(20, 10, 5), (40, 20, 5)]
+SCENARIOS = [(1_000, 500, 60), (10_000, 5_000, 10), (100_000, 50_000, 5)] if FULL else [(20, 10, 5), (40, 20, 5)]
 
 _SCENARIO = """
 # What does a scenario of this size take to simulate?

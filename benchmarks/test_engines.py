@@ -56,7 +56,22 @@ def test_plain_simpy(benchmark: Any, reference: Any) -> None:
     assert kernel.machine.tally.considered == done
     ratios = {"times_the_kernel": min(plain) / whole, "times_the_kernel_without_connecting": min(plain) / churn}
     print({name: round(ratio, 1) for name, ratio in ratios.items()})
+    assert not FULL or ratios["times_the_kernel"] >= 50
     benchmark.extra_info.update(pushes=done, **ratios)
+
+
+def test_pushes(benchmark: Any) -> None:
+    """Every push has something for every proxy: nobody is spared."""
+    prepared("kernel", 4, 1, everyone=True).run()  # load what is compiled
+
+    def setup() -> Any:
+        return (prepared("kernel", PROXIES, SECONDS // 3, everyone=True),), {}
+
+    driver = benchmark.pedantic(lambda driver: (driver.run(), driver)[1], setup=setup, rounds=1 if FULL else 3)
+    tally = driver.machine.tally
+    sent = sum(sum(plan.sent) for plan in driver.machine.plans if plan.first >= 0)
+    assert tally.considered == tally.pushed == sent > PROXIES
+    benchmark.extra_info["pushes"] = tally.pushed
 
 
 def cpu_seconds(kernel: Any) -> tuple[float, float]:

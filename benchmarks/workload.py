@@ -24,12 +24,13 @@ SPARED_WORK: Counts = {"proxy.filters": 1, "proxy.keys": 1}
 
 
 class FlatPlanner:
-    """See the module. Two proxies a group."""
+    """See the module. Two proxies a group; or many, and every push has an assignment for each of them."""
 
-    def __init__(self, proxies: int) -> None:
+    def __init__(self, proxies: int, *, everyone: bool = False) -> None:
+        self._everyone, size = everyone, max(1, proxies // 20) if everyone else 2
         self.groups = [
-            Group(tuple(Proxy(f"p{n}", f"ns-{g}", f"10.0.0.{n}", "sidecar") for n in (2 * g, 2 * g + 1)))
-            for g in range(max(1, proxies // 2))
+            Group(tuple(Proxy(f"p{n}", f"ns-{g}", f"10.0.0.{n}", "sidecar") for n in range(size * g, size * (g + 1))))
+            for g in range(max(1, proxies // size))
         ]
         self._requests: list[int] = []
         self._pushes: list[set[int]] = []
@@ -48,12 +49,12 @@ class FlatPlanner:
         return self._connected
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
-        if group in self.concerned(first, last):
+        if self._everyone or group in self.concerned(first, last):
             return Planned(True, 0, (Response("EDS", 1, 200, work={"eds.walked": 9}),), SPARED_WORK)
         return self._spared.setdefault((first, last), Planned(False, 0, (), SPARED_WORK))
 
     def alike(self, group: int, state: int) -> int:
-        return 0
+        return -1 if self._everyone else 0
 
     def concerned(self, first: int, last: int) -> Collection[int]:
         return set().union(*self._pushes[max(0, first) : last + 1])
@@ -81,12 +82,14 @@ def changes(seconds: int, per_second: float = 10) -> tuple[Timed, ...]:
     return tuple(Timed(int(at), "churn", Change(name=str(n))) for n, at in enumerate(times) if at < seconds * SECOND)
 
 
-def prepared(engine: str, proxies: int, seconds: int, *, replicas: int = 4, keep_log: bool = False) -> Any:
+def prepared(
+    engine: str, proxies: int, seconds: int, *, replicas: int = 4, keep_log: bool = False, everyone: bool = False
+) -> Any:
     """An engine ready to run; its `machine` tells what it did."""
     machine_type, engine_type = ENGINES[engine]
     timed = changes(seconds)
     machine = machine_type(
-        [FlatPlanner(proxies) for _ in range(replicas)],
+        [FlatPlanner(proxies, everyone=everyone) for _ in range(replicas)],
         [each.change for each in timed],
         cpus=16,
         knobs=Knobs(throttle=95, streams_per_s=100_000),
