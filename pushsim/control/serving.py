@@ -293,14 +293,11 @@ class Serving(State):
 
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         """No proxy of a replica will be in other states, nor take an interval that ends before the oldest push."""
-        number = replica.number
-        self._plan_of = {
-            key: plan
-            for key, plan in self._plan_of.items()
-            if key[0] != number or (key[2] in states and key[4] >= oldest)
-        }
-        self._sparing = {key: plan for key, plan in self._sparing.items() if key[0] != number or key[3] >= oldest}
-        self._shapes = {key: shape for key, shape in self._shapes.items() if key[0] != number or key[2] in states}
+        n = replica.number
+        plans, sparing, shapes = self._plan_of[n], self._sparing[n], self._shapes[n]
+        self._plan_of[n] = {key: plan for key, plan in plans.items() if key[1] in states and key[3] >= oldest}
+        self._sparing[n] = {key: plan for key, plan in sparing.items() if key[2] >= oldest}
+        self._shapes[n] = {key: shape for key, shape in shapes.items() if key[1] in states}
 
     def _in_use(self, replica: Replica) -> tuple[set[int], int]:
         """The states of a replica's connections, and the oldest push that an event, waiting or offered, ends with."""
@@ -311,23 +308,23 @@ class Serving(State):
 
     def _plan(self, replica: Replica, c: int, event: Event) -> Plan:
         group, state = self.group_of[c], int(self.state[c])
-        key = (replica.number, group, state, event.first, event.last, event.forced)
-        plan = self._plan_of.get(key)
+        plans, key = self._plan_of[replica.number], (group, state, event.first, event.last, event.forced)
+        plan = plans.get(key)
         if plan is None:
             planned = replica.planner.plan(group, state, event.first, event.last, bool(event.forced))
             if planned.responses:
                 plan = self._priced(planned, replica, c, event.first, event.last)
             else:
                 plan = self._spared(planned, replica, c, event)
-            self._plan_of[key] = plan
+            plans[key] = plan
         return plan
 
     def _spared(self, planned: Planned, replica: Replica, c: int, event: Event) -> Plan:
         """A plan of no responses: one for all groups that share it, for there is nothing to tell of each."""
-        key = (replica.number, id(planned), event.first, event.last)  # the plan keeps `planned` alive
-        plan = self._sparing.get(key)
+        plans, key = self._sparing[replica.number], (id(planned), event.first, event.last)  # which the plan keeps alive
+        plan = plans.get(key)
         if plan is None:
-            plan = self._sparing[key] = self._priced(planned, replica, c, event.first, event.last)
+            plan = plans[key] = self._priced(planned, replica, c, event.first, event.last)
         return plan
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:

@@ -76,10 +76,12 @@ class State:
         self.log: list[Entry] | None = [] if keep_log else None
         self.written: dict[int, int] = {}
         self.plans: list[Plan] = []
-        self._plan_of: dict[tuple[int, int, int, int, int, int], Plan] = {}
+        # by replica, then by group, state and event
+        self._plan_of: list[dict[tuple[int, int, int, int, int], Plan]] = [{} for _ in planners]
         self._price_of: dict[int, tuple[Response, Price]] = {}  # by id
-        self._sparing: dict[tuple[int, int, int, int], Plan] = {}  # those of no responses, which groups share
-        self._shapes: dict[tuple[int, int, int], int] = {}  # by replica, group and state
+        # by replica: plans of no responses, which groups share; and shapes by group and state
+        self._sparing: list[dict[tuple[int, int, int], Plan]] = [{} for _ in planners]
+        self._shapes: list[dict[tuple[int, int], int]] = [{} for _ in planners]
         self._shape_numbers: dict[Shape, int] = {}
         self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
         self._wakes: list[Wake] = []
@@ -136,11 +138,11 @@ class State:
 
     def _shape_of(self, home: int, group: int, state: int) -> int:
         """Number of the shape of a state; asked for while the planner still knows the state."""
-        key = (home, group, state)
-        number = self._shapes.get(key)
+        shapes, key = self._shapes[home], (group, state)
+        number = shapes.get(key)
         if number is None:
             shape = self.replicas[home].planner.shape(group, state)
-            number = self._shapes[key] = self._shape_numbers.setdefault(shape, len(self._shape_numbers))
+            number = shapes[key] = self._shape_numbers.setdefault(shape, len(self._shape_numbers))
         return number
 
     @property
