@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import pytest
 from fake_planner import FakePlanner
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from numba import config
 from strategies import scripts
 
 from pushsim import runs
 from pushsim.control import Knobs, Machine
 from pushsim.control.state import CLOSED, CONNECTED, DEQUEUED, PUBLISHED, PUSHED, SPARED
 from pushsim.cost import Prices, shipped
-from pushsim.kernel import Kernel, KernelMachine
+from pushsim.kernel import Kernel, KernelMachine, queue
+from pushsim.kernel.store import Store
 from pushsim.mesh import Change, Mesh
 from pushsim.settings import ISTIOD_RESTART, Clients, Settings, Timed, Variant
 from pushsim.simulation import Simulation
@@ -247,3 +252,13 @@ def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cp
     expected, found = (runs.run(variant, engine=engine, **arguments) for engine in ("simpy", "kernel"))
     assert found.text() == expected.text()
     assert found.rows.equals(expected.rows)
+
+
+@pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is lent to compiled code")
+def test_arrays_that_were_lent_to_compiled_code_are_freed():
+    store = Store(1, 4, 1, log=False, details=False, margin=64)
+    assert queue.slot_of(store.k, 0, 0, 0, 0, 0) >= 0
+    arrays = weakref.ref(store.a.entries)
+    del store
+    gc.collect()
+    assert arrays() is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from copy import copy
+from functools import cached_property
 from operator import is_
 
 from pushsim.audience import PRIVATE, PUBLIC, audience
@@ -62,6 +63,11 @@ class ServiceIndex:
         given = tuple(services)
         same = default == self._default and len(given) == len(self._given) and all(map(is_, given, self._given))
         return copy(self) if same else ServiceIndex(given, default, self._rules, self)
+
+    @cached_property
+    def http_ports(self) -> frozenset[int]:
+        """Ports that any service speaks HTTP on."""
+        return frozenset(port.number for service in self.ordered for port in service.ports if port.http)
 
     def _replaces(self, service: Service, known: Service | None) -> bool:
         if known is None or self._rules.index_duplicate == "last":

@@ -59,7 +59,7 @@ class _LentType(types.Type):
 
     def __init__(self, owner: Any) -> None:
         self.owner = owner
-        super().__init__(name=f"Lent({owner})")
+        super().__init__(name=f"Lent[{owner}]")
 
 
 register_model(_LentType)(models.OpaqueModel)
@@ -77,7 +77,10 @@ class _Lent:
 def _unbox(typ: _LentType, lent: Any, c: Any) -> NativeValue:
     owner = c.pyapi.object_getattr_string(lent, "owner")
     meminfo = c.pyapi.object_getattr_string(owner, "_meminfo")
-    data = c.context.nrt.meminfo_data(c.builder, c.unbox(types.MemInfoPointer(types.voidptr), meminfo).value)
+    counted = types.MemInfoPointer(types.voidptr)
+    pointer = c.unbox(counted, meminfo).value
+    data = c.context.nrt.meminfo_data(c.builder, pointer)
+    c.context.nrt.decref(c.builder, counted, pointer)  # unboxing counted it
     c.pyapi.decref(meminfo)
     c.pyapi.decref(owner)
     return NativeValue(data)

@@ -10,10 +10,11 @@ from collections.abc import Collection, Hashable, Iterator
 from dataclasses import replace
 
 from pushsim.generators import Generators
-from pushsim.plan.refresh import recomputes_targets
+from pushsim.plan.refresh import recomputes_targets, refresh
 from pushsim.plan.state import Plan, ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
+from pushsim.visibility import Scope
 
 #: Kinds of keys that concern the scopes which hold a service.
 _OF_SERVICES = frozenset({"ServiceEntry", "Endpoints"})
@@ -42,28 +43,33 @@ def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) ->
     return push.registry.targets(state.proxy) == state.targets
 
 
-def kindred(before: ProxyState, refreshed: ProxyState, request: PushRequest) -> Hashable:
+def kindred(before: ProxyState, request: PushRequest, push: Push) -> Hashable:
     """Sidecars of equal values, of whatever namespaces, are sent the same, but for their own; None: like no other.
 
     Their scopes hold nothing but blocks that look the same from everywhere, and import no VirtualService; and the
     request is about services, which concern a scope that holds them. Equal as long as one of the states lives.
 
     Args:
-        before: the state of one before the push; refreshed: brought up to date.
-        request: that they share (`shares`).
+        before: the state before the push.
+        request: one that they share (`shares`).
     """
     if request.forced or not request.keys or any(key.kind not in _OF_SERVICES for key in request.keys):
         return None
-    parts: list[Hashable] = [id(before.watched), id(before.clusters), id(before.listening)]
-    for scope in (before.scope, before.previous, refreshed.scope, refreshed.previous):
-        if scope is None:
-            parts.append(None)
-            continue
-        told = scope.context.rule_index.selective or any(listener.routes for listener in scope.listeners)
-        if told or scope.content == (scope,):
-            return None
-        parts.append((id(scope.family), id(scope.sidecar), *map(id, scope.content)))
-    return tuple(parts)
+    held: tuple[Hashable, ...] = (_held(before.scope), _held(before.previous))
+    if None in held:
+        return None
+    refreshed = refresh(before, request, push)
+    held = (*held, _held(refreshed.scope), _held(refreshed.previous))
+    return None if None in held else (*held, *map(id, (before.watched, before.clusters, before.listening)))
+
+
+def _held(scope: Scope | None) -> Hashable:
+    """What decides all that a scope's services come to, told apart by identity; None: the scope itself."""
+    if scope is None:
+        return ()
+    if scope.context.rule_index.selective or any(listener.routes for listener in scope.listeners):
+        return None
+    return None if scope.content == (scope,) else (id(scope.family), id(scope.sidecar), *map(id, scope.content))
 
 
 def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:

@@ -115,4 +115,4 @@ def owners_of_keys(keys: Iterable[ConfigKey], push: Push) -> Iterator[Hashable]:
         elif key.kind == "DestinationRule" and (written := context.rule_index.by_key.get(key)) is not None:
             yield from owners_of_hosts(push.scopes.family.hosts_of_rule(written), context)
         elif key.kind == "VirtualService":
-            yield from (f"route {p.number}" for s in context.services.ordered for p in s.ports if p.http)
+            yield from (f"route {number}" for number in context.services.http_ports)

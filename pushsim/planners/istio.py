@@ -263,11 +263,10 @@ class IstioPlanner:
         No template: it is an example for nobody.
         """
         before, push = self._states.of(group, state), self._pushes[last]
-        refreshed = refresh(before, request, push)
-        key = kindred(before, refreshed, request)
+        key = kindred(before, request, push)
         known = self._kindred.get((key, first, last)) if key is not None else None
         if known is not None:
-            found = self._from_kindred(group, *known[:2], before, refreshed, request, push)
+            found = self._from_kindred(group, *known[:2], before, request, push)
             if found is not None:
                 return found[0], found[1].planned, found[1]
         made, planned = self._plan(group, state, first, last, request)
@@ -283,10 +282,10 @@ class IstioPlanner:
         like: Plan,
         template: Template,
         before: ProxyState,
-        refreshed: ProxyState,
         request: PushRequest,
         push: Push,
     ) -> tuple[Plan, Template] | None:
+        refreshed = refresh(before, request, push)
         mine = {name: getattr(refreshed, name) for name in ("proxy", "labels", "targets", "base", "scope", "previous")}
         after = replace(like.state, **mine)
         made = replace(like, state=after)

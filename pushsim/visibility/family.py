@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from operator import is_
 
@@ -10,6 +10,7 @@ from pushsim.context import PushContext
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.memo import Memo
 from pushsim.mesh import Object, Service
+from pushsim.registry import Host
 
 #: The namespace part of `hosts` that stands for all.
 ANY = "*"
@@ -49,13 +50,11 @@ class Family:
     def _take_over(self, before: Family) -> None:
         """What is made of blocks that are still the same, and of which rules, instances and accounts are."""
         new, old = self.context, before.context
-        for block in self._blocks.values():
+        changed = _namespaces_of_changed(new.instances, old.instances)
+        changed |= _namespaces_of_changed(new.accounts, old.accounts)
+        for part, block in self._blocks.items():
             memo = before._memos.get(id(block))
-            hosts = ((service.hostname, service.namespace) for service in block)
-            if memo is not None and all(
-                new.instances.get(host) is old.instances.get(host) and new.accounts.get(host) is old.accounts.get(host)
-                for host in hosts
-            ):
+            if memo is not None and not (changed if part == ANY else part in changed):
                 self._memos[id(block)] = memo
 
     def alike(self, before: Family) -> bool:
@@ -105,6 +104,13 @@ class Family:
             yield from (host for host in by_host if subset_of(host, pattern))
         elif pattern in by_host:
             yield pattern
+
+
+def _namespaces_of_changed(new: Mapping[Host, object], old: Mapping[Host, object]) -> set[str]:
+    """Namespaces of hosts that something else is known of now."""
+    if new is old:
+        return set()
+    return {host[1] for host in new.keys() | old.keys() if new.get(host) is not old.get(host)}
 
 
 def _same(block: tuple[Service, ...], before: tuple[Service, ...]) -> bool:
