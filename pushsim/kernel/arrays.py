@@ -72,7 +72,8 @@ class Arrays(NamedTuple):
               Below R it stands for all of that replica that have one.
     asks:     [places, (plan, step, next)], a list of each connection; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
-    ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending.
+    ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending,
+              K_MEMBERS of them; -1 while nobody has asked.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     marks:    [ALL or KIN, R, groups], the last list that each group was in; marked: [ALL or KIN, R], which that is.
     log:      [entries, (time, kind, who, first, last)].
@@ -156,7 +157,7 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     for column in (N_PLAN, N_ASK_HEAD, N_KIN, N_HOME, N_STATE, N_SHAPE, N_ASK_TAIL, N_WAIT_NEXT):
         made.conn[:, column] = -1
     made.s[KEEP_LOG], made.s[KEEP_DETAILS] = log, details
-    made.replicas[:, K_TICK] = 1 << 62
+    made.replicas[:, K_TICK], made.replicas[:, K_MEMBERS] = 1 << 62, -1
     made.cores[:, C_DUE] = UNKNOWN
     return made
 

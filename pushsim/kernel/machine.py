@@ -28,6 +28,7 @@ from pushsim.kernel.arrays import (
     FOLLOWING,
     FORCED,
     HAS,
+    K_MEMBERS,
     K_TICK,
     LAST,
     LATENCY,
@@ -265,6 +266,7 @@ class KernelMachine(Observing):
 
     def restart(self, now: int, number: int) -> None:
         self._take_up_cores()
+        self.store.a.replicas[number, K_MEMBERS] = -1  # all will be gone
         super().restart(now, number)
 
     def _dispatch(self, now: int, replica: Replica) -> None:
@@ -290,6 +292,7 @@ class KernelMachine(Observing):
         super()._forget(now, c, to_push=to_push)
 
     def _enqueue_all(self, now: int, replica: Replica, push: int, begin: int) -> None:
+        self.store.know_members(replica.number)
         queue.enqueue_all(self.store.k, now, replica.number, push, begin)
 
     def _ask(self, c: int, plan: Plan, step: int) -> None:

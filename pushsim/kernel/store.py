@@ -23,6 +23,7 @@ from pushsim.kernel.arrays import (
     E_PLAN,
     K_MEMBERS,
     LOG,
+    N_HOME,
     NOBODY,
     O_FIRST,
     O_LAST,
@@ -129,10 +130,19 @@ class Store:
         self.a.cores[replica, C_MOST] = most
         self.a.cores[replica, C_DUE] = UNKNOWN
 
+    def know_members(self, replica: int) -> None:
+        """See that the members of a replica are known: they need not be before its first push."""
+        a = self.a
+        if a.replicas[replica, K_MEMBERS] < 0:
+            places = np.flatnonzero(a.conn[a.ring, N_HOME] == replica)
+            a.members[replica, : len(places)], a.replicas[replica, K_MEMBERS] = places, len(places)
+
     def add_member(self, replica: int, place: int) -> None:
         """The connection at that place of the ring is a replica's from now on."""
         of, members = self.a.replicas[replica], self.a.members[replica]
         count = of[K_MEMBERS]
+        if count < 0:
+            return
         at = np.searchsorted(members[:count], place)
         members[at + 1 : count + 1] = members[at:count]
         members[at] = place
@@ -142,6 +152,8 @@ class Store:
         """It is no more."""
         of, members = self.a.replicas[replica], self.a.members[replica]
         count = of[K_MEMBERS]
+        if count < 0:
+            return
         at = np.searchsorted(members[:count], place)
         members[at : count - 1] = members[at + 1 : count]
         of[K_MEMBERS] -= 1
