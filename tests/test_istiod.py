@@ -283,9 +283,15 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_no_orphan_is_left_when_we_are_killed_or_interrupted(binary: Binary, end: signal.Signals) -> None:
+def test_no_orphan_is_left_when_we_are_killed_or_interrupted(
+    binary: Binary, end: signal.Signals, tmp_path: Path
+) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, binary("normal")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", PARENT, binary("normal")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # one that is killed leaves its files
     ) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))

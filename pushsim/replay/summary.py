@@ -239,6 +239,9 @@ def _judged(record: Record, summary: Mapping[str, Any]) -> tuple[bool, list[str]
     span_s = summary.get("span_s", 0.0)
     if span_s and record.cores.istiod:
         others = record.samples.others_s / span_s / len(record.cores.istiod)
+        replicas = len(record.samples.cpu_s[0]) if record.samples.cpu_s else 1
+        if replicas > len(record.cores.istiod):
+            notes.append(f"{replicas} istiods shared {len(record.cores.istiod)} core(s): each had a part of one")
         if record.cores.shared:
             notes.append("istiod and its clients shared a core: trust no times")
         elif others > OTHERS_LIMIT:
