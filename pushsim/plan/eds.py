@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pushsim.generators import Generators
+from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.mesh import ConfigKey
 from pushsim.names import ClusterNames, parse_cluster
 from pushsim.plan.pushing import Pushing
@@ -73,13 +74,19 @@ def _aware_names(pushing: Pushing) -> tuple[Names, bool]:
 
 def _touched(pushing: Pushing, rules: frozenset[ConfigKey], namespaces: frozenset[str]) -> frozenset[str]:
     """Watched names of services in these namespaces, of those these DestinationRules apply to, and of unknown ones."""
-    scope, previous = pushing.state.scope, pushing.state.previous
+    scope, previous, watched = pushing.state.scope, pushing.state.previous, pushing.state.clusters
     scopes = (scope,) if previous is None else (scope, previous)
+    found = (one.context.rule_index.by_key.get(key) for one in scopes for key in rules)
+    patterns = {resolve(str(rule.spec.get("host")), rule.ref.namespace) for rule in found if rule is not None}
+    of_rules = patterns & watched.by_host.keys()
+    if wildcards := [pattern for pattern in patterns if is_wildcard(pattern)]:
+        of_rules |= {host for host in watched.by_host if any(subset_of(host, pattern) for pattern in wildcards)}
 
     def touched(host: str) -> bool:
         service = scope.service(host)
-        if service is None or service.namespace in namespaces:
+        if service is not None and service.namespace in namespaces:
             return True
         return any(not rules.isdisjoint(rule.keys) for one in scopes for rule in one.rules_on(host))
 
-    return frozenset(name for host, names in pushing.state.clusters.by_host.items() if touched(host) for name in names)
+    unknown = watched.by_host.keys() - scope.hostnames
+    return watched.of(unknown.union(filter(touched, watched.by_host if namespaces else of_rules)))
