@@ -214,8 +214,9 @@ class Registry:
 
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
         namespace, labels = proxy.namespace, self.labels_of(proxy)
-        by_host = sorted(self._kubernetes.selecting.get(namespace, {}).items())
-        selecting = [service for _, service in by_host if selects(service.selector, labels)]
+        candidates = self._kubernetes.selecting.get(namespace, {}).items()
+        by_host = sorted((host, service) for host, service in candidates if selects(service.selector, labels))
+        selecting = [service for _, service in by_host]
         found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
         if not selecting:
             plain = (service for service in self._kubernetes.in_namespace(namespace) if not service.selector)

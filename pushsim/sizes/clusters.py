@@ -46,7 +46,7 @@ from pushsim.sizes.assignments import address, localities
 from pushsim.sizes.filters import tcp_exchange
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import packed, struct
+from pushsim.sizes.wire import made, packed, struct
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: The longest Go duration in seconds: an inbound cluster is never cleaned up (cluster_builder.go, maxSecondsValue).
@@ -88,7 +88,7 @@ def outbound(
         _resolved(built, cluster, sizing, settings)
     options = policy.apply_pool(built, options, pool, sizing, settings)
     if policy.upgrades(pool, port, settings):
-        options = options or Upstream()
+        options = options or made(Upstream)
         policy.http2(options, sizing)
     policy.apply_outlier(built, rule.get("outlierDetection"))
     policy.apply_balancer(built, rule.get("loadBalancer") or {}, settings)
@@ -153,15 +153,15 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
 def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluster:
     """BlackHoleCluster, PassthroughCluster, InboundPassthroughCluster…"""
     if cluster.name == BLACK_HOLE:
-        black = Cluster(name=cluster.name, type=ClusterDiscoveryType.STATIC)
+        black = made(Cluster, name=cluster.name, type=ClusterDiscoveryType.STATIC)
         black.alt_stat_name = f"{cluster.name};" if sizing.alt_stat_name else ""
         black.connect_timeout = settings.connect_timeout
         return black
-    built = Cluster(name=cluster.name, type=ClusterDiscoveryType.ORIGINAL_DST)
+    built = made(Cluster, name=cluster.name, type=ClusterDiscoveryType.ORIGINAL_DST)
     built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
     # the inbound one is made from the outbound one, whose stat name it keeps
     built.alt_stat_name = f"{PASSTHROUGH};" if sizing.alt_stat_name else ""
-    options = Upstream(use_downstream_protocol_config=policy.use_downstream(sizing))
+    options = made(Upstream, use_downstream_protocol_config=policy.use_downstream(sizing))
     if sizing.passthrough_idle:
         options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=timedelta(minutes=5))
     policy.apply_pool(built, None, {}, sizing, settings)
@@ -177,7 +177,7 @@ def _loopback() -> BindConfig:
 
 
 def _named(name: str, kind: ClusterDiscoveryType, sizing: Sizing) -> Cluster:
-    built = Cluster(name=name, type=kind, common_lb_config=ClusterCommonLbConfig())
+    built = made(Cluster, name=name, type=kind, common_lb_config=ClusterCommonLbConfig())
     built.alt_stat_name = f"{name};" if sizing.alt_stat_name else ""
     return built
 
@@ -211,7 +211,7 @@ def _service(service: Service) -> Mapping[str, str]:
 
 def _protocol(port: Port, proxy: ProxyType, sizing: Sizing) -> Upstream | None:
     """setUpstreamProtocol: HTTP/2 as declared; a sidecar follows its client where the protocol is sniffed."""
-    options = Upstream()
+    options = made(Upstream)
     if port.protocol in ("HTTP2", "GRPC", "GRPC-Web"):
         policy.http2(options, sizing)
         return options
@@ -288,7 +288,7 @@ def _auto_sni(options: Upstream | None, written: Mapping[str, Json], sizing: Siz
     """Without an SNI in the rule Envoy takes the request's host (setAutoSniAndAutoSanValidation)."""
     if not sizing.auto_sni or written.get("sni"):
         return options
-    options = options or Upstream()
+    options = options or made(Upstream)
     validate = not written.get("subjectAltNames") and not written.get("insecureSkipVerify")
     options.upstream_http_protocol_options = UpstreamHttpProtocolOptions(auto_sni=True, auto_san_validation=validate)
     return options

@@ -34,7 +34,7 @@ from envoy_data_plane.google.protobuf import Any, StringValue
 
 from pushsim.mesh import Port
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.wire import blob, packed, typed_struct
+from pushsim.sizes.wire import blob, made, packed, typed_struct
 
 _EXCHANGE = "envoy.tcp.metadataexchange.config.MetadataExchange"
 _H = "envoy.extensions.filters.http."
@@ -117,7 +117,7 @@ def common_http(sizing: Sizing, *, inbound: bool, grpc: bool = False, grpc_web: 
 @lru_cache
 def router() -> HttpFilter:
     """The last HTTP filter."""
-    return HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router(), _H + "router.v3.Router"))
+    return HttpFilter(name="envoy.filters.http.router", typed_config=packed(made(Router), _H + "router.v3.Router"))
 
 
 @lru_cache

@@ -25,6 +25,7 @@ from pushsim.sizes.listeners import ListenerBuilder
 from pushsim.sizes.matches import RouteTranslator, resource_hashes
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import ANYTHING, Settings
+from pushsim.sizes.wire import made
 
 Spec = Mapping[str, Json]
 Server = tuple[Object, int]
@@ -88,7 +89,8 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
             chains += found
     for chain in chains:
         chain.name = ""
-    built = EnvoyListener(
+    built = made(
+        EnvoyListener,
         name=resource.name,
         address=address(resource.bind, resource.port),
         traffic_direction=TrafficDirection.OUTBOUND,
@@ -168,7 +170,7 @@ def _shared(server: Server, written: Object) -> list[str]:
 def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings: Settings) -> EnvoyRoutes:
     """A gateway's route configuration; hosts with the same routes share one virtual host."""
     if not resource.servers:
-        return EnvoyRoutes(name=resource.name, validate_clusters=False)
+        return made(EnvoyRoutes, name=resource.name, validate_clusters=False)
     ports = {service.hostname: port.number for service, port in resource.services}
     hosts: dict[str, VirtualHost] = {}
     sources: dict[str, list[tuple[Object, int]]] = {}
@@ -194,8 +196,11 @@ def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings:
         for host in spec.get("hosts") or () if secure else ():
             name = str(host).lower()
             hosts.setdefault(name, _virtual_host(name, port, sizing)).require_tls = VirtualHostTlsRequirementType.ALL
-    built = EnvoyRoutes(
-        name=resource.name, validate_clusters=False, ignore_port_in_host_matching=sizing.ignores_ports != ""
+    built = made(
+        EnvoyRoutes,
+        name=resource.name,
+        validate_clusters=False,
+        ignore_port_in_host_matching=sizing.ignores_ports != "",
     )
     if sizing.body_limit == "all":
         built.max_direct_response_body_size_bytes = 1048576
@@ -203,13 +208,13 @@ def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings:
         built.virtual_hosts = _collapsed(hosts, sources)
     else:
         number = int(_server(resource.servers[0])["port"]["number"])
-        built.virtual_hosts = [VirtualHost(name=f"blackhole:{number}", domains=["*"])]
+        built.virtual_hosts = [made(VirtualHost, name=f"blackhole:{number}", domains=["*"])]
     return built
 
 
 def _virtual_host(host: str, port: int, sizing: Sizing) -> VirtualHost:
     domains = [host] if sizing.ignores_ports or host == "*" else [host, f"{host}:*"]
-    return VirtualHost(name=f"{host}:{port}", domains=domains, include_request_attempt_count=True)
+    return made(VirtualHost, name=f"{host}:{port}", domains=domains, include_request_attempt_count=True)
 
 
 def _collapsed(hosts: Mapping[str, VirtualHost], sources: Mapping[str, Sequence[Json]]) -> list[VirtualHost]:

@@ -42,7 +42,7 @@ from pushsim.sizes.clusters import aggregated
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig, truth
 from pushsim.sizes.telemetry import AccessLogs, Metrics, Tracing
-from pushsim.sizes.wire import packed
+from pushsim.sizes.wire import made, packed
 
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _SPANS = "/api/v2/spans"
@@ -83,7 +83,8 @@ def connection_manager(
 ) -> Filter:
     """The HTTP connection manager of one filter chain, with its routes by name (`route`) or inline (`routes`)."""
     sizing, settings = parts.sizing, parts.settings
-    manager = HttpConnectionManager(
+    manager = made(
+        HttpConnectionManager,
         stat_prefix=f"{stat_prefix};" if sizing.alt_stat_name else stat_prefix,
         use_remote_address=gateway,
         upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],

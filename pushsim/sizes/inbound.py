@@ -29,6 +29,7 @@ from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
 from pushsim.sizes.listeners import PLAINTEXT_ALPN, ListenerBuilder
 from pushsim.sizes.peers import MtlsModes
+from pushsim.sizes.wire import made
 
 _HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 _TCP_ALPN = ("istio-peer-exchange", "istio")
@@ -89,7 +90,8 @@ class Inbound:
             kind = "http" if port_.http else "auto" if port_.auto else "tcp"
             for option in options(self.modes.of(target), kind):
                 chains.append(self._chain(option, target, f"inbound|{target}||", host, port_))
-        built = EnvoyListener(
+        built = made(
+            EnvoyListener,
             name="virtualInbound",
             address=address("0.0.0.0", self.settings.inbound_listen_port),
             traffic_direction=TrafficDirection.INBOUND,
@@ -155,21 +157,23 @@ class Inbound:
         return [*self._first(), manager]
 
     def _routes(self, cluster: str, host: str, port: Port) -> RouteConfiguration:
-        action = RouteAction(
+        action = made(
+            RouteAction,
             cluster=cluster,
             timeout=_ZERO,
             max_stream_duration=RouteActionMaxStreamDuration(max_stream_duration=_ZERO, grpc_timeout_header_max=_ZERO),
         )
         if self.sizing.inbound_retry and port.protocol not in ("GRPC", "GRPC-Web"):
             action.retry_policy = RetryPolicy(retry_on="reset-before-request", num_retries=2)
-        route = Route(
+        route = made(
+            Route,
             name="default",
             match=RouteMatch(prefix="/"),
             route=action,
             decorator=Decorator(operation=f"{host}:{port.number}/*"),
         )
-        virtual_host = VirtualHost(name=f"inbound|http|{port.number}", domains=["*"], routes=[route])
-        return RouteConfiguration(name=cluster, virtual_hosts=[virtual_host], validate_clusters=False)
+        virtual_host = made(VirtualHost, name=f"inbound|http|{port.number}", domains=["*"], routes=[route])
+        return made(RouteConfiguration, name=cluster, virtual_hosts=[virtual_host], validate_clusters=False)
 
     def _server_tls(self, *, http: bool) -> TransportSocket:
         aliases = [str(alias) for alias in self.settings.mesh.get("trustDomainAliases") or ()]

@@ -29,7 +29,7 @@ from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.http import HttpParts, connection_manager
 from pushsim.sizes.policy import Spec
 from pushsim.sizes.settings import ANYTHING
-from pushsim.sizes.wire import duration, packed
+from pushsim.sizes.wire import duration, made, packed
 
 PLAINTEXT_ALPN = ("http/1.1", "h2c")
 _CONNECT_TIMEOUT = timedelta(seconds=15)
@@ -58,7 +58,7 @@ class ListenerBuilder:
         weights: Sequence[tuple[str, int]] = (), logged: bool = True,
     ) -> Filter:  # fmt: skip
         """A TCP proxy to one cluster or to weighted ones."""
-        proxy = TcpProxy(stat_prefix=prefix)
+        proxy = made(TcpProxy, stat_prefix=prefix)
         if weights:
             parts = [TcpProxyWeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
             proxy.weighted_clusters = TcpProxyWeightedCluster(clusters=parts)
@@ -103,7 +103,8 @@ class ListenerBuilder:
             filters=[*self.tcp_metrics(inbound=False), self.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)],
         )
         rest = FilterChain(name="virtualOutbound-catchall-tcp", filters=self.catch_all(listener))
-        built = EnvoyListener(
+        built = made(
+            EnvoyListener,
             name="virtualOutbound",
             address=address("0.0.0.0", port),
             use_original_dst=True,
@@ -121,7 +122,8 @@ class ListenerBuilder:
 
     def outbound(self, listener: Listener) -> EnvoyListener:
         """`0.0.0.0_PORT` for HTTP, `ADDRESS_PORT` for TCP and for sniffed ports."""
-        built = EnvoyListener(
+        built = made(
+            EnvoyListener,
             name=listener.name,
             address=address(listener.bind, listener.port),
             traffic_direction=TrafficDirection.OUTBOUND,

@@ -52,7 +52,7 @@ from pushsim.sizes.features import cors_policy, fault_filter, mirrors, regex, ro
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig
-from pushsim.sizes.wire import duration, packed
+from pushsim.sizes.wire import duration, made, packed
 
 Spec = Mapping[str, Json]
 #: Whose port a destination without one means: host to port, None where the listener's own port is meant.
@@ -119,7 +119,7 @@ def hash_policy(spec: Spec | None) -> list[RouteActionHashPolicy]:
 
 def default_route(cluster: str, operation: str, sizing: Sizing, settings: Settings, hashing: Spec | None) -> Route:
     """The only route of a service that no VirtualService shapes."""
-    action = RouteAction(cluster=cluster, timeout=_ZERO, hash_policy=hash_policy(hashing))
+    action = made(RouteAction, cluster=cluster, timeout=_ZERO, hash_policy=hash_policy(hashing))
     if sizing.grpc_timeouts == "grpc":
         action.max_grpc_timeout = _ZERO
     else:
@@ -127,7 +127,9 @@ def default_route(cluster: str, operation: str, sizing: Sizing, settings: Settin
             max_stream_duration=_ZERO, grpc_timeout_header_max=_ZERO
         )
     action.retry_policy = retry_policy(settings.mesh.get("defaultHttpRetryPolicy"), sizing)
-    return Route(name="default", match=RouteMatch(prefix="/"), route=action, decorator=Decorator(operation=operation))
+    return made(
+        Route, name="default", match=RouteMatch(prefix="/"), route=action, decorator=Decorator(operation=operation)
+    )
 
 
 def resource_hashes(resource: RouteConfiguration) -> HashOf:
@@ -188,7 +190,7 @@ class RouteTranslator:
         if match and match.get("name"):
             name = f"{name}.{match['name']}"
         metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
-        built = Route(name=name, match=_match(match, self.sizing), metadata=metadata)
+        built = made(Route, name=name, match=_match(match, self.sizing), metadata=metadata)
         if match and match.get("statPrefix"):
             built.stat_prefix = str(match["statPrefix"])
         authority = _headers(built, http.get("headers"), self.sizing)
@@ -222,7 +224,7 @@ class RouteTranslator:
 
     def _action(self, written: Object, http: Spec, route: Route, authority: str) -> RouteAction:
         limit = duration(http["timeout"]) if http.get("timeout") else _ZERO
-        action = RouteAction(timeout=limit, max_grpc_timeout=limit)
+        action = made(RouteAction, timeout=limit, max_grpc_timeout=limit)
         rewrite = http.get("rewrite") or {}
         if rewrite.get("uriRegexRewrite"):
             spec = rewrite["uriRegexRewrite"]

@@ -28,7 +28,7 @@ from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace,
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import framed, length, texts
+from pushsim.sizes.wire import framed, length, made, texts
 
 Spec = Mapping[str, Json]
 #: Sizes of services' virtual hosts that are kept.
@@ -121,7 +121,7 @@ class RouteMeter:
 
     def _framing(self, name: str) -> int:
         sizing = self._sizing
-        frame = EnvoyRoutes(name=name, validate_clusters=False)
+        frame = made(EnvoyRoutes, name=name, validate_clusters=False)
         frame.ignore_port_in_host_matching = sizing.ignores_ports == "all"
         if sizing.body_limit:
             frame.max_direct_response_body_size_bytes = 1048576
@@ -154,7 +154,7 @@ class RouteMeter:
     @staticmethod
     def _host(name: str, routes: Sequence[Route]) -> int:
         """A virtual host without its domains."""
-        return length(VirtualHost(name=name, routes=list(routes), include_request_attempt_count=True))
+        return length(made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True))
 
     def domains(self, service: Service, port: int, namespace: str) -> list[str]:
         """Every name a client in `namespace` may call the service by."""
@@ -174,11 +174,11 @@ class RouteMeter:
         if key not in self._known:
             if cluster != BLACK_HOLE:
                 zero = timedelta(0)
-                action = RouteAction(cluster=cluster, timeout=zero, max_grpc_timeout=zero)
-                only = Route(name="allow_any", match=RouteMatch(prefix="/"), route=action)
+                action = made(RouteAction, cluster=cluster, timeout=zero, max_grpc_timeout=zero)
+                only = made(Route, name="allow_any", match=RouteMatch(prefix="/"), route=action)
             else:
                 answer = DirectResponseAction(status=502)
-                only = Route(name="block_all", match=RouteMatch(prefix="/"), direct_response=answer)
+                only = made(Route, name="block_all", match=RouteMatch(prefix="/"), direct_response=answer)
             self._known[key] = self._host(only.name, [only]) + texts(["*"])
         return self._known[key]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from pushsim.mesh import Endpoint, Mode, Object, Proxy, Xds
@@ -37,6 +39,9 @@ from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
 
+#: Fields by which a policy picks workloads.
+_SELECTING = ("selector", "workloadSelector", "targetRef", "targetRefs")
+
 
 @dataclass(frozen=True)
 class Policies:
@@ -53,6 +58,20 @@ class Policies:
     wasm_plugins: tuple[Object, ...] = ()
     proxy_configs: tuple[Object, ...] = ()
     root_namespace: str = "istio-system"
+
+    @cached_property
+    def selective(self) -> bool:
+        """Whether any is for selected workloads only."""
+        objects = chain(
+            self.peer_authentications,
+            self.authorization_policies,
+            self.request_authentications,
+            self.telemetries,
+            self.envoy_filters,
+            self.wasm_plugins,
+            self.proxy_configs,
+        )
+        return any(written.spec.get(field) for written in objects for field in _SELECTING)
 
 
 @dataclass(eq=False)
@@ -254,7 +273,10 @@ class Sizer:
         if known is None or known[0] is not policies:
             known = self._by_policies[id(policies)] = (policies, {})
         views = known[1]
-        who = (proxy.namespace, proxy.type, tuple(sorted(proxy.labels.items())))
+        labels = (
+            proxy.labels.items() if policies.selective else ((key, len(value)) for key, value in proxy.labels.items())
+        )
+        who = (proxy.namespace, proxy.type, tuple(sorted(labels)))
         if who not in views:
             views[who] = self._make(proxy, policies)
         return views[who]
