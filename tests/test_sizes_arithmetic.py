@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
+from envoy_data_plane.envoy.config.listener.v3 import Listener
+from envoy_data_plane.envoy.config.route.v3 import Route, RouteAction, RouteConfiguration, VirtualHost
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManager
+from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions
 from envoy_data_plane.envoy.service.discovery.v3 import DeltaDiscoveryResponse, DiscoveryResponse, Resource
 from envoy_data_plane.google.protobuf import Any as Packed
 from hypothesis import given, settings
@@ -16,7 +22,7 @@ from pushsim.resources import OutboundCluster
 from pushsim.sizes import SIZINGS, Policies, Sizer, sizer
 from pushsim.sizes.assignments import EndpointMeter, localities
 from pushsim.sizes.envelope import TYPE_URLS, Envelope
-from pushsim.sizes.wire import duration, framed, struct, text, texts, typed_struct, varint
+from pushsim.sizes.wire import duration, encoded, framed, made, struct, text, texts, typed_struct, varint
 
 PORT = Port("http", 80, "HTTP")
 SERVICE = Service("b.ns-b.svc.cluster.local", "ns-b", "b", (PORT,), "EDS", addresses=("10.0.0.1",))
@@ -104,3 +110,27 @@ def test_thousands_of_services_are_few_shapes(monkeypatch: pytest.MonkeyPatch) -
 @given(st.lists(st.text(st.sampled_from("ab|é"), max_size=140)))
 def test_a_repeated_string_field_weighs_its_strings(values):
     assert texts(values) == len(bytes(DeltaDiscoveryResponse(removed_resources=values)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Cluster,
+        HttpConnectionManager,
+        HttpProtocolOptions,
+        Listener,
+        Route,
+        RouteAction,
+        RouteConfiguration,
+        TcpProxy,
+        VirtualHost,
+    ],
+)
+def test_a_message_made_without_its_validator_is_what_its_constructor_makes(kind: Any) -> None:
+    assert vars(made(kind)) == vars(kind())
+    name = next(field for field in ("name", "stat_prefix", "cluster", "auto_config") if field in vars(kind()))
+    value = None if name == "auto_config" else "n"
+    assert encoded(made(kind, **{name: value})) == encoded(kind(**{name: value}))
+    for wrong in (lambda: made(kind, value), lambda: made(kind, no_field=1)):
+        with pytest.raises(TypeError, match=kind.__name__):
+            wrong()
