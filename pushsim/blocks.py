@@ -44,9 +44,12 @@ class Block:
 
     def total(self, measure: Callable[[Block], int], *key: Hashable, of: tuple[object, ...] = ()) -> int:
         """Sum of a measure over its smallest blocks; each is measured once for a key (see `memo`)."""
+        full = (*map(id, of), *key)
+        known: int | None = self.memo.made(full)
+        if known is not None:
+            return known
 
         def summed() -> int:
-            full = (*map(id, of), *key)
             sizes = ((part, part.memo.made(full)) for part in self.parts)
             return sum(part.total(measure, *key, of=of) if size is None else size for part, size in sizes)
 

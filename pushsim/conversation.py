@@ -12,6 +12,9 @@ from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 
+#: Most of a mesh's objects, none of which selects workloads.
+_NEVER_SELECT = frozenset({"Pod", "EndpointSlice", "Namespace", "Node", "VirtualService"})
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -184,7 +187,9 @@ def _of(outcome: Outcome, members: tuple[Proxy, ...]) -> Outcome:
 
 def selector_keys(objects: Iterable[Object]) -> frozenset[str]:
     """Label keys that some selector of these objects asks for."""
-    return frozenset(key for written in objects for key in _selector_keys(written))
+    return frozenset(
+        key for written in objects if written.ref.kind not in _NEVER_SELECT for key in _selector_keys(written)
+    )
 
 
 def _selector_keys(written: Object) -> Iterator[str]:

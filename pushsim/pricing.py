@@ -34,33 +34,42 @@ class Pricing:
         known = json.dumps((mesh.mesh_config, mesh.env), sort_keys=True, default=str)
         self._sizer = (built or Memo()).once(sizer, "sizer", rules.release, known).in_mode(mode)
         self._policies = Memo()
+        self._last: tuple[ProxyState, PushContext, Proxy, Policies] | None = None
 
     def size(self, response: Response, state: ProxyState, push: Push) -> int:
         """Bytes of the whole message."""
-        xds = response.xds
+        xds, removed = response.xds, response.removed
         around = push.context.memo.once(
-            lambda: self._sizer.response_bytes(xds, (), response.removed),
-            "around", xds, of=(response.removed, self._sizer),
-        )  # fmt: skip
+            lambda: self._sizer.response_bytes(xds, (), removed), "around", xds, of=(removed, self._sizer)
+        )
         return around + self.framed(xds, response.blocks, state, push)
 
     def framed(self, xds: Xds, blocks: Blocks, state: ProxyState, push: Push) -> int:
         """What some blocks add to the bytes of a message."""
-        proxy = state.view.proxy
-        policies = self.policies(proxy, push.context)
+        sizer, (proxy, policies) = self._sizer, self._proxy(state, push.context)
+        plain = sizer.told(xds, proxy, policies)
 
         def measure(block: Block) -> int:
-            return self._sizer.framed_bytes(xds, block, proxy, policies)
+            return sizer.framed_bytes(xds, block, proxy, policies)
 
-        return sum(
-            block.total(measure, self._sizer.told(xds, proxy, policies, asked=_asked(xds, block)), of=(self._sizer,))
-            for block in blocks
-        )
+        size = 0
+        for block in blocks:
+            asked = _asked(xds, block) if xds == "RDS" else None
+            told = sizer.told(xds, proxy, policies, asked=asked) if asked else plain
+            size += block.total(measure, told, of=(sizer,))
+        return size
+
+    def _proxy(self, state: ProxyState, context: PushContext) -> tuple[Proxy, Policies]:
+        """A state's proxy and its policies: all its responses are priced in a row."""
+        last = self._last
+        if last is None or last[0] is not state or last[1] is not context:
+            proxy = state.labelled
+            last = self._last = (state, context, proxy, self.policies(proxy, context))
+        return last[2:]
 
     def told(self, blocks: Blocks, state: ProxyState, push: Push) -> dict[Xds, int]:
         """By type, proxies that are told the same get all resources (of RDS, these) in the same lengths."""
-        proxy = state.view.proxy
-        policies = self.policies(proxy, push.context)
+        proxy, policies = self._proxy(state, push.context)
         asked = frozenset[str]().union(*(_asked("RDS", block) for block in blocks))
         return {
             xds: self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in _TYPES

@@ -22,7 +22,7 @@ from pushsim.resources import OutboundCluster
 from pushsim.sizes import SIZINGS, Policies, Sizer, sizer
 from pushsim.sizes.assignments import EndpointMeter, localities
 from pushsim.sizes.envelope import TYPE_URLS, Envelope
-from pushsim.sizes.wire import duration, encoded, framed, made, struct, text, texts, typed_struct, varint
+from pushsim.sizes.wire import duration, encoded, framed, length, made, struct, text, texts, typed_struct, varint
 
 PORT = Port("http", 80, "HTTP")
 SERVICE = Service("b.ns-b.svc.cluster.local", "ns-b", "b", (PORT,), "EDS", addresses=("10.0.0.1",))
@@ -55,7 +55,7 @@ def test_varint_is_as_long_as_protobufs(number: int) -> None:
 def test_endpoints_add_up_to_the_assignment(name: str, members: list[Endpoint], release: str) -> None:
     sizing = SIZINGS[release]
     whole = ClusterLoadAssignment(cluster_name=name, endpoints=localities(members, SERVICE, sizing, inline=False))
-    assert EndpointMeter(sizing).assignment(name, members, SERVICE, mtls=lambda _: True) == len(bytes(whole))
+    assert EndpointMeter(sizing).assignment(name, members, SERVICE, mtls=lambda _: True) == length(whole)
 
 
 @given(st.lists(st.tuples(NAMES, st.integers(0, 40_000)), max_size=20), st.lists(NAMES, max_size=5))

@@ -7,8 +7,8 @@ all other blocks hang on its scope. So a plan is made for one of them, and the o
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterator
-from dataclasses import replace
 
+from pushsim.blocks import Block
 from pushsim.generators import Generators
 from pushsim.plan.refresh import recomputes_targets, refresh
 from pushsim.plan.state import Plan, ProxyState, Push, Response
@@ -74,19 +74,23 @@ def _held(scope: Scope | None) -> Hashable:
 
 def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:
     """The plan for a proxy in this state, from that for one of its kin."""
-    after = replace(planned.state, proxy=state.proxy, labels=state.labels, targets=state.targets)
+    after = planned.state.of(state)
     if not planned.responses:
-        return replace(planned, state=after)
+        return Plan(after, planned.decision)
     generators = Generators(after.view, push.context)
-    return replace(planned, state=after, responses=tuple(_own(planned.responses, generators)))
+    return Plan(after, planned.decision, tuple(_own(planned.responses, generators)))
 
 
 def _own(responses: tuple[Response, ...], generators: Generators) -> Iterator[Response]:
     for response in responses:
         match response.xds:
             case "CDS":
-                yield replace(response, blocks=(generators.base_clusters(), *response.blocks[1:]))
+                yield _with_own(response, generators.base_clusters())
             case "LDS":
-                yield replace(response, blocks=(generators.virtual_listeners(), *response.blocks[1:]))
+                yield _with_own(response, generators.virtual_listeners())
             case _:
                 yield response
+
+
+def _with_own(response: Response, own: Block) -> Response:
+    return Response(response.xds, (own, *response.blocks[1:]), response.removed, response.solicited)

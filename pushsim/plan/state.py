@@ -107,8 +107,19 @@ class ProxyState:
     @property
     def view(self) -> View:
         """What decisions and generators read of it."""
-        proxy = self.proxy if self.labels == self.proxy.labels else replace(self.proxy, labels=self.labels)
-        return View(proxy, self.scope, self.previous, self.targets, self.gateway)
+        return View(self.labelled, self.scope, self.previous, self.targets, self.gateway)
+
+    def of(self, other: ProxyState) -> ProxyState:
+        """This state, of the proxy of another, with its labels and services."""
+        return ProxyState(
+            other.proxy, self.mode, other.labels, self.scope, self.previous, other.targets, self.gateway,
+            self.previous_gateway, self.watched, self.base, self.clusters, self.listening,
+        )  # fmt: skip
+
+    @property
+    def labelled(self) -> Proxy:
+        """The proxy with the labels that istiod knows."""
+        return self.proxy if self.labels == self.proxy.labels else replace(self.proxy, labels=self.labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from pushsim.conversion import named_target_port, selects
+from pushsim.conversion import named_target_port
 from pushsim.mesh import Change, Mesh, Object, Port, Proxy, Ref, Service
 from pushsim.registry import entries, kubernetes
 from pushsim.registry.configs import CONFIG_KINDS, config_changed
@@ -20,7 +20,8 @@ from pushsim.requests import GLOBAL_UPDATE, PushRequest
 #: Order in which an istiod that starts reads what there is; other kinds follow.
 _START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
 
-#: Whether clusters were built of a DestinationRule, so that it is not as it was written.
+#: Whether clusters were built of a DestinationRule, so that it is not as it was written. None in its place while
+#: istiod starts: configuration is stored, and what that would push is not asked.
 Used = Callable[[Object], bool]
 
 
@@ -63,7 +64,7 @@ class Registry:
         self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
         for written in sorted(mesh.objects.values(), key=lambda o: rank.get(o.ref.kind, len(rank))):
-            self._write(written, _never)
+            self._write(written, None)
 
     def fork(self) -> Registry:
         """An independent copy: what happens to it does not happen to this one."""
@@ -101,7 +102,7 @@ class Registry:
 
     # ---- events
 
-    def _write(self, written: Object, used: Used) -> list[PushRequest]:
+    def _write(self, written: Object, used: Used | None) -> list[PushRequest]:
         discovery, ref = self._discovery, written.ref
         if discovery.selective:
             if ref.kind == "Namespace" and discovery.relabelled(ref.name, written.labels):
@@ -125,7 +126,7 @@ class Registry:
                 discovery.put_aside(held)
         return [*requests, PushRequest(forced=not self.rules.empty_is_all)] if discovery.pushes_all else requests
 
-    def _written(self, written: Object, used: Used = _never) -> list[PushRequest]:
+    def _written(self, written: Object, used: Used | None = _never) -> list[PushRequest]:
         before = self.store.write(written)
         self._targets.pop(written.ref.namespace, None)
         match written.ref.kind:
@@ -142,7 +143,7 @@ class Registry:
                 return self._entries.entry_written(before, written)
             case "WorkloadEntry":
                 return self._workload_changed(before, written, written.ref.namespace)
-            case kind if kind in CONFIG_KINDS:
+            case kind if kind in CONFIG_KINDS and used is not None:
                 return config_changed(self.store, self.mesh_config, self.rules, before, written, used)
         return []
 
@@ -214,9 +215,7 @@ class Registry:
 
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
         namespace, labels = proxy.namespace, self.labels_of(proxy)
-        candidates = self._kubernetes.selecting.get(namespace, {}).items()
-        by_host = sorted((host, service) for host, service in candidates if selects(service.selector, labels))
-        selecting = [service for _, service in by_host]
+        selecting = self._kubernetes.selecting_labels(namespace, labels)
         found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
         if not selecting:
             plain = (service for service in self._kubernetes.in_namespace(namespace) if not service.selector)

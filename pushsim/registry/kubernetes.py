@@ -56,6 +56,7 @@ class KubernetesRegistry:
         self._slices: dict[Owner, dict[str, tuple[Endpoint, ...]]] = {}
         self._slice_refs: dict[Owner, dict[str, Ref]] = {}
         self._pods_by_ip: dict[str, Ref] = {}
+        self._by_pair: dict[str, dict[tuple[str, str], list[Service]]] = {}
 
     def fork(self, store: Store, endpoints: EndpointIndex) -> KubernetesRegistry:
         """An independent copy on copies of what it shares."""
@@ -69,6 +70,16 @@ class KubernetesRegistry:
     def in_namespace(self, namespace: str) -> Iterator[Service]:
         """The services of a namespace."""
         return (self.services[fqdn(ref.name, namespace)] for ref in self._store.placed("Service", namespace))
+
+    def selecting_labels(self, namespace: str, labels: Mapping[str, str]) -> list[Service]:
+        """The services of a namespace whose selectors fit labels, by host name."""
+        by_pair = self._by_pair.get(namespace)
+        if by_pair is None:
+            by_pair = self._by_pair[namespace] = {}
+            for service in self.selecting.get(namespace, {}).values():
+                by_pair.setdefault(service.selector[0], []).append(service)
+        found = (service for pair in labels.items() for service in by_pair.get(pair, ()))
+        return sorted((s for s in found if selects(s.selector, labels)), key=lambda service: service.hostname)
 
     # ---- Services
 
@@ -118,6 +129,9 @@ class KubernetesRegistry:
         return [PushRequest(frozenset({service.key}), reasons=frozenset({SERVICE_UPDATE}))]
 
     def _index_selector(self, previous: Service | None, current: Service | None) -> None:
+        for service in (previous, current):
+            if service:
+                self._by_pair.pop(service.namespace, None)
         if previous and previous.selector:
             self.selecting[previous.namespace].pop(previous.hostname, None)
         if current and current.selector:

@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import LbEndpoint, LocalityLbEndp
 
 from pushsim.mesh import Endpoint, Service
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.wire import framed, length, struct, text
+from pushsim.sizes.wire import framed, length, made, struct, text
 
 _NAME = "service.istio.io/canonical-name"
 _REVISION = "service.istio.io/canonical-revision"
@@ -22,7 +22,7 @@ _REVISION = "service.istio.io/canonical-revision"
 
 def address(host: str, port: int) -> Address:
     """A socket address."""
-    return Address(socket_address=SocketAddress(address=host, port_value=port))
+    return made(Address, socket_address=SocketAddress(address=host, port_value=port))
 
 
 def workload(endpoint: Endpoint, service: Service, sizing: Sizing) -> str:
@@ -51,10 +51,11 @@ def lb_endpoint(
     unhealthy = not endpoint.healthy
     known = (service.registry == "Kubernetes" or sizing.entry_health) and not (inline and not sizing.inline_health)
     health = HealthStatus.UNHEALTHY if unhealthy else HealthStatus.HEALTHY if known else HealthStatus.UNKNOWN
-    return LbEndpoint(
-        endpoint=EnvoyEndpoint(address=address(endpoint.address, endpoint.port)),
+    return made(
+        LbEndpoint,
+        endpoint=made(EnvoyEndpoint, address=address(endpoint.address, endpoint.port)),
         health_status=health,
-        metadata=Metadata(filter_metadata=metadata),
+        metadata=made(Metadata, filter_metadata=metadata),
         load_balancing_weight=endpoint.weight or 1,
     )
 
@@ -70,7 +71,8 @@ def localities(
 ) -> list[LocalityLbEndpoints]:
     """Hosts by locality; those inline in a DNS cluster by default."""
     return [
-        LocalityLbEndpoints(
+        made(
+            LocalityLbEndpoints,
             locality=locality(label),
             lb_endpoints=[lb_endpoint(e, service, sizing, inline=inline) for e in group],
             load_balancing_weight=sum(e.weight or 1 for e in group),
@@ -108,7 +110,7 @@ class EndpointMeter:
     def _frame(self, label: str, weight: int) -> int:
         key = ("locality", label, weight)
         if key not in self._known:
-            self._known[key] = length(LocalityLbEndpoints(locality=locality(label), load_balancing_weight=weight))
+            self._known[key] = length(made(LocalityLbEndpoints, locality=locality(label), load_balancing_weight=weight))
         return self._known[key]
 
     def _endpoint(self, endpoint: Endpoint, service: Service, mtls: bool) -> int:

@@ -61,13 +61,16 @@ def config_path(obj: Object, sizing: Sizing, kind: str) -> str:
 
 def istio_metadata(fields: Mapping[str, Json]) -> Metadata:
     """Filter metadata under `istio`."""
-    return Metadata(filter_metadata={"istio": struct(fields)})
+    return made(Metadata, filter_metadata={"istio": struct(fields)})
 
 
 def aggregated() -> ConfigSource:
     """A resource that comes over ADS too."""
-    return ConfigSource(
-        ads=AggregatedConfigSource(), initial_fetch_timeout=timedelta(0), resource_api_version=ApiVersion.V3
+    return made(
+        ConfigSource,
+        ads=AggregatedConfigSource(),
+        initial_fetch_timeout=timedelta(0),
+        resource_api_version=ApiVersion.V3,
     )
 
 
@@ -99,8 +102,8 @@ def outbound(
         if sizing.original_dst_cleanup:
             built.cleanup_interval = timedelta(seconds=60)
     elif built.type == ClusterDiscoveryType.EDS:
-        built.eds_cluster_config = ClusterEdsClusterConfig(service_name=cluster.name, eds_config=aggregated())
-    built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
+        built.eds_cluster_config = made(ClusterEdsClusterConfig, service_name=cluster.name, eds_config=aggregated())
+    built.filters = [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
     fields: dict[str, Json] = {"services": [_service(service)]}
     if sizing.original_port_metadata:
         fields["default_original_port"] = port.number
@@ -135,9 +138,9 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
             fields["config"] = config_path(rules[0], sizing, "destination-rule")
     options = policy.apply_pool(built, options, pool, sizing, settings)
     if localhost:
-        endpoint = LbEndpoint(endpoint=Endpoint(address=address("127.0.0.1", cluster.target_port)))
+        endpoint = made(LbEndpoint, endpoint=made(Endpoint, address=address("127.0.0.1", cluster.target_port)))
         built.load_assignment = ClusterLoadAssignment(
-            cluster_name=cluster.name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+            cluster_name=cluster.name, endpoints=[made(LocalityLbEndpoints, lb_endpoints=[endpoint])]
         )
     else:
         built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
@@ -163,21 +166,21 @@ def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluste
     built.alt_stat_name = f"{PASSTHROUGH};" if sizing.alt_stat_name else ""
     options = made(Upstream, use_downstream_protocol_config=policy.use_downstream(sizing))
     if sizing.passthrough_idle:
-        options.common_http_protocol_options = HttpProtocolOptions(idle_timeout=timedelta(minutes=5))
+        options.common_http_protocol_options = made(HttpProtocolOptions, idle_timeout=timedelta(minutes=5))
     policy.apply_pool(built, None, {}, sizing, settings)
     if cluster.name == PASSTHROUGH:
-        built.filters = [Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
+        built.filters = [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
     else:
         built.upstream_bind_config = _loopback()
     return _finished(built, options, sizing)
 
 
 def _loopback() -> BindConfig:
-    return BindConfig(source_address=SocketAddress(address="127.0.0.6", port_value=0))
+    return made(BindConfig, source_address=SocketAddress(address="127.0.0.6", port_value=0))
 
 
 def _named(name: str, kind: ClusterDiscoveryType, sizing: Sizing) -> Cluster:
-    built = made(Cluster, name=name, type=kind, common_lb_config=ClusterCommonLbConfig())
+    built = made(Cluster, name=name, type=kind, common_lb_config=made(ClusterCommonLbConfig))
     built.alt_stat_name = f"{name};" if sizing.alt_stat_name else ""
     return built
 
@@ -193,12 +196,12 @@ def _finished(built: Cluster, options: Upstream | None, sizing: Sizing) -> Clust
         if sizing.panic_threshold and common.healthy_panic_threshold is None:
             common.healthy_panic_threshold = Percent(value=0.0)
     if built.circuit_breakers is not None and not sizing.track_remaining:
-        built.circuit_breakers = CircuitBreakers(thresholds=list(built.circuit_breakers.thresholds))
+        built.circuit_breakers = made(CircuitBreakers, thresholds=list(built.circuit_breakers.thresholds))
         for limits in built.circuit_breakers.thresholds:
             limits.track_remaining = False
     if options is not None:
         if options.explicit_http_config is None and options.use_downstream_protocol_config is None:
-            explicit = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+            explicit = made(HttpProtocolOptionsExplicitHttpConfig, http_protocol_options=made(Http1ProtocolOptions))
             options.explicit_http_config = explicit
         built.typed_extension_protocol_options = {_HTTP: packed(options, _HTTP)}
     return built
@@ -278,8 +281,13 @@ def _security(
         built.transport_socket = socket
         return options
     built.transport_socket_matches = [
-        ClusterTransportSocketMatch(name="tlsMode-istio", match=struct({"tlsMode": "istio"}), transport_socket=socket),
-        ClusterTransportSocketMatch(name="tlsMode-disabled", match=struct({}), transport_socket=tls.raw_buffer()),
+        made(
+            ClusterTransportSocketMatch,
+            name="tlsMode-istio",
+            match=struct({"tlsMode": "istio"}),
+            transport_socket=socket,
+        ),
+        made(ClusterTransportSocketMatch, name="tlsMode-disabled", match=struct({}), transport_socket=tls.raw_buffer()),
     ]
     return options
 

@@ -27,6 +27,7 @@ class Envelope:
 
     def __init__(self, sizing: Sizing, mode: Mode, env: Mapping[str, str]) -> None:
         self._delta = mode == "delta"
+        self._framed: dict[tuple[Xds, int, int], int] = {}
         nonce = UUID + (VERSION if sizing.nonce_has_version else 0)
         self._fixed = text(VERSION) + text(nonce)
         if sizing.identifier:
@@ -39,8 +40,15 @@ class Envelope:
 
     def framed(self, xds: Xds, resources: Iterable[tuple[str, int]]) -> int:
         """What (name, length of its value) resources add to a response."""
-        total, url = 0, text(len(TYPE_URLS[xds]))
+        total, known = 0, self._framed
         for name, size in resources:
-            packed = framed(url + (framed(size) if size else 0))
-            total += framed(text(len(name.encode())) + packed) if self._delta else packed
+            key = (xds, len(name.encode()), size)
+            length = known.get(key)
+            if length is None:
+                length = known[key] = self._framed_one(*key)
+            total += length
         return total
+
+    def _framed_one(self, xds: Xds, name: int, size: int) -> int:
+        packed = framed(text(len(TYPE_URLS[xds])) + (framed(size) if size else 0))
+        return framed(text(name) + packed) if self._delta else packed

@@ -17,7 +17,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, RegexMatcherGoo
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
 
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.wire import duration
+from pushsim.sizes.wire import duration, made
 
 Spec = Mapping[str, Json]
 
@@ -32,11 +32,11 @@ def string_match(spec: Spec | None, sizing: Sizing) -> StringMatcher | None:
     if not spec or spec.get("regex") == "*":
         return None
     if "exact" in spec:
-        return StringMatcher(exact=str(spec["exact"]))
+        return made(StringMatcher, exact=str(spec["exact"]))
     if "prefix" in spec:
-        return StringMatcher(prefix=str(spec["prefix"]))
+        return made(StringMatcher, prefix=str(spec["prefix"]))
     if "regex" in spec:
-        return StringMatcher(safe_regex=regex(str(spec["regex"]), sizing))
+        return made(StringMatcher, safe_regex=regex(str(spec["regex"]), sizing))
     return None
 
 
@@ -67,7 +67,7 @@ def mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
 
 def fault_filter(spec: Spec) -> HttpFault | None:
     """Injected delays and aborts, None if there is neither."""
-    fault = HttpFault()
+    fault = made(HttpFault)
     delay, abort = spec.get("delay"), spec.get("abort")
     if delay and delay.get("fixedDelay"):
         share = delay.get("percentage")
@@ -101,7 +101,7 @@ def route_cors(spec: Spec, sizing: Sizing) -> RouteCorsPolicy:
 
 def _cors_fields(spec: Spec, sizing: Sizing) -> dict[str, Json]:
     origins = [string_match(origin, sizing) for origin in spec.get("allowOrigins") or ()]
-    origins += [StringMatcher(exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
+    origins += [made(StringMatcher, exact=str(origin)) for origin in spec.get("allowOrigin") or ()]
     fields: dict[str, Json] = {
         "allow_methods": ",".join(spec.get("allowMethods") or ()),
         "allow_headers": ",".join(spec.get("allowHeaders") or ()),

@@ -54,7 +54,7 @@ def tcp_exchange(sizing: Sizing) -> Any:
 @lru_cache
 def tcp_exchange_filter(sizing: Sizing) -> Filter:
     """The same as a network filter."""
-    return Filter(name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))
+    return made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))
 
 
 def _null_vm(code: str, *, root: str = "", vm: str = "", configuration: Any | None = None) -> PluginConfig:
@@ -67,7 +67,7 @@ def _null_vm(code: str, *, root: str = "", vm: str = "", configuration: Any | No
 @lru_cache
 def network_authn() -> Filter:
     """Copies the peer's identity for later filters (pilot/pkg/security/authn, IstioNetworkAuthenticationFilter)."""
-    return Filter(name="istio_authn", typed_config=typed_struct("io.istio.network.authn.Config"))
+    return made(Filter, name="istio_authn", typed_config=typed_struct("io.istio.network.authn.Config"))
 
 
 def sniffers(port: Port, prefix: str) -> list[Filter]:
@@ -75,7 +75,7 @@ def sniffers(port: Port, prefix: str) -> list[Filter]:
     if port.protocol.upper() != "MONGO":
         return []
     body = packed(MongoProxy(stat_prefix=prefix), "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy")
-    return [Filter(name="envoy.filters.network.mongo_proxy", typed_config=body)]
+    return [made(Filter, name="envoy.filters.network.mongo_proxy", typed_config=body)]
 
 
 @lru_cache
@@ -83,12 +83,12 @@ def http_exchange(sizing: Sizing, *, inbound: bool) -> HttpFilter:
     """Metadata exchange over HTTP headers: a WebAssembly plugin, later the peer_metadata filter."""
     if sizing.http_exchange == "wasm":
         plugin = HttpWasm(config=_null_vm("envoy.wasm.metadata_exchange", configuration=blob(_EXCHANGE)))
-        return HttpFilter(name="istio.metadata_exchange", typed_config=packed(plugin, _H + "wasm.v3.Wasm"))
+        return made(HttpFilter, name="istio.metadata_exchange", typed_config=packed(plugin, _H + "wasm.v3.Wasm"))
     way = "downstream" if inbound else "upstream"
     methods: list[Mapping[str, Json]] = [{"istio_headers": {}}, {"workload_discovery": {}}]
     fields = {f"{way}_discovery": methods, f"{way}_propagation": [{"istio_headers": {}}]}
     config = typed_struct("io.istio.http.peer_metadata.Config", fields)
-    return HttpFilter(name="istio.metadata_exchange", typed_config=config)
+    return made(HttpFilter, name="istio.metadata_exchange", typed_config=config)
 
 
 @lru_cache
@@ -97,27 +97,35 @@ def common_http(sizing: Sizing, *, inbound: bool, grpc: bool = False, grpc_web: 
     found = []
     if grpc_web:
         found.append(
-            HttpFilter(name="envoy.filters.http.grpc_web", typed_config=packed(GrpcWeb(), _H + "grpc_web.v3.GrpcWeb"))
+            made(
+                HttpFilter,
+                name="envoy.filters.http.grpc_web",
+                typed_config=packed(GrpcWeb(), _H + "grpc_web.v3.GrpcWeb"),
+            )
         )
     if grpc or sizing.grpc_stats == "always":
         stats = packed(
-            GrpcStats(emit_filter_state=True, stats_for_all_methods=False), _H + "grpc_stats.v3.FilterConfig"
+            made(GrpcStats, emit_filter_state=True, stats_for_all_methods=False), _H + "grpc_stats.v3.FilterConfig"
         )
-        found.append(HttpFilter(name="envoy.filters.http.grpc_stats", typed_config=stats))
+        found.append(made(HttpFilter, name="envoy.filters.http.grpc_stats", typed_config=stats))
     if not inbound:
         alpn = blob("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", ALPN_LENGTH)
-        found.append(HttpFilter(name="istio.alpn", typed_config=alpn))
+        found.append(made(HttpFilter, name="istio.alpn", typed_config=alpn))
     found.append(
-        HttpFilter(name="envoy.filters.http.fault", typed_config=packed(HttpFault(), _H + "fault.v3.HTTPFault"))
+        made(
+            HttpFilter, name="envoy.filters.http.fault", typed_config=packed(made(HttpFault), _H + "fault.v3.HTTPFault")
+        )
     )
-    found.append(HttpFilter(name="envoy.filters.http.cors", typed_config=packed(Cors(), _H + "cors.v3.Cors")))
+    found.append(made(HttpFilter, name="envoy.filters.http.cors", typed_config=packed(Cors(), _H + "cors.v3.Cors")))
     return tuple(found)
 
 
 @lru_cache
 def router() -> HttpFilter:
     """The last HTTP filter."""
-    return HttpFilter(name="envoy.filters.http.router", typed_config=packed(made(Router), _H + "router.v3.Router"))
+    return made(
+        HttpFilter, name="envoy.filters.http.router", typed_config=packed(made(Router), _H + "router.v3.Router")
+    )
 
 
 @lru_cache
@@ -146,7 +154,8 @@ def stats(sizing: Sizing, *, inbound: bool, gateway: bool, tcp: bool, extra: int
 @lru_cache
 def original_dst() -> ListenerFilter:
     """Restores the address a connection was made to."""
-    return ListenerFilter(
+    return made(
+        ListenerFilter,
         name="envoy.filters.listener.original_dst",
         typed_config=packed(OriginalDst(), _L + "original_dst.v3.OriginalDst"),
     )
@@ -156,27 +165,35 @@ def tls_inspector(sizing: Sizing, off_ports: tuple[int, ...] = ()) -> ListenerFi
     """Recognises TLS; switched off on ports that need none of it."""
     buffer = 512 if sizing.small_tls_buffer else None
     config = packed(TlsInspector(initial_read_buffer_size=buffer), _L + "tls_inspector.v3.TlsInspector")
-    return ListenerFilter(
-        name="envoy.filters.listener.tls_inspector", typed_config=config, filter_disabled=_ports(off_ports)
+    return made(
+        ListenerFilter,
+        name="envoy.filters.listener.tls_inspector",
+        typed_config=config,
+        filter_disabled=_ports(off_ports),
     )
 
 
 def http_inspector(off_ports: tuple[int, ...] = ()) -> ListenerFilter:
     """Recognises HTTP."""
     config = packed(HttpInspector(), _L + "http_inspector.v3.HttpInspector")
-    return ListenerFilter(
-        name="envoy.filters.listener.http_inspector", typed_config=config, filter_disabled=_ports(off_ports)
+    return made(
+        ListenerFilter,
+        name="envoy.filters.listener.http_inspector",
+        typed_config=config,
+        filter_disabled=_ports(off_ports),
     )
 
 
 def _ports(ports: tuple[int, ...]) -> ListenerFilterChainMatchPredicate | None:
     rules = [
-        ListenerFilterChainMatchPredicate(destination_port_range=Int32Range(start=port, end=port + 1))
+        made(ListenerFilterChainMatchPredicate, destination_port_range=Int32Range(start=port, end=port + 1))
         for port in sorted(ports)
     ]
     if len(rules) < 2:
         return rules[0] if rules else None
-    return ListenerFilterChainMatchPredicate(or_match=ListenerFilterChainMatchPredicateMatchSet(rules=rules))
+    return made(
+        ListenerFilterChainMatchPredicate, or_match=made(ListenerFilterChainMatchPredicateMatchSet, rules=rules)
+    )
 
 
 __all__ = [

@@ -112,7 +112,7 @@ def _route_name(server: Server) -> str:
 
 def _sni(spec: Spec) -> FilterChainMatch | None:
     hosts = sorted({str(host).rpartition("/")[2] for host in spec.get("hosts") or ()})
-    return None if not hosts or "*" in hosts else FilterChainMatch(server_names=hosts)
+    return None if not hosts or "*" in hosts else made(FilterChainMatch, server_names=hosts)
 
 
 def _server_socket(spec: Spec) -> TransportSocket:
@@ -151,7 +151,7 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
 
 
 def _sni_chain(builder: ListenerBuilder, cluster: str) -> FilterChain:
-    match = FilterChainMatch(server_names=[cluster], application_protocols=list(ALL_ALPN))
+    match = made(FilterChainMatch, server_names=[cluster], application_protocols=list(ALL_ALPN))
     stack = [*builder.tcp_metrics(inbound=False, gateway=True), builder.tcp_proxy(cluster, cluster, gateway=True)]
     return builder.chain(*stack, match=match)
 

@@ -87,14 +87,14 @@ def connection_manager(
         HttpConnectionManager,
         stat_prefix=f"{stat_prefix};" if sizing.alt_stat_name else stat_prefix,
         use_remote_address=gateway,
-        upgrade_configs=[HttpConnectionManagerUpgradeConfig(upgrade_type="websocket")],
+        upgrade_configs=[made(HttpConnectionManagerUpgradeConfig, upgrade_type="websocket")],
         stream_idle_timeout=timedelta(0),
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
         proxy_100_continue=sizing.proxy_100_continue,
     )
     _normalization(manager, settings)
     if route:
-        manager.rds = Rds(config_source=aggregated(), route_config_name=route)
+        manager.rds = made(Rds, config_source=aggregated(), route_config_name=route)
     else:
         manager.route_config = routes
     if inbound or gateway:
@@ -105,18 +105,18 @@ def connection_manager(
             subject=True, uri=True, dns=True, cert=gateway
         )
     if gateway:
-        manager.http_protocol_options = Http1ProtocolOptions()
+        manager.http_protocol_options = made(Http1ProtocolOptions)
     if http2:
-        manager.http2_protocol_options = Http2ProtocolOptions()
+        manager.http2_protocol_options = made(Http2ProtocolOptions)
     if not parts.tracing.disabled:
         manager.tracing = _tracing(parts, client=not inbound)
     identifier = UuidRequestIdConfig(use_request_id_for_trace_sampling=True)
-    manager.request_id_extension = RequestIdExtension(
-        typed_config=packed(identifier, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
+    manager.request_id_extension = made(
+        RequestIdExtension, typed_config=packed(identifier, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
     )
     manager.access_log = parts.logs.http(inbound=inbound, gateway=gateway)
     manager.http_filters = _filters(parts, inbound=inbound, gateway=gateway, protocol=protocol)
-    return Filter(name="envoy.filters.network.http_connection_manager", typed_config=packed(manager, HCM))
+    return made(Filter, name="envoy.filters.network.http_connection_manager", typed_config=packed(manager, HCM))
 
 
 def _filters(parts: HttpParts, *, inbound: bool, gateway: bool, protocol: str) -> list[HttpFilter]:
@@ -128,7 +128,7 @@ def _filters(parts: HttpParts, *, inbound: bool, gateway: bool, protocol: str) -
     found += filters.common_http(sizing, inbound=inbound, grpc=grpc, grpc_web=web)
     if (extra := parts.metrics.extra(inbound=inbound)) is not None:
         config = filters.stats(sizing, inbound=inbound, gateway=gateway, tcp=False, extra=extra)
-        found.append(HttpFilter(name="istio.stats", typed_config=config))
+        found.append(made(HttpFilter, name="istio.stats", typed_config=config))
     return [*found, filters.router()]
 
 
@@ -147,8 +147,9 @@ def _tracing(parts: HttpParts, *, client: bool) -> HttpConnectionManagerTracing:
     tags = _istio_tags(parts.sizing.cluster_id_tag, parts.proxy.namespace, *_canonical(parts.proxy))
     if not truth(settings.env.get("PILOT_ENABLE_ISTIO_TAGS"), True):
         tags = ()
-    custom = [CustomTag(tag=name, literal=CustomTagLiteral(value=value)) for name, value in tracing.tags]
-    built = HttpConnectionManagerTracing(
+    custom = [made(CustomTag, tag=name, literal=CustomTagLiteral(value=value)) for name, value in tracing.tags]
+    built = made(
+        HttpConnectionManagerTracing,
         client_sampling=Percent(value=100.0),
         random_sampling=Percent(value=tracing.sampling),
         overall_sampling=Percent(value=100.0),
@@ -183,11 +184,13 @@ def _canonical(proxy: Proxy) -> tuple[str, str]:
 def _istio_tags(cluster_id: bool, namespace: str, revision: str, service: str) -> tuple[CustomTag, ...]:
     """Tags that say who and where (buildCustomTagsFromProxyConfig, buildServiceTags)."""
     dry_run = [
-        CustomTag(
+        made(
+            CustomTag,
             tag=f"istio.authorization.dry_run.{name}",
-            metadata=CustomTagMetadata(
-                kind=MetadataKind(request=MetadataKindRequest()),
-                metadata_key=MetadataKey(key="envoy.filters.http.rbac", path=[MetadataKeyPathSegment(key=path)]),
+            metadata=made(
+                CustomTagMetadata,
+                kind=made(MetadataKind, request=MetadataKindRequest()),
+                metadata_key=made(MetadataKey, key="envoy.filters.http.rbac", path=[MetadataKeyPathSegment(key=path)]),
             ),
         )
         for name, path in _DRY_RUN.items()
@@ -196,5 +199,7 @@ def _istio_tags(cluster_id: bool, namespace: str, revision: str, service: str) -
     if cluster_id:
         literals["cluster_id"] = "Kubernetes"
     literals["namespace"] = namespace
-    own = [CustomTag(tag=f"istio.{name}", literal=CustomTagLiteral(value=value)) for name, value in literals.items()]
+    own = [
+        made(CustomTag, tag=f"istio.{name}", literal=CustomTagLiteral(value=value)) for name, value in literals.items()
+    ]
     return (*dry_run, *own)

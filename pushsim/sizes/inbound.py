@@ -113,16 +113,18 @@ class Inbound:
 
     def _black_hole(self) -> FilterChain:
         proxy = self.builder.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)
-        return FilterChain(
+        return made(
+            FilterChain,
             name="virtualInbound-blackhole",
-            filter_chain_match=FilterChainMatch(destination_port=self.settings.inbound_listen_port),
+            filter_chain_match=made(FilterChainMatch, destination_port=self.settings.inbound_listen_port),
             filters=[*self._exchange(), *self.builder.tcp_metrics(inbound=True), proxy],
         )
 
     def _chain(
         self, option: Option, target: int, cluster: str, host: str, port: Port, *, passthrough: bool = False
     ) -> FilterChain:
-        match = FilterChainMatch(
+        match = made(
+            FilterChainMatch,
             destination_port=target or None,
             transport_protocol=option.transport,
             application_protocols=list(option.alpn),
@@ -132,7 +134,8 @@ class Inbound:
         name = f"0.0.0.0_{target}"
         if passthrough:
             name = "virtualInbound-catchall-http" if option.http else "virtualInbound"
-        return FilterChain(
+        return made(
+            FilterChain,
             name=name,
             filter_chain_match=match,
             filters=self._http(cluster, host, port, target, passthrough) if option.http else self._tcp(cluster, port),
@@ -164,11 +167,11 @@ class Inbound:
             max_stream_duration=RouteActionMaxStreamDuration(max_stream_duration=_ZERO, grpc_timeout_header_max=_ZERO),
         )
         if self.sizing.inbound_retry and port.protocol not in ("GRPC", "GRPC-Web"):
-            action.retry_policy = RetryPolicy(retry_on="reset-before-request", num_retries=2)
+            action.retry_policy = made(RetryPolicy, retry_on="reset-before-request", num_retries=2)
         route = made(
             Route,
             name="default",
-            match=RouteMatch(prefix="/"),
+            match=made(RouteMatch, prefix="/"),
             route=action,
             decorator=Decorator(operation=f"{host}:{port.number}/*"),
         )
@@ -184,7 +187,7 @@ class Inbound:
         """TLS and HTTP inspectors, off on ports whose chains do not ask for them."""
         wants: dict[int, tuple[bool, bool]] = {}
         for chain in chains:
-            match = chain.filter_chain_match or FilterChainMatch()
+            match = chain.filter_chain_match or made(FilterChainMatch)
             port = match.destination_port or 0
             tls_, http = wants.get(port, (False, False))
             plain = any(name in PLAINTEXT_ALPN for name in match.application_protocols)

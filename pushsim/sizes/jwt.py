@@ -27,7 +27,7 @@ from envoy_data_plane.google.protobuf import Empty
 
 from pushsim.mesh import Object
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.wire import blob, framed, packed, text
+from pushsim.sizes.wire import blob, framed, made, packed, text
 
 #: Length of the key set that stands in for one that cannot be fetched (pilot/pkg/model/jwks_resolver.go, FakeJwks).
 PLACEHOLDER_KEYS = 450
@@ -54,17 +54,17 @@ def http_filters(policies: Sequence[Object], sizing: Sizing, *, gateway: bool) -
         requirement = JwtRequirement(requires_any=JwtRequirementOrList(requirements=[*named, every]))
     config = JwtAuthentication(
         providers=providers,
-        rules=[RequirementRule(match=RouteMatch(prefix="/"), requires=requirement)],
+        rules=[RequirementRule(match=made(RouteMatch, prefix="/"), requires=requirement)],
         bypass_cors_preflight=True,
     )
     body = packed(config, "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication")
-    found = [HttpFilter(name="envoy.filters.http.jwt_authn", typed_config=body)]
+    found = [made(HttpFilter, name="envoy.filters.http.jwt_authn", typed_config=body)]
     if sizing.jwt_filter == "istio_authn":
         # FilterConfig {policy = 1 {origins = 4 {jwt = 1 {issuer = 1}}, two switches}, switches}: no Python type
         switches = 2 if gateway else 4
         origins = sum(framed(framed(text(len(str(rule.get("issuer") or ""))))) for rule in rules)
         own = blob("istio.envoy.config.filter.http.authn.v2alpha1.FilterConfig", framed(origins + 4) + switches)
-        found.append(HttpFilter(name="istio_authn", typed_config=own))
+        found.append(made(HttpFilter, name="istio_authn", typed_config=own))
     return found
 
 

@@ -51,7 +51,7 @@ class ListenerBuilder:
         if (extra := self.parts.metrics.extra(inbound=inbound)) is None:
             return []
         config = filters.stats(self.sizing, inbound=inbound, gateway=gateway, tcp=True, extra=extra)
-        return [Filter(name="istio.stats", typed_config=config)]
+        return [made(Filter, name="istio.stats", typed_config=config)]
 
     def tcp_proxy(
         self, cluster: str, prefix: str, *, inbound: bool = False, gateway: bool = False, policy: Spec | None = None,
@@ -75,13 +75,17 @@ class ListenerBuilder:
         if logged:
             proxy.access_log = self.parts.logs.http(inbound=inbound, gateway=gateway)
         config = packed(proxy, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")
-        return Filter(name="envoy.filters.network.tcp_proxy", typed_config=config)
+        return made(Filter, name="envoy.filters.network.tcp_proxy", typed_config=config)
 
     def chain(self, *stack: Filter, match: FilterChainMatch | None = None, name: str = "") -> FilterChain:
         """A filter chain of an outbound or gateway listener."""
         timeout = _CONNECT_TIMEOUT if self.sizing.chain_timeout else None
-        return FilterChain(
-            filter_chain_match=match, filters=list(stack), name=name, transport_socket_connect_timeout=timeout
+        return made(
+            FilterChain,
+            filter_chain_match=match,
+            filters=list(stack),
+            name=name,
+            transport_socket_connect_timeout=timeout,
         )
 
     def authn(self) -> list[Filter]:
@@ -97,12 +101,13 @@ class ListenerBuilder:
     def virtual_outbound(self, listener: Listener) -> EnvoyListener:
         """The listener that iptables sends everything to: what no other listener takes goes to one cluster."""
         port = self.settings.listen_port
-        black = FilterChain(
+        black = made(
+            FilterChain,
             name="virtualOutbound-blackhole",
-            filter_chain_match=FilterChainMatch(destination_port=port),
+            filter_chain_match=made(FilterChainMatch, destination_port=port),
             filters=[*self.tcp_metrics(inbound=False), self.tcp_proxy(BLACK_HOLE, BLACK_HOLE, logged=False)],
         )
-        rest = FilterChain(name="virtualOutbound-catchall-tcp", filters=self.catch_all(listener))
+        rest = made(FilterChain, name="virtualOutbound-catchall-tcp", filters=self.catch_all(listener))
         built = made(
             EnvoyListener,
             name="virtualOutbound",
@@ -149,9 +154,10 @@ class ListenerBuilder:
             built.default_filter_chain = (
                 default[0]
                 if default
-                else FilterChain(
+                else made(
+                    FilterChain,
                     name="PassthroughFilterChain",
-                    filter_chain_match=FilterChainMatch(),
+                    filter_chain_match=made(FilterChainMatch),
                     filters=self.catch_all(listener),
                 )
             )
@@ -169,7 +175,7 @@ class ListenerBuilder:
             built.continue_on_listener_filters_timeout = True
 
     def _http_chain(self, listener: Listener) -> FilterChain:
-        match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=list(PLAINTEXT_ALPN))
+        match = made(FilterChainMatch, transport_protocol="raw_buffer", application_protocols=list(PLAINTEXT_ALPN))
         if listener.bound:
             match = None  # type: ignore[assignment]
         protocol = listener.services[0][1].protocol if listener.services else ""
@@ -193,9 +199,9 @@ class ListenerBuilder:
         prefix = self._prefix(cluster)
         match = None
         if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" and not listener.cidrs:
-            match = FilterChainMatch(server_names=[service.hostname])
+            match = made(FilterChainMatch, server_names=[service.hostname])
         elif listener.cidrs:
-            match = FilterChainMatch(prefix_ranges=[_cidr(text) for text in listener.cidrs])
+            match = made(FilterChainMatch, prefix_ranges=[_cidr(text) for text in listener.cidrs])
         proxy = self.tcp_proxy(cluster, prefix, policy=policy)
         return self.chain(*self.tcp_metrics(inbound=False), *filters.sniffers(port, prefix), proxy, match=match)
 
@@ -241,7 +247,7 @@ class ListenerBuilder:
             proxy = self.tcp_proxy("", prefix, weights=[t for t in targets if t[1] > 0], gateway=gateway)
         names = [str(name) for name in match.get("sniHosts") or () if name != "*"]
         subnets = [_cidr(str(text)) for text in match.get("destinationSubnets") or ()]
-        chosen = FilterChainMatch(server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
+        chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
         built = self.chain(*metrics, proxy, match=chosen)
         built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
         return built

@@ -67,7 +67,7 @@ def retry_policy(spec: Spec | None, sizing: Sizing, *, hashed: bool = False) -> 
     """The retry policy of a route; istiod has one of its own where the configuration has none."""
     if spec is not None and int(spec.get("attempts") or 0) <= 0:
         return None
-    policy = RetryPolicy(retry_on=_RETRY_ON, num_retries=2, host_selection_retry_max_attempts=5)
+    policy = made(RetryPolicy, retry_on=_RETRY_ON, num_retries=2, host_selection_retry_max_attempts=5)
     if sizing.retries_503:
         policy.retriable_status_codes = [503]
     if not hashed or sizing.hashed_spread:
@@ -75,7 +75,7 @@ def retry_policy(spec: Spec | None, sizing: Sizing, *, hashed: bool = False) -> 
             PreviousHostsPredicate(), "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
         )
         name = "envoy.retry_host_predicates.previous_hosts"
-        policy.retry_host_predicate = [RetryPolicyRetryHostPredicate(name=name, typed_config=predicate)]
+        policy.retry_host_predicate = [made(RetryPolicyRetryHostPredicate, name=name, typed_config=predicate)]
     if spec is None:
         return policy
     policy.num_retries = int(spec["attempts"])
@@ -128,7 +128,11 @@ def default_route(cluster: str, operation: str, sizing: Sizing, settings: Settin
         )
     action.retry_policy = retry_policy(settings.mesh.get("defaultHttpRetryPolicy"), sizing)
     return made(
-        Route, name="default", match=RouteMatch(prefix="/"), route=action, decorator=Decorator(operation=operation)
+        Route,
+        name="default",
+        match=made(RouteMatch, prefix="/"),
+        route=action,
+        decorator=Decorator(operation=operation),
     )
 
 
@@ -333,8 +337,8 @@ def _header(name: str, spec: Spec | None, sizing: Sizing, *, without: bool = Fal
 
 def _match(spec: Spec | None, sizing: Sizing) -> RouteMatch:
     if spec is None:
-        return RouteMatch(prefix="/")
-    built = RouteMatch(case_sensitive=not spec.get("ignoreUriCase"))
+        return made(RouteMatch, prefix="/")
+    built = made(RouteMatch, case_sensitive=not spec.get("ignoreUriCase"))
     uri = spec.get("uri") or {}
     if "exact" in uri:
         built.path = str(uri["exact"])

@@ -40,7 +40,7 @@ from envoy_data_plane.envoy.type.v3 import Percent
 from pushsim.mesh import Object, Port
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import duration
+from pushsim.sizes.wire import duration, made
 
 Spec = Mapping[str, Any]
 UNLIMITED = 4294967295
@@ -105,7 +105,8 @@ def _at_port(policy: Spec, port: Port) -> Spec:
 
 def thresholds() -> CircuitBreakersThresholds:
     """Circuit breakers that never open (getDefaultCircuitBreakerThresholds)."""
-    return CircuitBreakersThresholds(
+    return made(
+        CircuitBreakersThresholds,
         max_connections=UNLIMITED,
         max_pending_requests=UNLIMITED,
         max_requests=UNLIMITED,
@@ -116,19 +117,23 @@ def thresholds() -> CircuitBreakersThresholds:
 
 def http2_options(sizing: Sizing) -> Http2ProtocolOptions:
     """HTTP/2 towards the hosts."""
-    return Http2ProtocolOptions(max_concurrent_streams=_STREAMS if sizing.http2_streams else None)
+    return made(Http2ProtocolOptions, max_concurrent_streams=_STREAMS if sizing.http2_streams else None)
 
 
 def use_downstream(sizing: Sizing) -> HttpProtocolOptionsUseDownstreamHttpConfig:
     """The upstream protocol follows the client's."""
-    return HttpProtocolOptionsUseDownstreamHttpConfig(
-        http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=http2_options(sizing)
+    return made(
+        HttpProtocolOptionsUseDownstreamHttpConfig,
+        http_protocol_options=made(Http1ProtocolOptions),
+        http2_protocol_options=http2_options(sizing),
     )
 
 
 def http2(options: Upstream, sizing: Sizing) -> None:
     """Make an upstream HTTP/2."""
-    options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2_options(sizing))
+    options.explicit_http_config = made(
+        HttpProtocolOptionsExplicitHttpConfig, http2_protocol_options=http2_options(sizing)
+    )
 
 
 def is_http2(options: Upstream | None) -> bool:
@@ -152,7 +157,7 @@ def apply_pool(
         if int(source.get(key) or 0) > 0:
             setattr(limits, field, int(source[key]))
     cluster.connect_timeout = duration(tcp["connectTimeout"]) if tcp.get("connectTimeout") else settings.connect_timeout
-    cluster.circuit_breakers = CircuitBreakers(thresholds=[limits])
+    cluster.circuit_breakers = made(CircuitBreakers, thresholds=[limits])
     for keepalive in (settings.mesh.get("tcpKeepalive"), tcp.get("tcpKeepalive")):
         if keepalive is not None:
             _keepalive(cluster, keepalive)
@@ -161,7 +166,7 @@ def apply_pool(
     longest = tcp.get("maxConnectionDuration") if sizing.connection_duration else None
     if idle or per_connection or streams or longest:
         options = options or Upstream()
-        common = HttpProtocolOptions(max_requests_per_connection=per_connection or None)
+        common = made(HttpProtocolOptions, max_requests_per_connection=per_connection or None)
         common.idle_timeout = duration(idle) if idle else None
         common.max_connection_duration = duration(longest) if longest else None
         options.common_http_protocol_options = common

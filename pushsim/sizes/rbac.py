@@ -40,7 +40,7 @@ from pushsim.mesh import Object
 from pushsim.sizes.features import regex
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import ANYTHING
-from pushsim.sizes.wire import packed
+from pushsim.sizes.wire import made, packed
 
 Spec = Mapping[str, Json]
 _ACTIONS = {"AUDIT": RbacAction.LOG, "DENY": RbacAction.DENY, "ALLOW": RbacAction.ALLOW}
@@ -58,7 +58,7 @@ def http_filters(policies: Sequence[Object], sizing: Sizing) -> list[HttpFilter]
     for enforced, shadow in _built(policies, sizing, tcp=False):
         config = HttpRbac(rules=enforced, shadow_rules=shadow, shadow_rules_stat_prefix=_prefix(shadow))
         body = packed(config, "envoy.extensions.filters.http.rbac.v3.RBAC")
-        found.append(HttpFilter(name="envoy.filters.http.rbac", typed_config=body))
+        found.append(made(HttpFilter, name="envoy.filters.http.rbac", typed_config=body))
     return found
 
 
@@ -70,7 +70,7 @@ def tcp_filters(policies: Sequence[Object], sizing: Sizing) -> list[Filter]:
             rules=enforced, stat_prefix="tcp.", shadow_rules=shadow, shadow_rules_stat_prefix=_prefix(shadow)
         )
         body = packed(config, "envoy.extensions.filters.network.rbac.v3.RBAC")
-        found.append(Filter(name="envoy.filters.network.rbac", typed_config=body))
+        found.append(made(Filter, name="envoy.filters.network.rbac", typed_config=body))
     return found
 
 
@@ -214,9 +214,9 @@ class _Rule:
             return _authenticated(_string(value, self.sizing, prefix="spiffe://"))
         if kind == "source.namespace":
             pattern = value.replace("*", ".*")
-            return _authenticated(StringMatcher(safe_regex=regex(f".*/ns/{pattern}/.*", self.sizing)))
+            return _authenticated(made(StringMatcher, safe_regex=regex(f".*/ns/{pattern}/.*", self.sizing)))
         if kind == "source.serviceAccount":
-            return _authenticated(StringMatcher(exact=f"spiffe://cluster.local/ns/{value.replace('/', '/sa/')}"))
+            return _authenticated(made(StringMatcher, exact=f"spiffe://cluster.local/ns/{value.replace('/', '/sa/')}"))
         if kind == "source.ip":
             return Principal(direct_remote_ip=_cidr(value))
         if kind == "remote.ip":
@@ -266,30 +266,30 @@ class _Rule:
 
 
 def _issuer_and_subject(value: str, sizing: Sizing) -> tuple[StringMatcher, StringMatcher]:
-    anything = StringMatcher(safe_regex=regex(".+", sizing))
+    anything = made(StringMatcher, safe_regex=regex(".+", sizing))
     if value == "*":
         return anything, anything
     issuer, slash, subject = value.rpartition("/")
     if not slash:
         if value.startswith("*"):
-            return anything, StringMatcher(suffix=value[1:])
+            return anything, made(StringMatcher, suffix=value[1:])
         if value.endswith("*"):
-            return StringMatcher(prefix=value[:-1]), anything
-        return StringMatcher(exact=value), StringMatcher(exact="")
+            return made(StringMatcher, prefix=value[:-1]), anything
+        return made(StringMatcher, exact=value), made(StringMatcher, exact="")
     return _string(issuer, sizing), _string(subject, sizing)
 
 
 def _string(value: str, sizing: Sizing, *, prefix: str = "", ignore_case: bool = False) -> StringMatcher:
     """A value with an optional `*` at either end (authz/matcher/string.go)."""
     if value == "*":
-        return StringMatcher(safe_regex=regex(".+", sizing))
+        return made(StringMatcher, safe_regex=regex(".+", sizing))
     if value.startswith("*") and prefix:
-        return StringMatcher(safe_regex=regex(f"{prefix}.*{_quoted(value[1:])}", sizing))
+        return made(StringMatcher, safe_regex=regex(f"{prefix}.*{_quoted(value[1:])}", sizing))
     if value.startswith("*"):
-        return StringMatcher(suffix=value[1:], ignore_case=ignore_case)
+        return made(StringMatcher, suffix=value[1:], ignore_case=ignore_case)
     if value.endswith("*"):
-        return StringMatcher(prefix=prefix + value[:-1], ignore_case=ignore_case)
-    return StringMatcher(exact=prefix + value, ignore_case=ignore_case)
+        return made(StringMatcher, prefix=prefix + value[:-1], ignore_case=ignore_case)
+    return made(StringMatcher, exact=prefix + value, ignore_case=ignore_case)
 
 
 def _quoted(text: str) -> str:

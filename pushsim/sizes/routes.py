@@ -175,10 +175,10 @@ class RouteMeter:
             if cluster != BLACK_HOLE:
                 zero = timedelta(0)
                 action = made(RouteAction, cluster=cluster, timeout=zero, max_grpc_timeout=zero)
-                only = made(Route, name="allow_any", match=RouteMatch(prefix="/"), route=action)
+                only = made(Route, name="allow_any", match=made(RouteMatch, prefix="/"), route=action)
             else:
                 answer = DirectResponseAction(status=502)
-                only = made(Route, name="block_all", match=RouteMatch(prefix="/"), direct_response=answer)
+                only = made(Route, name="block_all", match=made(RouteMatch, prefix="/"), direct_response=answer)
             self._known[key] = self._host(only.name, [only]) + texts(["*"])
         return self._known[key]
 

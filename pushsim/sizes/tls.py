@@ -34,7 +34,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
-from pushsim.sizes.wire import packed
+from pushsim.sizes.wire import made, packed
 
 MTLS_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 _TLS = "envoy.extensions.transport_sockets.tls.v3."
@@ -43,31 +43,36 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3."
 def raw_buffer() -> TransportSocket:
     """The plaintext transport socket."""
     body = packed(RawBuffer(), "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer")
-    return TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=body)
+    return made(TransportSocket, name="envoy.transport_sockets.raw_buffer", typed_config=body)
 
 
 @lru_cache
 def sds(name: str, cluster: str = "sds-grpc") -> SdsSecretConfig:
     """A secret fetched from the agent."""
-    source = ApiConfigSource(
+    source = made(
+        ApiConfigSource,
         api_type=ApiConfigSourceApiType.GRPC,
         set_node_on_first_message_only=True,
         transport_api_version=ApiVersion.V3,
-        grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
+        grpc_services=[made(GrpcService, envoy_grpc=made(GrpcServiceEnvoyGrpc, cluster_name=cluster))],
     )
-    config = ConfigSource(api_config_source=source, resource_api_version=ApiVersion.V3)
+    config = made(ConfigSource, api_config_source=source, resource_api_version=ApiVersion.V3)
     if name in ("default", "ROOTCA"):  # the workload's own wait for the agent; certificates in files do not
         config.initial_fetch_timeout = timedelta(0)
-    return SdsSecretConfig(name=name, sds_config=config)
+    return made(SdsSecretConfig, name=name, sds_config=config)
 
 
 def _sans(names: Sequence[str]) -> CertificateValidationContext:
-    return CertificateValidationContext(match_subject_alt_names=[StringMatcher(exact=name) for name in names])
+    return made(
+        CertificateValidationContext, match_subject_alt_names=[made(StringMatcher, exact=name) for name in names]
+    )
 
 
 def _combined(sans: Sequence[str], root: SdsSecretConfig) -> CommonTlsContextCombinedCertificateValidationContext:
-    return CommonTlsContextCombinedCertificateValidationContext(
-        default_validation_context=_sans(sans), validation_context_sds_secret_config=root
+    return made(
+        CommonTlsContextCombinedCertificateValidationContext,
+        default_validation_context=_sans(sans),
+        validation_context_sds_secret_config=root,
     )
 
 
@@ -81,31 +86,32 @@ def _parameters() -> TlsParameters:
 def upstream_socket(context: UpstreamTlsContext) -> TransportSocket:
     """A client's TLS transport socket."""
     body = packed(context, _TLS + "UpstreamTlsContext")
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=body)
+    return made(TransportSocket, name="envoy.transport_sockets.tls", typed_config=body)
 
 
 def downstream_socket(context: DownstreamTlsContext) -> TransportSocket:
     """A server's TLS transport socket."""
     body = packed(context, _TLS + "DownstreamTlsContext")
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=body)
+    return made(TransportSocket, name="envoy.transport_sockets.tls", typed_config=body)
 
 
 def istio_mutual(sni: str, sans: Sequence[str], *, http2: bool, exchange: bool) -> UpstreamTlsContext:
     """A client's mTLS within the mesh; `exchange` adds the ALPN of TCP metadata exchange."""
     alpn = (["istio-peer-exchange"] if exchange else []) + ["istio"] + (["h2"] if http2 else [])
-    common = CommonTlsContext(
+    common = made(
+        CommonTlsContext,
         tls_params=_parameters(),
         tls_certificate_sds_secret_configs=[sds("default")],
         combined_validation_context=_combined(sans, sds("ROOTCA")),
         alpn_protocols=alpn,
     )
-    return UpstreamTlsContext(sni=sni, common_tls_context=common)
+    return made(UpstreamTlsContext, sni=sni, common_tls_context=common)
 
 
 def originated(tls: Mapping[str, Json], sans: Sequence[str], *, http2: bool) -> UpstreamTlsContext:
     """TLS to a server outside the mesh, as a DestinationRule asks (constructUpstreamTLS)."""
     mutual = tls.get("mode") == "MUTUAL"
-    common = CommonTlsContext(tls_params=_parameters(), alpn_protocols=["h2"] if http2 else [])
+    common = made(CommonTlsContext, tls_params=_parameters(), alpn_protocols=["h2"] if http2 else [])
     credential, authority = tls.get("credentialName"), tls.get("caCertificates") or ""
     if credential:
         # ApplyCustomSDSToClientCommonTLSContext: certificates come from the gateway's own SDS server
@@ -119,8 +125,8 @@ def originated(tls: Mapping[str, Json], sans: Sequence[str], *, http2: bool) -> 
         if authority and not tls.get("insecureSkipVerify"):
             common.combined_validation_context = _combined(sans, sds(f"file-root:{authority}"))
         else:
-            common.validation_context = CertificateValidationContext()
-    return UpstreamTlsContext(sni=str(tls.get("sni") or ""), common_tls_context=common)
+            common.validation_context = made(CertificateValidationContext)
+    return made(UpstreamTlsContext, sni=str(tls.get("sni") or ""), common_tls_context=common)
 
 
 _CIPHERS = (
@@ -133,24 +139,28 @@ def mesh_server(trust_domains: Sequence[str], *, http: bool, exchange: bool) -> 
     """A sidecar's own mTLS: clients must have a certificate of one of the trust domains."""
     parameters = _parameters()
     parameters.cipher_suites = list(_CIPHERS)
-    domains = CertificateValidationContext(
-        match_subject_alt_names=[StringMatcher(prefix=f"spiffe://{domain}/") for domain in trust_domains]
+    domains = made(
+        CertificateValidationContext,
+        match_subject_alt_names=[made(StringMatcher, prefix=f"spiffe://{domain}/") for domain in trust_domains],
     )
-    common = CommonTlsContext(
+    common = made(
+        CommonTlsContext,
         tls_params=parameters,
         tls_certificate_sds_secret_configs=[sds("default")],
-        combined_validation_context=CommonTlsContextCombinedCertificateValidationContext(
-            default_validation_context=domains, validation_context_sds_secret_config=sds("ROOTCA")
+        combined_validation_context=made(
+            CommonTlsContextCombinedCertificateValidationContext,
+            default_validation_context=domains,
+            validation_context_sds_secret_config=sds("ROOTCA"),
         ),
         alpn_protocols=[*(["istio-peer-exchange"] if exchange and not http else []), "h2", "http/1.1"],
     )
-    return DownstreamTlsContext(common_tls_context=common, require_client_certificate=True)
+    return made(DownstreamTlsContext, common_tls_context=common, require_client_certificate=True)
 
 
 def gateway_server(spec: Mapping[str, Json]) -> DownstreamTlsContext:
     """TLS of a Gateway's server (BuildListenerTLSContext)."""
     mode = str(spec.get("mode") or "SIMPLE")
-    common = CommonTlsContext(alpn_protocols=["h2", "http/1.1"])
+    common = made(CommonTlsContext, alpn_protocols=["h2", "http/1.1"])
     sans = [str(name) for name in spec.get("subjectAltNames") or ()]
     credential = str(spec.get("credentialName") or "")
     mutual = mode in ("MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
@@ -168,8 +178,8 @@ def gateway_server(spec: Mapping[str, Json]) -> DownstreamTlsContext:
             common.combined_validation_context = _combined(sans, sds(f"file-root:{spec.get('caCertificates', '')}"))
     if mode != "ISTIO_MUTUAL":
         common.tls_params = _written_parameters(spec)
-    return DownstreamTlsContext(
-        common_tls_context=common, require_client_certificate=mode in ("MUTUAL", "ISTIO_MUTUAL")
+    return made(
+        DownstreamTlsContext, common_tls_context=common, require_client_certificate=mode in ("MUTUAL", "ISTIO_MUTUAL")
     )
 
 
@@ -189,5 +199,5 @@ def _written_parameters(spec: Mapping[str, Json]) -> TlsParameters | None:
 
 def sds_ads(name: str) -> SdsSecretConfig:
     """A secret that istiod itself sends (credentialName of a Gateway)."""
-    config = ConfigSource(ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
-    return SdsSecretConfig(name=name, sds_config=config)
+    config = made(ConfigSource, ads=AggregatedConfigSource(), resource_api_version=ApiVersion.V3)
+    return made(SdsSecretConfig, name=name, sds_config=config)
