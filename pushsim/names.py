@@ -33,6 +33,9 @@ def host_of(name: str) -> str:
     return cluster.host if cluster else ""
 
 
+#: Sorting fewer than one in so many of some names beats looking through all, which are sorted already.
+_SEVERAL = 8
+
 #: Names of clusters by the host they are of.
 NamesByHost = Mapping[str, frozenset[str]]
 
@@ -59,7 +62,7 @@ class ClusterNames:
         self._by_host: NamesByHost | None = None
         self._by_domain: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] | None = None
         self._ordered: tuple[str, ...] | None = None
-        self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str]], ClusterNames] | None = None
+        self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str], bool], ClusterNames] | None = None
         self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
         self._joined: WeakKeyDictionary[ClusterNames, tuple[frozenset[str], ref[ClusterNames]]] = WeakKeyDictionary()
 
@@ -80,7 +83,9 @@ class ClusterNames:
         return known
 
     def ordered(self, some: frozenset[str]) -> tuple[str, ...]:
-        """Some of these names, sorted: all are sorted once for all who ask."""
+        """Some of these names, sorted: all are sorted once for all who ask for many."""
+        if _SEVERAL * len(some) < len(self.names):
+            return tuple(sorted(some))
         if self._ordered is None:
             self._ordered = tuple(sorted(self.names))
         return tuple(filter(some.__contains__, self._ordered))
@@ -114,28 +119,31 @@ class ClusterNames:
         before, of = self._joined.get(other, (None, None))
         if of is not None and (before is removed or before == removed) and (known := of()) is not None:
             return known
-        if other.names.isdisjoint(removed) and self.names - removed <= other.names:
-            made = other
-        else:
-            made = self.plus(other.names, removed)
+        kept = len(self) - len(removed) <= len(other) and other.names.isdisjoint(removed)
+        made = other if kept and self.names - removed <= other.names else self.plus(other.names, removed)
         self._joined[other] = (removed, ref(made))
         return made
 
     def plus(self, added: frozenset[str], removed: frozenset[str] = frozenset()) -> ClusterNames:
         """With these names added, and then those removed."""
-        added, removed = (added - self.names) - removed, removed & self.names
-        if not added and not removed:
-            return self
+        added = (added - self.names) - removed
+        kept = self.names - removed if 2 * len(removed) > len(self) else None
+        if kept is None or 2 * len(kept) >= len(self):
+            kept, removed = None, removed & self.names
+            if not added and not removed:
+                return self
+        told = (added, removed, False) if kept is None else (added, kept, True)  # the smaller of both
         if self._derived is None:
             self._derived = WeakValueDictionary()
-        known = self._derived.get((added, removed))
+        known = self._derived.get(told)
         if known is None:
-            known = self._derived[added, removed] = self._with(added, removed)
+            known = self._with(added, removed) if kept is None else ClusterNames(kept | added)
+            self._derived[told] = known
         return known
 
     def _with(self, added: frozenset[str], removed: frozenset[str]) -> ClusterNames:
         new = ClusterNames((self.names | added) - removed)
-        if self._by_host is not None and len(removed) < len(new):  # else its index is quicker made anew
+        if self._by_host is not None:
             by_host = dict(self._by_host)
             for name in added:
                 host = host_of(name)

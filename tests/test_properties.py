@@ -11,6 +11,7 @@ from strategies import EXTERNAL, HOSTS, changes, known_releases, meshes, pod, sc
 from pushsim import releases
 from pushsim.conversation import Conversation
 from pushsim.mesh import Change, Mesh, Object, Proxy
+from pushsim.names import ClusterNames
 from pushsim.plan import Istiod
 from pushsim.pricing import Pricing
 
@@ -185,3 +186,22 @@ def test_kin_get_what_each_would_get_alone(script, particular, mode):
             found.append([told(conversation, pricing, None)])
             found[-1] += [told(conversation, pricing, conversation.step(change)) for change in changes]
     assert found[0] == found[1]
+
+
+_names = st.frozensets(st.builds("outbound|{}||h{}.ns".format, st.integers(80, 82), st.integers(0, 9)))
+
+
+@settings(max_examples=300, **COMMON)
+@given(before=_names, added=_names, removed=_names)
+def test_names_that_proxies_share_are_sets(before, added, removed):
+    """Whatever is added and removed, little or nearly all; and who asks for the same gets the same object."""
+    names, more = ClusterNames(before), ClusterNames(added)
+    assert sum(map(len, names.by_host.values())) == len(names)
+    wanted = (before | added) - removed
+    for made in (names.plus(added, removed), names.joined(more, removed)):
+        assert made.names == wanted
+        assert made.by_host == ClusterNames(wanted).by_host
+    again = names.plus(added, removed)
+    assert names.plus(added - before, removed & (before | added)) is again
+    assert names.plus(added | before, removed | {"outbound|83||unknown"}) is again
+    assert names.ordered(before & removed) == tuple(sorted(before & removed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from pushsim.context import MergedRule, PushContext, applying
@@ -77,6 +77,14 @@ class Recipient:
     def services(self) -> Iterator[Service]:
         """Services that it has clusters of."""
         return (service for service in self.scope.all_services if self.has_clusters(service))
+
+    def services_by_host(self) -> Mapping[str, Service]:
+        """The same by host, of several services of a host the last; one object for all scopes of the same content."""
+        if self.filtered:
+            return {service.hostname: service for service in self.services()}
+        return self.scope.memo_of_content.once(
+            lambda: {service.hostname: service for service in self.scope.all_services}, "by host", of=self.scope.content
+        )
 
 
 def gateway_names(servers: tuple[tuple[Object, int], ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from itertools import chain
 
 from pushsim.blocks import Blocks
@@ -13,6 +13,9 @@ from pushsim.names import NO_NAMES, ClusterNames, parse_cluster
 from pushsim.plan.pushing import Pushing
 from pushsim.plan.state import Response
 from pushsim.visibility import Scope
+
+#: Names of clusters, each once.
+Names = set[str] | frozenset[str]
 
 
 def clusters(pushing: Pushing) -> Response | None:
@@ -111,21 +114,27 @@ def _is_delta(pushing: Pushing) -> bool:
 def _delta(pushing: Pushing) -> Response:
     rules, generators = pushing.rules, pushing.generators
     services: dict[str, Service] = {}
-    removed: list[str] = []
+    removed: list[Names] = []
     for key in sorted(_keys(pushing)):
         found, gone = _of_key(pushing, key)
         services |= {service.hostname: service for service in found}
-        removed += gone
+        removed.append(gone)
     base, built = generators.base_clusters(), generators.clusters_of_services(tuple(services.values()))
-    if rules.delta_removes_inbound:
-        removed += (name for name in pushing.state.base if name.startswith("inbound|"))
     made = {cluster.name for cluster in chain(base, built)}
-    left = (name for name in removed if name not in made)
-    return Response("CDS", (base, built), tuple(sorted(set(left) if rules.delta_removes_once else left)))
+    inbound = (name for name in pushing.state.base if name.startswith("inbound|") and name not in made)
+    own = frozenset(inbound) if rules.delta_removes_inbound else frozenset[str]()
+    names = frozenset(removed[0]) if len(removed) == 1 else frozenset[str]().union(*removed)
+    names = names if names.isdisjoint(made) else names - made
+    left = pushing.state.watched.ordered(names)
+    if not rules.delta_removes_once and sum(map(len, removed)) > len(names):
+        left = tuple(sorted(name for gone in removed for name in gone if name in names))
+    taken = tuple(sorted((*left, *own))) if own else left
+    taken_back(pushing, taken, names | own if own else names)
+    return Response("CDS", (base, built), taken)
 
 
-def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[list[Service], set[str]]:
-    """The services whose clusters one key makes anew, and the clusters it takes back."""
+def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[Collection[Service], Names]:
+    """The services whose clusters one key makes anew, and the watched clusters it takes back."""
     scope, by_host = pushing.state.scope, pushing.state.watched.by_host
     match key.kind:
         case "ServiceEntry":
@@ -143,7 +152,7 @@ def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[list[Service], set[str]]:
         case "PeerAuthentication":
             return _shown(pushing, [s for s in scope.all_services if s.namespace == key.namespace]), set()
         case "VirtualService" | "Sidecar" | "Gateway":
-            return _scope_difference(pushing, by_host)
+            return _scope_difference(pushing)
     return [], set()
 
 
@@ -172,13 +181,17 @@ def _hosts_matching(scope: Scope, pattern: str) -> list[str]:
     return [pattern] if pattern in known else [host for host in known if subset_of(host, pattern)]
 
 
-def _scope_difference(pushing: Pushing, by_host: Mapping[str, frozenset[str]]) -> tuple[list[Service], set[str]]:
+def _scope_difference(pushing: Pushing) -> tuple[Collection[Service], Names]:
     """Services that came into the scope, and the clusters of those that left it."""
     if pushing.state.previous is None:
-        return [], set()
-    current = {service.hostname: service for service in pushing.generators.services()}
-    added = [service for host, service in current.items() if host not in by_host]
-    return added, {name for host, names in by_host.items() if host not in current for name in names}
+        return (), frozenset()
+    current, watched = pushing.generators.services_by_host(), pushing.state.watched
+
+    def difference() -> tuple[Collection[Service], Names]:
+        added = tuple(service for host, service in current.items() if host not in watched.by_host)
+        return added, watched.names - watched.of(current)
+
+    return pushing.memo.once(difference, "scope difference", of=(current, watched))
 
 
 def _has_subset(name: str) -> bool:

@@ -88,5 +88,6 @@ def _touched(pushing: Pushing, rules: frozenset[ConfigKey], namespaces: frozense
             return True
         return any(not rules.isdisjoint(rule.keys) for one in scopes for rule in one.rules_on(host))
 
-    unknown = watched.by_host.keys() - scope.hostnames
+    held = scope.hostnames
+    unknown = pushing.memo.once(lambda: watched.by_host.keys() - held, "EDS unknown", of=(watched, held))
     return watched.of(unknown.union(filter(touched, watched.by_host if namespaces else of_rules)))

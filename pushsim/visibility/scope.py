@@ -240,7 +240,9 @@ class Scope:
     @cached_property
     def hostnames(self) -> frozenset[str]:
         """The hosts it holds a service of."""
-        return frozenset(service.hostname for service in self.all_services)
+        return self.memo_of_content.once(
+            lambda: frozenset(service.hostname for service in self.all_services), "hostnames", of=self.content
+        )
 
     @cached_property
     def pulled_only(self) -> frozenset[str]:
