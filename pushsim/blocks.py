@@ -11,7 +11,7 @@ from pushsim.resources import Resource
 class Block:
     """Some resources, or smaller blocks as one.
 
-    parts: the smaller blocks; those of clusters and assignments are of one host each, or of hosts that nobody knows.
+    parts: the smaller blocks; the smallest of clusters and assignments are of one host each, or of hosts nobody knows.
     memo:  what is made of it, by whoever makes it; kept as long as the block is.
 
     >>> len(Block.joined([Block(), Block()]))

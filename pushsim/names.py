@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 
@@ -36,6 +37,9 @@ def host_of(name: str) -> str:
 #: Sorting fewer than one in so many of some names beats looking through all, which are sorted already.
 _SEVERAL = 8
 
+#: How many domains are looked at as one, as long as none of their hosts matters: the root of some hundreds.
+_DOMAINS = 16
+
 #: Names of clusters by the host they are of.
 NamesByHost = Mapping[str, frozenset[str]]
 
@@ -48,6 +52,13 @@ def names_by_host(names: Iterable[str]) -> NamesByHost:
     return {host: frozenset(of_host) for host, of_host in found.items()}
 
 
+class Domains(NamedTuple):
+    """Some domains: all their hosts, and of each domain its hosts and the names of those."""
+
+    hosts: frozenset[str]
+    each: tuple[tuple[tuple[str, ...], frozenset[str]], ...]
+
+
 class ClusterNames:
     """An immutable set of cluster names, indexed by host.
 
@@ -55,12 +66,12 @@ class ClusterNames:
     stays shared.
     """
 
-    __slots__ = ("__weakref__", "_by_domain", "_by_host", "_derived", "_joined", "_missing", "_ordered", "names")
+    __slots__ = ("__weakref__", "_by_domains", "_by_host", "_derived", "_joined", "_missing", "_ordered", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
         self._by_host: NamesByHost | None = None
-        self._by_domain: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] | None = None
+        self._by_domains: tuple[Domains, ...] | None = None
         self._ordered: tuple[str, ...] | None = None
         self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str], bool], ClusterNames] | None = None
         self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
@@ -98,14 +109,18 @@ class ClusterNames:
         return self._by_host
 
     @property
-    def by_domain(self) -> Mapping[str, tuple[tuple[str, ...], frozenset[str]]]:
+    def by_domains(self) -> tuple[Domains, ...]:
         """Hosts, and their names, by what follows a host's first dot: of Kubernetes' services, by namespace."""
-        if self._by_domain is None:
+        if self._by_domains is None:
             found: dict[str, list[str]] = {}
             for host in self.by_host:
                 found.setdefault(host.partition(".")[2], []).append(host)
-            self._by_domain = {domain: (tuple(hosts), self.of(hosts)) for domain, hosts in found.items()}
-        return self._by_domain
+            each = [(tuple(hosts), self.of(hosts)) for hosts in found.values()]
+            groups = (tuple(each[i : i + _DOMAINS]) for i in range(0, len(each), _DOMAINS))
+            self._by_domains = tuple(
+                Domains(frozenset(host for hosts, _ in group for host in hosts), group) for group in groups
+            )
+        return self._by_domains
 
     def of(self, hosts: Iterable[str]) -> frozenset[str]:
         """The names of these hosts."""
@@ -119,8 +134,8 @@ class ClusterNames:
         before, of = self._joined.get(other, (None, None))
         if of is not None and (before is removed or before == removed) and (known := of()) is not None:
             return known
-        kept = len(self) - len(removed) <= len(other) and other.names.isdisjoint(removed)
-        made = other if kept and self.names - removed <= other.names else self.plus(other.names, removed)
+        kept = len(self.names) - len(removed) <= len(other.names) and other.names.isdisjoint(removed)
+        made = other if kept and self.missing_from(other) <= removed else self.plus(other.names, removed)
         self._joined[other] = (removed, ref(made))
         return made
 

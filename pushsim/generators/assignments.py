@@ -9,7 +9,7 @@ from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule
 from pushsim.generators.clusters import Clusters, endpoints_of
 from pushsim.mesh import Port, Service
-from pushsim.names import ClusterNames, parse_cluster
+from pushsim.names import ClusterNames, Domains, parse_cluster
 from pushsim.resources import LoadAssignment
 
 #: What endpoints there were, and the assignments made of them.
@@ -27,24 +27,36 @@ class Assignments(Clusters):
         return memo.once(lambda: (self._assignments_of(ClusterNames(names)),), "EDS", self.told, names, of=of)
 
     def _assignments_of(self, names: ClusterNames) -> Block:
-        held, empty = self.scope.hostnames, self.scope.family.memo.once(lambda: dict[frozenset[str], Block](), "no EDS")
-
-        def of_unknown(names: frozenset[str]) -> Block:
-            block = empty[names] = Block(LoadAssignment(name, None, None, "") for name in sorted(names))
-            return block
+        held = self.scope.hostnames
 
         def parts() -> Iterator[Block]:
-            for hosts, of_domain in names.by_domain.values():
-                block = self._block_of(hosts)
-                if block:
-                    yield self._assignments_of_block(block, hosts, of_domain, names)
+            for domains in names.by_domains:
+                if held.isdisjoint(domains.hosts):
+                    yield self._unknown_of_domains(domains)
                     continue
-                known = held.intersection(hosts)
-                yield from (self._assignments_of_host(host, names.by_host[host]) for host in hosts if host in known)
-                if unknown := names.of(host for host in hosts if host not in known) if known else of_domain:
-                    yield empty.get(unknown) or of_unknown(unknown)
+                for hosts, of_domain in domains.each:
+                    block = self._block_of(hosts)
+                    if block:
+                        yield self._assignments_of_block(block, hosts, of_domain, names)
+                        continue
+                    known = held.intersection(hosts)
+                    yield from (self._assignments_of_host(host, names.by_host[host]) for host in hosts if host in known)
+                    if unknown := names.of(host for host in hosts if host not in known) if known else of_domain:
+                        yield self._unknown(unknown)
 
         return Block.joined(parts())
+
+    def _unknown_of_domains(self, domains: Domains) -> Block:
+        """Assignments of clusters of these domains, of which the scope knows no host; one object for all who ask."""
+        return self.scope.family.memo.once(
+            lambda: Block.joined(self._unknown(names) for _, names in domains.each), "no EDS of", of=(domains,)
+        )
+
+    def _unknown(self, names: frozenset[str]) -> Block:
+        """Assignments of clusters of hosts that the scope does not know; one object for all who ask."""
+        return self.scope.family.memo.once(
+            lambda: Block(LoadAssignment(name, None, None, "") for name in sorted(names)), "no EDS", names
+        )
 
     def _block_of(self, hosts: tuple[str, ...]) -> tuple[Service, ...]:
         """The services of a namespace that its scope holds all of, if these hosts are among them; else none."""

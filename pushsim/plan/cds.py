@@ -45,8 +45,16 @@ def taken_back(pushing: Pushing, removed: tuple[str, ...], known: frozenset[str]
 
 
 def outbound_names(blocks: Blocks) -> ClusterNames:
-    """Names of all clusters in a CDS response but the first block's, which are the proxy's own."""
-    return _named(blocks[1:], "CDS names", lambda of: ClusterNames(c.name for c in chain.from_iterable(of)))
+    """Names of all clusters in a CDS response but the first block's, which are the proxy's own.
+
+    Where all are EDS clusters, the very object that `watched_names` gives: what is made of one is made of both.
+    """
+
+    def named(of: Blocks) -> ClusterNames:
+        names, watched = ClusterNames(c.name for c in chain.from_iterable(of)), watched_names(blocks)
+        return watched if watched.names == names.names else names
+
+    return _named(blocks[1:], "CDS names", named)
 
 
 def watched_names(blocks: Blocks) -> ClusterNames:

@@ -38,8 +38,9 @@ def text(length: int, tag: int = 1) -> int:
 def texts(values: Iterable[str], tag: int = 1) -> int:
     """A repeated string field."""
     known = tuple(values)
-    if len("".join(known).encode()) == sum(lengths := [*map(len, known)]) and max(lengths, default=0) < 1 << 7:
-        return sum(lengths) + len(known) * (tag + 1)  # thousands of short ASCII names, as delta takes them back
+    joined = "".join(known)
+    if joined.isascii() and max(map(len, known), default=0) < 1 << 7:
+        return len(joined) + len(known) * (tag + 1)  # thousands of short names, as delta takes them back
     return sum(framed(len(value.encode()), tag) for value in known)
 
 
