@@ -287,7 +287,7 @@ def compare(
 
 def _run(scenario: Scenario, policy: str, seed: int, engine: Engine, progress: Any) -> Result:
     told = (lambda _, share: progress(share)) if progress else None
-    return simulate(_seeded(scenario, seed), [policy], engine=engine, progress=told)[policy]
+    return simulate(_seeded(scenario, seed), [policy], engine=engine, progress=told, tables=False)[policy]
 
 
 def _seeded(scenario: Scenario, seed: int) -> Scenario:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pushsim.attribution import NO_SHARE, Attribution, Merged, Share
 from pushsim.control.cores import SECOND, Cores
 from pushsim.control.machine import Machine
-from pushsim.control.tally import UNSET, Plan, Sent
+from pushsim.control.tally import UNSET, Plan, Sends, Sent, Uses
 from pushsim.cost import (
     Bounds,
     Calibration,
@@ -264,45 +264,50 @@ class Observed:
 
     # ---- rows
 
+    @cached_property
+    def used(self) -> tuple[Uses, Sends]:
+        """What became of plans, by group."""
+        return self.machine.uses()
+
     def rows(self) -> pa.Table:
         """rows.parquet: one row per (merged push, group of equal proxies, type), or per response if kept."""
-        tally, merged = self.machine.tally, Merged(self.machine.tally.pushes)
-        if tally.details is None:
-            rows = [
-                self._row(merged, plan, step, times, plan.first_sent[step], plan.last_sent[step])
-                for plan in self.machine.plans
-                for step, times in enumerate(plan.sent)
-                if times
-            ]
-            return table_of(ROWS, rows)
-        return table_of(DETAIL, [self._detail(merged, response) for response in tally.details])
+        uses, sends = self.used
+        queued = dict(
+            zip(zip(uses.plan.tolist(), uses.group.tolist(), strict=True), uses.queued_at.tolist(), strict=True)
+        )
+        merged, told = Merged(self.machine.tally.pushes), dict[tuple[int, int], list[Any]]()
+        counted, details, plans = self.counted, self.machine.tally.details, self.machine.plans
 
-    def _row(self, merged: Merged, plan: Plan, step: int, times: int, first: int, last: int) -> list[Any]:
-        response = plan.planned.responses[step]
-        queued = plan.queued_at - self.counted if plan.queued_at != UNSET else None
-        return [
-            plan.last,
-            plan.first,
-            plan.replica,
-            len(merged.changes(plan)),
-            plan.group,
-            times,
-            response.xds,
-            response.solicited,
-            response.resources,
-            response.removed,
-            response.size_bytes,
-            queued,
-            first - self.counted,
-            last - self.counted,
-        ]
+        def row(number: int, group: int, step: int, times: int, first: int, last: int) -> list[Any]:
+            found = told.get((number, step))
+            if found is None:
+                found = told[number, step] = _told(merged, plans[number], step)
+            since = queued.get((number, group))
+            begun = since - counted if since is not None else None
+            return [*found[:4], group, times, *found[4:], begun, first - counted, last - counted]
 
-    def _detail(self, merged: Merged, sent_: Sent) -> list[Any]:
+        if details is None:
+            return table_of(ROWS, [row(*each) for each in zip(*(column.tolist() for column in sends), strict=True)])
+        return table_of(DETAIL, [[*row(*_sent(each, self.machine)), *self._detail(each)] for each in details])
+
+    def _detail(self, sent_: Sent) -> list[Any]:
         machine = self.machine
         group = machine.group_of[sent_.connection]
         proxy = machine.replicas[0].planner.groups[group].proxies[sent_.connection - machine.offset[group]]
         delays = [delay / SECOND if delay != UNSET else None for delay in (sent_.converged, sent_.received)]
-        return [*self._row(merged, sent_.plan, sent_.step, 1, sent_.sent, sent_.sent), proxy.id, *delays]
+        return [proxy.id, *delays]
+
+
+def _told(merged: Merged, plan: Plan, step: int) -> list[Any]:
+    """What rows say of a response, whoever gets it."""
+    response = plan.planned.responses[step]
+    about = [response.xds, response.solicited, response.resources, response.removed, response.size_bytes]
+    return [plan.last, plan.first, plan.replica, len(merged.changes(plan)), *about]
+
+
+def _sent(sent_: Sent, machine: Machine) -> tuple[int, int, int, int, int, int]:
+    """One response as a row of `Sends`."""
+    return sent_.plan.number, machine.group_of[sent_.connection], sent_.step, 1, sent_.sent, sent_.sent
 
 
 def _costs(share: Share) -> dict[str, Any]:

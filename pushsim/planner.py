@@ -172,6 +172,7 @@ class Planned:
     work:      the filter and computeProxyState: proxy.filters, proxy.keys, proxy.states, proxy.targets.
     scope:     the scope its computeProxyState needs, None if it needs none anew.
     causes:    changes that made it needed, for churn attribution; empty: all changes of the interval.
+    common:    it is the same for all proxies that are `alike`, except of groups that are `concerned` or `apart`.
     """
 
     needed: bool
@@ -180,6 +181,7 @@ class Planned:
     work: Counts = field(default_factory=dict)
     scope: Scope | None = None
     causes: tuple[int, ...] = ()
+    common: bool = False
 
     @property
     def idle(self) -> bool:
@@ -227,11 +229,11 @@ class Planner(Protocol):
         """What a proxy in that state gets for the pushes first…last merged. `forced`: a ProxyUpdate is among them."""
 
     def alike(self, group: int, state: int) -> int:
-        """Which other proxies are answered like these: what `plan` says of one spares all of its number.
+        """Which other proxies are answered like these: what `plan` says of one may be `Planned.common` to its number.
 
-        That is: if it says of a proxy in some state that it does not need an interval without ProxyUpdates, then it
-        says the same (work, scope and all) of every proxy of that number, whose state, number and shape are then again
-        the same. Not so for groups that are `concerned` by the interval or `apart`. -1: there are no others.
+        That is: what it says of a proxy in some state and an interval without ProxyUpdates, it then says (work, scope
+        and all) of every proxy of that number, whose state, number and shape are then again the same. Not so for groups
+        that are `concerned` by the interval or `apart`. -1: there are no others.
         """
 
     def concerned(self, first: int, last: int) -> Collection[int]:

@@ -72,6 +72,7 @@ def simulate(
     planners: Planners | None = None,
     jobs: int = 1,
     watch: Watch | None = None,
+    tables: bool = True,
 ) -> Results:
     """Simulate the scenario's variants (all, or those named, in that order).
 
@@ -86,6 +87,7 @@ def simulate(
     planners: Istio's semantics, for tests; by default those of `planners.planners`.
     jobs:     so many variants at once, each in a process of its own; the answers are the same.
     watch:    shown a run while it runs (then in this process), each second or so.
+    tables:   False for the summary alone, all tables empty: for who makes many runs and asks for no more.
 
     Returns the Results by variant. After an interrupt the last has `complete` False and later variants are absent.
     Raises InputError for what is wrong with the scenario's settings.
@@ -96,12 +98,12 @@ def simulate(
         scenario = scenario.replaced({"seed": seed})
     names = scenario.variant_names if variants is None else variants
     if jobs > 1 and len(names) > 1 and watch is None:
-        runs = {name: (scenario, name, engine, out, detail, planners) for name in names}
+        runs = {name: (scenario, name, engine, out, detail, planners, tables) for name in names}
         return Results(side_by_side(_simulated, runs, jobs, progress), scenario.question)
     results: dict[str, Result] = {}
     for name in names:
         told = (lambda share, name=name: progress(name, share)) if progress else None
-        results[name] = _simulated(scenario, name, engine, out, detail, planners, told, watch)
+        results[name] = _simulated(scenario, name, engine, out, detail, planners, tables, told, watch)
         if not results[name].complete:
             break
     return Results(results, scenario.question)
@@ -114,6 +116,7 @@ def _simulated(
     out: str | Path | None,
     detail: Detail,
     planners: Planners | None,
+    with_tables: bool,
     progress: Callable[[float], None] | None,
     watch: Watch | None = None,
 ) -> Result:
@@ -130,6 +133,7 @@ def _simulated(
         progress=progress,
         planners=planners,
         watch=watch,
+        with_tables=with_tables,
     )
     seconds = time.perf_counter() - begun
     result = _with_run(
@@ -152,10 +156,13 @@ def run(
     progress: Callable[[float], None] | None = None,
     planners: Planners | None = None,
     watch: Watch | None = None,
+    with_tables: bool = True,
 ) -> Result:
     """Simulate one variant. The same arguments give the same Result, `run` aside."""
     with few_collections():
-        return _run(variant, seed, warmup_ns, duration_ns, identity, engine, detail, progress, planners, watch)
+        return _run(
+            variant, seed, warmup_ns, duration_ns, identity, engine, detail, progress, planners, watch, with_tables
+        )
 
 
 def _run(
@@ -169,6 +176,7 @@ def _run(
     progress: Callable[[float], None] | None,
     planners: Planners | None,
     watch: Watch | None,
+    with_tables: bool,
 ) -> Result:
     settings = variant.settings
     calibration = calibration_of(settings)
@@ -234,7 +242,7 @@ def _run(
             }
         ),
         timeline.complete,
-        tables(observed),
+        tables(observed) if with_tables else {},
         {"engine": engine, "date": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node()},
     )
 

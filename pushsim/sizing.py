@@ -176,7 +176,7 @@ def _size(
                     if progress:
                         progress(min(1.0, (done + share / seeds) / expected))
 
-                result = simulate(asked, [policy], engine=engine, progress=told)[policy]
+                result = simulate(asked, [policy], engine=engine, progress=told, tables=False)[policy]
                 if not result.complete:
                     raise KeyboardInterrupt
                 summaries.append(result.summary)

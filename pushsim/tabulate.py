@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pushsim.attribution import NO_SHARE, Share, sent_bytes
+from pushsim.attribution import NO_SHARE, Share
 from pushsim.control.cores import SECOND
 from pushsim.cost import envoy_memory
 from pushsim.mesh import Change
@@ -90,13 +90,12 @@ def _fan_out(observed: Observed) -> pa.Table:
         number: [namespace for _, namespace, _ in touched(observed.changes[number].change)]
         for number in observed.machine.written
     }
+    caused = {plan.number: numbers for plan, numbers in observed.attribution.caused}
     sums: dict[tuple[tuple[int, ...], int], list[int]] = {}
-    for plan, numbers in observed.attribution.caused:
-        if not plan.planned.needed and not plan.planned.responses:
-            continue
-        amounts = sums.setdefault((numbers, plan.group), [0, 0])
-        amounts[0] += plan.taken if plan.planned.needed else 0
-        amounts[1] += sent_bytes(plan)
+    for place, amounts in enumerate(_pushes(observed)):
+        for plan, group, amount in amounts:
+            if plan in caused:
+                sums.setdefault((caused[plan], group), [0, 0])[place] += amount
     origins: dict[tuple[int, ...], dict[str, float]] = {}
     found: dict[tuple[str, str], list[float]] = {}
     for (numbers, group), (pushes, size) in sums.items():
@@ -110,6 +109,25 @@ def _fan_out(observed: Observed) -> pa.Table:
                 cell[0] += pushes * part * share
                 cell[1] += size * part * share
     return table_of(SCHEMAS["fan_out"], [[*key, *tidy(found[key])] for key in sorted(found)])
+
+
+def _pushes(observed: Observed) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]]:
+    """(plan, group, how many) of pushes, and (plan, group, bytes) of what was sent."""
+    (plan, group, taken, _), sends = observed.used
+    plans = observed.machine.plans
+    pushed = zip(plan.tolist(), group.tolist(), taken.tolist(), strict=True)
+    size = _sizes(observed) * sends.times
+    return (
+        [use for use in pushed if plans[use[0]].planned.needed],
+        [*zip(sends.plan.tolist(), sends.group.tolist(), size.tolist(), strict=True)],
+    )
+
+
+def _sizes(observed: Observed) -> NDArray[np.int64]:
+    """Bytes of each response that was sent, int64[n]."""
+    plans, sends = observed.machine.plans, observed.used[1]
+    steps = zip(sends.plan.tolist(), sends.step.tolist(), strict=True)
+    return np.fromiter((plans[p].planned.responses[step].size_bytes for p, step in steps), np.int64, len(sends.plan))
 
 
 def _shares(names: Sequence[str]) -> dict[str, float]:
@@ -129,11 +147,13 @@ def _proxies(observed: Observed) -> pa.Table:
     machine = observed.machine
     groups = machine.replicas[0].planner.groups
     pushes, responses, size = ([0] * len(groups) for _ in range(3))
-    for plan, _ in observed.attribution.caused:
-        pushes[plan.group] += plan.taken if plan.planned.needed else 0
-    for plan in machine.plans:
-        responses[plan.group] += sum(plan.sent)
-        size[plan.group] += sent_bytes(plan)
+    pushed, sent = _pushes(observed)
+    for _, place, amount in pushed:
+        pushes[place] += amount
+    for _, place, amount in sent:
+        size[place] += amount
+    for place, times in zip(observed.used[1].group.tolist(), observed.used[1].times.tolist(), strict=True):
+        responses[place] += times
     memory = [envoy_memory(observed.calibration, shape, observed.workers).value for shape in machine.shapes]
     rows: list[list[object]] = []
     for place, group in enumerate(groups):
@@ -212,14 +232,10 @@ def _gauged(observed: Observed, first: int, seconds: int) -> list[list[float]]:
 
 
 def _spread(observed: Observed, first: int, seconds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Responses and bytes by second, those of one plan's response evenly between its first and last Send."""
-    uses = [
-        (plan.first_sent[step], plan.last_sent[step], times, times * plan.planned.responses[step].size_bytes)
-        for plan in observed.machine.plans
-        for step, times in enumerate(plan.sent)
-        if times
-    ]
-    begin, end, times, size = np.asarray(uses, dtype=np.float64).reshape(-1, 4).T
+    """Responses and bytes by second, those of one row evenly between its first and last Send."""
+    sends = observed.used[1]
+    columns = (sends.first, sends.last, sends.times, sends.times * _sizes(observed))
+    begin, end, times, size = (column.astype(np.float64) for column in columns)
     edges = (first + np.arange(seconds + 1)) * float(SECOND)
     done = np.zeros((2, seconds + 1))
     for place, edge in enumerate(edges[1:], 1):

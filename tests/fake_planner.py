@@ -52,6 +52,7 @@ class FakePlanner:
         self.pushes: list[list[tuple[int, str, int]]] = []
         self.asked: list[tuple[int, int, int, int, bool]] = []
         self._plans: dict[tuple[int, int, int, int, bool], Planned] = {}
+        self._common: dict[tuple[int, int, int], Planned] = {}
         self._connects: dict[int, Planned] = {}
         self.alive: set[int] | None = None
         self.oldest = -1
@@ -104,7 +105,10 @@ class FakePlanner:
         assert (self.alive is None or state in self.alive) and (forced or last >= self.oldest)
         self.asked.append(key)
         if key not in self._plans:
-            self._plans[key] = self._make(group, state, first, last, forced)
+            made = self._make(group, state, first, last, forced)
+            if made.common and group not in self.concerned(first, last):
+                made = self._common.setdefault((self.alike(group, state), first, last), made)
+            self._plans[key] = made
         return self._plans[key]
 
     def alike(self, group: int, state: int) -> int:
@@ -112,10 +116,12 @@ class FakePlanner:
 
     def concerned(self, first: int, last: int) -> list[int]:
         changed = {service for push in self.pushes[max(0, first) : last + 1] for _, _, service in push}
+        if self.unscoped:  # of whom the service is, all others are told the same of it
+            return sorted({service % len(self.groups) for service in changed})
         return [group for group in range(len(self.groups)) if changed.intersection(self.imported(group))]
 
     def touched(self, first: int, last: int) -> list[int] | None:
-        return self.concerned(first, last) if last % 2 else None
+        return self.concerned(first, last) if last % 2 and not self.unscoped else None
 
     def apart(self) -> tuple[int, ...]:
         return ()
@@ -141,7 +147,7 @@ class FakePlanner:
         full = any(kind != "ep" for _, kind, _ in changed)
         work = {"proxy.filters": 1, "proxy.keys": len(changed), "proxy.states": int(full)}
         if not relevant and not forced:
-            return Planned(False, state, (), work)
+            return Planned(False, state, (), work, common=True)
         services = sorted({service for _, kind, service in relevant if kind != "cfg"})
         responses = []
         if full or forced:
@@ -160,7 +166,8 @@ class FakePlanner:
         scope = None
         if self.lazy and full:
             scope = Scope(last * len(self.groups) + group, 0, {"scope.derived": self.services})
-        return Planned(True, state, tuple(responses), work, scope, shown)
+        common = self.unscoped and not forced and scope is None and not self.groups[group].gateway
+        return Planned(True, state, tuple(responses), work, scope, shown, common)
 
     def _cells(self, service: int) -> Cells:
         """CDS and EDS cell of a service."""

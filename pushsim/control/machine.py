@@ -202,6 +202,7 @@ class Machine(Streams):
             replica.cores.advance(now)
         for plan in self.plans:
             plan.reset()
+        self._uses.clear()
         self.tally.start_counting(now)
         for c in range(self.total):
             self.shaped_at[c] = now

@@ -64,8 +64,11 @@ class Serving(State):
         c = event.connection
         plan = self._plan(self.replicas[self.home[c]], c, event)
         plan.taken += 1
-        if plan.queued_at == UNSET or event.start < plan.queued_at:
-            plan.queued_at = event.start
+        if plan.planned.needed or plan.planned.responses:
+            use = self._use(plan, c)
+            use.taken += 1
+            if use.queued_at == UNSET or event.start < use.queued_at:
+                use.queued_at = event.start
         self._moves_to(now, c, plan.planned.state)
         self.phase[c], self.plan[c], self.step[c], self.event[c] = PUSHING, plan, 0, event
         self.wired[c] = 0
@@ -182,9 +185,11 @@ class Serving(State):
             received_at = max(now, self.read_at[c]) + self.slow[c]
             self.read_before[c], self.read_at[c] = self.read_at[c], received_at
         plan.sent[step] += 1
-        if plan.first_sent[step] == UNSET:
-            plan.first_sent[step] = now
-        plan.last_sent[step] = now
+        use = self._use(plan, c)
+        use.sent[step] += 1
+        if use.first_sent[step] == UNSET:
+            use.first_sent[step] = now
+        use.last_sent[step] = now
         tally = self.tally
         tally.flight[self.home[c]].add(now, -response.size_bytes)
         tally.spare[self.home[c]].add(now, -plan.prices[step].spare_bytes)
@@ -294,9 +299,9 @@ class Serving(State):
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         """No proxy of a replica will be in other states, nor take an interval that ends before the oldest push."""
         n = replica.number
-        plans, sparing, shapes = self._plan_of[n], self._sparing[n], self._shapes[n]
+        plans, planned, shapes = self._plan_of[n], self._planned[n], self._shapes[n]
         self._plan_of[n] = {key: plan for key, plan in plans.items() if key[1] in states and key[3] >= oldest}
-        self._sparing[n] = {key: plan for key, plan in sparing.items() if key[2] >= oldest}
+        self._planned[n] = {key: plan for key, plan in planned.items() if key[2] >= oldest}
         self._shapes[n] = {key: shape for key, shape in shapes.items() if key[1] in states}
 
     def _in_use(self, replica: Replica) -> tuple[set[int], int]:
@@ -312,19 +317,11 @@ class Serving(State):
         plan = plans.get(key)
         if plan is None:
             planned = replica.planner.plan(group, state, event.first, event.last, bool(event.forced))
-            if planned.responses:
-                plan = self._priced(planned, replica, c, event.first, event.last)
-            else:
-                plan = self._spared(planned, replica, c, event)
+            known, which = self._planned[replica.number], (id(planned), event.first, event.last)  # the plan keeps it
+            plan = known.get(which)
+            if plan is None:
+                plan = known[which] = self._priced(planned, replica, c, event.first, event.last)
             plans[key] = plan
-        return plan
-
-    def _spared(self, planned: Planned, replica: Replica, c: int, event: Event) -> Plan:
-        """A plan of no responses: one for all groups that share it, for there is nothing to tell of each."""
-        plans, key = self._sparing[replica.number], (id(planned), event.first, event.last)  # which the plan keeps alive
-        plan = plans.get(key)
-        if plan is None:
-            plan = plans[key] = self._priced(planned, replica, c, event.first, event.last)
         return plan
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:

@@ -11,7 +11,7 @@ from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import NACK, ORDER, SLOW, draw
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
-from pushsim.control.tally import Plan, Tally
+from pushsim.control.tally import Plan, Sends, Tally, Use, Uses, uses_of
 from pushsim.cost import Price, Prices
 from pushsim.mesh import Change
 from pushsim.planner import Counts, Planner, Response, Shape
@@ -79,11 +79,12 @@ class State:
         # by replica, then by group, state and event
         self._plan_of: list[dict[tuple[int, int, int, int, int], Plan]] = [{} for _ in planners]
         self._price_of: dict[int, tuple[Response, Price]] = {}  # by id
-        # by replica: plans of no responses, which groups share; and shapes by group and state
-        self._sparing: list[dict[tuple[int, int, int], Plan]] = [{} for _ in planners]
+        # by replica: plans by the planner's own value and interval, which groups may share; shapes by group and state
+        self._planned: list[dict[tuple[int, int, int], Plan]] = [{} for _ in planners]
         self._shapes: list[dict[tuple[int, int], int]] = [{} for _ in planners]
         self._shape_numbers: dict[Shape, int] = {}
         self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
+        self._uses: dict[tuple[int, int], Use] = {}  # by number of a plan, and group
         self._wakes: list[Wake] = []
         self._waked = 0
         self.expected = 0  # wakes that are set, closes by age aside
@@ -161,6 +162,18 @@ class State:
 
     def _start(self, now: int, replica: Replica, kind: int, argument: int, work_ns: int, line: int = 0) -> None:
         replica.cores.start(now, kind << 32 | argument, work_ns, line)
+
+    def uses(self) -> tuple[Uses, Sends]:
+        """What became of plans while counting, by group."""
+        return uses_of(self._uses.items())
+
+    def _use(self, plan: Plan, c: int) -> Use:
+        key = (plan.number, self.group_of[c])
+        use = self._uses.get(key)
+        if use is None:
+            count = len(plan.planned.responses)
+            use = self._uses[key] = Use(0, UNSET, [0] * count, [UNSET] * count, [UNSET] * count)
+        return use
 
     def _cached(self, now: int, replica: Replica) -> None:
         level = self.tally.cache[replica.number]

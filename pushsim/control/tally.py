@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pushsim.cost.prices import CACHED, Price, total
 from pushsim.planner import Planned
@@ -15,18 +20,31 @@ from pushsim.planner import Planned
 UNSET = -1
 
 
+Ints = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Use:
+    """What became of a plan in one group: see `Uses` and `Sends`; the lists are by response."""
+
+    taken: int
+    queued_at: int
+    sent: list[int]
+    first_sent: list[int]
+    last_sent: list[int]
+
+
 @dataclass(slots=True, eq=False)
 class Plan:
     """One planned conversation, priced, with what became of it while counting.
 
-    replica, group, first, last: whose it is (the first group's, if groups share it: then it has no responses);
-        first…last are its pushes (UNSET, UNSET for connecting).
+    replica, first, last: whose it is; first…last are its pushes (UNSET, UNSET for connecting).
+    group:   that of the first who took it; groups that share it are all sidecars.
     prices, work_ns: of its responses and of the filter and proxy state before them.
     pushed:  how many of its responses are unsolicited (they come first).
     number:  its position in `Machine.plans`.
     taken:   proxies that began it.
-    queued_at: oldest Start among them.
-    sent, first_sent, last_sent: per response, how often, first and last time.
+    sent:    per response, how often.
     missed_resources, missed_units: per response, what the cache did not have, over all.
     """
 
@@ -40,10 +58,7 @@ class Plan:
     pushed: int
     number: int
     taken: int = 0
-    queued_at: int = UNSET
     sent: list[int] = field(default_factory=list)
-    first_sent: list[int] = field(default_factory=list)
-    last_sent: list[int] = field(default_factory=list)
     missed_resources: list[int] = field(default_factory=list)
     missed_units: list[int] = field(default_factory=list)
 
@@ -51,10 +66,7 @@ class Plan:
         """Forget all uses."""
         responses = len(self.planned.responses)
         self.taken = 0
-        self.queued_at = UNSET
         self.sent = [0] * responses
-        self.first_sent = [UNSET] * responses
-        self.last_sent = [UNSET] * responses
         self.missed_resources = [0] * responses
         self.missed_units = [0] * responses
 
@@ -96,6 +108,47 @@ class Plan:
             ps += price.size_bytes * missed // max(1, price.cached) * price.byte_ps
             work += ps // 1000 + price.write_ns * times
         return work
+
+
+class Uses(NamedTuple):
+    """Plans and the groups of proxies that took them: int64[n] each, ordered by plan and group.
+
+    taken: so many proxies of the group began it; queued_at: the oldest Start among them, UNSET for connecting.
+    Plans that do nothing to a proxy are left out.
+    """
+
+    plan: Ints
+    group: Ints
+    taken: Ints
+    queued_at: Ints
+
+
+class Sends(NamedTuple):
+    """Responses that were sent, by group: int64[n] each, ordered by plan, group and step.
+
+    step: position in the plan's responses; times: how often it was sent, first and last when.
+    """
+
+    plan: Ints
+    group: Ints
+    step: Ints
+    times: Ints
+    first: Ints
+    last: Ints
+
+
+def uses_of(used: Iterable[tuple[tuple[int, int], Use]]) -> tuple[Uses, Sends]:
+    """Of uses by number of the plan and group."""
+    ordered = sorted(used, key=lambda item: item[0])
+    taken = [(*key, use.taken, use.queued_at) for key, use in ordered if use.taken]
+    sent = [
+        (*key, step, times, use.first_sent[step], use.last_sent[step])
+        for key, use in ordered
+        for step, times in enumerate(use.sent)
+        if times
+    ]
+    columns = (np.asarray(rows, dtype=np.int64).reshape(-1, width).T for rows, width in ((taken, 4), (sent, 6)))
+    return Uses(*next(columns)), Sends(*next(columns))
 
 
 @dataclass(slots=True)

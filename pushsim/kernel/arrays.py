@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
 CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, THROTTLE = range(13, 21)
-SEED, OPENING, OPENED, REFUSED = range(21, 25)
+SEED, OPENING, OPENED, REFUSED, USES, OUTCOMES = range(21, 27)
 #: Columns of an event: whether there is one, its pushes, the oldest Start, whether a ProxyUpdate is among them.
 HAS, FIRST, LAST, START, FORCED = range(5)
 #: Columns of `Arrays.conn`, a row a connection. Three are events, with the columns above: what waits in the queue, what
@@ -24,16 +24,19 @@ N_WAITING, N_PUSHING, N_OFFERED = 0, 8, 16
 N_PHASE, N_PROCESSING, N_CLOSING = 5, 6, 7
 N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
 N_KIN, N_GROUP, N_HOME = 21, 22, 23
-N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_GENERATION, N_MISSED = range(24, 32)
-N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT = range(32, 38)
+N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_MISSED = range(24, 32)
+N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION = range(32, 39)
 #: Columns of `Arrays.plans`.
 P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_LOCK, P_SCOPE_WORK = range(10)
-#: Columns of `Arrays.used`, what became of a plan.
-U_TAKEN, U_QUEUED_AT, U_SCOPED = range(3)
+#: Columns of `Arrays.used`, what became of a plan; of `Arrays.missed`, what the cache did not have of a response.
+U_TAKEN, U_SCOPED = range(2)
+M_RESOURCES, M_UNITS = range(2)
+#: Columns of `Arrays.uses`, what became of a plan in a group: its responses are in `Arrays.outcomes` from X_AT on.
+X_PLAN, X_GROUP, X_TAKEN, X_QUEUED_AT, X_AT = range(5)
 #: Columns of `Arrays.responses`.
 R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_SHOWS, R_WRITE, R_SPARE = range(12)
-#: Columns of `Arrays.outcomes`, what became of a response.
-O_SENT, O_FIRST, O_LAST, O_RESOURCES, O_UNITS = range(5)
+#: Columns of `Arrays.outcomes`, what became of a response in a group.
+O_SENT, O_FIRST, O_LAST = range(3)
 #: Columns of `Arrays.entries`: whose (a group in a state, or NOBODY in particular and a kin), an interval, the plan;
 #: the kin, state and shape thereafter (-1: as before); and the list in `Arrays.concerned` of groups that it does not
 #: answer, which begins with the number of the list.
@@ -70,12 +73,13 @@ class Arrays(NamedTuple):
     rings. built: [R, scope keys]; holder, wait_head, wait_tail: [R, locks].
     conn:     [N, columns]; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
               Below R it stands for all of that replica that have one.
-    asks:     [places, (plan, step, next)], a list of each connection; free places are a list from s[ASKS].
+    asks:     [places, (use, step, next)], a list of each connection; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
     ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending,
               K_MEMBERS of them; -1 while nobody has asked.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     marks:    [ALL or KIN, R, groups], the last list that each group was in; marked: [ALL or KIN, R], which that is.
+    use_of:   [R, groups], the use that each group took last: a plan may have several of a group.
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
     details:  [samples, (plan, step, who, sent, converged or -1, received)].
@@ -108,6 +112,9 @@ class Arrays(NamedTuple):
     plans: Ints
     used: Ints
     responses: Ints
+    missed: Ints
+    uses: Ints
+    use_of: Ints
     outcomes: Ints
     views: Ints
     cells: NDArray[np.int32]
@@ -145,8 +152,9 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         conn=zeros(one, 40), ring=zeros(one), members=zeros(replicas, one),
         entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
         marks=unset(2, replicas, groups), marked=unset(2, replicas),
-        apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 3),
-        responses=zeros(4096, 12), outcomes=zeros(4096, 5), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
+        apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 2),
+        responses=zeros(4096, 12), missed=zeros(4096, 2), uses=zeros(4096, 5), use_of=unset(replicas, groups),
+        outcomes=zeros(4096, 3), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
         present=np.zeros((replicas, 1024), dtype=np.bool_), cell_size=zeros(replicas, 1024),
         cached=np.zeros(4, dtype=np.bool_), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),

@@ -35,10 +35,9 @@ from pushsim.kernel.arrays import (
     NOW,
     O_FIRST,
     O_LAST,
-    O_RESOURCES,
     O_SENT,
-    O_UNITS,
     OPENED,
+    OUTCOMES,
     P_COUNT,
     P_FIRST,
     PUSHES,
@@ -47,11 +46,12 @@ from pushsim.kernel.arrays import (
     REJECTED,
     REPLICA,
     SENDS,
-    U_QUEUED_AT,
-    U_SCOPED,
-    U_TAKEN,
+    USES,
     W_LONG,
     WAKES,
+    X_PLAN,
+    X_QUEUED_AT,
+    X_TAKEN,
     Arrays,
 )
 from pushsim.kernel.parts import advance, drop_wake, due, fill, finish
@@ -80,24 +80,24 @@ from pushsim.kernel.struct import called, compiled
 def woken(a: Arrays, now: int) -> int:
     """`Machine.wake` for proxies and for a Send that returns."""
     wake = a.wakes[0]
-    kind, c, generation, p, step = wake[2], wake[3], wake[4], wake[5], wake[6]
-    if kind == ACCEPT and a.line_of[POLLED, p, W_LONG] + a.conn.shape[0] + 64 > a.lines.shape[2]:
+    kind, c, generation, x, step = wake[2], wake[3], wake[4], wake[5], wake[6]
+    if kind == ACCEPT and a.line_of[POLLED, x, W_LONG] + a.conn.shape[0] + 64 > a.lines.shape[2]:
         return ROOM
     drop_wake(a)
     a.s[EXPECTED] -= 1
     if generation != a.conn[c, N_GENERATION]:
-        if kind == ASK and a.plans[p, P_FIRST] >= 0:
+        if kind == ASK and a.plans[a.uses[x, X_PLAN], P_FIRST] >= 0:
             a.s[FOLLOWING] -= 1
         return DONE
     if kind == UNBLOCK:
         return sent(a, now, c)
     if kind == ARRIVE:
-        arrive(a, now, c, p)
+        arrive(a, now, c, x)
         return DONE
     if kind == ACCEPT:
-        accept(a, now, c, p)
+        accept(a, now, c, x)
         return DONE
-    ask(a, c, p, step)
+    ask(a, c, x, step)
     return next_on(a, now, c) if a.conn[c, N_PHASE] == IDLE else DONE
 
 
@@ -120,6 +120,8 @@ def has_room(a: Arrays, margin: int) -> bool:
         and (not s[KEEP_LOG] or s[LOG] + margin <= a.log.shape[0])
         and s[CONVERGED] + margin <= a.converged.shape[0]
         and s[SENDS] + margin <= a.sends.shape[0]
+        and s[USES] + margin <= a.uses.shape[0]
+        and s[OUTCOMES] + 2 * margin <= a.outcomes.shape[0]
         and (not s[KEEP_DETAILS] or s[DETAILS] + margin <= a.details.shape[0])
         and s[WAKES] + margin <= a.wakes.shape[0]
         and s[ASKS] >= 0
@@ -234,12 +236,11 @@ def start_counting(a: Arrays, now: int) -> None:
     """What compiled code has observed is forgotten; levels are reset by who knows them all."""
     for r in range(a.cores.shape[0]):
         advance(a, r, now)
-    a.used[:, U_TAKEN] = 0
-    a.used[:, U_SCOPED] = 0
-    a.used[:, U_QUEUED_AT] = -1
+    a.used[:] = 0
+    a.missed[:] = 0
+    a.uses[:, X_TAKEN] = 0
+    a.uses[:, X_QUEUED_AT] = -1
     a.outcomes[:, O_SENT] = 0
-    a.outcomes[:, O_RESOURCES] = 0
-    a.outcomes[:, O_UNITS] = 0
     a.outcomes[:, O_FIRST] = -1
     a.outcomes[:, O_LAST] = -1
     a.dwell[:] = 0

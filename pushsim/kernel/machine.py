@@ -66,6 +66,7 @@ from pushsim.kernel.arrays import (
     WAITING,
     WAKES,
     WHO,
+    X_PLAN,
 )
 from pushsim.kernel.observing import Observing
 from pushsim.kernel.replica import ArrayLevel, KernelReplica
@@ -197,7 +198,7 @@ class KernelMachine(Observing):
         self._room_to_dwell(then[2])
         if common and not store.answers(kin, first, last):
             concerned = planner.concerned(first, last)
-            if group not in concerned and not plan.planned.needed and not plan.planned.responses:
+            if plan.planned.common and group not in concerned:
                 store.add_entry(NOBODY, kin, (first, last, 0), plan.number, then, concerned)
                 return
             store.add_entry(NOBODY, kin, (first, last, 0), APIECE, SAME)
@@ -296,8 +297,8 @@ class KernelMachine(Observing):
         queue.enqueue_all(self.store.k, now, replica.number, push, begin)
 
     def _ask(self, c: int, plan: Plan, step: int) -> None:
-        self.store.room_to_ask()
-        serving.ask(self.store.k, c, plan.number, step)
+        self.store.room()
+        serving.ask(self.store.k, c, queue.use(self.store.k, c, plan.number), step)
 
     def _takes(self, plan: Plan) -> None:
         self.store.a.used[plan.number, U_TAKEN] += 1
@@ -306,7 +307,7 @@ class KernelMachine(Observing):
         a = self.store.a
         while a.conn[c, N_ASK_HEAD] >= 0:
             place = int(a.conn[c, N_ASK_HEAD])
-            self.following -= int(a.plans[a.asks[place, 0], P_FIRST] >= 0)
+            self.following -= int(a.plans[a.uses[a.asks[place, 0], X_PLAN], P_FIRST] >= 0)
             a.conn[c, N_ASK_HEAD] = a.asks[place, 2]
             a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
         if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.conn[c, N_PLAN], P_FIRST] >= 0):

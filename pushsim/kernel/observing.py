@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from pushsim.control.machine import Machine
 from pushsim.control.replica import UNSET
 from pushsim.control.state import IDLE, PUSHING
 from pushsim.control.streams import OPENING_WORK
-from pushsim.control.tally import Plan, Sent
+from pushsim.control.tally import Plan, Sends, Sent, Uses
 from pushsim.kernel import loop, serving
 from pushsim.kernel.arrays import (
     CONSIDERED,
@@ -21,13 +21,23 @@ from pushsim.kernel.arrays import (
     LOG,
     N_PHASE,
     N_PLAN,
+    O_FIRST,
+    O_LAST,
+    O_SENT,
     OPENED,
+    P_AT,
+    P_COUNT,
     PUSHES,
     QUEUED,
     REFUSED,
     REJECTED,
     SENDS,
-    U_SCOPED,
+    USES,
+    X_AT,
+    X_GROUP,
+    X_PLAN,
+    X_QUEUED_AT,
+    X_TAKEN,
     Ints,
 )
 from pushsim.kernel.store import Store
@@ -62,6 +72,27 @@ class Delays:
         """All of them."""
         parts = self._parts or [Weighted.of((), ())]
         return Weighted.of(np.concatenate([p.values for p in parts]), np.concatenate([p.times for p in parts]))
+
+
+def merged(key: Sequence[Ints], times: Ints, first: Ints, last: Ints | None = None) -> tuple[Ints, ...]:
+    """Rows in the order of their keys, those of equal keys as one: the sum of `times`, the first and the last.
+
+    Args:
+        key: columns, int64[n] each, none below 0. times, first, last: int64[n].
+    """
+    order = np.lexsort(key[::-1])
+    columns = [column[order] for column in key]
+    new = np.ones(len(order), dtype=np.bool_)
+    if len(order):
+        new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    begins = np.flatnonzero(new)
+    if not len(begins):
+        return (*columns, *(values[:0] for values in (times, first, last) if values is not None))
+    found = [*(column[begins] for column in columns), np.add.reduceat(times[order], begins)]
+    found.append(np.minimum.reduceat(first[order], begins))
+    if last is not None:
+        found.append(np.maximum.reduceat(last[order], begins))
+    return tuple(found)
 
 
 class Observing(Machine):
@@ -159,23 +190,51 @@ class Observing(Machine):
 
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
-        used, outcomes = a.used.tolist(), a.outcomes.tolist()
+        used, missed, sent = a.used.tolist(), a.missed.T.tolist(), self._sent_in_all().tolist()
         done = self._scoped + Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
         at = 0
         for plan in self.plans:
-            plan.taken, plan.queued_at = used[plan.number][:2]
-            if times := used[plan.number][U_SCOPED]:
+            plan.taken, times = used[plan.number]
+            if times:
                 assert plan.planned.scope is not None
                 for name, amount in plan.planned.scope.work.items():
                     done[name] += amount * times
             count = len(plan.planned.responses)
-            rows = outcomes[at : at + count]
+            plan.sent = sent[at : at + count]
+            plan.missed_resources, plan.missed_units = (column[at : at + count] for column in missed)
             at += count
-            columns: Any = [list(column) for column in zip(*rows, strict=True)] or [[], [], [], [], []]
-            plan.sent, plan.first_sent, plan.last_sent, plan.missed_resources, plan.missed_units = columns
         tally.amounts.subtract(self._done)
         tally.amounts += done
         self._done = done
+
+    def _outcomes(self) -> tuple[Ints, Ints, Ints]:
+        """Uses, and of every outcome the use that it is of and the step."""
+        a = self.store.a
+        uses = a.uses[: a.s[USES]]
+        counts = a.plans[uses[:, X_PLAN], P_COUNT]
+        of = np.repeat(np.arange(len(uses)), counts)
+        return uses, of, np.arange(len(of)) - uses[of, X_AT]
+
+    def _sent_in_all(self) -> Ints:
+        """How often each response was sent."""
+        a = self.store.a
+        uses, of, steps = self._outcomes()
+        sent = np.zeros(len(a.responses), dtype=np.int64)
+        np.add.at(sent, a.plans[uses[of, X_PLAN], P_AT] + steps, a.outcomes[: len(of), O_SENT])
+        return sent
+
+    def uses(self) -> tuple[Uses, Sends]:
+        """`State.uses`."""
+        uses, of, steps = self._outcomes()
+        outcomes = self.store.a.outcomes[: len(of)]
+        sent = outcomes[:, O_SENT] > 0
+        of, steps, outcomes = of[sent], steps[sent], outcomes[sent]
+        sends = merged(
+            (uses[of, X_PLAN], uses[of, X_GROUP], steps), outcomes[:, O_SENT], outcomes[:, O_FIRST], outcomes[:, O_LAST]
+        )
+        taken = uses[uses[:, X_TAKEN] > 0]
+        known = merged((taken[:, X_PLAN], taken[:, X_GROUP]), taken[:, X_TAKEN], taken[:, X_QUEUED_AT])
+        return Uses(*known), Sends(*sends)
 
     def _fold(self, replica: int, oldest: int) -> None:
         """Plans of a replica that spare proxies become one by interval when nobody will take them any more.
@@ -195,7 +254,7 @@ class Observing(Machine):
         for (_, _, causes), plans in folded.items():
             used = a.used[[plan.number for plan in plans]].tolist()
             work, core_ns = Counter[str](), 0
-            for plan, (taken, _, scoped) in zip(plans, used, strict=True):
+            for plan, (taken, scoped) in zip(plans, used, strict=True):
                 core_ns += plan.work_ns * taken
                 for name, amount in plan.planned.work.items():
                     work[name] += amount * taken
@@ -204,9 +263,9 @@ class Observing(Machine):
                         self._scoped[name] += amount * scoped
             kept, *others = plans
             kept.planned, kept.work_ns = Planned(needed=False, state=0, work=work, causes=causes), core_ns
-            a.used[kept.number] = (any(taken for taken, *_ in used), UNSET, 0)
+            a.used[kept.number] = (any(taken for taken, _ in used), 0)
             numbers = [plan.number for plan in others]
-            a.used[numbers] = (0, UNSET, 0)  # until others have their numbers
+            a.used[numbers] = 0  # until others have their numbers
             self._vacant += numbers
 
     def _detail(self, row: list[int]) -> Sent:

@@ -33,8 +33,19 @@ from pushsim.kernel.arrays import (
     N_STATE,
     N_WAITING,
     NOBODY,
+    O_FIRST,
+    O_LAST,
+    O_SENT,
+    OUTCOMES,
+    P_COUNT,
     START,
     UNKNOWN,
+    USES,
+    X_AT,
+    X_GROUP,
+    X_PLAN,
+    X_QUEUED_AT,
+    X_TAKEN,
     Arrays,
     Ints,
 )
@@ -83,6 +94,23 @@ def take(conn: Ints, to: int, of: int) -> None:
     conn[to + HAS], conn[to + FIRST], conn[to + LAST] = conn[of + HAS], conn[of + FIRST], conn[of + LAST]
     conn[to + START], conn[to + FORCED] = conn[of + START], conn[of + FORCED]
     conn[of + HAS] = 0
+
+
+@called
+def use(a: Arrays, c: int, p: int) -> int:
+    """`State._use`: what becomes of the plan is counted in that row."""
+    r, group, s = a.conn[c, N_HOME], a.conn[c, N_GROUP], a.s
+    u = a.use_of[r, group]
+    if u < 0 or a.uses[u, X_PLAN] != p:
+        u, at = s[USES], s[OUTCOMES]
+        s[USES] += 1
+        s[OUTCOMES] += a.plans[p, P_COUNT]
+        row = a.uses[u]
+        row[X_PLAN], row[X_GROUP], row[X_TAKEN], row[X_QUEUED_AT], row[X_AT] = p, group, 0, -1, at
+        for place in range(at, s[OUTCOMES]):
+            a.outcomes[place, O_SENT], a.outcomes[place, O_FIRST], a.outcomes[place, O_LAST] = 0, -1, -1
+        a.use_of[r, group] = u
+    return int(u)
 
 
 @called

@@ -42,6 +42,8 @@ from pushsim.kernel.arrays import (
     L_VALUE,
     LAST,
     LATENCY,
+    M_RESOURCES,
+    M_UNITS,
     N_ASK_HEAD,
     N_ASK_TAIL,
     N_CLOSING,
@@ -63,12 +65,11 @@ from pushsim.kernel.arrays import (
     N_STATE,
     N_STEP,
     N_TOOK,
+    N_USE,
     N_WAIT_NEXT,
     N_WAITING,
     N_WIRED,
     NOW,
-    O_RESOURCES,
-    O_UNITS,
     P_AT,
     P_COUNT,
     P_FIRST,
@@ -97,7 +98,6 @@ from pushsim.kernel.arrays import (
     SPARE,
     START,
     THROTTLE,
-    U_QUEUED_AT,
     U_SCOPED,
     U_TAKEN,
     V_AT,
@@ -106,10 +106,13 @@ from pushsim.kernel.arrays import (
     V_UNITS,
     WAITING,
     WHO,
+    X_PLAN,
+    X_QUEUED_AT,
+    X_TAKEN,
     Arrays,
 )
 from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
-from pushsim.kernel.queue import entry_of, note, sampled, take, to_tail
+from pushsim.kernel.queue import entry_of, note, sampled, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import on_wire, unwritten, write_all
 
@@ -155,10 +158,13 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
         return PLAN
     entry = a.entries[slot]
     p = entry[E_PLAN]
-    used = a.used[p]
-    used[U_TAKEN] += 1
-    if used[U_QUEUED_AT] < 0 or since < used[U_QUEUED_AT]:
-        used[U_QUEUED_AT] = since
+    a.used[p, U_TAKEN] += 1
+    if a.plans[p, P_NEEDED] or a.plans[p, P_COUNT]:
+        conn[N_USE] = use(a, c, p)
+        row = a.uses[conn[N_USE]]
+        row[X_TAKEN] += 1
+        if row[X_QUEUED_AT] < 0 or since < row[X_QUEUED_AT]:
+            row[X_QUEUED_AT] = since
     if entry[E_STATE] >= 0:  # else it stays as it is
         conn[N_STATE], conn[N_KIN] = entry[E_STATE], entry[E_KIN]
         if entry[E_SHAPE] != conn[N_SHAPE]:
@@ -231,8 +237,8 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
                     resources += a.cell_resources[place]
                     units += a.cell_units[place]
             if resources > 0:
-                a.outcomes[at, O_RESOURCES] += resources
-                a.outcomes[at, O_UNITS] += units
+                a.missed[at, M_RESOURCES] += resources
+                a.missed[at, M_UNITS] += units
         a.conn[c, N_MISSED] = resources
         add_level(a, FLIGHT, r, now, response[R_SIZE])
         if response[R_SPARE]:
@@ -328,18 +334,18 @@ def follow_up(a: Arrays, now: int, c: int) -> int:
     if plan[P_PUSHED] < plan[P_COUNT]:
         a.s[FOLLOWING] += 1
         heard = max(now + a.s[LATENCY], a.conn[c, N_READ_AT])
-        set_wake(a, heard + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_PLAN], plan[P_PUSHED])
+        set_wake(a, heard + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_USE], plan[P_PUSHED])
         a.s[EXPECTED] += 1
     a.conn[c, N_PHASE] = IDLE
     return next_on(a, now, c)
 
 
 @called
-def ask(a: Arrays, c: int, p: int, step: int) -> None:
+def ask(a: Arrays, c: int, u: int, step: int) -> None:
     """`Serving._ask`."""
     place = a.s[ASKS]
     a.s[ASKS] = a.asks[place, 2]
-    a.asks[place, 0], a.asks[place, 1], a.asks[place, 2] = p, step, -1
+    a.asks[place, 0], a.asks[place, 1], a.asks[place, 2] = u, step, -1
     if a.conn[c, N_ASK_HEAD] < 0:
         a.conn[c, N_ASK_HEAD] = place
     else:
@@ -355,11 +361,12 @@ def next_on(a: Arrays, now: int, c: int) -> int:
         return CLOSING
     place = a.conn[c, N_ASK_HEAD]
     if place >= 0:
-        p, step = a.asks[place, 0], a.asks[place, 1]
+        u, step = a.asks[place, 0], a.asks[place, 1]
+        p = a.uses[u, X_PLAN]
         a.conn[c, N_ASK_HEAD] = a.asks[place, 2]
         a.asks[place, 2] = a.s[ASKS]
         a.s[ASKS] = place
-        a.conn[c, N_PHASE], a.conn[c, N_PLAN], a.conn[c, N_STEP] = REPLYING, p, step
+        a.conn[c, N_PHASE], a.conn[c, N_PLAN], a.conn[c, N_USE], a.conn[c, N_STEP] = REPLYING, p, u, step
         if step == 0 and a.plans[p, P_FIRST] < 0:
             begin(a, now, c)
         else:
@@ -376,7 +383,7 @@ def replied(a: Arrays, now: int, c: int, received: int) -> int:
     """`Serving._replied`."""
     plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
     if step + 1 < plan[P_COUNT]:
-        set_wake(a, received + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_PLAN], step + 1)
+        set_wake(a, received + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_USE], step + 1)
         a.s[EXPECTED] += 1
     elif plan[P_FIRST] >= 0:
         a.s[FOLLOWING] -= 1

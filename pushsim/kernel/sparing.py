@@ -58,7 +58,6 @@ from pushsim.kernel.arrays import (
     P_WORK,
     QUEUED,
     START,
-    U_QUEUED_AT,
     U_TAKEN,
     UNKNOWN,
     WAITING,
@@ -155,8 +154,6 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
                     conn[N_SHAPE] = entry[E_SHAPE]
             a.used[p, U_TAKEN] += taken
             p, taken, ticks = entry[E_PLAN], 0, TICKS * max(1, plan[P_WORK])
-            if a.used[p, U_QUEUED_AT] < 0 or since < a.used[p, U_QUEUED_AT]:
-                a.used[p, U_QUEUED_AT] = since
             known_first = UNKNOWN
             if entry[E_OF] == r:  # it answers all whose groups are not marked
                 known_first, known_last, known_since, marked = first, last, since, a.marked[ALL, r]

@@ -25,10 +25,9 @@ from pushsim.kernel.arrays import (
     LOG,
     N_HOME,
     NOBODY,
-    O_FIRST,
-    O_LAST,
-    U_QUEUED_AT,
+    OUTCOMES,
     UNKNOWN,
+    USES,
     W_AT,
     W_LONG,
     WAKES,
@@ -88,6 +87,8 @@ class Store:
             self._grow("details", int(s[DETAILS]) + 2 * margin)
         for name in ("queued", "converged", "sends"):
             self._grow(name, 2 * margin)
+        self._grow("uses", int(s[USES]) + 2 * margin)
+        self._grow("outcomes", int(s[OUTCOMES]) + 4 * margin)
         self.room_for_wakes(0)
         self.room_to_ask()
 
@@ -181,17 +182,15 @@ class Store:
             rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
             self.shows.append(response.shows)
             self._grow("responses", number + 1)
-            self._grow("outcomes", number + 1)
+            self._grow("missed", number + 1)
             self.a.responses[number] = (*row, *rest, price.write_ns, price.spare_bytes)
-            self.a.outcomes[number] = 0
-            self.a.outcomes[number, O_FIRST] = self.a.outcomes[number, O_LAST] = -1
+            self.a.missed[number] = 0
         self._grow("plans", plan.number + 1)
         self._grow("used", plan.number + 1)
         key, lock = (scope.key, scope.lock + 1) if scope is not None else (-1, -1)
         row = (planned.needed, plan.first, plan.last, plan.work_ns, plan.pushed)
         self.a.plans[plan.number] = (*row, len(responses), at, key, lock, scope_work)
         self.a.used[plan.number] = 0
-        self.a.used[plan.number, U_QUEUED_AT] = -1
 
     def _add_scope(self, scope: Scope) -> None:
         if scope.key >= self.a.built.shape[1]:

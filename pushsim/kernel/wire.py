@@ -16,6 +16,7 @@ from pushsim.kernel.arrays import (
     N_SLOW,
     N_STEP,
     N_TOOK,
+    N_USE,
     N_WIRED,
     O_FIRST,
     O_LAST,
@@ -29,6 +30,7 @@ from pushsim.kernel.arrays import (
     REJECTED,
     SENDS,
     SPARE,
+    X_AT,
     Arrays,
 )
 from pushsim.kernel.parts import add_level
@@ -63,7 +65,7 @@ def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
     if a.conn[c, N_SLOW]:
         received = max(now, a.conn[c, N_READ_AT]) + a.conn[c, N_SLOW]
         a.conn[c, N_READ_BEFORE], a.conn[c, N_READ_AT] = a.conn[c, N_READ_AT], received
-    outcome = a.outcomes[at]
+    outcome = a.outcomes[a.uses[a.conn[c, N_USE], X_AT] + step]
     outcome[O_SENT] += 1
     if outcome[O_FIRST] < 0:
         outcome[O_FIRST] = now

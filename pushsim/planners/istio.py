@@ -199,7 +199,7 @@ class IstioPlanner:
         own = own_of(made, state, at, self._pricing, work) if state.proxy.type == "sidecar" else None
         key = (number, push, own.kind if own else None)
         if own is not None and (known := self._greetings.get(key)) is not None:
-            return replace(known.of(own))  # its own: the machine tells conversations of groups by it
+            return known.of(own)
         responses = tuple(self._response(r, state, at, ()) for r in made.responses)
         planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self._scope(state, at))
         if own is not None:
@@ -216,8 +216,8 @@ class IstioPlanner:
             if planned is None:
                 planned = self._by_example(group, state, first, last, request) if shared else None
                 planned = planned or self._plan(group, state, first, last, request)[1]
-                if shared and not any(response.xds != "EDS" for response in planned.responses):
-                    self._alike[alike] = planned
+                if shared and all(response.xds == "EDS" for response in planned.responses):
+                    planned = self._alike[alike] = replace(planned, common=True)
             self._plans[key] = planned
         return self._plans[key]
 
