@@ -6,35 +6,29 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_kept = False
-
-
-def kept() -> None:
-    """What an earlier run has left is in use again: of what runs here, only what is made anew may become garbage."""
-    global _kept
-    _kept = True
+#: How many values there were after garbage was last looked for.
+_searched = 0
 
 
 @contextmanager
 def few_collections() -> Iterator[None]:
     """What runs here makes millions of values and hardly a cycle; looking for cycles as usual would cost half of it.
 
-    Garbage of an earlier run, if there was one, is collected first; what that run said is `kept` is not searched. What
-    there is then, and what is left afterwards, is not looked at again before the next run begins, or the process ends:
-    that alone would take seconds.
+    What earlier runs have left is searched for garbage first if it has become twice as much as there was after the
+    last search. What there is then, and what is left afterwards, is not looked at again before the next run begins, or
+    the process ends: that alone would take seconds.
     """
-    global _kept
+    global _searched
     usual = gc.get_threshold()
-    if gc.get_freeze_count():
-        if not _kept:
-            gc.unfreeze()
+    if gc.get_freeze_count() > 2 * _searched:
+        gc.unfreeze()
         gc.collect()
+        gc.freeze()
+        _searched = gc.get_freeze_count()
     gc.freeze()
     gc.set_threshold(1_000_000, 20, 20)
-    _kept = False
     try:
         yield
     finally:
         gc.set_threshold(*usual)
-        if not _kept:
-            gc.freeze()
+        gc.freeze()

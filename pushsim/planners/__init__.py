@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 from pushsim import releases
-from pushsim.collecting import kept
 from pushsim.control.knobs import NAMES as KNOBS
 from pushsim.memo import Memo
 from pushsim.mesh import Mesh
@@ -52,9 +51,7 @@ def begun(variant: Variant) -> IstioPlanner:
     mesh, settings = _configured(variant), variant.settings
     changes = [timed.change for timed in variant.changes]
     told = (mesh, tuple(mesh.objects), changes, settings.release, settings.mode)  # objects are in an order
-    if _last and _last[0][0] == told:
-        kept()
-    else:
+    if not _last or _last[0][0] != told:
         rules = releases.rules(settings.release)
         _last[:] = [(told, IstioPlanner(mesh, changes, rules, settings.mode, _built))]
     return _last[0][1]
