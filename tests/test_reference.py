@@ -8,7 +8,8 @@ from strategies import EXTERNAL, HOSTS, PROXIES, pod, scripts, written
 from pushsim import releases
 from pushsim.dependencies import decide
 from pushsim.mesh import Change, ConfigKey, Mesh
-from pushsim.plan import Istiod, refresh
+from pushsim.plan import Istiod
+from pushsim.plan.refresh import refresh
 
 #: Keys whose relevance is asked of every scope.
 KINDS = (

@@ -16,10 +16,10 @@ likeness       the same for proxies that differ only in the services they belong
 istiod         `Istiod`: the registry and the pushes made of it; a proxy's first conversation
 """
 
-from pushsim.plan.deciding import plan
+from pushsim.plan.deciding import answered, decided, plan
 from pushsim.plan.istiod import Istiod
 from pushsim.plan.likeness import kin, kindred, likewise, shares
-from pushsim.plan.refresh import recomputes_targets, refresh
+from pushsim.plan.refresh import recomputes_targets
 from pushsim.plan.state import Plan, ProxyState, Push, Response
 
 __all__ = [
@@ -28,11 +28,12 @@ __all__ = [
     "ProxyState",
     "Push",
     "Response",
+    "answered",
+    "decided",
     "kin",
     "kindred",
     "likewise",
     "plan",
     "recomputes_targets",
-    "refresh",
     "shares",
 ]

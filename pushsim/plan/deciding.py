@@ -1,8 +1,8 @@
-"""`plan`: one push of a merged request for one proxy, in istiod's order (pushConnection)."""
+"""`plan`: one push of a merged request for one proxy, `decided`, then `answered` in istiod's order (pushConnection)."""
 
 from __future__ import annotations
 
-from pushsim.dependencies import decide
+from pushsim.dependencies import Decision, decide
 from pushsim.plan.cds import clusters
 from pushsim.plan.eds import endpoints
 from pushsim.plan.lds import listeners
@@ -19,12 +19,20 @@ def plan(state: ProxyState, request: PushRequest, push: Push, lost: frozenset[st
 
     lost: clusters it is known to have lost, where istiod leaves to chance which.
     """
+    return answered(*decided(state, request, push), push, lost)
+
+
+def decided(state: ProxyState, request: PushRequest, push: Push) -> tuple[ProxyState, Decision]:
+    """The proxy's state, brought up to date, and whether it needs the push."""
     state = refresh(state, request, push)
-    view = state.view
-    decision = decide(view, request)
+    return state, decide(state.view, request)
+
+
+def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[str] = frozenset()) -> Plan:
+    """What a proxy gets about which it is `decided`."""
     if not decision.needed:
         return Plan(state, decision)
-    pushing = Pushing(state, view, decision.request, push, lost)
+    pushing = Pushing(state, state.view, decision.request, push, lost)
     cds = clusters(pushing)
     eds = endpoints(pushing) if len(state.clusters) else None
     lds, listening = listeners(pushing)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Hashable, Iterator
 
 from pushsim.blocks import Block
 from pushsim.generators import Generators
-from pushsim.plan.refresh import recomputes_targets, refresh
+from pushsim.plan.refresh import recomputes_targets
 from pushsim.plan.state import Plan, ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
@@ -43,23 +43,19 @@ def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) ->
     return push.registry.targets(state.proxy) == state.targets
 
 
-def kindred(before: ProxyState, request: PushRequest, push: Push) -> Hashable:
+def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hashable:
     """Sidecars of equal values, of whatever namespaces, are sent the same, but for their own; None: like no other.
 
     Their scopes hold nothing but blocks that look the same from everywhere, and import no VirtualService; and the
     request is about services, which concern a scope that holds them. Equal as long as one of the states lives.
 
     Args:
-        before: the state before the push.
+        before: the state before the push. after: brought up to date.
         request: one that they share (`shares`).
     """
     if request.forced or not request.keys or any(key.kind not in _OF_SERVICES for key in request.keys):
         return None
-    held: tuple[Hashable, ...] = (_held(before.scope), _held(before.previous))
-    if None in held:
-        return None
-    refreshed = refresh(before, request, push)
-    held = (*held, _held(refreshed.scope), _held(refreshed.previous))
+    held = tuple(_held(scope) for scope in (before.scope, before.previous, after.scope, after.previous))
     return None if None in held else (*held, *map(id, (before.watched, before.clusters, before.listening)))
 
 

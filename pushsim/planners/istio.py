@@ -17,7 +17,7 @@ from pushsim import planner as ask
 from pushsim.conversation import Conversation
 from pushsim.memo import Memo
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode
-from pushsim.plan import Plan, ProxyState, Push, Response, kindred, plan, recomputes_targets, refresh
+from pushsim.plan import Plan, ProxyState, Push, Response, answered, decided, kindred, plan, recomputes_targets
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
 from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
 from pushsim.planners.showing import Named, shown_by
@@ -215,7 +215,7 @@ class IstioPlanner:
             planned = self._alike.get(alike) if shared else None
             if planned is None:
                 planned = self._by_example(group, state, first, last, request) if shared else None
-                planned = planned or self._plan(group, state, first, last, request)[1]
+                planned = planned or self._plan(group, state, first, last, request)
                 if shared and all(response.xds == "EDS" for response in planned.responses):
                     planned = self._alike[alike] = replace(planned, common=True)
             self._plans[key] = planned
@@ -263,13 +263,15 @@ class IstioPlanner:
         No template: it is an example for nobody.
         """
         before, push = self._states.of(group, state), self._pushes[last]
-        key = kindred(before, request, push)
+        after, decision = decided(before, request, push)
+        key = kindred(before, after, request) if decision.needed else None
         known = self._kindred.get((key, first, last)) if key is not None else None
         if known is not None:
-            found = self._from_kindred(group, *known[:2], before, request, push)
+            found = self._from_kindred(group, *known[:2], before, after, request, push)
             if found is not None:
                 return found[0], found[1].planned, found[1]
-        made, planned = self._plan(group, state, first, last, request)
+        made = answered(after, decision, push)
+        planned = self._planned(group, state, before, made, first, last, request)
         own = self._own(made, made.state, request, push)
         template = Template(planned, own) if own is not None else None
         if key is not None and template is not None:
@@ -282,10 +284,10 @@ class IstioPlanner:
         like: Plan,
         template: Template,
         before: ProxyState,
+        refreshed: ProxyState,
         request: PushRequest,
         push: Push,
     ) -> tuple[Plan, Template] | None:
-        refreshed = refresh(before, request, push)
         mine = {name: getattr(refreshed, name) for name in ("proxy", "labels", "targets", "base", "scope", "previous")}
         after = replace(like.state, **mine)
         made = replace(like, state=after)
@@ -313,22 +315,31 @@ class IstioPlanner:
             return {}
         return {"proxy.targets": len(state.targets) if recomputes_targets(request, state.proxy, self._rules) else 0}
 
-    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> tuple[Plan, ask.Planned]:
-        before, push = self._states.of(group, state), self._pushes[last]
-        planned = plan(before, request, push)
+    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest) -> ask.Planned:
+        before = self._states.of(group, state)
+        return self._planned(group, state, before, plan(before, request, self._pushes[last]), first, last, request)
+
+    def _planned(
+        self, group: int, state: int, before: ProxyState, planned: Plan, first: int, last: int, request: PushRequest
+    ) -> ask.Planned:
+        push = self._pushes[last]
         after, decision = planned.state, planned.decision
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
             work |= {"proxy.states": 1, **self._targeting(after, request)}
+        number = state if after is before else self._states.number(group, after)
+        scope = self._scope(after, push) if after.scope is not before.scope else None
+        if not decision.needed:
+            return ask.Planned(False, number, work=work, scope=scope)
         changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
         shown = shown_by(planned, before, {c: self._named[c] for c in changes if self._pushed[c] >= first})
-        return planned, ask.Planned(
-            needed=decision.needed,
-            state=state if after is before else self._states.number(group, after),
+        return ask.Planned(
+            needed=True,
+            state=number,
             responses=tuple(self._response(r, after, push, shown.get(i, ())) for i, r in enumerate(planned.responses)),
             work=work,
-            scope=self._scope(after, push) if after.scope is not before.scope else None,
-            causes=tuple(c for c in changes if self._named[c].lets_through(decision)) if decision.needed else (),
+            scope=scope,
+            causes=tuple(c for c in changes if self._named[c].lets_through(decision)),
         )
 
     def _interval(self, first: int, last: int, forced: bool) -> PushRequest:
