@@ -113,9 +113,13 @@ def _proxy(body: Any, field: str, source: str, problems: list[Problem]) -> Proxy
     labels = body.get("labels") or {}
     if fault := strings(labels):
         problems.append(Problem(fault[0], source, f"{field}.labels", fault[1]))
+    metadata = body.get("metadata") or {}
+    if fault := strings(metadata):
+        problems.append(Problem(fault[0], source, f"{field}.metadata", fault[1]))
     if len(problems) > before:
         return None
-    return Proxy(body["name"], body["namespace"], body["ip"], kind, labels, body.get("serviceAccount", "default"))
+    account = body.get("serviceAccount", "default")
+    return Proxy(body["name"], body["namespace"], body["ip"], kind, labels, account, metadata)
 
 
 def _step(body: Any, index: int, source: str, problems: list[Problem]) -> Change:

@@ -43,7 +43,7 @@ def read(
     client = _client(kubeconfig, context)
     items: list[dict[str, Any]] = []
     for kind in KINDS.values():
-        if kind.watched and kind.name in BY_KIND:
+        if kind.watched and kind.name in BY_KIND and kind.name != "Secret":
             items += _all(client, kind, page, progress)
     items += _mesh_config(client)
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, ensure_ascii=False) + "\n"

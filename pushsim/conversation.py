@@ -6,7 +6,8 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pushsim.mesh import Change, Mesh, Mode, Object, Proxy
+from pushsim.agents import configured
+from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, kin, likewise, plan, shares
 from pushsim.registry import Registry
 from pushsim.releases import Rules
@@ -42,6 +43,7 @@ class Conversation:
         rules: the release.
         mode: the xDS mode; None for the release's own.
         changes: the changes to come, as far as known: labels that no selector asks for tell no proxies apart.
+        on_demand: as of `Istiod`.
         answered: whether the first plans hold what proxies are sent on connecting, not only what they then have.
     """
 
@@ -52,18 +54,20 @@ class Conversation:
         mode: Mode | None = None,
         changes: Iterable[Change] = (),
         *,
+        on_demand: Collection[Xds] = ON_DEMAND,
         answered: bool = True,
     ) -> None:
-        self.istiod = Istiod(mesh, rules, mode)
+        self.istiod = Istiod(mesh, rules, mode, on_demand)
         objects = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
         asked = selector_keys(objects)
         classes: dict[tuple[Any, ...], list[Proxy]] = {}
         exposed = individual_addresses(self.istiod.registry)
-        for proxy in mesh.proxies:
+        for proxy in configured(mesh):
             labels = self.istiod.registry.labels_of(proxy)
             told = tuple(sorted((k, v) for k, v in labels.items() if k in asked))
             alone = proxy.id if proxy.ip in exposed else ""
-            key = (proxy.type, proxy.namespace, proxy.service_account, told, self._named_ports(proxy), alone)
+            names = (proxy.captures_dns, proxy.allocates_addresses)
+            key = (proxy.type, proxy.namespace, proxy.service_account, told, self._named_ports(proxy), names, alone)
             classes.setdefault(key, []).append(proxy)
         self._asked = sorted(selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway")))
         connected: dict[Hashable, Plan] = {}

@@ -12,6 +12,7 @@ import numpy as np
 from pushsim import __version__
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.figures import number_at
+from pushsim.mesh import XDS
 from pushsim.metrics import BOUNDS, Histogram, Labels, Scrape, write_openmetrics
 from pushsim.result import Result, Results, tidy
 from pushsim.tables import SCHEMAS
@@ -27,10 +28,7 @@ TABLES = ("summary", *SCHEMAS)
 #: the process's own are those of client_golang's collectors, with the label that Istio's dashboards ask for.
 _ISTIOD = {"app": "istiod"}
 _PLAIN: tuple[tuple[str, str, Mapping[str, str]], ...] = (
-    ("responses.CDS", "pilot_xds_pushes", {"type": "cds"}),
-    ("responses.EDS", "pilot_xds_pushes", {"type": "eds"}),
-    ("responses.LDS", "pilot_xds_pushes", {"type": "lds"}),
-    ("responses.RDS", "pilot_xds_pushes", {"type": "rds"}),
+    *((f"responses.{xds}", "pilot_xds_pushes", {"type": xds.lower()}) for xds in XDS),
     ("rejects", "pilot_total_xds_rejects", {}),
     ("connect.connections", "pilot_xds", {}),
     ("istiod_memory_bytes.mean", "process_resident_memory_bytes", _ISTIOD),

@@ -42,6 +42,7 @@ class MergedGateway:
     ports:  listeners, in istiod's order.
     routes: servers by RDS route name.
     sni:    hosts of AUTO_PASSTHROUGH servers.
+    credentials: some server names a credential.
     """
 
     names: frozenset[str] = frozenset()
@@ -49,6 +50,7 @@ class MergedGateway:
     routes: Mapping[str, tuple[Server, ...]] = field(default_factory=dict)
     sni: frozenset[str] = frozenset()
     passthrough: bool = False
+    credentials: bool = False
 
     __hash__ = object.__hash__
 
@@ -78,7 +80,7 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
     plain: dict[int, tuple[int, str, str]] = {}
     taken: set[int] = set()
     sni: set[str] = set()
-    passthrough = False
+    passthrough = credentials = False
     for gateway in selecting:
         for index, spec in enumerate(gateway.spec.get("servers") or ()):
             server, written = (gateway, index), spec.get("port") or {}
@@ -89,6 +91,7 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
             key = (port, protocol, str(spec.get("bind") or ""))
             route = route_name(server, port)
             tls = spec.get("tls") or {}
+            credentials |= bool(tls.get("credentialName"))
             if tls.get("mode") == "AUTO_PASSTHROUGH":
                 passthrough = True
                 sni.update(str(h).rpartition("/")[2] for h in spec.get("hosts") or ())
@@ -127,6 +130,7 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
         routes={name: tuple(servers) for name, servers in routes.items()},
         sni=frozenset(sni),
         passthrough=passthrough,
+        credentials=credentials,
     )
 
 

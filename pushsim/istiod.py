@@ -47,6 +47,8 @@ ENVIRONMENT: Mapping[str, str] = {
 
 #: Beside that, how the recordings ran (`vectors/README.md`, "How istiod ran"): nobody waits for anybody.
 RECORDING: Mapping[str, str] = {"PILOT_MAX_REQUESTS_PER_SECOND": "100000", "PILOT_PUSH_THROTTLE": "100"}
+#: Plaintext streams bring a token and are known by it, so that they are sent secrets, as over mTLS in a cluster.
+AUTHENTICATED: Mapping[str, str] = {"XDS_AUTH_PLAINTEXT": "true"}
 
 MESH_CONFIG: Mapping[str, Any] = {
     "ingressControllerMode": "OFF",

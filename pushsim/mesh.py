@@ -13,7 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 ProxyType = Literal["sidecar", "router", "waypoint", "ztunnel"]
 Mode = Literal["sotw", "delta"]
-Xds = Literal["CDS", "EDS", "LDS", "RDS"]
+Xds = Literal["CDS", "EDS", "LDS", "RDS", "SDS", "ECDS", "NDS"]
+
+#: In the order istiod pushes them, but for ECDS and NDS, which have none (pilot/pkg/xds/ads.go, orderWatchedResources).
+XDS: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS", "SDS", "ECDS", "NDS")
+#: Those that every proxy has; the others come `ON_DEMAND`: where a proxy has something to ask for.
+COMMON: tuple[Xds, ...] = XDS[:4]
+ON_DEMAND: frozenset[Xds] = frozenset(XDS[4:])
 
 #: Cluster-scoped kinds: their `Ref.namespace` is "".
 CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
@@ -97,7 +103,8 @@ class Object:
 class Proxy:
     """One Envoy that will connect: `name` and `namespace` are its pod's.
 
-    `labels` are the pod's (istiod prefers the registry's, these are the fallback). `ip` is INSTANCE_IPS[0].
+    `labels` are the pod's (istiod prefers the registry's, these are the fallback). `ip` is INSTANCE_IPS[0]. `metadata`
+    is what its agent adds to its node's of its own settings, by Istio's names (`DNS_CAPTURE`, `DNS_AUTO_ALLOCATE`).
     """
 
     name: str
@@ -106,6 +113,17 @@ class Proxy:
     type: ProxyType = "sidecar"
     labels: Mapping[str, str] = field(default_factory=dict)
     service_account: str = "default"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def captures_dns(self) -> bool:
+        """Whether its agent answers DNS, and so asks for names (NDS): a sidecar's only (initLocalDNSServer)."""
+        return self.type == "sidecar" and _is_true(self.metadata.get("DNS_CAPTURE"))
+
+    @property
+    def allocates_addresses(self) -> bool:
+        """Whether ServiceEntries without an address have for it the one that istiod allocated (GetAddressForProxy)."""
+        return _is_true(self.metadata.get("DNS_CAPTURE")) and _is_true(self.metadata.get("DNS_AUTO_ALLOCATE"))
 
     @property
     def id(self) -> str:
@@ -114,6 +132,10 @@ class Proxy:
 
     def __hash__(self) -> int:
         return hash((self.name, self.namespace))
+
+
+def _is_true(text: str | None) -> bool:
+    return text is not None and text.lower() in ("true", "t", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +274,8 @@ class Endpoint:
 
     account is a SPIFFE identity ("" if the endpoint has no known pod); locality "region/zone/subzone";
     tls is the `security.istio.io/tlsMode` label ("" for plaintext). One that is not healthy is sent to proxies only if
-    `sent_unhealthy`, and never while it is `terminating`.
+    `sent_unhealthy`, and never while it is `terminating`. `host` and `subdomain` are its pod's name in DNS, if it has
+    one of its own.
     """
 
     address: str
@@ -269,3 +292,4 @@ class Endpoint:
     workload: str = ""
     network: str = ""
     host: str = ""
+    subdomain: str = ""

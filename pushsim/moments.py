@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pushsim.control.cores import SECOND
 from pushsim.control.machine import Machine
 from pushsim.control.tally import Plan, Tally
+from pushsim.mesh import COMMON, XDS, Xds
 from pushsim.metrics import BOUNDS, Histogram
-
-TYPES = ("CDS", "EDS", "LDS", "RDS")
 
 
 def sent(plans: Iterable[Plan]) -> dict[str, Any]:
     """Responses by type and bytes sent, solicited ones included."""
-    responses = dict.fromkeys(TYPES, 0)
+    counts: Counter[Xds] = Counter()
     size = 0
     for plan in plans:
         for response, times in zip(plan.planned.responses, plan.sent, strict=True):
-            responses[response.xds] += times
+            counts[response.xds] += times
             size += response.size_bytes * times
-    return {"responses": responses, "bytes_sent": size}
+    return {"responses": by_type(counts), "bytes_sent": size}
+
+
+def by_type(counts: Mapping[Xds, int]) -> dict[Xds, int]:
+    """How many there are of each type; of those on demand, only where there are some."""
+    return {xds: counts.get(xds, 0) for xds in XDS if xds in COMMON or counts.get(xds)}
 
 
 def histograms(tally: Tally) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pushsim.cases import Case
 from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at
 from pushsim.istiod import RECORDING
+from pushsim.mesh import XDS
 from pushsim.metrics import BOUNDS
 from pushsim.record import converse
 from pushsim.recordings import ASPECTS, Difference, Score, conform
@@ -273,8 +274,9 @@ def compare(
     yield row("merged_pushes")
     yield row("proxy_pushes")
     yield row("fan_out_mean")
-    for xds in ("CDS", "EDS", "LDS", "RDS"):
-        yield row(f"responses.{xds}")
+    for told in (row(f"responses.{xds}") for xds in XDS):
+        if told.simulated is not None or told.real:
+            yield told
     yield row("bytes_sent")
     yield row("converged_s.mean")
     theirs = [shares(summary) for summary in real]

@@ -7,14 +7,12 @@ import json
 from pushsim.blocks import Block, Blocks
 from pushsim.context import PushContext
 from pushsim.memo import Memo
-from pushsim.mesh import Mesh, Mode, Object, Proxy, Xds
+from pushsim.mesh import COMMON, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan import ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes import Policies, Sizer
 from pushsim.sizes.matches import asked_labels
-
-_TYPES: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS")
 
 
 class Pricing:
@@ -72,7 +70,7 @@ class Pricing:
         proxy, policies = self._proxy(state, push.context)
         asked = frozenset[str]().union(*(_asked("RDS", block) for block in blocks))
         return {
-            xds: self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in _TYPES
+            xds: self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in COMMON
         }
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:

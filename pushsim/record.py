@@ -12,9 +12,10 @@ from typing import Any
 
 from pushsim import istiod, stub
 from pushsim.ads import Response
+from pushsim.agents import configured
 from pushsim.cases import Case
 from pushsim.errors import EnvironmentProblem
-from pushsim.mesh import SLICES_LATER_NS, Mode
+from pushsim.mesh import ON_DEMAND, SLICES_LATER_NS, XDS, Mode, Proxy
 from pushsim.randomcase import Kinds, random_case, to_yaml
 from pushsim.replay.fleet import Recorder
 from pushsim.replay.quiet import DEBOUNCED, debounce_s, quiet, still_for_s, totals
@@ -41,6 +42,7 @@ class Conversation:
         return {
             "istio": self.release,
             "mode": self.mode,
+            "on_demand": [xds for xds in XDS if xds in ON_DEMAND],
             "connect": {
                 name: [{**r.as_recorded(), "solicited": True} for r in responses]
                 for name, responses in self.connect.items()
@@ -77,14 +79,16 @@ async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = la
 
 async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *, last: bool) -> Conversation:
     cluster = stub.Cluster.of(case.mesh)
-    settings = istiod.Settings(binary, case.mesh.mesh_config, {**istiod.RECORDING, **case.mesh.env})
+    env = {**istiod.RECORDING, **istiod.AUTHENTICATED, **case.mesh.env}
+    settings = istiod.Settings(binary, case.mesh.mesh_config, env)
     still_s, within_s = still_for_s(case.mesh.env), debounce_s(case.mesh.env) / 2
     clock = asyncio.get_running_loop().time
     async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
         head = f"{case.name} on {server.release}, {mode}"
         progress(f"{head}: connecting {len(case.mesh.proxies)} proxies")
         await quiet(server, cluster, None, still_s)
-        async with Recorder.connect(server, case.mesh.proxies, mode) as recorder:
+        proxies = configured(case.mesh)
+        async with Recorder.connect(server, proxies, mode, ON_DEMAND, _token) as recorder:
             await quiet(server, cluster, recorder.fleet, still_s)
             connect = recorder.take()
             steps = []
@@ -100,6 +104,10 @@ async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *,
                     raise _Torn(f"step {index} became {pushes:.0f} pushes")
                 steps.append((change.name, recorder.take()))
     return Conversation(server.release, mode, connect, tuple(steps))
+
+
+def _token(proxy: Proxy) -> str:
+    return stub.token(proxy.namespace, proxy.service_account)
 
 
 async def _debounced(server: istiod.Istiod) -> float:
@@ -160,6 +168,9 @@ def dumps(recording: Mapping[str, Any]) -> str:
     def compact(value: Any) -> str:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
-    head = f'{{"istio":{compact(recording["istio"])},"mode":{compact(recording["mode"])},\n'
+    head = f'{{"istio":{compact(recording["istio"])},"mode":{compact(recording["mode"])},'
+    if "on_demand" in recording:
+        head += f'"on_demand":{compact(recording["on_demand"])},'
+    head += "\n"
     steps = ",\n".join(compact(step) for step in recording["steps"])
     return f'{head}"connect":{compact(recording["connect"])},\n"steps":[\n{steps}\n]}}\n'

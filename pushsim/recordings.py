@@ -10,7 +10,7 @@ from typing import Any
 from pushsim.cases import Case
 from pushsim.conversation import Conversation, Outcome, Step
 from pushsim.memo import Memo
-from pushsim.mesh import Change, Mode, Xds
+from pushsim.mesh import ON_DEMAND, XDS, Change, Mode, Xds
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
 
@@ -82,7 +82,8 @@ def recording(case: Case, rules: Rules, mode: Mode) -> dict[str, Any]:
         for response in responses:
             response["why"] = "it connects"
     steps = [step_record(conversation.step(change), pricing) for change in case.steps]
-    return {"istio": rules.release, "mode": mode, "connect": connect, "steps": steps}
+    on_demand = [xds for xds in XDS if xds in ON_DEMAND]
+    return {"istio": rules.release, "mode": mode, "on_demand": on_demand, "connect": connect, "steps": steps}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ def conform(
     one of several clusters of a port that went, whichever counts from 1.20 on.
     """
     score = Score()
-    conversation = Conversation(case.mesh, rules, mode, case.steps)
+    conversation = Conversation(case.mesh, rules, mode, case.steps, on_demand=recorded_run.get("on_demand", ()))
     pricing = Pricing(case.mesh, rules, mode, built) if sizes else None
     for outcome in conversation.classes:
         for proxy in outcome.members:

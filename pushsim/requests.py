@@ -14,6 +14,7 @@ HEADLESS_ENDPOINT_UPDATE = "headlessendpoint"
 CONFIG_UPDATE = "config"
 PROXY_UPDATE = "proxy"
 GLOBAL_UPDATE = "global"
+SECRET_TRIGGER = "secret"
 
 
 @dataclass(frozen=True, slots=True)

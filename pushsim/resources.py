@@ -133,4 +133,41 @@ class RouteConfiguration:
         return next((rules for name, rules in self.rules if name == host), ())
 
 
-Resource = OutboundCluster | InboundCluster | StaticCluster | LoadAssignment | Listener | RouteConfiguration
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the agent of a proxy that captures DNS answers for a host: addresses, and the Kubernetes service it is."""
+
+    host: str
+    addresses: tuple[str, ...]
+    registry: str
+    short: str = ""
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NameTable:
+    """The one resource of NDS; it has no name."""
+
+    hosts: tuple[Named, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A secret that a proxy has from istiod: a certificate with its key, or an authority's (`-cacert`)."""
+
+    name: str
+    authority: bool
+    written: Object
+
+
+Resource = (
+    NameTable
+    | Credential
+    | OutboundCluster
+    | InboundCluster
+    | StaticCluster
+    | LoadAssignment
+    | Listener
+    | RouteConfiguration
+)

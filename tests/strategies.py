@@ -122,6 +122,10 @@ def destination_rules(draw, world):
     spec = {"host": draw(some(*world.hosts, "s0", "*.com")), "exportTo": list(draw(exports))}
     if world.selectors and draw(some(False, False, True)):
         spec["workloadSelector"] = {"matchLabels": {"app": "s0"}}
+    if draw(some(False, False, True)):
+        spec["trafficPolicy"] = {
+            "tls": {"mode": draw(some("SIMPLE", "MUTUAL")), "credentialName": draw(some("k0", "k1"))}
+        }
     return written("DestinationRule", ns, name, minute("DestinationRule", ns, name), spec)
 
 
@@ -165,6 +169,9 @@ def gateways(draw):
     ns, name = draw(some(ROOT, "b")), draw(some("g0", "g1"))
     server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
     if draw(some(False, False, True)):
+        tls = {"mode": draw(some("SIMPLE", "MUTUAL")), "credentialName": draw(some("k0", "k1", "b/k0"))}
+        server = {"port": {"number": 443, "name": "https", "protocol": "HTTPS"}, "hosts": ["*"], "tls": tls}
+    elif draw(some(False, False, True)):
         server = {
             "port": {"number": 15443, "name": "tls", "protocol": "TLS"},
             "hosts": ["*.local"],
@@ -190,7 +197,22 @@ def policies(draw):
     return written(kind, draw(namespaces), "p0", 0, {"revision": draw(some(1, 2))})
 
 
+@st.composite
+def secrets(draw):
+    data = draw(
+        some(
+            {"tls.crt": "YQ==", "tls.key": "Yg=="},
+            {"ca.crt": "YWJj"},
+            {"cert": "YQ==", "key": "Yg==", "cacert": "YQ=="},
+            {},
+        )
+    )
+    made = written("Secret", draw(namespaces), draw(some("k0", "k1", "k0-cacert")), 0, {})
+    return Object(made.ref, {**made.body, "data": data})
+
+
 MAKERS = {
+    "Secret": lambda world: secrets(),
     "Service": lambda world: services(),
     "ServiceEntry": service_entries,
     "Sidecar": lambda world: sidecars(),
@@ -219,7 +241,7 @@ def objects(world):
 
 PROXIES = (
     Proxy("p", "a", "10.1.0.1", "sidecar", {"app": "s0"}),
-    Proxy("q", "b", "10.1.0.2", "sidecar", {"app": "p"}),
+    Proxy("q", "b", "10.1.0.2", "sidecar", {"app": "p"}, metadata={"DNS_CAPTURE": "true"}),
     Proxy("r", ROOT, "10.1.0.3", "sidecar", {"app": "p"}),
     Proxy("gw", ROOT, "10.1.0.4", "router", {"app": "gw"}),
     Proxy("gw2", "b", "10.1.0.5", "router", {"app": "gw"}),
@@ -245,6 +267,8 @@ def meshes(draw, world):
         config["extensionProviders"] = [
             {"name": "z", "envoyExtAuthzGrpc": {"service": draw(some("x.com", "a/a.x.com", "b/x.com")), "port": 80}}
         ]
+    if draw(some(False, False, True)):
+        config["defaultConfig"] = {"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}}
     env = {"PILOT_ENABLE_IP_AUTOALLOCATE": "false"}
     if draw(some(False, False, True)):
         env["PILOT_FILTER_GATEWAY_CLUSTER_CONFIG"] = "true"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from google.protobuf import struct_pb2
 
 from pushsim.ads import TYPE_URLS, AdsClient, ProtocolError, Response, name_of
 from pushsim.mesh import Mode, Proxy, Xds
@@ -52,11 +55,44 @@ def listener(name: str, *route_names: str, default: str = "") -> Any:
     return found
 
 
+def secured(name: str, *secrets: str) -> Any:
+    """A listener with a chain for each secret."""
+    found = listener_pb2.Listener(name=name)
+    for secret in secrets:
+        context = tls_pb2.DownstreamTlsContext()
+        asked = context.common_tls_context.tls_certificate_sds_secret_configs.add(name=secret)
+        asked.sds_config.ads.SetInParent()
+        context.common_tls_context.validation_context_sds_secret_config.name = "ROOTCA"  # the agent's own
+        found.filter_chains.add().transport_socket.typed_config.Pack(context)
+    return found
+
+
+def originating(name: str, secret: str) -> Any:
+    """A cluster that trusts an authority that istiod is asked for."""
+    found = cluster(name, eds=False)
+    context = tls_pb2.UpstreamTlsContext()
+    asked = context.common_tls_context.combined_validation_context.validation_context_sds_secret_config
+    asked.name = secret
+    asked.sds_config.ads.SetInParent()
+    found.transport_socket.typed_config.Pack(context)
+    return found
+
+
+def extended(name: str, *extensions: str) -> Any:
+    """A listener with HTTP filters that are discovered."""
+    found = listener_pb2.Listener(name=name)
+    manager = http_connection_manager_pb2.HttpConnectionManager()
+    for extension in extensions:
+        manager.http_filters.add(name=extension).config_discovery.config_source.ads.SetInParent()
+    found.filter_chains.add().filters.add().typed_config.Pack(manager)
+    return found
+
+
 class Wire:
     """One client and what an istiod would say to it; requests come back parsed."""
 
-    def __init__(self, mode: Mode) -> None:
-        self.client = AdsClient(PROXY, "1.24.6", mode)
+    def __init__(self, mode: Mode, proxy: Proxy = PROXY, **options: Any) -> None:
+        self.client = AdsClient(proxy, "1.24.6", mode, **options)
         self.mode = mode
         self.sent = 0
 
@@ -77,7 +113,8 @@ class Wire:
         delta = discovery_pb2.DeltaDiscoveryResponse(type_url=TYPE_URLS[xds], nonce=f"n{self.sent}")
         delta.removed_resources.extend(removed)
         for resource in resources:
-            held = delta.resources.add(name=name_of(resource.SerializeToString()), version="r1")
+            name = "" if xds == "NDS" else name_of(resource.SerializeToString())
+            held = delta.resources.add(name=name, version="r1")
             held.resource.Pack(resource)
         return delta.SerializeToString()
 
@@ -132,6 +169,60 @@ def test_the_first_conversation_is_cds_eds_lds_rds(mode: Mode) -> None:
     response, requests = wire.get("RDS", routes("80"), routes("81"), routes("in"))
     assert response.solicited and [short(r) for r in requests] == ["RDS"]
     assert wire.client.synced
+
+
+def named(request: Any) -> list[str]:
+    """The names a request asks for newly (delta), or all it asks for."""
+    listed = "resource_names_subscribe" if hasattr(request, "resource_names_subscribe") else "resource_names"
+    return list(getattr(request, listed))
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_an_agent_that_answers_dns_asks_for_names_when_envoy_asks_for_listeners(mode: Mode) -> None:
+    wire = Wire(mode, replace(PROXY, metadata={"DNS_CAPTURE": "true"}))
+    (request,) = wire.connect()
+    assert request.node.metadata["DNS_CAPTURE"] == "true"
+    _, requests = wire.get("CDS", cluster("x", eds=False))
+    assert [(short(r), named(r)) for r in requests] == [("CDS", []), ("LDS", []), ("NDS", [])]
+    wire.get("LDS", listener("l"))
+    table = struct_pb2.Struct(fields={"a.example.com": struct_pb2.Value(string_value="any map will do")})
+    for solicited in (True, False):
+        response, requests = wire.get("NDS", table)
+        assert (response.names, response.solicited) == (("",), solicited) and [short(r) for r in requests] == ["NDS"]
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_secrets_are_asked_for_by_clusters_and_listeners_together(mode: Mode) -> None:
+    wire = Wire(mode)
+    wire.connect()
+    _, requests = wire.get("CDS", originating("out", "kubernetes://out-cacert"))
+    assert [(short(r), named(r)) for r in requests][1] == ("SDS", ["kubernetes://out-cacert"])
+    _, requests = wire.get("LDS", secured("l", "kubernetes://a", "kubernetes://b"))
+    added = ["kubernetes://a", "kubernetes://b"]
+    assert named(requests[-1]) == (
+        ["kubernetes://a", "kubernetes://b", "kubernetes://out-cacert"] if mode == "sotw" else added
+    )
+    wire.client.settle()
+    gone = {"removed": ("out",)} if mode == "delta" else {}
+    _, requests = wire.get("CDS", cluster("in", eds=False), **gone)
+    if mode == "sotw":
+        assert named(requests[-1]) == added
+    else:
+        assert requests[-1].resource_names_unsubscribe == ["kubernetes://out-cacert"]
+    wire.client.settle()
+    response, _ = wire.get("SDS", secret_pb2.Secret(name="kubernetes://a"))
+    assert not response.solicited, "what was asked for in vain is pushed when it is there"
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_extensions_are_asked_for_where_that_is_wanted(mode: Mode) -> None:
+    for wanted in ((), ("ECDS",)):
+        wire = Wire(mode, on_demand=wanted)
+        wire.connect()
+        wire.get("CDS", cluster("x", eds=False))
+        _, requests = wire.get("LDS", extended("l", "ns.one", "ns.two"))
+        asked = [(short(r), named(r)) for r in requests if short(r) != "LDS"]
+        assert asked == ([("ECDS", ["ns.one", "ns.two"])] if wanted else [])
 
 
 def test_without_eds_clusters_lds_comes_at_once_and_only_once() -> None:

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 
 #: Each module may import only what stands above it.
 ORDER = """
-errors units memo collecting workers hosts names figures mesh metrics problems thresholds intervals zones
+errors units memo collecting workers hosts names figures mesh agents secrets metrics problems thresholds intervals zones
 manifests files releases settings asking planner tables result topology policies scenario
 audience conversion requests registry resources blocks context gateways visibility dependencies sizes generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs

@@ -325,15 +325,22 @@ def test_markers_reach_the_runner() -> None:
     assert Scenario.loads(MINIMAL).variant("as-is").changes == ()
 
 
-def test_what_a_renewed_certificate_pushes_is_left_out_and_said(tmp_path: Path) -> None:
+def test_gateways_have_certificates_that_are_renewed_in_turn(tmp_path: Path) -> None:
     path = tmp_path / "certificates.yaml"
+    gateways = "gateways: {count: 1, certificates: 2}"
     path.write_text(
-        "mesh: {generate: {namespaces: 1, apps: [{name: a, total: 1, pods: 1}], gateways: {count: 1}}}\n"
-        "istiod: {release: '1.24'}\n"
-        "churn: [{source: certificate-rotation, rate: 1/s, arrivals: even}]\nduration: 3s\nwarmup: 0s\n"
+        f"mesh: {{generate: {{namespaces: 1, apps: [{{name: a, total: 1, pods: 1}}], {gateways}}}}}\n"
+        "churn: [{source: certificate-rotation, rate: 1/s, arrivals: even, secrets: 2}]\nduration: 3s\nwarmup: 0s\n"
     )
-    notes = Scenario.load(path).variant("as-is").notes
-    assert [note.split(":")[0] for note in notes] == ["3 changes write Secrets"]
+    variant = Scenario.load(path).variant("as-is")
+    held = {secret.ref: secret.body["data"] for secret in variant.mesh.of_kind("Secret")}
+    (gateway,) = variant.mesh.of_kind("Gateway")
+    asked = [server["tls"]["credentialName"] for server in gateway.spec["servers"] if "tls" in server]
+    assert [ref.name for ref in held] == asked == ["gateway-certificate-0", "gateway-certificate-1"]
+    written = [secret for timed in variant.changes for secret in timed.change.apply]
+    assert [secret.ref for secret in written] == [*held, next(iter(held))]
+    for secret in written:
+        assert secret.body["data"] != held[secret.ref], "it is another certificate"
 
 
 def test_fields_are_found_set_and_scaled(example: Path) -> None:

@@ -16,6 +16,7 @@ from pushsim import runs
 from pushsim.mesh import Change, Mesh
 from pushsim.planner import Planner
 from pushsim.result import Result, load
+from pushsim.scenario import Scenario
 from pushsim.settings import ISTIOD_RESTART, Clients, Settings, Timed, Variant
 
 S = 1_000_000_000
@@ -252,3 +253,30 @@ def test_simulate_runs_the_variants_asked_for_and_writes_their_folders(tmp_path:
     assert load(tmp_path / "two").text() == results["two"].text()
     assert "seconds" in load(tmp_path / "two").run
     assert list(runs.simulate(_Scenario(), ["two"], planners=fakes(2))) == ["two"]
+
+
+def test_types_on_demand_are_counted_where_somebody_asks_for_them() -> None:
+    """A sidecar and a gateway: each new service is a table of names, each renewed certificate a secret."""
+    capture = "defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: 'true'}}"
+    text = (
+        "mesh:\n  generate:\n    namespaces: 1\n    apps: [{name: a, total: 1, pods: 3}]\n"
+        "    gateways: {count: 2, certificates: 3}\n"
+        f"istiod: {{release: '1.24', mesh_config: {{{capture}}}}}\n"
+        "churn:\n- {source: services, at: [1s, 3s], pods: 0}\n- {source: certificate-rotation, at: [5s], secrets: 3}\n"
+        "duration: 10s\nwarmup: 1s\n"
+    )
+    results = []
+    for engine in ("simpy", "kernel"):
+        variant = Scenario.loads(text).variant("as-is")
+        results.append(runs.run(variant, seed=1, warmup_ns=S, duration_ns=10 * S, engine=engine))
+    first, second = results
+    assert first.text() == second.text() and first.rows.equals(second.rows)
+    responses = first.summary["responses"]
+    assert list(responses) == ["CDS", "EDS", "LDS", "RDS", "SDS", "NDS"]
+    assert responses["NDS"] == 2 * 3 and responses["SDS"] == 2
+    assert first.summary["connect"]["responses"] | {"NDS": 3, "SDS": 2} == first.summary["connect"]["responses"]
+    of_secrets = [row for row in first.rows.to_dict("records") if row["xds"] == "SDS"]
+    assert [(row["resources"], row["proxies"]) for row in of_secrets] == [(1, 2)]
+    assert 5300 < of_secrets[0]["size_bytes"] < 5700, "a chain and a key"
+    without = Scenario.loads(text.replace("'true'", "'false'")).variant("as-is")
+    assert "NDS" not in runs.run(without, seed=1, warmup_ns=S, duration_ns=10 * S).summary["responses"]

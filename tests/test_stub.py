@@ -13,7 +13,7 @@ import pytest
 
 from pushsim.errors import EnvironmentProblem, InputError
 from pushsim.mesh import Change, Object, Ref
-from pushsim.stub import Cluster, serve
+from pushsim.stub import Cluster, serve, token
 from pushsim.stub.selectors import field_selector, label_selector
 
 PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -366,3 +366,19 @@ async def test_lightkube_lists_gets_and_watches(client: Client) -> None:
     watching = asyncio.create_task(first("DELETED"))
     client.cluster.write(Change((), (Ref("Service", "ns", "b"),)))
     assert await asyncio.wait_for(watching, 10) == "b"
+
+
+@against()
+async def test_a_token_of_ours_is_known_and_may_read_secrets(client: Client) -> None:
+    async def reviewed(path: str, **spec: Any) -> Any:
+        async with client.session.post(client.url + path, json={"spec": spec}) as response:
+            assert response.status == 201
+            return (await response.json())["status"]
+
+    found = await reviewed("/apis/authentication.k8s.io/v1/tokenreviews", token=token("ns", "web"))
+    assert found["authenticated"] and found["user"]["username"] == "system:serviceaccount:ns:web"
+    for other in ("", "x", "a.b.c", token("ns", "web").replace(".", "")):
+        found = await reviewed("/apis/authentication.k8s.io/v1/tokenreviews", token=other)
+        assert not found["authenticated"] and "user" not in found
+    allowed = await reviewed("/apis/authorization.k8s.io/v1/subjectaccessreviews", user="system:serviceaccount:ns:web")
+    assert allowed == {"allowed": True}

@@ -19,7 +19,7 @@ The protocol's own rules (`reference/istiod-standalone.md` §4) are istiod's, no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +29,12 @@ from google.protobuf.message import DecodeError
 
 from pushsim.ads import reading
 from pushsim.ads.reading import TYPE_URLS, Payload, Resource
-from pushsim.mesh import Mode, Proxy, Xds
+from pushsim.mesh import COMMON, ON_DEMAND, Mode, Proxy, Xds
 
-#: Which type's resources name the resources of which other type.
-CHILD: dict[Xds, Xds] = {"CDS": "EDS", "LDS": "RDS"}
+#: Which type's resources name the resources of which other types.
+CHILD: dict[Xds, tuple[Xds, ...]] = {"CDS": ("EDS", "SDS"), "LDS": ("RDS", "SDS", "ECDS")}
+#: Types without names: all there is.
+_WILDCARDS: frozenset[Xds] = frozenset({"CDS", "LDS", "NDS"})
 METHODS: dict[Mode, str] = {
     "sotw": "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
     "delta": "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources",
@@ -101,6 +103,7 @@ def node(proxy: Proxy, release: str, metadata: Mapping[str, Any] | None = None) 
             "SERVICE_ACCOUNT": proxy.service_account,
             "MESH_ID": "cluster.local",
             "ISTIO_VERSION": release,
+            **proxy.metadata,
             **(metadata or {}),
         }
     )
@@ -111,14 +114,17 @@ def node(proxy: Proxy, release: str, metadata: Mapping[str, Any] | None = None) 
 class _Watch:
     """One type's subscription on this stream.
 
-    names:            what is subscribed to; always empty for the wildcards CDS and LDS.
+    names:            what is subscribed to; always empty for wildcards.
     version, nonce:   of the last response; no nonce, no response on this stream yet.
     requested:        a request was sent on this stream.
     asked, shortened: names newly subscribed to, and whether some were given up, since the last answer or `settle`.
+    settled:          the first request on this stream is answered, or will not be.
     held:             the resources we have: a hash of each by name (for SotW's CDS and LDS the payload's own).
     versions:         delta: of what we have, where istiod gave one; told on reconnection.
     hosts:            RDS: a hash of each virtual host, by route.
-    children:         CDS, LDS in delta: what each resource names; `counts` how many name it.
+    children:         CDS, LDS in delta: what each resource names, by type.
+    counts:           delta: how many resources name each.
+    named:            SotW: by type that names them (CDS, LDS), the names it had last.
     """
 
     names: set[str] = field(default_factory=set)
@@ -127,11 +133,13 @@ class _Watch:
     requested: bool = False
     asked: set[str] = field(default_factory=set)
     shortened: bool = False
+    settled: bool = False
     held: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, Mapping[str, int]] = field(default_factory=dict)
-    children: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    children: dict[tuple[str, Xds], tuple[str, ...]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    named: dict[Xds, frozenset[str]] = field(default_factory=dict)
 
     def drop(self, name: str) -> None:
         """The resource is not ours any more."""
@@ -144,11 +152,19 @@ class AdsClient:
     """One proxy's ADS stream. `connect`, then `receive` each message; both return the requests to send, in order.
 
     The stream's life is the caller's: after it broke, `connect` again. Subscriptions are then named anew, and delta
-    tells which resources it still holds.
+    tells which resources it still holds. on_demand: which of these types it asks for where it has something to.
     """
 
-    def __init__(self, proxy: Proxy, release: str, mode: Mode, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        release: str,
+        mode: Mode,
+        metadata: Mapping[str, Any] | None = None,
+        on_demand: Collection[Xds] = ON_DEMAND,
+    ) -> None:
         self.proxy = proxy
+        self._asks = frozenset((*COMMON, *on_demand))
         self.mode = mode
         self._node = node(proxy, release, metadata)
         self._watches: dict[Xds, _Watch] = {xds: _Watch() for xds in TYPE_URLS}
@@ -156,8 +172,11 @@ class AdsClient:
 
     @property
     def synced(self) -> bool:
-        """The first conversation is over: every type there was something to ask of was asked for and answered."""
-        watches = self._watches.values()
+        """The first conversation is over: all common types there was something to ask of were asked for and answered.
+
+        Others need not be: istiod has no answer to names of what there is not.
+        """
+        watches = [self._watches[xds] for xds in COMMON]
         return self._watches["LDS"].requested and all(watch.nonce or not watch.requested for watch in watches)
 
     @property
@@ -169,13 +188,14 @@ class AdsClient:
         """The requests that open a stream, the first or after a broken one."""
         for watch in self._watches.values():
             watch.nonce, watch.requested, watch.asked, watch.shortened = "", False, set(), False
+            watch.settled = False
         self._connected = True
         return [self._request("CDS", first=True)]
 
     def settle(self) -> None:
         """All is quiet: what was not answered will not be, so whatever comes now is a push."""
         for watch in self._watches.values():
-            watch.asked, watch.shortened = set(), False
+            watch.asked, watch.shortened, watch.settled = set(), False, watch.requested
 
     def receive(self, data: bytes) -> tuple[Response, list[bytes]]:
         """One message of istiod: what it was, and the requests it calls for. Raises ProtocolError."""
@@ -185,10 +205,13 @@ class AdsClient:
         watch.asked.difference_update(response.names, response.removed_names)
         self._hold(watch, xds, payload, response.removed_names)
         requests = [self._acknowledge(xds)]
-        if xds in CHILD:
-            requests += self._follow(xds, payload, response.removed_names)
+        for child in CHILD.get(xds, ()):
+            if child in self._asks:
+                requests += self._follow(xds, child, payload, response.removed_names)
         if not self._watches["LDS"].requested and (xds == "EDS" or not self._watches["EDS"].requested):
             requests.append(self._request("LDS"))
+            if self.proxy.captures_dns and "NDS" in self._asks:  # xds_proxy.go, handleUpstreamRequest
+                requests.append(self._request("NDS"))
         return response, requests
 
     def reject(self, data: bytes, message: str) -> tuple[Response, list[bytes]]:
@@ -206,7 +229,7 @@ class AdsClient:
             raise ProtocolError(f"not an ADS response of a type we asked for: {problem}") from None
         xds, payload, removed = read.xds, read.payload, read.removed
         watch = self._watches[xds]
-        solicited = self._solicited(watch, payload.names, removed)
+        solicited = self._solicited(xds, watch, payload.names, removed)
         altered = self._altered(watch, xds, payload, removed)
         hosts = _altered_hosts(watch, altered, payload) if altered and xds == "RDS" else _NOTHING
         response = Response(
@@ -216,7 +239,7 @@ class AdsClient:
 
     def _whole(self, xds: Xds) -> bool:
         """Whether a response of that type is all there is: what is not in it is gone."""
-        return self.mode == "sotw" and xds in CHILD
+        return self.mode == "sotw" and xds in _WILDCARDS
 
     def _altered(self, watch: _Watch, xds: Xds, payload: Payload, removed: tuple[str, ...]) -> frozenset[str]:
         if self._whole(xds):
@@ -238,24 +261,30 @@ class AdsClient:
         for name in removed:
             watch.drop(name)
 
-    def _solicited(self, watch: _Watch, names: tuple[str, ...], removed: tuple[str, ...]) -> bool:
-        if not watch.nonce or not watch.asked.isdisjoint(names) or not watch.asked.isdisjoint(removed):
+    def _solicited(self, xds: Xds, watch: _Watch, names: tuple[str, ...], removed: tuple[str, ...]) -> bool:
+        if not (watch.nonce or watch.settled) or not watch.asked.isdisjoint(names):
             return True
-        if self.mode == "sotw" and watch.shortened and not watch.asked and watch.names == set(names):
+        if not watch.asked.isdisjoint(removed):
+            return True
+        # of secrets there may be fewer than are asked for
+        all_of_them = watch.names == set(names) or (xds == "SDS" and names and watch.names.issuperset(names))
+        if self.mode == "sotw" and watch.shortened and not watch.asked and all_of_them:
             watch.shortened = False
             return True
         return False
 
-    def _follow(self, xds: Xds, payload: Payload, removed: tuple[str, ...]) -> list[bytes]:
-        """Subscribe to what the resources of CDS or LDS name now, if that has changed."""
-        watch = self._watches[CHILD[xds]]
+    def _follow(self, xds: Xds, child: Xds, payload: Payload, removed: tuple[str, ...]) -> list[bytes]:
+        """Subscribe to what the resources of CDS or LDS name of a type now, if that has changed."""
+        watch = self._watches[child]
         had = frozenset(watch.names) if watch.requested else frozenset()
         if self.mode == "sotw":
-            added, gone = set(payload.named - had), set(had - payload.named)
+            watch.named[xds] = payload.named.get(child, frozenset())
+            now = watch.named[xds] if len(watch.named) == 1 else frozenset().union(*watch.named.values())
+            added, gone = set(now - had), set(had - now)
         else:
-            added, gone = _recount(self._watches[xds], payload, removed)
+            added, gone = _recount(self._watches[xds], watch, child, payload, removed)
             if not watch.requested:
-                added, gone = set(self._watches[xds].counts), set()
+                added, gone = set(watch.counts), set()
         if not added and not gone:
             return []
         if not watch.requested:
@@ -267,7 +296,7 @@ class AdsClient:
         watch.shortened = bool(gone)
         for name in gone:
             watch.drop(name)
-        return [self._request(CHILD[xds], added, gone)]
+        return [self._request(child, added, gone)]
 
     def _request(self, xds: Xds, added: Iterable[str] = (), gone: Iterable[str] = (), first: bool = False) -> bytes:
         watch = self._watches[xds]
@@ -320,8 +349,10 @@ def _altered_hosts(watch: _Watch, altered: Iterable[str], payload: Payload) -> f
     return frozenset(host for new, old in pairs for host, _ in new.items() ^ old.items())
 
 
-def _recount(watch: _Watch, payload: Payload, removed: Iterable[str]) -> tuple[set[str], set[str]]:
-    """Take in what a delta's resources name; returns what is named newly, and what by none any more."""
+def _recount(
+    parent: _Watch, watch: _Watch, xds: Xds, payload: Payload, removed: Iterable[str]
+) -> tuple[set[str], set[str]]:
+    """Take in what a delta's resources name of a type; returns what is named newly, and what by none any more."""
     touched: dict[str, bool] = {}
 
     def count(children: Iterable[str], by: int) -> None:
@@ -330,13 +361,13 @@ def _recount(watch: _Watch, payload: Payload, removed: Iterable[str]) -> tuple[s
             watch.counts[child] += by
 
     for name, children in payload.children.items():
-        before = watch.children.get(name, ())
-        if before != children:
+        before, now = parent.children.get((name, xds), ()), children.get(xds, ())
+        if before != now:
             count(before, -1)
-            count(children, 1)
-            watch.children[name] = children
+            count(now, 1)
+            parent.children[name, xds] = now
     for name in removed:
-        count(watch.children.pop(name, ()), -1)
+        count(parent.children.pop((name, xds), ()), -1)
     added = {child for child, had in touched.items() if not had and watch.counts[child] > 0}
     gone = {child for child, had in touched.items() if had and watch.counts[child] <= 0}
     for child in touched:

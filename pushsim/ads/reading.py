@@ -13,13 +13,9 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, NamedTuple
 
-from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.listener.v3 import listener_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
-    HttpConnectionManager,
-)
 from envoy.service.discovery.v3 import discovery_pb2
 
+from pushsim.ads.children import Named, children
 from pushsim.mesh import Mode, Xds
 
 TYPE_URLS: dict[Xds, str] = {
@@ -27,9 +23,11 @@ TYPE_URLS: dict[Xds, str] = {
     "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
     "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
     "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+    "SDS": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+    "ECDS": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+    "NDS": "type.googleapis.com/istio.networking.nds.v1.NameTable",
 }
 XDS: dict[str, Xds] = {url: xds for xds, url in TYPE_URLS.items()}
-HCM = f"type.googleapis.com/{HttpConnectionManager.DESCRIPTOR.full_name}"
 
 #: Field 4, length-delimited, and its value: what comes after the last resource in both kinds of response.
 _AFTER: tuple[bytes, ...] = tuple(b"\x22" + bytes([len(url)]) + url.encode() for url in TYPE_URLS.values())
@@ -54,7 +52,7 @@ class Payload:
 
     names:     sorted. digests: a hash of each resource's message by its name, comparable within this process.
     versions:  of a delta's resources, where they have one.
-    children:  by resource of CDS the assignments, by resource of LDS the routes it names; named: all of them.
+    children:  by resource of CDS or LDS what it names; named: all of them, by type.
     hosts:     by route of RDS, a hash of each of its virtual hosts by name.
     any_bytes: the messages' lengths, as pilot_xds_config_size_bytes sums them.
     """
@@ -62,8 +60,8 @@ class Payload:
     names: tuple[str, ...] = ()
     digests: dict[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    children: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    named: frozenset[str] = frozenset()
+    children: Mapping[str, Named] = field(default_factory=dict)
+    named: Mapping[Xds, frozenset[str]] = field(default_factory=dict)
     hosts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     any_bytes: int = 0
 
@@ -138,14 +136,13 @@ def _payload(listed: Sequence[Any], mode: Mode, xds: Xds) -> Payload:
     names: list[str] = []
     digests: dict[str, int] = {}
     versions: dict[str, str] = {}
-    children: dict[str, tuple[str, ...]] = {}
+    named: dict[str, Named] = {}
     hosts: dict[str, Mapping[str, int]] = {}
     size = 0
-    find = _CHILDREN.get(xds)
     for one in listed:
         if mode == "sotw":
             value = one.value
-            name = intern(name_of(value))
+            name = "" if xds == "NDS" else intern(name_of(value))  # the one table of names has none
         else:
             value = one.resource.value
             name = intern(one.name)
@@ -154,12 +151,16 @@ def _payload(listed: Sequence[Any], mode: Mode, xds: Xds) -> Payload:
         size += len(value)
         names.append(name)
         digests[name] = hash(value)
-        if find is not None:
-            children[name] = find(value)
-        if xds == "RDS":
+        if xds in ("CDS", "LDS"):
+            named[name] = children(xds, value)
+        elif xds == "RDS":
             hosts[name] = _virtual_hosts(value)
-    named = frozenset(child for of in children.values() for child in of)
-    return Payload(tuple(sorted(names)), digests, versions, children, named, hosts, size)
+    every: dict[Xds, set[str]] = {}
+    for of in named.values():
+        for child, those in of.items():
+            every.setdefault(child, set()).update(those)
+    whole = {child: frozenset(those) for child, those in every.items()}
+    return Payload(tuple(sorted(names)), digests, versions, named, whole, hosts, size)
 
 
 @lru_cache(4096)
@@ -197,35 +198,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def name_of(value: bytes) -> str:
-    """The name of a serialised cluster, endpoint assignment, listener or route configuration: field 1 of each."""
+    """The name of a serialised resource: field 1 of all that have one."""
     if not value or value[0] != 0x0A:
         return ""
     length, at = _varint(value, 1)
     return value[at : at + length].decode()
-
-
-@lru_cache(65536)
-def _cluster_children(value: bytes) -> tuple[str, ...]:
-    cluster = cluster_pb2.Cluster.FromString(value)
-    if cluster.type != cluster_pb2.Cluster.EDS:
-        return ()
-    return (intern(cluster.eds_cluster_config.service_name or cluster.name),)
-
-
-@lru_cache(16384)
-def _listener_children(value: bytes) -> tuple[str, ...]:
-    listener = listener_pb2.Listener.FromString(value)
-    chains = [*listener.filter_chains]
-    if listener.HasField("default_filter_chain"):
-        chains.append(listener.default_filter_chain)
-    routes: dict[str, None] = {}
-    for chain in chains:
-        for network_filter in chain.filters:
-            if network_filter.typed_config.type_url == HCM:
-                manager = HttpConnectionManager.FromString(network_filter.typed_config.value)
-                if manager.HasField("rds"):
-                    routes[intern(manager.rds.route_config_name)] = None
-    return tuple(routes)
-
-
-_CHILDREN = {"CDS": _cluster_children, "LDS": _listener_children}

@@ -21,7 +21,7 @@ from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
 from google.protobuf import descriptor_pool, json_format
 
-from pushsim.ads.reading import HCM
+from pushsim.ads.children import HCM
 from pushsim.calibrate import proxies
 from pushsim.calibrate.fitting import Findings, calibration, compared, told
 from pushsim.cost import envoy_memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,8 +68,8 @@ class RuleIndex:
         self._exported: dict[str, _ByHost] = {}
         self._root_private = _ByHost()
         self.by_key: dict[ConfigKey, Object] = {}
-        #: whether some rule is for selected workloads only; whether some asks for consistent hashing
-        self.selective = self.hashing = False
+        #: whether some rule is for selected workloads only, asks for consistent hashing, names a credential
+        self.selective = self.hashing = self.credentials = False
         ordered = sorted(objects, key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
         if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
             ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
@@ -83,6 +83,7 @@ class RuleIndex:
         exported = frozenset(str(value) for value in spec.get("exportTo") or ())
         self.selective |= bool(selector)
         self.hashing |= asks_hashing(written)
+        self.credentials |= any((part.get("tls") or {}).get("credentialName") for part in _parts(written))
         if selector:
             exported = frozenset({PRIVATE})
         rule = MergedRule(resolve(str(spec.get("host")), namespace), (written,), exported, selector)
@@ -154,10 +155,16 @@ class RuleIndex:
 
 def asks_hashing(rule: Object) -> bool:
     """Whether a DestinationRule asks for consistent hashing anywhere."""
+    return any((part.get("loadBalancer") or {}).get("consistentHash") is not None for part in _parts(rule))
+
+
+def _parts(rule: Object) -> Iterator[Mapping[str, Any]]:
+    """The traffic policies of a rule and its subsets, and those of their ports."""
     policies = [rule.spec.get("trafficPolicy") or {}]
     policies += (subset.get("trafficPolicy") or {} for subset in rule.spec.get("subsets") or ())
-    parts = (part for policy in policies for part in (policy, *(policy.get("portLevelSettings") or ())))
-    return any((part.get("loadBalancer") or {}).get("consistentHash") is not None for part in parts)
+    for policy in policies:
+        yield policy
+        yield from policy.get("portLevelSettings") or ()
 
 
 def applying(rules: tuple[MergedRule, ...], labels: Mapping[str, str]) -> MergedRule | None:

@@ -43,7 +43,7 @@ class Knobs:
     eds_debounce: bool = True
     throttle: int = 20
     streams_per_s: int = 20
-    cached: frozenset[Xds] = frozenset({"CDS", "EDS", "RDS"})
+    cached: frozenset[Xds] = frozenset({"CDS", "EDS", "RDS", "SDS"})
 
 
 def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
@@ -54,7 +54,7 @@ def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
     automatic = min(15 + 5 * max(1, math.ceil(cpus)), 100)
     cached: set[Xds] = set()
     if _flag(env, "PILOT_ENABLE_XDS_CACHE", True):
-        cached.add("EDS")
+        cached |= {"EDS", "SDS"}
         if _flag(env, "PILOT_ENABLE_CDS_CACHE", True):
             cached.add("CDS")
         if _flag(env, "PILOT_ENABLE_RDS_CACHE", True):

@@ -165,7 +165,7 @@ def keeps_all_stats(mesh_config: Mapping[str, Any]) -> bool:
     )
 
 
-#: xDS type to the coefficient of one of its resources, where it is added or altered.
+#: xDS type to the coefficient of one of its resources, where it is added or altered; others cost as their bytes do.
 _ENVOY_RESOURCE = {
     "CDS": "envoy.cpu.cluster",
     "EDS": "envoy.cpu.assignment",
@@ -182,8 +182,11 @@ def envoy_work(response: Response, *, first: bool) -> dict[str, int]:
     responses of a connection are all new.
     """
     altered = response.resources if first else min(response.resources, len(response.shows))
-    work = {"envoy.cpu.byte": response.size_bytes, _ENVOY_RESOURCE[response.xds]: altered}
-    work["envoy.cpu.unchanged"] = response.resources - altered
+    if response.xds == "NDS":
+        return {}  # its agent keeps it
+    work = {"envoy.cpu.byte": response.size_bytes}
+    if (of_resource := _ENVOY_RESOURCE.get(response.xds)) is not None:
+        work |= {of_resource: altered, "envoy.cpu.unchanged": response.resources - altered}
     return work
 
 

@@ -23,6 +23,7 @@ CACHED: Mapping[str, tuple[str, str, str, str]] = {
     "EDS": ("eds.hit", "eds.miss", "", "eds.endpoints"),
     "LDS": ("lds.http", "lds.http", "", ""),
     "RDS": ("rds.hit", "rds.miss", "rds.keys", "rds.hosts"),
+    "SDS": ("sds.hit", "sds.miss", "", ""),
 }
 
 

@@ -1,4 +1,4 @@
-"""What each xDS type holds for a proxy: the resources of CDS, EDS, LDS and RDS (reference `push-semantics` §6, §11.2).
+"""What each xDS type holds for a proxy: the resources of CDS, EDS, LDS, RDS and NDS (`push-semantics` §6, §11.2).
 
 Responses are made of blocks that proxies of one scope, or of all scopes, share as one object.
 
@@ -7,15 +7,17 @@ clusters     CDS
 assignments  EDS
 listeners    LDS
 routes       RDS
+tables       NDS
 """
 
 from pushsim.generators.assignments import Assignments
 from pushsim.generators.clusters import eds_names
 from pushsim.generators.listeners import Listeners
 from pushsim.generators.routes import Routes
+from pushsim.generators.tables import Tables
 
 __all__ = ["Generators", "eds_names"]
 
 
-class Generators(Assignments, Listeners, Routes):
+class Generators(Assignments, Listeners, Routes, Tables):
     """The resources of one proxy (or of all proxies that are equal to it) in one push."""

@@ -166,7 +166,7 @@ class Listeners(Recipient):
         shards = None
         if service.resolution == "PASSTHROUGH":
             shards = self.context.instances.get((service.hostname, service.namespace))
-        told = (bind, self.unknown, self.own_endpoint if shards else "")
+        told = (bind, self.unknown, self.own_endpoint if shards else "", self.places(service))
         return self.memo_of(service).once(
             lambda: self._new_listeners(service, bind), "listeners", *told, of=(service, shards)
         )
@@ -200,7 +200,11 @@ class Listeners(Recipient):
             name, pairs = f"{address}_{number}", ((service, port),)
             yield Listener(name, "http", address, number, str(number), pairs, unknown=self.unknown)
             return
-        address = bind or service.addresses[0]
+        for address in (bind,) if bind else self.places(service):
+            yield from self._at_address(service, port, listen, bind, address)
+
+    def _at_address(self, service: Service, port: Port, listen: Port, bind: str, address: str) -> Iterator[Listener]:
+        """The TCP or sniffed listeners of one service port at one of its addresses."""
         if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind:
             instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
             if instances or service.registry == "Kubernetes" or service.selector:

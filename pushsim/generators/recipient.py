@@ -62,6 +62,22 @@ class Recipient:
             return None
         return applying(self.scope.rules_for(service), self.view.proxy.labels)
 
+    def addresses(self, service: Service) -> tuple[str, ...]:
+        """The addresses a service has for it (GetAddressForProxy); one that was allocated counts only for some."""
+        if service.auto_address and self.view.proxy.allocates_addresses:
+            return (service.auto_address,)
+        return service.addresses
+
+    def places(self, service: Service) -> tuple[str, ...]:
+        """The addresses it is shown a service at: a ServiceEntry with several is a service for each.
+
+        Where a scope has one service of a host they have become one (`default_scope: merged`), with the first of them.
+        """
+        addresses = self.addresses(service)
+        if service.registry == "Kubernetes" or (self.scope.sidecar is None and self.rules.default_scope == "merged"):
+            return addresses[:1]
+        return addresses
+
     def memo_of(self, service: Service) -> Memo:
         """What is made of a service of its scope: kept as long as the service stays as it is."""
         return self.scope.context.services.memo_of(service) or self.scope.memo

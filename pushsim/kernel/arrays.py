@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pushsim.mesh import XDS
+
 Ints = NDArray[np.int64]
 
 #: Positions in `Arrays.s`, the single numbers.
@@ -157,7 +159,7 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         outcomes=zeros(4096, 3), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
         present=np.zeros((replicas, 1024), dtype=np.bool_), cell_size=zeros(replicas, 1024),
-        cached=np.zeros(4, dtype=np.bool_), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),
+        cached=np.zeros(len(XDS), dtype=np.bool_), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),
         queued=zeros(1 << 18, 2), converged=zeros(1 << 18, 2), sends=zeros(1 << 18, 3),
         details=zeros(1 << 16 if details else 1, 6),
     )  # fmt: skip

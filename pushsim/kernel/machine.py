@@ -71,7 +71,8 @@ from pushsim.kernel.arrays import (
 from pushsim.kernel.observing import Observing
 from pushsim.kernel.replica import ArrayLevel, KernelReplica
 from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
-from pushsim.kernel.store import SAME, XDS, Store
+from pushsim.kernel.store import SAME, Store
+from pushsim.mesh import XDS
 from pushsim.planner import Planned, Planner
 
 #: Lists of `State` that are columns of `Arrays.conn` here.

@@ -38,12 +38,11 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.queue import rehash, slot_of
 from pushsim.kernel.struct import struct_of
+from pushsim.mesh import XDS
 from pushsim.planner import Scope, View
 
 #: Kin, state and shape of who stays as it is.
 SAME = (-1, -1, -1)
-
-XDS = ("CDS", "EDS", "LDS", "RDS")
 
 
 class Store:

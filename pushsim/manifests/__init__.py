@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from pushsim.errors import InputError, Problem
+from pushsim.manifests.credentials import missing
 from pushsim.manifests.document import Document, parse_text
 from pushsim.manifests.endpoints import (
     SERVICE_NAME,
@@ -93,6 +94,9 @@ def from_parsed(parsed: Parsed, *, inject: Inject = "detect") -> Loaded:
         notes.append(f"{_count(cron, 'CronJob')}: no pod of it is taken to be running")
     _add_slices(objects, given)
     proxies = proxies_of(objects, inject)
+    objects |= (stand_ins := missing(objects, proxies))
+    if stand_ins:
+        notes.append(f"{_count(len(stand_ins), 'Secret')} not given, named as credentials: taken to be of usual size")
     mesh = Mesh(objects, proxies, parsed.mesh_config)
     unmodelled = dict(sorted(parsed.unmodelled.items()))
     notes += [*_unmodelled(unmodelled), *_notes(mesh)]

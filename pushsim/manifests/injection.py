@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from pushsim.agents import metadata_of
 from pushsim.manifests.endpoints import is_ready, is_running
 from pushsim.mesh import Object, Proxy, ProxyType
 
@@ -45,7 +46,8 @@ def proxy_of(pod: Object, namespace_labels: Mapping[str, str], inject: Inject) -
         return None
     ip = str(pod.status["podIP"])
     account = pod.spec.get("serviceAccountName") or pod.spec.get("serviceAccount") or "default"
-    return Proxy(pod.ref.name, pod.ref.namespace, ip, _type(pod, container), dict(pod.labels), account)
+    kind = _type(pod, container)
+    return Proxy(pod.ref.name, pod.ref.namespace, ip, kind, dict(pod.labels), account, metadata_of(pod))
 
 
 def injected(pod: Object, namespace_labels: Mapping[str, str]) -> bool:

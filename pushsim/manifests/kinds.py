@@ -30,6 +30,7 @@ KINDS = {
         Kind("Pod", "", ("v1",), ("po",)),
         Kind("Service", "", ("v1",), ("svc",)),
         Kind("Endpoints", "", ("v1",), ("ep",), watched=False),
+        Kind("Secret", "", ("v1",)),
         Kind("EndpointSlice", "discovery.k8s.io", ("v1alpha1", "v1beta1", "v1")),
         Kind("Deployment", "apps", ("v1beta1", "v1beta2", "v1"), ("deploy",), watched=False),
         Kind("StatefulSet", "apps", ("v1beta1", "v1beta2", "v1"), ("sts",), watched=False),

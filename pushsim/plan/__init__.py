@@ -9,7 +9,10 @@ refresh        the proxy's state, brought up to date (computeProxyState)
 pushing        `Pushing`: one push on its way to one proxy
 cds, eds       which clusters and assignments it gets, all or a delta
 lds, rds       which listeners and routes
+nds, sds       the table of names, and which secrets
 subscriptions  what the proxy then asks for, and what both sides remember
+ondemand       types that it asks for only where it has something to, and how istiod answers
+asking         what it asks for of these
 rewriting      DestinationRules that istiod has written to
 deciding       `plan`: all of it, in order
 likeness       the same for proxies that differ only in the services they belong to
@@ -20,9 +23,10 @@ from pushsim.plan.deciding import answered, decided, plan
 from pushsim.plan.istiod import Istiod
 from pushsim.plan.likeness import kin, kindred, likewise, shares
 from pushsim.plan.refresh import recomputes_targets
-from pushsim.plan.state import Plan, ProxyState, Push, Response
+from pushsim.plan.state import ASKS_NOTHING, Plan, ProxyState, Push, Response
 
 __all__ = [
+    "ASKS_NOTHING",
     "Istiod",
     "Plan",
     "ProxyState",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pushsim.dependencies import Decision, decide
+from pushsim.plan.asking import asked
 from pushsim.plan.cds import clusters
 from pushsim.plan.eds import endpoints
 from pushsim.plan.lds import listeners
+from pushsim.plan.nds import names
 from pushsim.plan.pushing import Pushing
 from pushsim.plan.rds import routes
 from pushsim.plan.refresh import refresh
+from pushsim.plan.sds import secrets
 from pushsim.plan.state import Plan, ProxyState, Push
 from pushsim.plan.subscriptions import settle
 from pushsim.requests import PushRequest
@@ -37,5 +42,11 @@ def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[
     eds = endpoints(pushing) if len(state.clusters) else None
     lds, listening = listeners(pushing)
     rds = routes(pushing) if state.routes else None
+    nds = names(pushing) if state.proxy.captures_dns and "NDS" in push.on_demand else None
+    sds = secrets(pushing) if state.asks.secrets.open else None
     after, answers = settle(pushing, cds, listening)
-    return Plan(after, decision, (*(r for r in (cds, eds, lds, rds) if r is not None), *answers))
+    asks, more = asked(state, push, cds, lds)
+    if asks is not state.asks:
+        after = replace(after, asks=asks)
+    pushed = (response for response in (cds, eds, lds, rds, sds, nds) if response is not None)
+    return Plan(after, decision, (*pushed, *answers, *more))

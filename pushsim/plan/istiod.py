@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from pushsim.context import build_context
 from pushsim.dependencies import Decision
 from pushsim.gateways import MergedGateway, merge_gateways
 from pushsim.generators import Generators
-from pushsim.mesh import Change, Mesh, Mode, Object, Proxy
+from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
+from pushsim.plan.asking import asked
 from pushsim.plan.cds import outbound_names, watched_names
 from pushsim.plan.eds import assignments
 from pushsim.plan.lds import sotw_listening
+from pushsim.plan.nds import table
 from pushsim.plan.rds import configurations
 from pushsim.plan.rewriting import written_to
 from pushsim.plan.state import Listening, Plan, ProxyState, Push, Response
@@ -29,13 +31,16 @@ class Istiod:
         mesh: what there is when it starts, with its mesh config and environment.
         rules: the release.
         mode: the xDS mode of its proxies; None for the release's own.
+        on_demand: of the types that not every proxy has, those that they ask for where there is something to.
     """
 
-    def __init__(self, mesh: Mesh, rules: Rules, mode: Mode | None = None) -> None:
+    def __init__(
+        self, mesh: Mesh, rules: Rules, mode: Mode | None = None, on_demand: Collection[Xds] = ON_DEMAND
+    ) -> None:
         self.rules, self.mode, self._env, self._proxies = rules, mode or rules.agent_mode, mesh.env, mesh.proxies
         self.registry = Registry(mesh, rules)
         context = build_context(self.registry, self._env, None, PushRequest(forced=True))
-        self.latest = Push(context, Scopes(context), self.registry)
+        self.latest = Push(context, Scopes(context), self.registry, frozenset(on_demand))
 
     def fork(self) -> Istiod:
         """An independent copy, for trying something."""
@@ -68,7 +73,7 @@ class Istiod:
         before = self.latest
         context = build_context(self.registry, self._env, before.context, request)
         scopes = before.scopes if context.scopes_at == before.context.scopes_at else Scopes(context, before.scopes)
-        self.latest = Push(context, scopes, self.registry)
+        self.latest = replace(before, context=context, scopes=scopes)
         return self.latest
 
     def meet(self, proxy: Proxy, push: Push | None = None) -> ProxyState:
@@ -97,12 +102,15 @@ class Istiod:
         if remembers:
             base = frozenset(cluster.name for cluster in cds.blocks[0])
             state = replace(state, watched=outbound_names(cds.blocks), base=base)
+        asks, more = asked(state, push, cds, lds)
+        state = state if asks is state.asks else replace(state, asks=asks)
         decision = Decision(True, PushRequest(forced=True), ("it connects",))
         if not answered:
             return Plan(state, decision)
         eds = [assignments(generators, clusters, solicited=True)] if len(clusters) else []
         rds = [configurations(generators, listening.routes, solicited=True)] if listening.routes else []
-        return Plan(state, decision, (cds, *eds, lds, *rds))
+        nds = [table(generators, solicited=True)] if state.proxy.captures_dns and "NDS" in push.on_demand else []
+        return Plan(state, decision, (cds, *eds, lds, *rds, *nds, *more))
 
 
 def _first(by_listener: Mapping[str, frozenset[str]], remembers: bool) -> Listening:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Iterator
 from pushsim.blocks import Block
 from pushsim.generators import Generators
 from pushsim.plan.refresh import recomputes_targets
-from pushsim.plan.state import Plan, ProxyState, Push, Response
+from pushsim.plan.state import ASKS_NOTHING, Plan, ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.visibility import Scope
@@ -25,13 +25,14 @@ def kin(state: ProxyState, asked: Collection[str]) -> Hashable:
 
     asked: keys of the workload labels that selectors other than those of Services ask for.
     """
-    if state.proxy.type != "sidecar":
+    if state.proxy.type != "sidecar" or state.asks is not ASKS_NOTHING:
         return None
     told = tuple(state.labels.get(key) for key in asked)
     ports = tuple((target.target_port, target.port.protocol) for target in state.targets)
     parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
     proxy = state.proxy
-    return proxy.namespace, proxy.service_account, told, ports, state.base, *map(id, parts)
+    names = (proxy.captures_dns, proxy.allocates_addresses)
+    return proxy.namespace, proxy.service_account, told, ports, names, state.base, *map(id, parts)
 
 
 def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) -> bool:
@@ -53,10 +54,18 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hash
         before: the state before the push. after: brought up to date.
         request: one that they share (`shares`).
     """
-    if request.forced or not request.keys or any(key.kind not in _OF_SERVICES for key in request.keys):
+    if (
+        before.asks is not ASKS_NOTHING
+        or request.forced
+        or not request.keys
+        or any(key.kind not in _OF_SERVICES for key in request.keys)
+    ):
         return None
     held = tuple(_held(scope) for scope in (before.scope, before.previous, after.scope, after.previous))
-    return None if None in held else (*held, *map(id, (before.watched, before.clusters, before.listening)))
+    if None in held:
+        return None
+    names = (before.proxy.captures_dns, before.proxy.allocates_addresses)
+    return (*held, *names, *map(id, (before.watched, before.clusters, before.listening)))
 
 
 def _held(scope: Scope | None) -> Hashable:

@@ -19,6 +19,7 @@ class Pushing:
     delta:    the proxy speaks delta xDS.
     full:     not for endpoints only.
     lost:     clusters the proxy is known to lose, where that is chance.
+    registry: as it is now.
     memo:     for what many proxies share in this push.
     """
 
@@ -27,7 +28,7 @@ class Pushing:
     ) -> None:
         self.state, self.request, self.lost = state, request, lost
         self.context, self.rules = push.context, push.context.rules
-        self.memo = push.context.memo
+        self.memo, self.registry = push.context.memo, push.registry
         self.generators = Generators(view, push.context)
         self.kinds = frozenset(key.kind for key in request.keys)
         self.router = state.proxy.type != "sidecar"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pushsim.blocks import Block
 from pushsim.generators import Generators
 from pushsim.plan.pushing import Pushing
@@ -10,7 +12,14 @@ from pushsim.plan.state import Response
 
 def routes(pushing: Pushing) -> Response | None:
     """The RDS response: all routes the proxy watches; None if RDS does not run."""
-    return configurations(pushing.generators, pushing.state.routes) if _runs(pushing) else None
+    if not _runs(pushing):
+        return None
+    names, gateway = pushing.state.routes, pushing.state.gateway
+    if pushing.rules.rds_gone_sent or not pushing.router or not gateway.names or names <= gateway.routes.keys():
+        return configurations(pushing.generators, names)
+    served = names & gateway.routes.keys()
+    removed = tuple(sorted(names - served)) if pushing.delta else ()
+    return replace(configurations(pushing.generators, served), removed=removed)
 
 
 def configurations(generators: Generators, names: frozenset[str], *, solicited: bool = False) -> Response:

@@ -10,7 +10,7 @@ from pushsim.blocks import Blocks
 from pushsim.context import PushContext
 from pushsim.dependencies import Decision, View
 from pushsim.gateways import MergedGateway
-from pushsim.mesh import Mode, Proxy, Xds
+from pushsim.mesh import ON_DEMAND, Mode, Proxy, Xds
 from pushsim.names import NO_NAMES, ClusterNames
 from pushsim.registry import Registry, Target
 from pushsim.resources import Resource
@@ -49,11 +49,15 @@ class Response:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Push:
-    """A push as every proxy meets it: the context and its scopes; the registry is as it is now, not as it was then."""
+    """A push as every proxy meets it: the context and its scopes; the registry is as it is now, not as it was then.
+
+    on_demand: of the types that not every proxy has, those that proxies may ask for.
+    """
 
     context: PushContext
     scopes: Scopes
     registry: Registry
+    on_demand: frozenset[Xds] = ON_DEMAND
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +78,30 @@ NOT_LISTENING = Listening({}, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """A subscription on demand: to which names; whether istiod knows of it, and has ever answered on it."""
+
+    names: frozenset[str] = frozenset()
+    open: bool = False
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asks:
+    """What a proxy asks for beside the common types.
+
+    by_cluster:  its clusters that name secrets, with their names. by_listener: secrets that its listeners name.
+    """
+
+    secrets: Watch = Watch()
+    by_cluster: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+    by_listener: frozenset[str] = frozenset()
+
+
+ASKS_NOTHING = Asks()
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyState:
     """What istiod and a proxy remember of each other between pushes.
 
@@ -84,6 +112,7 @@ class ProxyState:
     base:      likewise the other clusters.
     clusters:  EDS names the proxy subscribes to: those of the EDS clusters it has.
     listening: its listeners.
+    asks:      what it has asked for on demand.
     """
 
     proxy: Proxy
@@ -98,6 +127,7 @@ class ProxyState:
     base: frozenset[str] = frozenset()
     clusters: ClusterNames = NO_NAMES
     listening: Listening = NOT_LISTENING
+    asks: Asks = ASKS_NOTHING
 
     @property
     def routes(self) -> frozenset[str]:

@@ -12,8 +12,11 @@ from pushsim.blocks import Block, Blocks
 from pushsim.context import PushContext
 from pushsim.mesh import ConfigKey
 from pushsim.plan import ProxyState, Push, Response
-from pushsim.resources import LoadAssignment, OutboundCluster, RouteConfiguration
+from pushsim.resources import Credential, LoadAssignment, OutboundCluster, RouteConfiguration
+from pushsim.secrets import AUTHORITY
 
+#: Types with an xDS cache, of which a response may read a part.
+CACHED = frozenset({"CDS", "EDS", "RDS", "SDS"})
 #: Kinds whose key stands for a host.
 HOST_KINDS = frozenset({"ServiceEntry", "Endpoints", "DNSName"})
 
@@ -36,7 +39,7 @@ class Cells:
 
     def view(self, response: Response, state: ProxyState) -> ask.View | None:
         """The cached part of a response; one object for responses of the same blocks and cache key."""
-        if response.xds == "LDS":
+        if response.xds not in CACHED:
             return None
         kind = (state.proxy.type, state.scope.namespace if response.xds == "RDS" else "")
         blocks = response.blocks[1:] if response.xds == "CDS" else response.blocks  # the first has no cached ones
@@ -74,6 +77,9 @@ class Cells:
             elif isinstance(resource, RouteConfiguration) and resource.name.isdigit():
                 units = len(resource.services)
                 cell = self._cell(("RDS", resource.name, kind), f"route {resource.name}")
+            elif isinstance(resource, Credential):
+                units, secret = 0, resource.written.ref
+                cell = self._cell(("SDS", resource.name, secret), _secret(secret.namespace, secret.name))
             else:
                 continue
             known = found.get(cell, (0, 0))
@@ -106,6 +112,11 @@ def owners_of_hosts(hosts: Iterable[str], context: PushContext) -> Iterator[Hash
             yield from (f"route {port.number}" for port in service.ports if port.http)
 
 
+def _secret(namespace: str, name: str) -> Hashable:
+    """What both a Secret and the one that its name with `-cacert` means evict."""
+    return f"secret {namespace}/{name.removesuffix(AUTHORITY)}"
+
+
 def owners_of_keys(keys: Iterable[ConfigKey], push: Push) -> Iterator[Hashable]:
     """What a Push with these keys evicts."""
     context = push.context
@@ -114,5 +125,7 @@ def owners_of_keys(keys: Iterable[ConfigKey], push: Push) -> Iterator[Hashable]:
             yield from owners_of_hosts([key.name], context)
         elif key.kind == "DestinationRule" and (written := context.rule_index.by_key.get(key)) is not None:
             yield from owners_of_hosts(push.scopes.family.hosts_of_rule(written), context)
+        elif key.kind == "Secret":
+            yield _secret(key.namespace, key.name)
         elif key.kind == "VirtualService":
             yield from (f"route {number}" for number in context.services.http_ports)

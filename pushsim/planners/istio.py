@@ -230,6 +230,7 @@ class IstioPlanner:
     def touched(self, first: int, last: int) -> Collection[int] | None:
         request, rules = self._interval(first, last, forced=False), self._rules
         plain = request.endpoints_only(rules) and not request.everything(rules) and "sidecar" not in rules.always_types
+        plain = plain and all(key.kind in HOST_KINDS for key in request.keys)
         return self._states.touched(request) if plain else None
 
     def apart(self) -> Collection[int]:

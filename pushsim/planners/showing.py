@@ -19,18 +19,22 @@ _SEARCHED = 64
 class Named:
     """What the requests of a change name: their keys, the hosts among them, and whether there is more than hosts.
 
-    Requests without keys stand for a change of everything.
+    Requests without keys stand for a change of everything. secrets: there is nothing else but Secrets.
     """
 
     keys: frozenset[ConfigKey]
     hosts: frozenset[str]
     others: bool
+    secrets: bool = False
 
     @classmethod
     def by(cls, keys: frozenset[ConfigKey]) -> Named:
         """What these keys name."""
         hosts = [key for key in keys if key.kind in HOST_KINDS]
-        return cls(keys, frozenset(key.name for key in hosts), len(hosts) < len(keys) or not keys)
+        secrets = bool(keys) and all(key.kind == "Secret" for key in keys)
+        return cls(
+            keys, frozenset(key.name for key in hosts), not secrets and (len(hosts) < len(keys) or not keys), secrets
+        )
 
     def lets_through(self, decision: Decision) -> bool:
         """Whether it is among what made a proxy need a push."""
@@ -49,7 +53,11 @@ def shown_by(planned: Plan, before: ProxyState, changes: Mapping[int, Named]) ->
     for change, named in changes.items():
         if named.lets_through(planned.decision):
             for index, response in pushed:
-                if named.others or any(_shows(response, host, planned.state, before) for host in named.hosts):
+                if (
+                    named.others
+                    or (named.secrets and response.xds == "SDS")
+                    or any(_shows(response, host, planned.state, before) for host in named.hosts)
+                ):
                     shown.setdefault(index, []).append(change)
                     break
     return {index: tuple(of) for index, of in shown.items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pushsim import planner as ask
 from pushsim.conversation import selector_keys
 from pushsim.mesh import Change, ConfigKey, Mesh
-from pushsim.plan import ProxyState, recomputes_targets
+from pushsim.plan import ASKS_NOTHING, ProxyState, recomputes_targets
 from pushsim.planners.importers import Importers
 from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
@@ -89,9 +89,10 @@ class States:
         version = self._version(group, state)
         told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
         if state.proxy.type == "sidecar":
-            told = tuple(state.labels.get(key) for key in self._asked)
+            names = (state.proxy.captures_dns, state.proxy.allocates_addresses)
+            told = (*names, *(state.labels.get(key) for key in self._asked))
         parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
-        key = (version, told, *map(id, parts))
+        key = (version, told, state.asks if state.asks is not ASKS_NOTHING else None, *map(id, parts))
         if key not in self._numbers:
             self._numbers[key] = len(self._versions)
             self._states[len(self._versions)] = state

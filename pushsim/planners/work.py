@@ -17,11 +17,11 @@ from pushsim.mesh import ConfigKey, Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry, Shards
 from pushsim.releases import Rules
-from pushsim.resources import InboundCluster, Listener, RouteConfiguration
+from pushsim.resources import InboundCluster, Listener, NameTable, RouteConfiguration
 from pushsim.visibility import Scope
 
 #: Kinds that are not Istio configuration.
-_PLAIN = frozenset({"Namespace", "Node", "Pod", "Service", "EndpointSlice"})
+_PLAIN = frozenset({"Namespace", "Node", "Pod", "Service", "EndpointSlice", "Secret"})
 
 
 def of_push(before: PushContext, context: PushContext, keys: Iterable[ConfigKey]) -> ask.Counts:
@@ -68,6 +68,8 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
         case "RDS":
             for block in response.blocks:
                 work.update(block.memo.once(partial(_of_routes, block), "work"))
+        case "NDS":
+            work["nds.names"] = sum(len(table.hosts) for table in response.resources if isinstance(table, NameTable))
     return dict(work)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pushsim.conversion import named_target_port
 from pushsim.mesh import Change, Mesh, Object, Port, Proxy, Ref, Service
 from pushsim.registry import entries, kubernetes
-from pushsim.registry.configs import CONFIG_KINDS, config_changed
+from pushsim.registry.configs import CONFIG_KINDS, config_changed, secret_changed
 from pushsim.registry.discovery import Discovery
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.entries import EntryRegistry
@@ -143,6 +143,8 @@ class Registry:
                 return self._entries.entry_written(before, written)
             case "WorkloadEntry":
                 return self._workload_changed(before, written, written.ref.namespace)
+            case "Secret":
+                return secret_changed(written)
             case kind if kind in CONFIG_KINDS and used is not None:
                 return config_changed(self.store, self.mesh_config, self.rules, before, written, used)
         return []
@@ -172,6 +174,8 @@ class Registry:
                 return self._entries.entry_deleted(before)
             case "WorkloadEntry":
                 return self._workload_changed(before, None, ref.namespace)
+            case "Secret":
+                return secret_changed(before)
             case kind if kind in CONFIG_KINDS:
                 return config_changed(self.store, self.mesh_config, self.rules, before, None)
         return []

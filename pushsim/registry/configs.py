@@ -11,7 +11,7 @@ from pushsim.mesh import ConfigKey, Object, Ref
 from pushsim.registry.delegates import delegates, merged
 from pushsim.registry.store import Store
 from pushsim.releases import Rules
-from pushsim.requests import CONFIG_UPDATE, PushRequest
+from pushsim.requests import CONFIG_UPDATE, SECRET_TRIGGER, PushRequest
 
 #: Kinds whose events become a key of their own kind.
 CONFIG_KINDS = frozenset(
@@ -51,6 +51,18 @@ def config_changed(
     rewritten = before is not None and rules.writes_rules != "never" and _rewritten(before, used)
     pushes = rewritten or _pushes(rules, before, written)
     return [_request(ref, rules)] if pushes else []
+
+
+#: Types of Secrets that istiod does not watch (credentials/kube/secrets.go).
+_UNWATCHED = frozenset({"helm.sh/release.v1", "kubernetes.io/service-account-token"})
+
+
+def secret_changed(secret: Object) -> list[PushRequest]:
+    """What a Secret asks for that was created, written again, changed or not, or deleted: it may be a certificate."""
+    if secret.body.get("type") in _UNWATCHED:
+        return []
+    key = ConfigKey("Secret", secret.ref.name, secret.ref.namespace)
+    return [PushRequest(frozenset({key}), full=False, reasons=frozenset({SECRET_TRIGGER}))]
 
 
 def _rewritten(before: Object, used: Callable[[Object], bool]) -> bool:

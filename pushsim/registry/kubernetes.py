@@ -211,12 +211,10 @@ class KubernetesRegistry:
                     if pod is not None and pod.ref.namespace != namespace:
                         pod = None
                 for port in written.body.get("ports") or ():
-                    made = self._endpoint(str(address), port, pod, item, ready)
+                    made = self._endpoint(str(address), port, pod, ready)
                     yield replace(made, terminating=True) if ending else made
 
-    def _endpoint(
-        self, address: str, port: Mapping[str, Any], pod: Object | None, item: Mapping[str, Any], ready: bool
-    ) -> Endpoint:
+    def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None, ready: bool) -> Endpoint:
         labels = pod.labels if pod else {}
         identity = ""
         if pod is not None:
@@ -234,7 +232,8 @@ class KubernetesRegistry:
             tls=str(labels.get(TLS_MODE_LABEL) or ""),
             workload=workload_name(pod) if pod else "",
             network=str(labels.get("topology.istio.io/network") or ""),
-            host=str(item.get("hostname") or ""),
+            host=str(pod.spec.get("hostname") or pod.ref.name) if pod and pod.spec.get("subdomain") else "",
+            subdomain=str(pod.spec.get("subdomain") or "") if pod else "",
         )
 
     # ---- Pods, and WorkloadEntries that Services select

@@ -50,6 +50,7 @@ def chain() -> dict[str, Rules]:
         cds_router_gateway="never",  # #39161
         eds_partial="only-service",  # #37974, flag on
         answers_all=False,
+        rds_gone_sent=True,
         accounts_by_port=False,
         writes_rules="host",
     )
@@ -71,6 +72,8 @@ def chain() -> dict[str, Rules]:
         headless_reason=True,  # #42165
         delegate_default_private=True,
         eds_partial="unskipped",  # #42828
+        nds_skip=base.nds_skip | kinds("Secret Telemetry ProxyConfig MeshConfig"),  # #41687
+        nds_headless_partial=True,  # #42165
     )
     base = add("1.17.0", base)
     add("1.17.8", base)
@@ -79,6 +82,7 @@ def chain() -> dict[str, Rules]:
         base,
         cluster_kinds=base.cluster_kinds | {"WasmPlugin"},  # #43305
         always_types=frozenset({"waypoint", "ztunnel"}),  # #43414
+        nds_merges=True,
     )
     add("1.18.0", base)
     patched = add("1.18.6", replace(base, endpoint_comparison="health-removed", unready_kept=True))
@@ -141,6 +145,8 @@ def chain() -> dict[str, Rules]:
         delta_watched="union",  # #49890
         delta_removes_inbound=True,
         delta_removes_once=True,
+        nds_skip=base.nds_skip | {"KubernetesGateway"} | routes,
+        sds_empty_sent=False,
     )
     base = add("1.22.0", base)
     base = replace(base, endpoint_comparison="any", cds_router_gateway="passthrough")  # #50757
@@ -148,7 +154,7 @@ def chain() -> dict[str, Rules]:
     base = add("1.22.3", replace(base, targets="service"))  # #51788
     add("1.22.8", base)
 
-    base = replace(base, inbound_passthrough="InboundPassthroughCluster")
+    base = replace(base, inbound_passthrough="InboundPassthroughCluster", nds_every_address=True)
     base = add("1.23.0", base)
     add("1.23.6", base)
 
@@ -159,8 +165,10 @@ def chain() -> dict[str, Rules]:
         source_namespace=True,  # #52302
         rule_merge="separate",  # #52636
         service_entry_always_full="without-autoallocate",
+        nds_unready="terminating",
     )
     add("1.24.0", base)
+    base = add("1.24.3", replace(base, nds_by_listener=True))
     add("1.24.6", replace(base, delta_filter="full"))  # #55818
 
     base = replace(
@@ -170,6 +178,8 @@ def chain() -> dict[str, Rules]:
         resource_scoping="always",
         router_filter="host-namespace",
         autoallocate_default=True,
+        nds_headless_partial=False,
+        nds_unready="none",
     )
     add("1.25.0", base)
     add("1.25.5", replace(base, delta_filter="full"))
@@ -186,6 +196,7 @@ def chain() -> dict[str, Rules]:
         cds_skip=base.cds_skip - {"KubernetesGateway"},
         eds_skip=base.eds_skip - {"KubernetesGateway"} - routes,
         lds_sidecar_skip=base.lds_sidecar_skip - {"KubernetesGateway"},
+        nds_skip=base.nds_skip - {"KubernetesGateway"} - routes,
         cds_router_virtual_service=False,  # #55757
         cds_narrowed=True,
         targets="service-or-own",
@@ -230,6 +241,7 @@ def chain() -> dict[str, Rules]:
         cds_skip=base.cds_skip | {"TrafficExtension"},  # #60638
         eds_skip=base.eds_skip | {"TrafficExtension"},
         rds_skip=base.rds_skip | {"TrafficExtension"},
+        nds_skip=base.nds_skip | {"TrafficExtension"},
     )
     add("1.30.2", base)
     base = replace(
@@ -238,6 +250,7 @@ def chain() -> dict[str, Rules]:
         address_watchers_only=True,  # #60648
         eds_skip=base.eds_skip | {"Address"},
         rds_skip=base.rds_skip | {"Address"},
+        nds_skip=base.nds_skip | {"Address"},
     )
     base = add("1.30.3", base)
 
@@ -253,6 +266,8 @@ def chain() -> dict[str, Rules]:
         lds_sidecar_skip=base.lds_sidecar_skip | {"Endpoints", "Address"},
         lds_router_skip=base.lds_router_skip | {"Endpoints", "Address"},
         rds_skip=base.rds_skip | {"Endpoints"},
+        nds_skip=base.nds_skip | {"Endpoints"},
+        sds_full_list=False,
         eds_removes=False,  # #60454
         headless_trim=True,  # #60803
         exclusions=True,  # #60581

@@ -114,6 +114,18 @@ class Rules:
         eds_empty_sent: an EDS response without anything in it is sent all the same (until #38072).
         headless_trim, headless_trim_rds: a request of headless ServiceEntry keys only runs no CDS (or RDS), nor
             LDS at Routers (#60803, #60928).
+        rds_gone_sent: a route of a router's that no server has any more is sent, empty; before, it is left out if the
+            router serves anything (1.15).
+        nds_skip: kinds alone that do not run NDS.
+        nds_headless_partial: headless services' endpoints run it though the request is not full (#42165).
+        nds_merges: one host of several services: the addresses of ServiceEntries are joined, Kubernetes wins; before,
+            the last service is all that is named (1.18).
+        nds_every_address: all addresses of a service are named, not its first (1.23).
+        nds_by_listener: services are named that egress listeners show, once for each; not those that VirtualServices
+            pull in (1.24.3).
+        nds_unready: endpoints of headless services are named that are not ready: all, those that terminate, or none.
+        sds_empty_sent: an SDS response without anything in it is sent all the same.
+        sds_full_list: a full request with a Secret in it sends all secrets a proxy has, not only those that changed.
         accounts_by_port: a cluster expects the service accounts of its own port's endpoints, not of all the service's.
         inbound_passthrough: name of the inbound passthrough cluster.
 
@@ -241,6 +253,28 @@ class Rules:
     eds_empty_sent: bool = True
     headless_trim: bool = False
     headless_trim_rds: bool = False
+    rds_gone_sent: bool = False
+    nds_skip: Kinds = frozenset(
+        {
+            "Gateway",
+            "VirtualService",
+            "DestinationRule",
+            "EnvoyFilter",
+            "WorkloadEntry",
+            "WorkloadGroup",
+            "AuthorizationPolicy",
+            "RequestAuthentication",
+            "PeerAuthentication",
+            "WasmPlugin",
+        }
+    )
+    nds_headless_partial: bool = False
+    nds_merges: bool = False
+    nds_every_address: bool = False
+    nds_by_listener: bool = False
+    nds_unready: Literal["all", "terminating", "none"] = "all"
+    sds_empty_sent: bool = True
+    sds_full_list: bool = True
     accounts_by_port: bool = True
     inbound_passthrough: str = "InboundPassthroughClusterIpv4"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from pushsim.ads import METHODS, AdsClient, ProtocolError, Response
 from pushsim.control.limiter import AGE, REPLICA, backoff_ns, draw
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.istiod import Istiod
-from pushsim.mesh import Mode, Proxy
+from pushsim.mesh import Mode, Proxy, Xds
 from pushsim.replay.http2 import GrpcStream
 from pushsim.units import SECOND_NS
 
@@ -124,15 +124,22 @@ class Fleet:
            stream is kept as `failed`, for `check` to raise.
     received, refused, connects, ended: counts of responses, of streams refused (RESOURCE_EXHAUSTED, UNAVAILABLE
            before the first response), of streams begun, of streams that broke or were ended by istiod.
+    token: what a proxy proves itself with; None: what its target says.
     away:  of each stream that was lost when (ns of the monotonic clock), and how long until the next was answered.
 
     Each time a proxy connects it draws one of the targets, as a simulated one does.
     """
 
     def __init__(
-        self, targets: Sequence[Target], on_response: OnResponse, *, again: bool = False, seed: int = 0
+        self,
+        targets: Sequence[Target],
+        on_response: OnResponse,
+        *,
+        again: bool = False,
+        seed: int = 0,
+        token: Callable[[Proxy], str] | None = None,
     ) -> None:
-        self.targets, self.again, self.seed = list(targets), again, seed
+        self.targets, self.again, self.seed, self._token = list(targets), again, seed, token
         self.away: list[tuple[int, int]] = []
         self.members: dict[str, Member] = {}
         self.received = self.refused = self.connects = self.ended = self.rejected = 0
@@ -241,13 +248,14 @@ class Fleet:
         target = self.targets[member.replica]
         host, _, port = target.address.rpartition(":")
         name = (target.tls and target.tls.server_name) or host.strip("[]")
+        token = self._token(client.proxy) if self._token else target.token
         member.waiting.clear()
         member.stream = stream = GrpcStream(
             METHODS[client.mode],
             f"{name}:{port}",
             lambda data: self._came(member, data),
             lambda status, details: self._end(member, status, details),
-            metadata=[("authorization", f"Bearer {target.token}")] if target.token else [],
+            metadata=[("authorization", f"Bearer {token}")] if token else [],
             scheme="https" if target.tls else "http",
         )
         for request in requests:
@@ -348,13 +356,22 @@ class Recorder:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, istiod: Istiod, proxies: Iterable[Proxy], mode: Mode) -> AsyncIterator[Recorder]:
-        """Every proxy with a stream of its own, while the context is open."""
+    async def connect(
+        cls,
+        istiod: Istiod,
+        proxies: Iterable[Proxy],
+        mode: Mode,
+        on_demand: Collection[Xds] = (),
+        token: Callable[[Proxy], str] | None = None,
+    ) -> AsyncIterator[Recorder]:
+        """Every proxy with a stream of its own, while the context is open; `token`: what it proves itself with."""
         taken: dict[str, list[Response]] = {}
-        fleet = Fleet([Target(istiod.grpc)], lambda m, r: taken.setdefault(m.client.proxy.id, []).append(r))
+        fleet = Fleet(
+            [Target(istiod.grpc)], lambda m, r: taken.setdefault(m.client.proxy.id, []).append(r), token=token
+        )
         try:
             for proxy in proxies:
-                fleet.add(AdsClient(proxy, istiod.release, mode))
+                fleet.add(AdsClient(proxy, istiod.release, mode, on_demand=on_demand))
             yield cls(fleet, taken)
         finally:
             await fleet.close()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pushsim.ads import Response
-from pushsim.mesh import Xds
+from pushsim.mesh import XDS, Xds
 
-TYPES: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS")
+TYPES = XDS
 #: In `altered`: nothing is, or nobody asks (an answer to the request of a proxy that has never lost its stream).
 NOTHING = -1
 

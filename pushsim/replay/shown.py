@@ -20,6 +20,7 @@ from pushsim.names import host_of
 from pushsim.replay.log import NOTHING, TYPES, Alteration, Log
 
 _LISTENERS: frozenset[Xds] = frozenset({"LDS"})
+_EXTENSIONS: frozenset[Xds] = frozenset({"LDS", "ECDS"})
 _GATEWAY: frozenset[Xds] = frozenset({"LDS", "RDS", "CDS"})
 _ALL: frozenset[Xds] = frozenset(TYPES)
 #: Kinds without hosts: the types they can alter.
@@ -27,8 +28,9 @@ _TYPES: Mapping[str, frozenset[Xds]] = {
     "AuthorizationPolicy": _LISTENERS,
     "RequestAuthentication": _LISTENERS,
     "Telemetry": _LISTENERS,
-    "WasmPlugin": _LISTENERS,
-    "TrafficExtension": _LISTENERS,
+    "WasmPlugin": _EXTENSIONS,
+    "TrafficExtension": _EXTENSIONS,
+    "Secret": frozenset({"SDS"}),
     "Gateway": _GATEWAY,
     "PeerAuthentication": _ALL,
     "Sidecar": _ALL,

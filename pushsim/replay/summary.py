@@ -15,6 +15,7 @@ from typing import Any
 from pushsim import __version__
 from pushsim.control import knobs
 from pushsim.metrics import BOUNDS, Histogram, Samples, Scrape, exact_quantiles, read_openmetrics
+from pushsim.moments import by_type
 from pushsim.observed import QUANTILES
 from pushsim.replay.log import TYPES
 from pushsim.replay.riding import Ride
@@ -100,11 +101,8 @@ def _summary(
 ) -> dict[str, Any]:
     span_s = max(span_s, 1e-9)
     written = _written(record)
-    responses = dict.fromkeys(TYPES, 0)
-    size = 0
-    for row in log:
-        responses[TYPES[row[3]]] += 1
-        size += row[7]
+    responses = by_type(Counter(TYPES[row[3]] for row in log))
+    size = sum(row[7] for row in log)
     pushes = [push for push in record.debounced if push.at_ns >= record.counted]
     summary: dict[str, Any] = {"changes": len(written), "merged_pushes": len(pushes)}
     if record.after:
@@ -172,7 +170,7 @@ def _metrics(before: Scrape, after: Scrape, pushes: int) -> dict[str, Any]:
         name: {"le": list(h.bounds), "counts": list(h.counts), "sum": h.sum} for name, h in histograms.items()
     }
     sent = ((xds, [scrape.total("pilot_xds_pushes", type=xds.lower()) for scrape in (before, after)]) for xds in TYPES)
-    found["pilot_xds_pushes"] = {xds: round(late - early) for xds, (early, late) in sent}
+    found["pilot_xds_pushes"] = by_type({xds: round(late - early) for xds, (early, late) in sent})
     return found
 
 
@@ -216,11 +214,11 @@ def _clients(record: Record, responses: int, span_s: float) -> dict[str, Any]:
 
 def _connect(record: Record) -> dict[str, Any]:
     log, state = record.connect, record.connect_state
-    by_type = Counter(log.xds)
+    counts = Counter(TYPES[place] for place in log.xds)
     last = log.at[-1] if len(log) else record.connected
     found: dict[str, Any] = {
         "seconds": (last - record.begun) / SECOND_NS,
-        "responses": {xds: by_type[place] for place, xds in enumerate(TYPES)},
+        "responses": by_type(counts),
         "bytes_sent": sum(log.size),
         "istiod_cpu_s": record.connect_cpu_s,
     }

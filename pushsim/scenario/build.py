@@ -154,17 +154,7 @@ def variant(name: str, shared: Base, policy: Policy, before: Settings) -> Varian
         objects[held.ref] = edited(held, metadata={"creationTimestamp": created})
     mesh = replace(mesh, objects=objects, proxies=_proxies(shared.mesh, objects))
     changes = tuple(_admitted(shared.changes, policy, mesh)) if policy.admits else shared.timed
-    return Variant(name, mesh, changes, after, (*policy.notes(after), *_left_out(changes)))
-
-
-def _left_out(changes: Iterable[Timed]) -> Iterator[str]:
-    """What changes do that is not simulated."""
-    secrets = sum(any(written.ref.kind == "Secret" for written in timed.change.apply) for timed in changes)
-    if secrets:
-        yield (
-            f"{secrets} changes write Secrets: SDS is not simulated, so what they push to gateways (a certificate and "
-            "its key, to those that serve it) is not counted"
-        )
+    return Variant(name, mesh, changes, after, policy.notes(after))
 
 
 def _proxies(before: Mesh, after: Mapping[Ref, Object]) -> tuple[Proxy, ...]:

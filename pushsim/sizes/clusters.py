@@ -96,7 +96,9 @@ def outbound(
     policy.apply_outlier(built, rule.get("outlierDetection"))
     policy.apply_balancer(built, rule.get("loadBalancer") or {}, settings)
     if not sni_dnat:
-        options = _security(built, cluster, options, rule.get("tls"), sizing, settings, mtls_disabled)
+        security = rule.get("tls")
+        if not (proxy == "sidecar" and tls.withheld(cluster.rules, security)):
+            options = _security(built, cluster, options, security, sizing, settings, mtls_disabled)
     if built.type == ClusterDiscoveryType.ORIGINAL_DST:
         built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
         if sizing.original_dst_cleanup:

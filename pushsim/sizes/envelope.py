@@ -16,6 +16,9 @@ TYPE_URLS: Mapping[Xds, str] = {
     "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
     "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
     "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+    "SDS": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+    "ECDS": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+    "NDS": "type.googleapis.com/istio.networking.nds.v1.NameTable",
 }
 #: `2026-08-22T10:00:00Z/3`: the push counter has one digit here, a byte more for each further one.
 VERSION = 22

@@ -85,7 +85,7 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
             found = _tcp_chains(resource, server, spec, builder)
             for chain in found:
                 chain.filters = [*builder.authn(), *chain.filters]
-            names = names or any(chain.filter_chain_match is not None for chain in found)
+            names = names or any(chain.filter_chain_match or chain.transport_socket for chain in found)
             chains += found
     for chain in chains:
         chain.name = ""
@@ -165,6 +165,29 @@ def _shared(server: Server, written: Object) -> list[str]:
             if matches(mine, other):
                 found[other if subset_of(other, mine) else mine] = None
     return list(found)
+
+
+def terminating(resource: Listener) -> list[Spec]:
+    """TLS of the servers of a gateway's listener that have a filter chain which terminates it."""
+    found = []
+    for server in resource.servers:
+        spec = _server(server)
+        protocol, security = str((spec.get("port") or {}).get("protocol") or "").upper(), spec.get("tls") or {}
+        if security.get("mode") in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH"):
+            continue
+        if protocol == "HTTPS" or any(_routed(server, written) for written in resource.virtual_services):
+            found.append(security)
+    return found
+
+
+def _routed(server: Server, written: Object) -> bool:
+    """Whether a TCP route of a VirtualService is for that server."""
+    gateway, _ = server
+    number = int((_server(server).get("port") or {}).get("number") or 0)
+    if not _bound(written, gateway) or not _shared(server, written):
+        return False
+    routes = written.spec.get("tcp") or ()
+    return any(int(m.get("port") or number) == number for route in routes for m in route.get("match") or ANYTHING)
 
 
 def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings: Settings) -> EnvoyRoutes:

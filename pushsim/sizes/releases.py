@@ -33,6 +33,7 @@ class Sizing:
     http2_streams:         HTTP/2 options limit concurrent streams.
     dns_resolver, dns_jitter: DNS clusters name the c-ares resolver; their refresh is jittered.
     alpn_override, external_metadata: clusters with TLS origination, and of external services, say so.
+    revocation:            secrets come with staples and revocation lists.
     auto_sni, system_roots: TLS origination takes the host as SNI (ENABLE_AUTO_SNI), and the system's roots.
 
     Endpoints (pilot/pkg/xds/endpoints/endpoint_builder.go):
@@ -103,6 +104,7 @@ class Sizing:
     dns_jitter: bool = False
     alpn_override: bool = True
     external_metadata: bool = True
+    revocation: bool = True
     auto_sni: bool = True
     system_roots: bool = True
     canonical_default: bool = True
@@ -196,6 +198,7 @@ _1_18 = replace(
 )
 _1_17 = replace(
     _1_18,
+    revocation=False,
     original_port_metadata=True,
     canonical_default=False,
     entry_health=True,

@@ -14,23 +14,26 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from pushsim.mesh import Endpoint, Mode, Object, Proxy, Xds
+from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
 from pushsim.resources import (
+    Credential,
     InboundCluster,
     Listener,
     LoadAssignment,
+    NameTable,
     OutboundCluster,
     Resource,
     RouteConfiguration,
     StaticCluster,
 )
-from pushsim.sizes import clusters, envoyfilters, gateway, jwt, rbac
+from pushsim.sizes import clusters, envoyfilters, gateway, jwt, rbac, tls
 from pushsim.sizes.assignments import EndpointMeter
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_cluster
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
 from pushsim.sizes.listeners import ListenerBuilder
+from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
 from pushsim.sizes.policy import tls_mode
 from pushsim.sizes.releases import sizing_of
@@ -162,6 +165,10 @@ class Sizer:
                 return self._assignment(resource, view)
             case Listener():
                 return self._listener(resource, view)
+            case NameTable():
+                return name_table(resource)
+            case Credential():
+                return length(tls.secret(resource, revocation=self.sizing.revocation))
             case RouteConfiguration():
                 if proxy.type == "router":
                     key = ("gateway routes", resource, proxy.namespace, view.key)
@@ -315,6 +322,7 @@ class Sizer:
             "EDS": (policies.peer_authentications, root),
             "LDS": key,
             "RDS": (type, proxy.namespace, key if type == "router" else ()),
+            **dict.fromkeys(ON_DEMAND, ()),
         }
         view = self._views[full] = _View(
             modes,

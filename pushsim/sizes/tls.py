@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiConfigSourceApiType,
     ApiVersion,
     ConfigSource,
+    DataSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
     TransportSocket,
@@ -28,12 +29,17 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CommonTlsContextCombinedCertificateValidationContext,
     DownstreamTlsContext,
     SdsSecretConfig,
+    Secret,
+    TlsCertificate,
     TlsParameters,
     TlsParametersTlsProtocol,
     UpstreamTlsContext,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
+from pushsim.mesh import Object
+from pushsim.resources import Credential
+from pushsim.secrets import AUTHORITY, pair, trusted
 from pushsim.sizes.wire import made, packed
 
 MTLS_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
@@ -106,6 +112,55 @@ def istio_mutual(sni: str, sans: Sequence[str], *, http2: bool, exchange: bool) 
         alpn_protocols=alpn,
     )
     return made(UpstreamTlsContext, sni=sni, common_tls_context=common)
+
+
+def credential_names(security: Mapping[str, Json], *, client: bool) -> tuple[str, ...]:
+    """Names of the secrets that istiod is asked for by the TLS settings of a DestinationRule (`client`) or a Gateway.
+
+    Source: pilot/pkg/security/model/authentication.go (ApplyCustomSDSToClientCommonTLSContext,
+    ApplyCredentialSDSToServerCommonTLSContext).
+    """
+    mode, credential = str(security.get("mode") or ""), str(security.get("credentialName") or "")
+    if not credential or mode == "ISTIO_MUTUAL" or (client and mode not in ("SIMPLE", "MUTUAL")):
+        return ()
+    mutual = mode in ("MUTUAL", "OPTIONAL_MUTUAL")
+    own = (_credential(credential),) if mutual or not client else ()
+    authority = not security.get("insecureSkipVerify") if client else mutual
+    return (*own, f"{_credential(credential)}{AUTHORITY}") if authority else own
+
+
+def withheld(rules: Sequence[Object], security: Mapping[str, Json] | None) -> bool:
+    """Whether a sidecar is not told of TLS settings: their credential would be every sidecar's, who may not read it.
+
+    Source: pilot/pkg/networking/core/cluster_tls.go (buildUpstreamClusterTLSContext).
+    """
+    if not security or not security.get("credentialName") or security.get("mode") not in ("SIMPLE", "MUTUAL"):
+        return False
+    return not any(rule.spec.get("workloadSelector") for rule in rules)
+
+
+def _credential(name: str) -> str:
+    return name if "://" in name else f"kubernetes://{name}"
+
+
+def secret(resource: Credential, *, revocation: bool) -> Secret:
+    """A secret of istiod's own (toEnvoyTLSSecret, toEnvoyCaSecret); `revocation`: with staples and lists."""
+    data = resource.written.body.get("data") or {}
+    if resource.authority:
+        root = trusted(data)
+        assert root is not None, "one without is not sent"
+        context = made(CertificateValidationContext, trusted_ca=DataSource(inline_bytes=root.certificate))
+        if root.revoked and revocation:
+            context.crl = DataSource(inline_bytes=root.revoked)
+        return made(Secret, name=resource.name, validation_context=context)
+    found = pair(data)
+    assert found is not None, "one without is not sent"
+    certificate = made(
+        TlsCertificate, certificate_chain=DataSource(inline_bytes=found.chain), private_key=DataSource(inline_bytes=found.key)
+    )
+    if found.staple and revocation:
+        certificate.ocsp_staple = DataSource(inline_bytes=found.staple)
+    return made(Secret, name=resource.name, tls_certificate=certificate)
 
 
 def originated(tls: Mapping[str, Json], sans: Sequence[str], *, http2: bool) -> UpstreamTlsContext:

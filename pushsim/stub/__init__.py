@@ -7,5 +7,6 @@ call, and a watcher sends all events of one write together.
 
 from pushsim.stub.api import serve
 from pushsim.stub.cluster import Cluster
+from pushsim.stub.identity import token
 
-__all__ = ["Cluster", "serve"]
+__all__ = ["Cluster", "serve", "token"]

@@ -1,6 +1,7 @@
 """The HTTP face of a cluster: list, get and watch as client-go's reflectors and other real clients expect them.
 
-Answers are JSON, whatever the client would rather have: clients decode by the answer's type. Writes are refused.
+Answers are JSON, whatever the client would rather have: clients decode by the answer's type. Writes are refused, but
+for reviews, which write nothing: who has a token of ours is whom it names (`identity.token`), and may read secrets.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from aiohttp import web
 from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Change, Object, Ref
 from pushsim.stub.cluster import Cluster, Event, Expired, Watch
+from pushsim.stub.identity import access_review, token_review
 from pushsim.stub.resources import BY_KIND, BY_PATH, RESOURCES, Resource
 from pushsim.stub.selectors import Selector, field_selector, label_selector
 
@@ -40,6 +42,8 @@ class _Api:
         path = request.path.strip("/")
         self.cluster.requests[path] = self.cluster.requests.get(path, 0) + 1
         writes = request.method in ("PATCH", "DELETE") and self._writable
+        if request.method == "POST" and (review := _REVIEWS.get(path)) is not None:
+            return _json(review(msgspec.json.decode(await request.read())), 201)
         if request.method not in ("GET", "HEAD") and not writes:
             return _status(403, "Forbidden", f"{request.method} {request.path}: this API is read-only")
         if path == "version":
@@ -173,6 +177,13 @@ class _Api:
             self.cluster.watches.remove(watch)
         await response.write_eof()
         return response
+
+
+#: By path, how a review is answered.
+_REVIEWS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "apis/authentication.k8s.io/v1/tokenreviews": token_review,
+    "apis/authorization.k8s.io/v1/subjectaccessreviews": access_review,
+}
 
 
 class _View:

@@ -7,7 +7,8 @@ from typing import Any
 
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mesh, Object, Proxy, ProxyType, Ref
-from pushsim.topology.objects import Template, endpoint, make, timestamp
+from pushsim.secrets import usual
+from pushsim.topology.objects import Body, Template, endpoint, make, timestamp
 from pushsim.topology.seeds import Stream, suffix
 from pushsim.topology.selection import has_labels, in_namespaces
 from pushsim.topology.spec import App, Generate
@@ -133,9 +134,15 @@ class _Builder:
             account=f"{GATEWAY}-service-account",
         )
         self._workload(template, self.spec.gateways.count, 0, type="LoadBalancer")
-        server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+        servers: list[Body] = [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}]
+        for index in range(self.spec.gateways.certificates):
+            name = certificate_name(index)
+            self.add(make("Secret", where, name, self.now(), **usual(suffix(index, 12))))
+            port = {"number": 443, "name": f"https-{index}", "protocol": "HTTPS"}
+            tls = {"mode": "SIMPLE", "credentialName": name}
+            servers.append({"port": port, "hosts": [f"site-{index}.example.com"], "tls": tls})
         selector = {"istio": "ingressgateway"}
-        self.add(make("Gateway", where, "gateway", self.now(), spec={"selector": selector, "servers": [server]}))
+        self.add(make("Gateway", where, "gateway", self.now(), spec={"selector": selector, "servers": servers}))
 
     def _service(self, app: App, namespace: str, name: str, pods: int, word: int) -> None:
         template = Template.of(
@@ -184,6 +191,11 @@ class _Builder:
                 self.proxies.append(Proxy(pod.ref.name, where, ip, kind, template.pod_labels, template.account))
         for part in template.slices(endpoints, self.now(), word):
             self.add(part)
+
+
+def certificate_name(index: int) -> str:
+    """The Secret of a gateway's certificate."""
+    return f"gateway-certificate-{index}"
 
 
 def namespace_object(name: str, labels: Mapping[str, str], created: str, *, injected: bool) -> Object:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pushsim.agents import metadata_of
 from pushsim.mesh import Object, Proxy, ProxyType, Ref
 from pushsim.topology.seeds import suffix
 
@@ -201,5 +202,5 @@ def proxy_of(pod: Object) -> Proxy | None:
             kind: ProxyType = "router" if "router" in (container.get("args") or ()) else "sidecar"
             address = str(pod.status.get("podIP") or "")
             account = str(pod.spec.get("serviceAccountName") or "default")
-            return Proxy(pod.ref.name, pod.ref.namespace, address, kind, pod.labels, account)
+            return Proxy(pod.ref.name, pod.ref.namespace, address, kind, pod.labels, account, metadata_of(pod))
     return None

@@ -12,9 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from pushsim.mesh import Change, Object, Ref
+from pushsim.secrets import usual
 from pushsim.settings import ISTIOD_RESTART
 from pushsim.topology.churn import Episode, Source, Step, wrote
-from pushsim.topology.generate import destination_rule, routed
+from pushsim.topology.generate import certificate_name, destination_rule, routed
 from pushsim.topology.seeds import Stream, suffix
 from pushsim.topology.selection import Selector
 from pushsim.topology.spec import Name, Share
@@ -237,9 +238,8 @@ class CertificateRotation(Source):
 
     def begin(self, world: World, stream: Stream) -> Episode:
         def episode(world: World, number: int, word: int) -> Iterator[Step]:
-            name = f"gateway-certificate-{number % self.secrets}"
-            data = {"tls.crt": suffix(word, 16), "tls.key": suffix(word + 1, 16)}
-            yield from wrote(*world.write("Secret", self.namespace, name, type="kubernetes.io/tls", data=data))
+            name = certificate_name(number % self.secrets)
+            yield from wrote(*world.write("Secret", self.namespace, name, **usual(suffix(word, 12))))
 
         return episode
 

@@ -68,6 +68,7 @@ class Gateways(Section):
     virtual_services: Literal["all", "none"] | Share | list[str] = Field(
         default="all", description="services with a VirtualService at the gateway: all, none, a share or names of apps"
     )
+    certificates: int = Field(default=0, ge=0, description="HTTPS servers, each with a Secret as its credential")
 
 
 class Calls(Section):

@@ -1,0 +1,47 @@
+"""What a proxy then asks for on demand: what its new clusters and listeners name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pushsim.plan import sds
+from pushsim.plan.state import ASKS_NOTHING, Asks, ProxyState, Push, Response
+
+
+def asked(
+    state: ProxyState, push: Push, cds: Response | None, lds: Response | None
+) -> tuple[Asks, tuple[Response, ...]]:
+    """What a proxy asks for after these responses, and istiod's answers.
+
+    state: before them, with what it has asked for until then.
+    """
+    before, context = state.asks, push.context
+    if before is ASKS_NOTHING and not (context.rule_index.credentials or state.gateway.credentials):
+        return before, ()
+    if "SDS" not in push.on_demand:
+        return before, ()
+    asks, answers = before, list[Response]()
+    if cds is not None:
+        asks = replace(asks, by_cluster=_by_cluster(asks, state, push, cds))
+        asks = _of_secrets(asks, state, push, answers)
+    if lds is not None and state.proxy.type == "router":
+        asks = replace(asks, by_listener=sds.of_listeners(lds.blocks))
+        asks = _of_secrets(asks, state, push, answers)
+    return asks if asks != before else before, tuple(answers)
+
+
+def _by_cluster(asks: Asks, state: ProxyState, push: Push, cds: Response) -> frozenset[tuple[str, tuple[str, ...]]]:
+    """The clusters it then has that name secrets: delta adds to what there was."""
+    found = frozenset(sds.of_clusters(cds.blocks[1:], push.context, state.proxy))
+    if state.mode != "delta" or not asks.by_cluster:
+        return found
+    sent = {resource.name for resource in cds.resources}
+    gone = sent.union(cds.removed)
+    return found | {naming for naming in asks.by_cluster if naming[0] not in gone}
+
+
+def _of_secrets(asks: Asks, state: ProxyState, push: Push, answers: list[Response]) -> Asks:
+    names = asks.by_listener.union(*(of for _, of in asks.by_cluster))
+    watch, more = sds.service(state.proxy, state.mode, push.context, push.registry).asked(asks.secrets, names)
+    answers += more
+    return replace(asks, secrets=watch)
