@@ -66,8 +66,15 @@ class Conversation:
             labels = self.istiod.registry.labels_of(proxy)
             told = tuple(sorted((k, v) for k, v in labels.items() if k in asked))
             alone = proxy.id if proxy.ip in exposed else ""
-            names = (proxy.captures_dns, proxy.allocates_addresses)
-            key = (proxy.type, proxy.namespace, proxy.service_account, told, self._named_ports(proxy), names, alone)
+            key = (
+                proxy.type,
+                proxy.namespace,
+                proxy.service_account,
+                told,
+                self._named_ports(proxy),
+                proxy.naming,
+                alone,
+            )
             classes.setdefault(key, []).append(proxy)
         self._asked = sorted(selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway")))
         connected: dict[Hashable, Plan] = {}

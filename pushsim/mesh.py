@@ -118,12 +118,18 @@ class Proxy:
     @property
     def captures_dns(self) -> bool:
         """Whether its agent answers DNS, and so asks for names (NDS): a sidecar's only (initLocalDNSServer)."""
-        return self.type == "sidecar" and _is_true(self.metadata.get("DNS_CAPTURE"))
+        return bool(self.metadata) and self.type == "sidecar" and _is_true(self.metadata.get("DNS_CAPTURE"))
 
     @property
     def allocates_addresses(self) -> bool:
         """Whether ServiceEntries without an address have for it the one that istiod allocated (GetAddressForProxy)."""
-        return _is_true(self.metadata.get("DNS_CAPTURE")) and _is_true(self.metadata.get("DNS_AUTO_ALLOCATE"))
+        told = self.metadata
+        return bool(told) and _is_true(told.get("DNS_CAPTURE")) and _is_true(told.get("DNS_AUTO_ALLOCATE"))
+
+    @property
+    def naming(self) -> tuple[bool, bool] | None:
+        """What its own settings decide of what it is sent; None without any."""
+        return (self.captures_dns, self.allocates_addresses) if self.metadata else None
 
     @property
     def id(self) -> str:

@@ -31,8 +31,7 @@ def kin(state: ProxyState, asked: Collection[str]) -> Hashable:
     ports = tuple((target.target_port, target.port.protocol) for target in state.targets)
     parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
     proxy = state.proxy
-    names = (proxy.captures_dns, proxy.allocates_addresses)
-    return proxy.namespace, proxy.service_account, told, ports, names, state.base, *map(id, parts)
+    return proxy.namespace, proxy.service_account, told, ports, proxy.naming, state.base, *map(id, parts)
 
 
 def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) -> bool:
@@ -64,8 +63,7 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hash
     held = tuple(_held(scope) for scope in (before.scope, before.previous, after.scope, after.previous))
     if None in held:
         return None
-    names = (before.proxy.captures_dns, before.proxy.allocates_addresses)
-    return (*held, *names, *map(id, (before.watched, before.clusters, before.listening)))
+    return (*held, before.proxy.naming, *map(id, (before.watched, before.clusters, before.listening)))
 
 
 def _held(scope: Scope | None) -> Hashable:

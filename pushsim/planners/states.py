@@ -89,8 +89,7 @@ class States:
         version = self._version(group, state)
         told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
         if state.proxy.type == "sidecar":
-            names = (state.proxy.captures_dns, state.proxy.allocates_addresses)
-            told = (*names, *(state.labels.get(key) for key in self._asked))
+            told = (state.proxy.naming, *(state.labels.get(key) for key in self._asked))
         parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
         key = (version, told, state.asks if state.asks is not ASKS_NOTHING else None, *map(id, parts))
         if key not in self._numbers:

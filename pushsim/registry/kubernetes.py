@@ -216,9 +216,12 @@ class KubernetesRegistry:
 
     def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None, ready: bool) -> Endpoint:
         labels = pod.labels if pod else {}
-        identity = ""
+        identity = host = subdomain = ""
         if pod is not None:
-            service_account = str(pod.spec.get("serviceAccountName") or "default")
+            spec = pod.spec
+            service_account = str(spec.get("serviceAccountName") or "default")
+            if subdomain := str(spec.get("subdomain") or ""):
+                host = str(spec.get("hostname") or pod.ref.name)
             identity = account(service_account, pod.ref.namespace, self._trust_domain)
         return Endpoint(
             address=address,
@@ -232,8 +235,8 @@ class KubernetesRegistry:
             tls=str(labels.get(TLS_MODE_LABEL) or ""),
             workload=workload_name(pod) if pod else "",
             network=str(labels.get("topology.istio.io/network") or ""),
-            host=str(pod.spec.get("hostname") or pod.ref.name) if pod and pod.spec.get("subdomain") else "",
-            subdomain=str(pod.spec.get("subdomain") or "") if pod else "",
+            host=host,
+            subdomain=subdomain,
         )
 
     # ---- Pods, and WorkloadEntries that Services select

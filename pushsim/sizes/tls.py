@@ -156,7 +156,9 @@ def secret(resource: Credential, *, revocation: bool) -> Secret:
     found = pair(data)
     assert found is not None, "one without is not sent"
     certificate = made(
-        TlsCertificate, certificate_chain=DataSource(inline_bytes=found.chain), private_key=DataSource(inline_bytes=found.key)
+        TlsCertificate,
+        certificate_chain=DataSource(inline_bytes=found.chain),
+        private_key=DataSource(inline_bytes=found.key),
     )
     if found.staple and revocation:
         certificate.ocsp_staple = DataSource(inline_bytes=found.staple)
