@@ -44,16 +44,15 @@ class Block:
 
     def total(self, measure: Callable[[Block], int], *key: Hashable, of: tuple[object, ...] = ()) -> int:
         """Sum of a measure over its smallest blocks; each is measured once for a key (see `memo`)."""
-        full = (*map(id, of), *key)
+        return self._total(measure, (*map(id, of), *key), of)
+
+    def _total(self, measure: Callable[[Block], int], full: tuple[Hashable, ...], of: tuple[object, ...]) -> int:
         known: int | None = self.memo.made(full)
-        if known is not None:
-            return known
-
-        def summed() -> int:
-            sizes = ((part, part.memo.made(full)) for part in self.parts)
-            return sum(part.total(measure, *key, of=of) if size is None else size for part, size in sizes)
-
-        return self.memo.once(summed if self.parts else lambda: measure(self), *key, of=of)
+        if known is None:
+            parts = self.parts
+            known = sum([part._total(measure, full, of) for part in parts]) if parts else measure(self)
+            self.memo.keep(full, known, of)
+        return known
 
 
 #: A response holds several of them.

@@ -25,9 +25,13 @@ class Memo:
         entry = self._made.get(full)
         return None if entry is None else entry[0]
 
+    def keep(self, full: tuple[Hashable, ...], value: Any, of: tuple[object, ...]) -> None:
+        """Remember the value of a key, as `once` would; `full`: as above."""
+        self._made[full] = (value, of)
+
     def once(self, make: Callable[[], _T], *key: Hashable, of: tuple[object, ...] = ()) -> _T:
         """The value of a key; `make` makes it when it is asked for first."""
-        full = (*map(id, of), *key)
+        full = (*map(id, of), *key) if of else key
         entry = self._made.get(full)
         if entry is None:
             entry = self._made[full] = (make(), of)

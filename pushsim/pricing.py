@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import PushContext
 from pushsim.memo import Memo
-from pushsim.mesh import COMMON, Mesh, Mode, Object, Proxy, Xds
+from pushsim.mesh import COMMON, XDS, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan import ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes import Policies, Sizer
 from pushsim.sizes.matches import asked_labels
+
+#: A proxy, its policies, and by type the numbers that tell it from others (`Sizer.numbers`).
+_Recipient = tuple[Proxy, Policies, Mapping[Xds, int]]
 
 
 class Pricing:
@@ -32,46 +36,49 @@ class Pricing:
         known = json.dumps((mesh.mesh_config, mesh.env), sort_keys=True, default=str)
         self._sizer = (built or Memo()).once(sizer, "sizer", rules.release, known).in_mode(mode)
         self._policies = Memo()
-        self._last: tuple[ProxyState, PushContext, Proxy, Policies] | None = None
+        self._bare = {xds: self._sizer.response_bytes(xds, ()) for xds in XDS}
+        self._last: tuple[ProxyState, PushContext, _Recipient] | None = None
 
     def size(self, response: Response, state: ProxyState, push: Push) -> int:
         """Bytes of the whole message."""
+        framed = self.framed(response.xds, response.blocks, state, push)
+        return framed + (self._around(response, push) if response.removed else self._bare[response.xds])
+
+    def _around(self, response: Response, push: Push) -> int:
         xds, removed = response.xds, response.removed
-        around = push.context.memo.once(
+        return push.context.memo.once(
             lambda: self._sizer.response_bytes(xds, (), removed), "around", xds, of=(removed, self._sizer)
         )
-        return around + self.framed(xds, response.blocks, state, push)
 
     def framed(self, xds: Xds, blocks: Blocks, state: ProxyState, push: Push) -> int:
         """What some blocks add to the bytes of a message."""
-        sizer, (proxy, policies) = self._sizer, self._proxy(state, push.context)
-        plain = sizer.told(xds, proxy, policies)
+        sizer, (proxy, policies, told) = self._sizer, self._recipient(state, push.context)
 
         def measure(block: Block) -> int:
             return sizer.framed_bytes(xds, block, proxy, policies)
 
         size = 0
         for block in blocks:
-            asked = _asked(xds, block) if xds == "RDS" else None
-            told = sizer.told(xds, proxy, policies, asked=asked) if asked else plain
-            size += block.total(measure, told, of=(sizer,))
+            asked = _asked(block) if xds == "RDS" else None
+            number = sizer.number_asked(xds, proxy, policies, asked) if asked else told[xds]
+            size += block.total(measure, number, of=(sizer,))
         return size
 
-    def _proxy(self, state: ProxyState, context: PushContext) -> tuple[Proxy, Policies]:
-        """A state's proxy and its policies: all its responses are priced in a row."""
+    def _recipient(self, state: ProxyState, context: PushContext) -> _Recipient:
+        """A state's proxy, and what applies to it: all its responses are priced in a row."""
         last = self._last
         if last is None or last[0] is not state or last[1] is not context:
             proxy = state.labelled
-            last = self._last = (state, context, proxy, self.policies(proxy, context))
-        return last[2:]
+            policies = self.policies(proxy, context)
+            last = self._last = (state, context, (proxy, policies, self._sizer.numbers(proxy, policies)))
+        return last[2]
 
     def told(self, blocks: Blocks, state: ProxyState, push: Push) -> dict[Xds, int]:
         """By type, proxies that are told the same get all resources (of RDS, these) in the same lengths."""
-        proxy, policies = self._proxy(state, push.context)
-        asked = frozenset[str]().union(*(_asked("RDS", block) for block in blocks))
-        return {
-            xds: self._sizer.told(xds, proxy, policies, asked=asked if xds == "RDS" else frozenset()) for xds in COMMON
-        }
+        proxy, policies, told = self._recipient(state, push.context)
+        asked = frozenset[str]().union(*map(_asked, blocks))
+        common = {xds: told[xds] for xds in COMMON}
+        return common | {"RDS": self._sizer.number_asked("RDS", proxy, policies, asked)} if asked else common
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:
         """The policies that may apply to a proxy: of its namespace and the root namespace, selectors not yet judged."""
@@ -79,14 +86,14 @@ class Pricing:
         return self._policies.once(lambda: _policies(namespace, context), namespace, of=(context.policies,))
 
 
-def _asked(xds: Xds, block: Block) -> frozenset[str]:
+def _asked(block: Block) -> frozenset[str]:
     """Keys of the proxy labels that routes among these resources ask for."""
 
     def asked() -> frozenset[str]:
         routes = (resource for resource in block if isinstance(resource, RouteConfiguration))
         return asked_labels(dict.fromkeys(written for route in routes for written in route.virtual_services))
 
-    return block.memo.once(asked, "asked") if xds == "RDS" else frozenset()
+    return block.memo.once(asked, "asked")
 
 
 def _policies(namespace: str, context: PushContext) -> Policies:

@@ -159,8 +159,8 @@ def test_filters_for_other_workloads_do_not_count(apply_to: str, operation: str,
         for proxy, written in zip((one, other), both, strict=True)
     ]
     assert got == alone and got[0] < got[1]
-    assert shared.told("LDS", one, policies) != shared.told("LDS", other, policies)
-    assert shared.told("CDS", one, policies) != shared.told("CDS", other, policies)
+    assert shared.numbers(one, policies)["LDS"] != shared.numbers(other, policies)["LDS"]
+    assert shared.numbers(one, policies)["CDS"] != shared.numbers(other, policies)["CDS"]
 
 
 def test_what_a_sidecar_says_of_unknown_destinations() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from pushsim.conversion import TLS_MODE_LABEL, selects
@@ -44,10 +45,16 @@ def pod_locality(pod: Object | None, store: Store) -> str:
     """`region/zone/subzone` of a pod: its label's, else its node's; "" without a pod, whatever node a slice names."""
     if pod is None:
         return ""
+    if told := pod.labels.get("istio-locality", "").replace(".", "/"):
+        return told.rstrip("/")
     node = store.get(Ref("Node", "", str(pod.spec.get("nodeName") or "")))
-    zones = node.labels if node else {}
-    told = pod.labels.get("istio-locality", "").replace(".", "/")
-    return (told or "/".join(zones.get(label) or zones.get(old) or "" for label, old in _LOCALITY_LABELS)).rstrip("/")
+    return _node_locality(node) if node else ""
+
+
+@lru_cache(maxsize=1 << 12)
+def _node_locality(node: Object) -> str:
+    zones = node.labels
+    return "/".join(zones.get(label) or zones.get(old) or "" for label, old in _LOCALITY_LABELS).rstrip("/")
 
 
 def selected_entries(store: Store, namespace: str, selector: Iterable[tuple[str, str]]) -> list[Object]:

@@ -1,6 +1,6 @@
-"""VirtualService HTTP routes as Envoy routes: matches, actions, retries, faults, headers.
+"""VirtualService HTTP routes as Envoy routes: matches, actions, faults, headers.
 
-Source: pilot/pkg/networking/core/route/route.go, route/retry/retry.go, route/route_cache.go.
+Source: pilot/pkg/networking/core/route/route.go, route/route_cache.go.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     QueryParameterMatcher,
     RedirectAction,
     RedirectActionRedirectResponseCode,
-    RetryPolicy,
-    RetryPolicyRetryHostPredicate,
-    RetryPolicyRetryPriority,
     Route,
     RouteAction,
     RouteActionHashPolicy,
@@ -39,8 +36,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     WeightedCluster,
     WeightedClusterClusterWeight,
 )
-from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
-from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 from envoy_data_plane.envoy.type.v3 import FractionalPercent
 
@@ -51,6 +46,7 @@ from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.features import cors_policy, fault_filter, mirrors, regex, route_cors, string_match
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
+from pushsim.sizes.retries import retry_policy
 from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.wire import duration, made, packed
 
@@ -60,41 +56,6 @@ PortOf = Callable[[str], int | None]
 #: consistentHash of a host: (host, subset, the port a destination names) to what applies.
 HashOf = Callable[[str, str, int | None], Spec | None]
 _ZERO = timedelta(0)
-_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-
-
-def retry_policy(spec: Spec | None, sizing: Sizing, *, hashed: bool = False) -> RetryPolicy | None:
-    """The retry policy of a route; istiod has one of its own where the configuration has none."""
-    if spec is not None and int(spec.get("attempts") or 0) <= 0:
-        return None
-    policy = made(RetryPolicy, retry_on=_RETRY_ON, num_retries=2, host_selection_retry_max_attempts=5)
-    if sizing.retries_503:
-        policy.retriable_status_codes = [503]
-    if not hashed or sizing.hashed_spread:
-        predicate = packed(
-            PreviousHostsPredicate(), "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-        )
-        name = "envoy.retry_host_predicates.previous_hosts"
-        policy.retry_host_predicate = [made(RetryPolicyRetryHostPredicate, name=name, typed_config=predicate)]
-    if spec is None:
-        return policy
-    policy.num_retries = int(spec["attempts"])
-    if spec.get("retryOn"):
-        parts = [part.strip() for part in str(spec["retryOn"]).split(",") if part.strip()]
-        codes = [int(part) for part in parts if part.isdigit()]
-        names = ",".join(part for part in parts if not part.isdigit())
-        if codes and "retriable-status-codes" not in names:
-            names += ",retriable-status-codes"
-        policy.retry_on, policy.retriable_status_codes = names, codes
-    if spec.get("perTryTimeout"):
-        policy.per_try_timeout = duration(spec["perTryTimeout"])
-    if spec.get("retryRemoteLocalities"):
-        priorities = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
-        policy.retry_priority = RetryPolicyRetryPriority(
-            name="envoy.retry_priorities.previous_priorities",
-            typed_config=packed(PreviousPrioritiesConfig(update_frequency=2), priorities),
-        )
-    return policy
 
 
 def hash_policy(spec: Spec | None) -> list[RouteActionHashPolicy]:

@@ -88,7 +88,7 @@ class _View:
     builder: ListenerBuilder
     filters: tuple[Object, ...]
     key: tuple[object, ...]
-    told: Mapping[str, int]
+    told: Mapping[Xds, int]
 
     def disabled(self, namespace: str) -> bool:
         """Whether a namespace's services take no mTLS at all."""
@@ -139,18 +139,17 @@ class Sizer:
     def framed_bytes(self, xds: Xds, resources: Iterable[Resource], proxy: Proxy, policies: Policies) -> int:
         """What resources add to the length of a response."""
         view = self._view(proxy, policies)
-        priced = ((resource.name, self._measure(resource, proxy, view)) for resource in resources)
+        priced = [(resource.name, self._measure(resource, proxy, view)) for resource in resources]
         return self._envelope.framed(xds, priced)
 
-    def told(self, xds: Xds, proxy: Proxy, policies: Policies, *, asked: frozenset[str] = frozenset()) -> int:
-        """Proxies of equal numbers get the same resources of a type in equal lengths.
+    def numbers(self, proxy: Proxy, policies: Policies) -> Mapping[Xds, int]:
+        """By type; proxies of equal numbers get the same resources of a type in equal lengths."""
+        return self._view(proxy, policies).told
 
-        asked: keys of the labels that routes among them ask the proxy for.
-        """
-        known = self._view(proxy, policies).told[xds]
-        if not asked:
-            return known
+    def number_asked(self, xds: Xds, proxy: Proxy, policies: Policies, asked: frozenset[str]) -> int:
+        """The same where routes ask the proxy for labels of these keys."""
         labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked))
+        known = self._view(proxy, policies).told[xds]
         return self._told.setdefault((xds, known, labels), len(self._told))
 
     def _measure(self, resource: Resource, proxy: Proxy, view: _View) -> int:
@@ -237,7 +236,7 @@ class Sizer:
     # ---- listeners
 
     def _listener(self, resource: Listener, view: _View) -> int:
-        key = ("listener", _listener_shape(resource), view.key)
+        key = ("listener", _listener_shape(resource), view.told["LDS"])
         if key not in self._shapes:
             self._shapes[key] = self._built_listener(resource, view)
         return self._shapes[key]
