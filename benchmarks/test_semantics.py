@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sizes import SCENARIOS, scenario
+from plans import KINDS, SIZE, measured
+from sizes import FULL, SCENARIOS, scenario
 from workload import prepared
 
 from pushsim import releases
@@ -56,3 +57,15 @@ def test_plan(benchmark: Any, proxies: int, services: int) -> None:
     told = sum(len(group.proxies) for group in (*found.pushed, *found.spared))
     assert told == len(variant.mesh.proxies)
     benchmark.extra_info["proxies"] = told
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+@pytest.mark.parametrize("release", ["1.14", "1.24", "1.30", "1.31"] if FULL else ["1.30"])
+@pytest.mark.parametrize("kind", KINDS if FULL else KINDS[:1])
+def test_plan_of_every_kind(benchmark: Any, kind: str, release: str, mode: str) -> None:
+    """A process' first plan of one change, once the mesh is loaded: its processor time, and the process' memory."""
+    told, pushed, cpu_ms, peak_kb = benchmark.pedantic(lambda: measured(kind, release, mode), rounds=1)
+    assert told == 2 * SIZE[1] + 4 and pushed > 0
+    assert peak_kb < 2_000_000
+    assert cpu_ms < 2_000
+    benchmark.extra_info.update(cpu_ms=cpu_ms, peak_mb=peak_kb // 1000, pushed=pushed)
