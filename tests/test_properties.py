@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import fields, replace
 from unittest import mock
 
 from hypothesis import HealthCheck, assume, given, settings
@@ -12,7 +13,7 @@ from pushsim import releases
 from pushsim.conversation import Conversation
 from pushsim.mesh import Change, Mesh, Object, Proxy
 from pushsim.names import ClusterNames
-from pushsim.plan import Istiod
+from pushsim.plan import Istiod, ProxyState
 from pushsim.pricing import Pricing
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -205,3 +206,8 @@ def test_names_that_proxies_share_are_sets(before, added, removed):
     assert names.plus(added - before, removed & (before | added)) is again
     assert names.plus(added | before, removed | {"outbound|83||unknown"}) is again
     assert names.ordered(before & removed) == tuple(sorted(before & removed))
+
+
+def test_the_state_of_a_kin_is_like_its_example_in_all_but_its_own():
+    one, other = (ProxyState(*(object() for _ in fields(ProxyState))) for _ in range(2))
+    assert one.of(other) == replace(one, proxy=other.proxy, labels=other.labels, targets=other.targets)

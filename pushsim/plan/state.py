@@ -143,7 +143,7 @@ class ProxyState:
         """This state, of the proxy of another, with its labels and services."""
         return ProxyState(
             other.proxy, self.mode, other.labels, self.scope, self.previous, other.targets, self.gateway,
-            self.previous_gateway, self.watched, self.base, self.clusters, self.listening,
+            self.previous_gateway, self.watched, self.base, self.clusters, self.listening, self.asks,
         )  # fmt: skip
 
     @property
