@@ -59,12 +59,12 @@ class Conversation:
     ) -> None:
         self.istiod = Istiod(mesh, rules, mode, on_demand)
         objects = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
-        asked = sorted(selector_keys(objects))
+        asked = selector_keys(objects)
         classes: dict[tuple[Any, ...], list[Proxy]] = {}
         exposed = individual_addresses(self.istiod.registry)
         for proxy in configured(mesh):
             labels = self.istiod.registry.labels_of(proxy)
-            told = tuple([(key, labels[key]) for key in asked if key in labels])
+            told = tuple(sorted((k, v) for k, v in labels.items() if k in asked))
             alone = proxy.id if proxy.ip in exposed else ""
             key = (
                 proxy.type,

@@ -21,7 +21,7 @@ _WELL_KNOWN = frozenset({25, 53, 3306, 27017})
 
 def pairs(mapping: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
     """A mapping as sorted pairs, hashable."""
-    return tuple(sorted([(str(k), str(v)) for k, v in mapping.items()])) if mapping else ()
+    return tuple(sorted((str(k), str(v)) for k, v in (mapping or {}).items()))
 
 
 def selects(selector: Iterable[tuple[str, str]], labels: Mapping[str, str]) -> bool:

@@ -55,10 +55,6 @@ class MergedGateway:
     __hash__ = object.__hash__
 
 
-#: What everything but a router serves.
-NO_GATEWAY = MergedGateway()
-
-
 def route_name(server: Server, port: int) -> str:
     """RDS route of a server: `http.PORT`, `https.NUMBER.PORTNAME.GATEWAY.NAMESPACE`, "" if it has none."""
     gateway, index = server

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import filterfalse
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -60,10 +59,6 @@ class Domains(NamedTuple):
     each: tuple[tuple[tuple[str, ...], frozenset[str]], ...]
 
 
-#: Names added; those removed, or (True) those kept, whichever are fewer.
-_Derivation = tuple[frozenset[str], frozenset[str], bool]
-
-
 class ClusterNames:
     """An immutable set of cluster names, indexed by host.
 
@@ -78,7 +73,7 @@ class ClusterNames:
         self._by_host: NamesByHost | None = None
         self._by_domains: tuple[Domains, ...] | None = None
         self._ordered: tuple[str, ...] | None = None
-        self._derived: WeakValueDictionary[_Derivation, ClusterNames] | None = None
+        self._derived: WeakValueDictionary[tuple[frozenset[str], frozenset[str], bool], ClusterNames] | None = None
         self._missing: WeakKeyDictionary[ClusterNames, frozenset[str]] = WeakKeyDictionary()
         self._joined: WeakKeyDictionary[ClusterNames, tuple[frozenset[str], ref[ClusterNames]]] = WeakKeyDictionary()
 
@@ -102,16 +97,9 @@ class ClusterNames:
         """Some of these names, sorted: all are sorted once for all who ask for many."""
         if _SEVERAL * len(some) < len(self.names):
             return tuple(sorted(some))
-        return tuple(filter(some.__contains__, self._in_order()))
-
-    def ordered_but(self, some: frozenset[str]) -> tuple[str, ...]:
-        """All names but some, sorted."""
-        return tuple(filterfalse(some.__contains__, self._in_order()))
-
-    def _in_order(self) -> tuple[str, ...]:
         if self._ordered is None:
             self._ordered = tuple(sorted(self.names))
-        return self._ordered
+        return tuple(filter(some.__contains__, self._ordered))
 
     @property
     def by_host(self) -> NamesByHost:
@@ -154,28 +142,18 @@ class ClusterNames:
     def plus(self, added: frozenset[str], removed: frozenset[str] = frozenset()) -> ClusterNames:
         """With these names added, and then those removed."""
         added = (added - self.names) - removed
-        if 2 * len(removed) > len(self):
-            return self.only(self.names - removed, added)
-        return self._changed(added, removed & self.names)
-
-    def only(self, kept: frozenset[str], added: frozenset[str]) -> ClusterNames:
-        """Only these of its names, and others that are added: the same as `plus`, where the others are removed."""
-        added = added - self.names
-        if 2 * len(kept) >= len(self):
-            return self._changed(added, self.names - kept)
-        return self._once((added, kept, True), lambda: ClusterNames(kept | added))
-
-    def _changed(self, added: frozenset[str], removed: frozenset[str]) -> ClusterNames:
-        if not added and not removed:
-            return self
-        return self._once((added, removed, False), lambda: self._with(added, removed))
-
-    def _once(self, told: _Derivation, make: Callable[[], ClusterNames]) -> ClusterNames:
+        kept = self.names - removed if 2 * len(removed) > len(self) else None
+        if kept is None or 2 * len(kept) >= len(self):
+            kept, removed = None, removed & self.names
+            if not added and not removed:
+                return self
+        told = (added, removed, False) if kept is None else (added, kept, True)  # the smaller of both
         if self._derived is None:
             self._derived = WeakValueDictionary()
         known = self._derived.get(told)
         if known is None:
-            known = self._derived[told] = make()
+            known = self._with(added, removed) if kept is None else ClusterNames(kept | added)
+            self._derived[told] = known
         return known
 
     def _with(self, added: frozenset[str], removed: frozenset[str]) -> ClusterNames:

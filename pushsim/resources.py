@@ -6,8 +6,9 @@ objects they were made from, so that two proxies with the same resource share on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pushsim.mesh import Endpoint, Object, Port, Service
 
@@ -161,8 +162,21 @@ class Credential:
     written: Object
 
 
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A filter that Envoy asks for by its name: of a WasmPlugin, or as an EnvoyFilter says it.
+
+    secret: the Secret that the plugin's image is pulled with, if it names one and there is one.
+    """
+
+    name: str
+    written: Object | Mapping[str, Any]
+    secret: Object | None = None
+
+
 Resource = (
     NameTable
+    | Extension
     | Credential
     | OutboundCluster
     | InboundCluster

@@ -194,7 +194,25 @@ def policies(draw):
             "ProxyConfig",
         )
     )
-    return written(kind, draw(namespaces), "p0", 0, {"revision": draw(some(1, 2))})
+    spec = {"revision": draw(some(1, 2))}
+    if kind == "WasmPlugin":
+        spec["match"] = draw(some([], [{"mode": "SERVER"}], [{"mode": "CLIENT", "ports": [{"number": 80}]}]))
+        spec |= draw(some({}, {"type": "NETWORK"}, {"imagePullSecret": "k0"}))
+        spec |= draw(some({}, {"selector": {"matchLabels": {"app": "p"}}}))
+    if kind == "EnvoyFilter":
+        spec["configPatches"] = [asking(draw(some("ANY", "SIDECAR_OUTBOUND", "GATEWAY"))), EXTENSION][
+            : draw(some(0, 1, 2))
+        ]
+    return written(kind, draw(namespaces), "p0", 0, spec)
+
+
+#: Patches of EnvoyFilters: a filter that Envoy asks for by name, and what it is.
+EXTENSION = {"applyTo": "EXTENSION_CONFIG", "patch": {"operation": "ADD", "value": {"name": "x", "typed_config": {}}}}
+
+
+def asking(context):
+    patch = {"operation": "INSERT_BEFORE", "value": {"name": "x", "config_discovery": {}}}
+    return {"applyTo": "HTTP_FILTER", "match": {"context": context}, "patch": patch}
 
 
 @st.composite

@@ -11,7 +11,8 @@ A client speaks SotW or delta, as Envoy does (and as the recordings' proxies did
    a spontaneous request of what to subscribe and unsubscribe.
 
 A response is `solicited` if it answers a change of subscription that we sent since the last `settle`: it holds a
-name we had newly asked for, or (SotW istiods that answer a shortened list) just the list and nothing given up.
+name we had newly asked for, or (SotW istiods that answer a shortened list, but not of ECDS) just the list and nothing
+given up.
 
 The protocol's own rules (`reference/istiod-standalone.md` §4) are istiod's, not Envoy's documentation's.
 """
@@ -266,9 +267,11 @@ class AdsClient:
             return True
         if not watch.asked.isdisjoint(removed):
             return True
-        # of secrets there may be fewer than are asked for
+        # of secrets there may be fewer than are asked for; an answer to a shortened list of extensions comes after the
+        # push that shortened it, and looks the same
         all_of_them = watch.names == set(names) or (xds == "SDS" and names and watch.names.issuperset(names))
-        if self.mode == "sotw" and watch.shortened and not watch.asked and all_of_them:
+        shortened = watch.shortened and xds != "ECDS"
+        if self.mode == "sotw" and shortened and not watch.asked and all_of_them:
             watch.shortened = False
             return True
         return False

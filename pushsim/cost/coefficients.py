@@ -89,6 +89,7 @@ rds.hosts | 8 | 0.3 | virtual host generated | [D] istio#25116
 rds.routes | 3.5 | 0.5 | route of a VirtualService | [E] 2-5 us
 sds.hit | 1 | 0.5 | secret found in the cache | [D] pilot_xds_push_time of istiod 1.17.8 and 1.24.6, 205 secrets: 1.1 us
 sds.miss | 10 | 0.4 | secret generated | [D] pilot_xds_push_time, 205 secrets: 1.17.8 8 us, 1.24.6 11 us
+ecds.extensions | 8 | 0.5 | extension sent | [D] pilot_xds_push_time, 10-300: 1.17.8 5-9 us, 1.24.6 8-11, 1.31 11-14
 nds.names | 1.6 | 0.5 | host in a table of names | [D] pilot_xds_push_time of istiod 1.24.6, 1,000 services: 1.3-2 us
 send.responses | 20 | 0.6 | response sent | [E] one stream.Send without its bytes
 send.acks | 15 | 0.4 | ACK received | [E] 10-20 us

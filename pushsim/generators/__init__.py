@@ -8,10 +8,12 @@ assignments  EDS
 listeners    LDS
 routes       RDS
 tables       NDS
+extensions   the names that ECDS is asked for
 """
 
 from pushsim.generators.assignments import Assignments
 from pushsim.generators.clusters import eds_names
+from pushsim.generators.extensions import Extensions
 from pushsim.generators.listeners import Listeners
 from pushsim.generators.routes import Routes
 from pushsim.generators.tables import Tables
@@ -19,5 +21,5 @@ from pushsim.generators.tables import Tables
 __all__ = ["Generators", "eds_names"]
 
 
-class Generators(Assignments, Listeners, Routes, Tables):
+class Generators(Assignments, Extensions, Listeners, Routes, Tables):
     """The resources of one proxy (or of all proxies that are equal to it) in one push."""

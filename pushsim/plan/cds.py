@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from itertools import chain
 
 from pushsim.blocks import Blocks
@@ -19,25 +18,6 @@ from pushsim.visibility import Scope
 Names = set[str] | frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class AllBut:
-    """All watched clusters but these, which are few: the set of the others need not be made."""
-
-    kept: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What a delta takes back: watched clusters, and those that are the proxy's own."""
-
-    watched: frozenset[str] | AllBut
-    own: frozenset[str] = frozenset()
-
-
-def _few(kept: frozenset[str], watched: ClusterNames) -> bool:
-    return 4 * len(kept) < len(watched)
-
-
 def clusters(pushing: Pushing) -> Response | None:
     """The CDS response; None if CDS does not run."""
     if not _runs(pushing):
@@ -47,37 +27,21 @@ def clusters(pushing: Pushing) -> Response | None:
     blocks = pushing.generators.clusters()
     if not pushing.delta:
         return Response("CDS", blocks)
-    watched, sent = pushing.state.watched, outbound_names(blocks)
+    watched = pushing.state.watched
+    missing = watched.missing_from(outbound_names(blocks))
     own = pushing.state.base - {cluster.name for cluster in blocks[0]}
-    gone = AllBut(sent.names & watched.names) if _few(sent.names, watched) else watched.missing_from(sent)
-    of = (watched, sent) if isinstance(gone, AllBut) else (gone,)
-    removed = pushing.memo.once(lambda: _ordered(watched, Taken(gone, own)), "gone", own, of=of)
-    return _taking(pushing, blocks, removed, Taken(gone, own))
 
+    def gone() -> tuple[str, ...]:
+        return tuple(sorted(missing | own)) if own else watched.ordered(missing)
 
-def _ordered(watched: ClusterNames, taken: Taken) -> tuple[str, ...]:
-    gone = taken.watched
-    names = watched.ordered_but(gone.kept) if isinstance(gone, AllBut) else watched.ordered(gone)
-    return tuple(sorted((*names, *taken.own))) if taken.own else names
-
-
-def _taking(pushing: Pushing, blocks: Blocks, removed: tuple[str, ...], taken: Taken) -> Response:
-    pushing.memo.once(lambda: taken, "taken back", of=(removed,))
+    removed = pushing.memo.once(gone, "gone", own, of=(missing,))
+    taken_back(pushing, removed, missing | own if own else missing)
     return Response("CDS", blocks, removed)
 
 
-def taken_back(pushing: Pushing, response: Response) -> Taken:
-    """The removed names of a CDS response of this push, made once for all who have this tuple."""
-    removed = response.removed
-    return pushing.memo.once(lambda: Taken(frozenset(removed)), "taken back", of=(removed,))
-
-
-def names_taken(pushing: Pushing, response: Response) -> frozenset[str]:
-    """The same as one set."""
-    removed, taken = response.removed, taken_back(pushing, response)
-    if isinstance(taken.watched, frozenset) and not taken.own:
-        return taken.watched
-    return pushing.memo.once(lambda: frozenset(removed), "names taken back", of=(removed,))
+def taken_back(pushing: Pushing, removed: tuple[str, ...], known: frozenset[str] | None = None) -> frozenset[str]:
+    """Removed names as a set, made once for all who have this tuple; `known`: the set, where there is one already."""
+    return pushing.memo.once(lambda: frozenset(removed) if known is None else known, "taken back", of=(removed,))
 
 
 def outbound_names(blocks: Blocks) -> ClusterNames:
@@ -158,7 +122,7 @@ def _is_delta(pushing: Pushing) -> bool:
 def _delta(pushing: Pushing) -> Response:
     rules, generators = pushing.rules, pushing.generators
     services: dict[str, Service] = {}
-    removed: list[Names | AllBut] = []
+    removed: list[Names] = []
     for key in sorted(_keys(pushing)):
         found, gone = _of_key(pushing, key)
         services |= {service.hostname: service for service in found}
@@ -167,21 +131,17 @@ def _delta(pushing: Pushing) -> Response:
     made = {cluster.name for cluster in chain(base, built)}
     inbound = (name for name in pushing.state.base if name.startswith("inbound|") and name not in made)
     own = frozenset(inbound) if rules.delta_removes_inbound else frozenset[str]()
-    watched, blocks = pushing.state.watched, (base, built)
-    if len(removed) == 1 and isinstance(removed[0], AllBut):
-        taken = Taken(AllBut(removed[0].kept | watched.names.intersection(made)), own)
-        return _taking(pushing, blocks, _ordered(watched, taken), taken)
-    each = [watched.names - gone.kept if isinstance(gone, AllBut) else gone for gone in removed]
-    names = frozenset(each[0]) if len(each) == 1 else frozenset[str]().union(*each)
+    names = frozenset(removed[0]) if len(removed) == 1 else frozenset[str]().union(*removed)
     names = names if names.isdisjoint(made) else names - made
-    taken = Taken(names, own)
-    if rules.delta_removes_once or sum(map(len, each)) == len(names):
-        return _taking(pushing, blocks, _ordered(watched, taken), taken)
-    again = sorted((*(name for gone in each for name in gone if name in names), *own))
-    return _taking(pushing, blocks, tuple(again), taken)
+    left = pushing.state.watched.ordered(names)
+    if not rules.delta_removes_once and sum(map(len, removed)) > len(names):
+        left = tuple(sorted(name for gone in removed for name in gone if name in names))
+    taken = tuple(sorted((*left, *own))) if own else left
+    taken_back(pushing, taken, names | own if own else names)
+    return Response("CDS", (base, built), taken)
 
 
-def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[Collection[Service], Names | AllBut]:
+def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[Collection[Service], Names]:
     """The services whose clusters one key makes anew, and the watched clusters it takes back."""
     scope, by_host = pushing.state.scope, pushing.state.watched.by_host
     match key.kind:
@@ -229,16 +189,15 @@ def _hosts_matching(scope: Scope, pattern: str) -> list[str]:
     return [pattern] if pattern in known else [host for host in known if subset_of(host, pattern)]
 
 
-def _scope_difference(pushing: Pushing) -> tuple[Collection[Service], Names | AllBut]:
+def _scope_difference(pushing: Pushing) -> tuple[Collection[Service], Names]:
     """Services that came into the scope, and the clusters of those that left it."""
     if pushing.state.previous is None:
         return (), frozenset()
     current, watched = pushing.generators.services_by_host(), pushing.state.watched
 
-    def difference() -> tuple[Collection[Service], Names | AllBut]:
+    def difference() -> tuple[Collection[Service], Names]:
         added = tuple(service for host, service in current.items() if host not in watched.by_host)
-        held = watched.of(current)
-        return added, AllBut(held) if _few(held, watched) else watched.names - held
+        return added, watched.names - watched.of(current)
 
     return pushing.memo.once(difference, "scope difference", of=(current, watched))
 

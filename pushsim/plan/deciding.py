@@ -7,6 +7,7 @@ from dataclasses import replace
 from pushsim.dependencies import Decision, decide
 from pushsim.plan.asking import asked
 from pushsim.plan.cds import clusters
+from pushsim.plan.ecds import extensions
 from pushsim.plan.eds import endpoints
 from pushsim.plan.lds import listeners
 from pushsim.plan.nds import names
@@ -44,9 +45,10 @@ def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[
     rds = routes(pushing) if state.routes else None
     nds = names(pushing) if state.proxy.captures_dns and "NDS" in push.on_demand else None
     sds = secrets(pushing) if state.asks.secrets.open else None
+    ecds = extensions(pushing) if state.asks.extensions.open else None
     after, answers = settle(pushing, cds, listening)
     asks, more = asked(state, push, cds, lds)
     if asks is not state.asks:
         after = replace(after, asks=asks)
-    pushed = (response for response in (cds, eds, lds, rds, sds, nds) if response is not None)
+    pushed = (response for response in (cds, eds, lds, rds, sds, ecds, nds) if response is not None)
     return Plan(after, decision, (*pushed, *answers, *more))

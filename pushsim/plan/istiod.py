@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pushsim.context import build_context
 from pushsim.dependencies import Decision
-from pushsim.gateways import NO_GATEWAY, merge_gateways
+from pushsim.gateways import MergedGateway, merge_gateways
 from pushsim.generators import Generators
 from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan.asking import asked
@@ -80,9 +80,9 @@ class Istiod:
         """What istiod knows of a proxy that connects, before it has sent it anything, as of a push (the latest)."""
         push = push or self.latest
         labels, targets = self.registry.labels_of(proxy), self.registry.targets(proxy)
-        gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else NO_GATEWAY
+        gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else MergedGateway()
         scope = push.scopes.of(proxy, labels)
-        return ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, NO_GATEWAY)
+        return ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())
 
     def connect(self, proxy: Proxy, push: Push | None = None) -> Plan:
         """A proxy's first conversation: all of everything, as of a push (the latest)."""

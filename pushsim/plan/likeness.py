@@ -25,13 +25,13 @@ def kin(state: ProxyState, asked: Collection[str]) -> Hashable:
 
     asked: keys of the workload labels that selectors other than those of Services ask for.
     """
-    if state.proxy.type != "sidecar" or state.asks is not ASKS_NOTHING:
+    if state.proxy.type != "sidecar" or state.asks.secrets.open:
         return None
     told = tuple(state.labels.get(key) for key in asked)
     ports = tuple((target.target_port, target.port.protocol) for target in state.targets)
     parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
-    proxy = state.proxy
-    return proxy.namespace, proxy.service_account, told, ports, proxy.naming, state.base, *map(id, parts)
+    proxy, asks = state.proxy, None if state.asks is ASKS_NOTHING else state.asks
+    return proxy.namespace, proxy.service_account, told, ports, proxy.naming, asks, state.base, *map(id, parts)
 
 
 def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) -> bool:

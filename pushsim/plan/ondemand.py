@@ -20,6 +20,7 @@ class Service:
     found:      the resources there are of some names.
     empty_sent: an answer without anything in it is sent, too.
     removes:    delta takes back what there is not.
+    like_pushes: answers to who only gave up some cannot be told from pushes, so recordings have them as such.
     """
 
     xds: Xds
@@ -28,6 +29,7 @@ class Service:
     found: Callable[[Iterable[str]], Block]
     empty_sent: bool
     removes: bool
+    like_pushes: bool = False
 
     def asked(self, watch: Watch, now: Names) -> tuple[Watch, tuple[Response, ...]]:
         """What becomes of a subscription when the proxy wants these names, and istiod's answer.
@@ -41,11 +43,13 @@ class Service:
             return Watch(), ()
         first = not watch.open or not (self.delta or watch.answered)
         whole = first or (self.rules.answers_all and not self.delta)
-        wanted = now if whole else now - watch.names
-        answer = self.response(wanted, solicited=True, whole=True)
+        new = now - watch.names
+        if not (first or new or self.delta or self.rules.answers_gone):
+            return Watch(now, True, watch.answered), ()
+        answer = self.response(now if whole else new, solicited=True, whole=True)
         if answer is None:
             return Watch(now, True, watch.answered), ()
-        if not (first or answer.count or answer.removed):  # it gave up some: that is answered with nothing
+        if not (first or answer.removed or (answer.count and (new or not self.like_pushes))):
             answer = Response(answer.xds, answer.blocks)
         return Watch(now, True, True), (answer,)
 

@@ -94,6 +94,7 @@ class Asks:
     """
 
     secrets: Watch = Watch()
+    extensions: Watch = Watch()
     by_cluster: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
     by_listener: frozenset[str] = frozenset()
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pushsim.names import ClusterNames
-from pushsim.plan.cds import AllBut, names_taken, outbound_names, taken_back, watched_names
+from pushsim.plan.cds import outbound_names, taken_back, watched_names
 from pushsim.plan.eds import Names, assignments
 from pushsim.plan.pushing import Pushing
 from pushsim.plan.rds import configurations
@@ -45,13 +45,7 @@ def _received(pushing: Pushing, response: Response) -> _Clusters:
     if not pushing.delta:
         return _Clusters(state.watched, state.base, subscribed)
     sent, base = outbound_names(blocks), frozenset(cluster.name for cluster in blocks[0])
-    taken = taken_back(pushing, response)
-    if isinstance(taken.watched, AllBut) and state.clusters is state.watched and subscribed is sent:
-        held = state.watched.only(taken.watched.kept, sent.names)
-        if pushing.rules.delta_watched != "union":
-            return _Clusters(sent, base, held)
-        return _Clusters(held, (state.base | base) - taken.own, held)
-    gone = names_taken(pushing, response)
+    gone = taken_back(pushing, response.removed)
     if subscribed is not state.clusters:
         missing = sent.missing_from(subscribed)
         left = pushing.memo.once(lambda: gone | missing, "given up", of=(gone, missing)) if missing else gone

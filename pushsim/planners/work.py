@@ -68,6 +68,8 @@ def of_response(response: Response, state: ProxyState) -> ask.Counts:
         case "RDS":
             for block in response.blocks:
                 work.update(block.memo.once(partial(_of_routes, block), "work"))
+        case "ECDS":
+            work["ecds.extensions"] = response.count
         case "NDS":
             work["nds.names"] = sum(len(table.hosts) for table in response.resources if isinstance(table, NameTable))
     return dict(work)

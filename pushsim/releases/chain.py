@@ -35,6 +35,7 @@ def chain() -> dict[str, Rules]:
         lds_sidecar_skip=kinds("Gateway WorkloadGroup WorkloadEntry Secret ProxyConfig"),
         lds_router_skip=base.lds_router_skip | {"WorkloadEntry", "ProxyConfig"},
         eds_empty_sent=False,  # #38072
+        ecds_secrets=True,
         service_entry_always_full="always",
     )
     add("1.14.0", replace(base, endpoint_comparison="health"))  # PILOT_SEND_UNHEALTHY_ENDPOINTS defaulted to true
@@ -60,7 +61,7 @@ def chain() -> dict[str, Rules]:
     base = add("1.15.2", base)
     add("1.15.7", base)
 
-    base = replace(base, router_filter="host", filter_extra_services="with-route")  # #40995
+    base = replace(base, router_filter="host", filter_extra_services="with-route", plugin_matches=True)  # #40995
     base = add("1.16.0", replace(base, pod_labels="proxy", resource_scoping="false"))
     base = add("1.16.2", replace(base, passthrough_attaches=True, update_compares_previous=True))  # #42721
     add("1.16.7", base)
@@ -99,6 +100,7 @@ def chain() -> dict[str, Rules]:
         base,
         own_service="all",
         service_update="equal-or-target-port",
+        plugin_types=True,
         hidden_update_silent=True,  # #47009
         headless_hidden_silent=True,
         delta_gone_port="any",
@@ -120,6 +122,7 @@ def chain() -> dict[str, Rules]:
     add("1.20.8", replace(base, cds_router_gateway="passthrough"))  # #50757
 
     base = replace(base, writes_rules="host-and-tls")  # VERIFY_CERTIFICATE_AT_CLIENT is the default
+    base = replace(base, plugin_names="extenstions.istio.io/wasmplugin/{}.{}")
     base = replace(base, index_duplicate="oldest", filter_extra_services="always", delta_watched="last-response")
     base = add("1.21.0", base)
     patched = add("1.21.3", replace(base, endpoint_comparison="any"))
@@ -147,6 +150,8 @@ def chain() -> dict[str, Rules]:
         delta_removes_once=True,
         nds_skip=base.nds_skip | {"KubernetesGateway"} | routes,
         sds_empty_sent=False,
+        ecds_by_name=True,
+        answers_gone=False,
     )
     base = add("1.22.0", base)
     base = replace(base, endpoint_comparison="any", cds_router_gateway="passthrough")  # #50757
@@ -186,6 +191,7 @@ def chain() -> dict[str, Rules]:
 
     base = replace(
         base,
+        plugin_names="extensions.istio.io/wasmplugin/{}.{}",
         writes_rules="host",
         empty_is_all=False,  # #55496
         narrow=True,
@@ -226,6 +232,7 @@ def chain() -> dict[str, Rules]:
         peer_authentication_deps=True,  # #59331
         scope_triggers=base.scope_triggers | {"PeerAuthentication"},
         always_types=base.always_types | {"agentgateway"},
+        plugin_names="extensions.istio.io/trafficextension/{}.{}~istio-translated-wasmplugin",
         cds_router_virtual_service=True,  # #59482
         cds_router_gateway="always",
         eds_skip=base.eds_skip | {"Sidecar"},

@@ -126,6 +126,12 @@ class Rules:
         nds_unready: endpoints of headless services are named that are not ready: all, those that terminate, or none.
         sds_empty_sent: an SDS response without anything in it is sent all the same.
         sds_full_list: a full request with a Secret in it sends all secrets a proxy has, not only those that changed.
+        ecds_secrets: an extension holds the secret that its image is pulled with, and a Secret runs ECDS for it (1.14).
+        ecds_by_name: an extension is sent to whoever asks for it by name, and delta takes none back; before, only those
+            there are that select the proxy, and delta takes back what else it asked for (1.22).
+        plugin_names: of a WasmPlugin by namespace and name, as proxies ask for it.
+        plugin_matches: WasmPlugins match ports and client or server side (1.16).
+        plugin_types: WasmPlugins may be network filters (1.20).
         accounts_by_port: a cluster expects the service accounts of its own port's endpoints, not of all the service's.
         inbound_passthrough: name of the inbound passthrough cluster.
 
@@ -138,6 +144,7 @@ class Rules:
             name, or any (the names it looks through have no order from 1.20 on).
         delta_removes_once: it names what it removes once, though several keys remove it (#49890).
         answers_all: a changed SotW name list is answered with all its names, also when it shrank.
+        answers_gone: a SotW name list that only shrank is answered, were it with nothing (until 1.21).
     """
 
     release: str
@@ -275,6 +282,11 @@ class Rules:
     nds_unready: Literal["all", "terminating", "none"] = "all"
     sds_empty_sent: bool = True
     sds_full_list: bool = True
+    ecds_secrets: bool = False
+    ecds_by_name: bool = False
+    plugin_names: str = "{}.{}"
+    plugin_matches: bool = False
+    plugin_types: bool = False
     accounts_by_port: bool = True
     inbound_passthrough: str = "InboundPassthroughClusterIpv4"
 
@@ -285,6 +297,7 @@ class Rules:
     delta_gone_port: Literal["last", "any"] = "last"
     delta_removes_once: bool = False
     answers_all: bool = True
+    answers_gone: bool = True
 
     @property
     def minor(self) -> str:

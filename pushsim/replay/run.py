@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from pushsim import istiod, stub
+from pushsim.agents import configured
 from pushsim.control import knobs
 from pushsim.control.limiter import NACK, SLOW, draw
 from pushsim.errors import EnvironmentProblem, InputError, Problem
@@ -355,4 +356,4 @@ def _everybody(variant: Variant) -> list[Proxy]:
         for one in timed.change.apply:
             if one.ref.kind == "Pod" and (proxy := proxy_of(one)) is not None:
                 found.setdefault(proxy.id, proxy)
-    return list(found.values())
+    return list(configured(replace(variant.mesh, proxies=tuple(found.values()))))

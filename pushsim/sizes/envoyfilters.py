@@ -14,6 +14,7 @@ from typing import Any as Json
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 
+from pushsim.extensions import Place
 from pushsim.mesh import Object, Proxy
 from pushsim.sizes.peers import selected
 from pushsim.sizes.wire import framed, length, text, varint
@@ -114,6 +115,27 @@ def inserted(known: Sequence[Patch], apply_to: str, context: str, port: int | No
             continue
         total += framed(estimate(patch.value))
     return total
+
+
+def asks_by_name(filters: Sequence[Object]) -> bool:
+    """Whether any of these EnvoyFilters has Envoy ask for a filter by its name."""
+    return any(_asks(patch.value) for patch in patches(filters))
+
+
+def discovered(known: Sequence[Patch], place: Place) -> Iterator[str]:
+    """Names of filters that patches insert into a place and that Envoy asks for by name."""
+    for patch in known:
+        if patch.apply_to not in ("HTTP_FILTER", "NETWORK_FILTER") or patch.operation not in _INSERTS:
+            continue
+        http = patch.apply_to == "HTTP_FILTER"
+        wanted = (patch.match.get("listener") or {}).get("portNumber")
+        there = patch.context in (place.context, "ANY") and (place.http or not http)
+        if there and (not wanted or int(wanted) == place.port) and _asks(patch.value):
+            yield str(patch.value.get("name") or "")
+
+
+def _asks(value: Spec) -> bool:
+    return "config_discovery" in value or "configDiscovery" in value
 
 
 def estimate(value: Json) -> int:

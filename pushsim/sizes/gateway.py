@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRoutes
 from envoy_data_plane.envoy.config.route.v3 import VirtualHost, VirtualHostTlsRequirementType
 
+from pushsim.extensions import Place
 from pushsim.hosts import matches, resolve, subset_of
 from pushsim.mesh import HTTP_PROTOCOLS, Object, Port, Proxy
 from pushsim.resources import Listener, RouteConfiguration
@@ -62,7 +63,7 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
     """A gateway's listener: one chain for plain HTTP, one per TLS server, chains of TCP and TLS routes."""
     sizing = builder.sizing
     chains: list[FilterChain] = []
-    names = False
+    names, place = False, Place("GATEWAY", True, resource.port)
     for server in resource.servers:
         spec = _server(server)
         protocol = str((spec.get("port") or {}).get("protocol") or "").upper()
@@ -72,13 +73,13 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
             if not any(chain.name == "http" for chain in chains):
                 prefix = f"outbound_{resource.name}"
                 route = resource.route or f"http.{resource.port}"
-                manager = builder.http_manager(prefix, gateway=True, route=route)
-                chains.append(builder.chain(*builder.authn(), manager, name="http"))
+                manager = builder.http_manager(prefix, place, route=route)
+                chains.append(builder.chain(*builder.authn(), *manager, name="http"))
         elif protocol == "HTTPS" and mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
             names = True
             prefix = str(spec.get("name") or f"outbound_{resource.name}")
-            manager = builder.http_manager(prefix, gateway=True, route=_route_name(server))
-            chain = builder.chain(*builder.authn(), manager, match=_sni(spec))
+            manager = builder.http_manager(prefix, place, route=_route_name(server))
+            chain = builder.chain(*builder.authn(), *manager, match=_sni(spec))
             chain.transport_socket = _server_socket(spec)
             chains.append(chain)
         else:

@@ -36,8 +36,9 @@ from envoy_data_plane.envoy.type.metadata.v3 import (
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagLiteral, CustomTagMetadata
 from envoy_data_plane.envoy.type.v3 import Percent
 
+from pushsim.extensions import Place, Plugins
 from pushsim.mesh import Proxy
-from pushsim.sizes import filters
+from pushsim.sizes import extensions, filters
 from pushsim.sizes.clusters import aggregated
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig, truth
@@ -56,7 +57,7 @@ _DRY_RUN = {
 
 @dataclass(frozen=True, eq=False)
 class HttpParts:
-    """What a proxy's HTTP chains share, worked out once: its policies' filters, telemetry, tracing.
+    """What a proxy's HTTP chains share, worked out once: its plugins, its policies' filters, telemetry, tracing.
 
     policies: HTTP filters of authentication and authorization, in order. stats: metrics filters by direction.
     """
@@ -64,6 +65,7 @@ class HttpParts:
     proxy: Proxy
     sizing: Sizing
     settings: Settings
+    plugins: Plugins
     tracing: Tracing
     logs: AccessLogs
     metrics: Metrics = field(default=Metrics())
@@ -73,9 +75,8 @@ class HttpParts:
 def connection_manager(
     parts: HttpParts,
     stat_prefix: str,
+    place: Place,
     *,
-    inbound: bool = False,
-    gateway: bool = False,
     route: str = "",
     routes: RouteConfiguration | None = None,
     http2: bool = False,
@@ -83,6 +84,7 @@ def connection_manager(
 ) -> Filter:
     """The HTTP connection manager of one filter chain, with its routes by name (`route`) or inline (`routes`)."""
     sizing, settings = parts.sizing, parts.settings
+    inbound, gateway = place.context == "SIDECAR_INBOUND", place.context == "GATEWAY"
     manager = made(
         HttpConnectionManager,
         stat_prefix=f"{stat_prefix};" if sizing.alt_stat_name else stat_prefix,
@@ -115,15 +117,17 @@ def connection_manager(
         RequestIdExtension, typed_config=packed(identifier, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
     )
     manager.access_log = parts.logs.http(inbound=inbound, gateway=gateway)
-    manager.http_filters = _filters(parts, inbound=inbound, gateway=gateway, protocol=protocol)
+    manager.http_filters = _filters(parts, place, protocol)
     return made(Filter, name="envoy.filters.network.http_connection_manager", typed_config=packed(manager, HCM))
 
 
-def _filters(parts: HttpParts, *, inbound: bool, gateway: bool, protocol: str) -> list[HttpFilter]:
+def _filters(parts: HttpParts, place: Place, protocol: str) -> list[HttpFilter]:
     sizing = parts.sizing
+    inbound, gateway = place.context == "SIDECAR_INBOUND", place.context == "GATEWAY"
     found = [filters.http_exchange(sizing, inbound=inbound)]
     if inbound or gateway:
         found += parts.policies
+    found += extensions.http_filters(parts.plugins, sizing, place)
     grpc, web = protocol in ("GRPC", "GRPC-Web"), protocol == "GRPC-Web"
     found += filters.common_http(sizing, inbound=inbound, grpc=grpc, grpc_web=web)
     if (extra := parts.metrics.extra(inbound=inbound)) is not None:

@@ -23,6 +23,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     VirtualHost,
 )
 
+from pushsim.extensions import Place
 from pushsim.mesh import Port
 from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import filters, tls
@@ -145,19 +146,20 @@ class Inbound:
     def _tcp(self, cluster: str, port: Port) -> list[Filter]:
         builder = self.builder
         proxy = builder.tcp_proxy(cluster, cluster, inbound=True)
-        last = [*builder.tcp_metrics(inbound=True), *filters.sniffers(port, cluster), proxy]
+        plugins = builder.plugins(Place("SIDECAR_INBOUND", False, port.number))
+        last = [*plugins, *builder.tcp_metrics(inbound=True), *filters.sniffers(port, cluster), proxy]
         return [*self._first(), *builder.tcp_policies, *last]
 
     def _http(self, cluster: str, host: str, port: Port, target: int, passthrough: bool) -> list[Filter]:
         prefix = cluster if passthrough else f"inbound_0.0.0.0_{target}"
         manager = self.builder.http_manager(
             prefix,
-            inbound=True,
+            Place("SIDECAR_INBOUND", True, target),
             routes=self._routes(cluster, host, port),
             http2=port.protocol in ("HTTP2", "GRPC", "GRPC-Web"),
             protocol=port.protocol,
         )
-        return [*self._first(), manager]
+        return [*self._first(), *manager]
 
     def _routes(self, cluster: str, host: str, port: Port) -> RouteConfiguration:
         action = made(

@@ -20,10 +20,11 @@ from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
 )
 from envoy_data_plane.envoy.type.v3 import HashPolicy, HashPolicySourceIp
 
+from pushsim.extensions import Place
 from pushsim.hosts import resolve
 from pushsim.mesh import Object, Port, Service
 from pushsim.resources import BLACK_HOLE, Listener
-from pushsim.sizes import filters
+from pushsim.sizes import extensions, filters
 from pushsim.sizes.assignments import address
 from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.http import HttpParts, connection_manager
@@ -92,9 +93,13 @@ class ListenerBuilder:
         """The network filter that copies the peer's identity, where the release has it."""
         return [filters.network_authn()] if self.sizing.authn_filter else []
 
-    def http_manager(self, prefix: str, **how: Json) -> Filter:
-        """An HTTP connection manager."""
-        return connection_manager(self.parts, prefix, **how)
+    def plugins(self, place: Place) -> list[Filter]:
+        """The network filters of WasmPlugins."""
+        return extensions.network_filters(self.parts.plugins, self.sizing, place)
+
+    def http_manager(self, prefix: str, place: Place, **how: Json) -> list[Filter]:
+        """An HTTP connection manager, after the network filters of WasmPlugins."""
+        return [*self.plugins(place), connection_manager(self.parts, prefix, place, **how)]
 
     # ---- outbound
 
@@ -179,8 +184,9 @@ class ListenerBuilder:
         if listener.bound:
             match = None  # type: ignore[assignment]
         protocol = listener.services[0][1].protocol if listener.services else ""
-        manager = self.http_manager(f"outbound_{listener.name}", route=listener.route, protocol=protocol)
-        return self.chain(manager, match=match)
+        place = Place("SIDECAR_OUTBOUND", True, listener.port)
+        stack = self.http_manager(f"outbound_{listener.name}", place, route=listener.route, protocol=protocol)
+        return self.chain(*stack, match=match)
 
     def _tcp_chains(self, listener: Listener) -> list[FilterChain]:
         """Chains of TCP and TLS services: what VirtualServices say, else straight to the service."""
@@ -203,7 +209,8 @@ class ListenerBuilder:
         elif listener.cidrs:
             match = made(FilterChainMatch, prefix_ranges=[_cidr(text) for text in listener.cidrs])
         proxy = self.tcp_proxy(cluster, prefix, policy=policy)
-        return self.chain(*self.tcp_metrics(inbound=False), *filters.sniffers(port, prefix), proxy, match=match)
+        before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
+        return self.chain(*before, *filters.sniffers(port, prefix), proxy, match=match)
 
     def _prefix(self, cluster: str) -> str:
         return f"{cluster};" if self.sizing.tcp_prefix_delimited else cluster
@@ -239,7 +246,8 @@ class ListenerBuilder:
             targets.append(
                 (f"outbound|{number}|{destination.get('subset') or ''}|{host}", int(item.get("weight") or 0))
             )
-        metrics = self.tcp_metrics(inbound=False, gateway=gateway)
+        place = Place("GATEWAY" if gateway else "SIDECAR_OUTBOUND", False, port.number)
+        before = [*self.plugins(place), *self.tcp_metrics(inbound=False, gateway=gateway)]
         if len(targets) == 1:
             proxy = self.tcp_proxy(targets[0][0], self._prefix(targets[0][0]), gateway=gateway)
         else:
@@ -248,7 +256,7 @@ class ListenerBuilder:
         names = [str(name) for name in match.get("sniHosts") or () if name != "*"]
         subnets = [_cidr(str(text)) for text in match.get("destinationSubnets") or ()]
         chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
-        built = self.chain(*metrics, proxy, match=chosen)
+        built = self.chain(*before, proxy, match=chosen)
         built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
         return built
 

@@ -14,9 +14,12 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from pushsim.extensions import Plugins
 from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
+from pushsim.releases import rules
 from pushsim.resources import (
     Credential,
+    Extension,
     InboundCluster,
     Listener,
     LoadAssignment,
@@ -26,7 +29,7 @@ from pushsim.resources import (
     RouteConfiguration,
     StaticCluster,
 )
-from pushsim.sizes import clusters, envoyfilters, gateway, jwt, rbac, tls
+from pushsim.sizes import clusters, envoyfilters, extensions, gateway, jwt, rbac, tls
 from pushsim.sizes.assignments import EndpointMeter
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_cluster
@@ -111,6 +114,7 @@ class Sizer:
         self, release: str, *, mesh_config: Mapping[str, Any], env: Mapping[str, str] | None = None, mode: Mode = "sotw"
     ) -> None:
         self.sizing = sizing_of(release)
+        self._rules = rules(release)
         self.settings = Settings(mesh_config, env or {})
         self._env = env or {}
         self._envelope = Envelope(self.sizing, mode, self._env)
@@ -168,6 +172,8 @@ class Sizer:
                 return name_table(resource)
             case Credential():
                 return length(tls.secret(resource, revocation=self.sizing.revocation))
+            case Extension():
+                return extensions.extension(resource, self.sizing)
             case RouteConfiguration():
                 if proxy.type == "router":
                     key = ("gateway routes", resource, proxy.namespace, view.key)
@@ -293,11 +299,12 @@ class Sizer:
         requests = [p for p in policies.request_authentications if selected(p, proxy)]
         telemetries = _telemetries(policies.telemetries, proxy, root)
         filters = envoyfilters.applying(policies.envoy_filters, proxy, root)
+        plugins = Plugins(policies.wasm_plugins, proxy, self._rules)
         modes = workload_modes(policies.peer_authentications, proxy.namespace, proxy.labels, root)
         labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
         key = (
             proxy.type, len(proxy.namespace), labels, *applying, None, *requests, None, *telemetries, None,
-            modes.mode, *sorted(modes.ports.items()), *filters,
+            modes.mode, *sorted(modes.ports.items()), *filters, None, *plugins.applying,
         )  # fmt: skip
         full = (key, proxy.namespace, policies.peer_authentications)
         if full in self._views:
@@ -308,6 +315,7 @@ class Sizer:
             proxy=proxy,
             sizing=sizing,
             settings=self.settings,
+            plugins=plugins,
             tracing=told.tracing,
             logs=told.logs,
             metrics=told.metrics,
