@@ -6,7 +6,8 @@ slice of 10 ms, after which it goes to the end of the second line. The first lin
 is Go's global queue: what comes from the network (events of the API server, requests of proxies) gets there, because
 the network is polled by a processor that has nothing else to do, or by sysmon. It is looked at when the first line is
 empty, and each 61st time (golang/go src/runtime/proc.go: findRunnable, schedule, forcePreemptNS). So under load a
-push goes on while what was just written waits for the end of the round.
+push goes on while what was just written waits for the end of the round. What a timer wakes (the debouncer's Push) is
+the first of the first line: whoever gives up a core looks at the timers and then at `runnext` (checkTimers, goready).
 
 Instead of counting down every job, one clock of *service* runs for all that run: it says how much work each of them has
 received since the replica began, in sixteenths of a ns of a core. A job that starts when the clock shows V and needs w
@@ -30,8 +31,12 @@ TICKS = 16
 SECOND = 1_000_000_000
 #: How long a core is kept while others wait: forcePreemptNS.
 SLICE = TICKS * 10_000_000
+#: Instead of a line: a job is the first of the first line.
+NEXT = 2
 #: Each so many times the second line is looked at first.
 FAIR = 61
+#: So many that wait in the second line go over to the first at once, if that is empty (globrunqget).
+BATCH = 128
 #: What `finish` returns where a slice ended, and no job.
 PREEMPTED = -1
 
@@ -63,7 +68,10 @@ class Cores:
         self.advance(now)
         ticks = TICKS * work_ns
         if len(self.running) == self.most:
-            self.lines[line].append((job, ticks))
+            if line == NEXT:
+                self.lines[0].appendleft((job, ticks))
+            else:
+                self.lines[line].append((job, ticks))
         elif self.vacated and self.vacated <= self.clock:
             self.vacated = 0
             self.lines[1].append((job, ticks))
@@ -103,8 +111,13 @@ class Cores:
         local, polled = self.lines
         while len(self.running) < self.most and (local or polled):
             self.picked += 1
-            line = polled if polled and (not local or self.picked % FAIR == 0) else local
-            self._run(*line.popleft(), self.clock + SLICE)
+            if polled and self.picked % FAIR == 0:
+                self._run(*polled.popleft(), self.clock + SLICE)
+                continue
+            if not local:
+                for _ in range(min(len(polled) // self.most + 1, len(polled), BATCH)):
+                    local.append(polled.popleft())
+            self._run(*local.popleft(), self.clock + SLICE)
 
     def _run(self, job: int, ticks: int, slice_ends: int) -> None:
         mark = min(self.clock + ticks, slice_ends)

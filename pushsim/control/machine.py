@@ -21,7 +21,7 @@ state the proxy then has. Answers to requests run on the connection without a sl
 
 from __future__ import annotations
 
-from pushsim.control.cores import NEVER, PREEMPTED
+from pushsim.control.cores import NEVER, NEXT, PREEMPTED
 from pushsim.control.debounce import Batch
 from pushsim.control.limiter import AGE, RING, draw
 from pushsim.control.replica import UNSET, WATCHES, Replica
@@ -267,7 +267,7 @@ class Machine(Streams):
         replica.begun.append(push)
         replica.running += 1
         if push.work:
-            self._start(now, replica, CONTEXT, place, self._work(push.work))
+            self._start(now, replica, CONTEXT, place, self._work(push.work), NEXT)
         else:
             self._publish(now, replica, place)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushsim.control.cores import FAIR, NEVER, PREEMPTED, SECOND, SLICE, TICKS
+from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SLICE, TICKS
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_DUE,
@@ -128,11 +128,15 @@ def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
 
 @compiled
 def wait(a: Arrays, r: int, line: int, job: int, ticks: int) -> None:
-    """A job goes to the end of a line."""
-    of, ring = a.line_of[line, r], a.lines[line, r]
-    place = of[W_AT] + of[W_LONG]
-    if place >= ring.shape[0]:
-        place -= ring.shape[0]
+    """A job goes to the end of a line, or is the first of the first one."""
+    if line == NEXT:
+        of, ring = a.line_of[0, r], a.lines[0, r]
+        of[W_AT] = place = of[W_AT] - 1 if of[W_AT] else ring.shape[0] - 1
+    else:
+        of, ring = a.line_of[line, r], a.lines[line, r]
+        place = of[W_AT] + of[W_LONG]
+        if place >= ring.shape[0]:
+            place -= ring.shape[0]
     ring[place, 0], ring[place, 1] = job, ticks
     of[W_LONG] += 1
 
@@ -146,7 +150,18 @@ def fill(a: Arrays, r: int) -> None:
         return
     while core[C_JOBS] < core[C_MOST] and (first[W_LONG] or second[W_LONG]):
         core[C_PICKED] += 1
-        line = 1 if second[W_LONG] and (not first[W_LONG] or core[C_PICKED] % FAIR == 0) else 0
+        line = 1 if second[W_LONG] and core[C_PICKED] % FAIR == 0 else 0
+        if line == 0 and first[W_LONG] == 0:
+            for _ in range(min(second[W_LONG] // core[C_MOST] + 1, second[W_LONG], BATCH)):
+                place = second[W_AT]
+                second[W_AT] = 0 if place + 1 == a.lines.shape[2] else place + 1
+                second[W_LONG] -= 1
+                job, ticks = a.lines[1, r, place, 0], a.lines[1, r, place, 1]
+                place = first[W_AT] + first[W_LONG]
+                if place >= a.lines.shape[2]:
+                    place -= a.lines.shape[2]
+                a.lines[0, r, place, 0], a.lines[0, r, place, 1] = job, ticks
+                first[W_LONG] += 1
         of, ring = a.line_of[line, r], a.lines[line, r]
         place = of[W_AT]
         of[W_AT] = 0 if place + 1 == ring.shape[0] else place + 1
