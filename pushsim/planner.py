@@ -216,6 +216,10 @@ class Planner(Protocol):
     def groups(self) -> Sequence[Group]:
         """All proxies, grouped; fixed for the run."""
 
+    @property
+    def sotw(self) -> bool:
+        """Whether proxies speak state-of-the-world xDS, in which all requests answer to the nonce of a response."""
+
     def handle(self, change: int, written: Change) -> Handled:
         """The handlers: the registry is as after the change from here on."""
 

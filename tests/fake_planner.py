@@ -41,7 +41,9 @@ class FakePlanner:
         lazy_scopes: bool = False,
         solicited: bool = False,
         gateways: int = 0,
+        sotw: bool = False,
     ) -> None:
+        self.sotw = sotw
         self.services, self.unscoped, self.lazy, self.solicited = services, unscoped, lazy_scopes, solicited
         count = len(sizes)
         self.groups = [

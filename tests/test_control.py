@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, PushQueue, RequestLimiter, knobs
 from pushsim.control.cache import XdsCache
-from pushsim.control.cores import PREEMPTED, SECOND, TICKS
+from pushsim.control.cores import NEXT, PREEMPTED, SECOND, TICKS
 from pushsim.control.limiter import draw
-from pushsim.control.state import CONNECTED, DEQUEUED, IDLE, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
+from pushsim.control.state import CONNECTED, DEQUEUED, IDLE, POLLED, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
 from pushsim.cost import Prices, shipped
 from pushsim.errors import InputError
 from pushsim.mesh import Change
@@ -92,6 +92,23 @@ def test_the_network_is_heard_when_nothing_else_waits_and_now_and_then() -> None
     ends = [_finish(cores, 1000 * end) for end in range(1, 102)]
     assert ends.index(1000) == 61, "the 61st that is picked from the lines"
     assert [job for job in ends if job < 1000] == list(range(100))
+
+
+def test_what_a_timer_wakes_is_next() -> None:
+    cores = Cores(1)
+    for job in range(3):
+        cores.start(0, job, 1000)
+    cores.start(0, 3, 1000, NEXT)
+    assert [_finish(cores, 1000 * end) for end in (1, 2, 3, 4)] == [0, 3, 1, 2]
+
+
+def test_who_waits_for_the_network_goes_over_to_the_first_line_all_at_once() -> None:
+    cores = Cores(1)
+    for job in range(4):
+        cores.start(0, job, 1000, POLLED)
+    assert _finish(cores, 1000) == 0
+    cores.start(1000, 4, 1000)
+    assert [_finish(cores, 1000 * end) for end in (2, 3, 4, 5)] == [1, 2, 3, 4], "4 came after they had"
 
 
 def test_a_lone_job_has_no_more_than_one_core() -> None:
@@ -535,6 +552,28 @@ def test_13_what_a_proxy_gets_is_decided_on_the_merged_interval_and_its_own_stat
     assert {entry[3:] for entry in rig.of(DEQUEUED)} == intervals
     shown = sum(len(plan.planned.responses[0].shows) * plan.sent[0] for plan in rig.machine.plans if plan.first >= 0)
     assert shown == 180 == len(rig.tally.received), "each proxy is shown each change once"
+
+
+@pytest.mark.parametrize(("sotw", "ignored"), [(True, True), (False, False)])
+def test_requests_with_an_old_nonce_are_ignored(sotw: bool, ignored: bool) -> None:
+    """A request that waits while more of its type is sent is stale; delta's requests to subscribe carry no nonce."""
+    planner = FakePlanner((30,), services=300, unscoped=True, solicited=True, sotw=sotw)
+    rig = Rig(planner, [f"svc:{n}" for n in range(30)], cpus=0.2, throttle=30)
+    for change in range(30):
+        rig.write(change)
+        rig.until(rig.now + 120 * MS)
+    rig.until(NEVER)
+    pushed = sum(plan.sent[1] for plan in rig.machine.plans if plan.first >= 0)
+    answers = sum(plan.sent[4] for plan in rig.machine.plans if plan.first >= 0)
+    assert pushed > 30
+    assert (answers < pushed) == ignored
+    assert answers >= 30, "the last request is answered"
+    assert rig.machine.drained
+    quiet = Rig(FakePlanner((30,), services=3, unscoped=True, solicited=True, sotw=sotw), ["svc:0", "svc:1"])
+    for change in range(2):
+        quiet.write(change)
+        quiet.until(quiet.now + 5 * SECOND)
+    assert sum(plan.sent[4] for plan in quiet.machine.plans if plan.first >= 0) == 60
 
 
 # ---- beyond the traps

@@ -76,6 +76,7 @@ def cases(draw: st.DrawFn) -> Case:
             "late": draw(st.integers(0, sizes[0])) if draw(st.booleans()) else 0,
             "lazy_scopes": draw(st.booleans()),
             "solicited": draw(st.booleans()),
+            "sotw": draw(st.booleans()),
             "gateways": draw(st.integers(0, 1)),
         },
         tuple(changes),

@@ -40,6 +40,7 @@ from pushsim.control.state import (
     KEPT_PUSHES,
     POLLED,
     PUBLISHED,
+    READING,
     RESTART_NS,
     SENDING,
     SERVING,
@@ -121,6 +122,10 @@ class Machine(Streams):
             self._push_returned(now, replica, argument)
         elif kind == ACCEPTING:
             self._accepted(now, replica, argument)
+        elif kind == READING:
+            self._read(argument)
+            if self.phase[argument] == IDLE:
+                self._next_on(now, argument)
         else:
             self._scope_built(now, replica, argument)
 
@@ -150,8 +155,7 @@ class Machine(Streams):
             self._accept(now, who, a)
         elif kind == ASK:
             self._ask(who, self.plans[a], b)
-            if self.phase[who] == IDLE:
-                self._next_on(now, who)
+            self._start(now, self.replicas[self.home[who]], READING, who, 1, POLLED)
         elif kind == UNBLOCK:
             self._sent(now, who)
         else:

@@ -26,6 +26,7 @@ from pushsim.control.state import (
 )
 from pushsim.control.tally import Plan, Sent
 from pushsim.cost import Price
+from pushsim.mesh import XDS
 from pushsim.planner import Planned, Response, Scope
 
 #: A stream's write quota (grpc-go, internal/transport: defaultWriteQuota): Send waits while as much is not written.
@@ -158,7 +159,10 @@ class Serving(State):
             self._replied(now, c, self._on_wire(now, c, step, UNSET))
             return
         self.step[c] = step + 1
-        last = step + 1 == self._current(c).pushed
+        plan = self._current(c)
+        if plan.renews[step]:
+            self.newest[c, plan.planned.responses[step].xds] = plan.last
+        last = step + 1 == plan.pushed
         if self.slow[c]:
             event = self.event[c]
             assert event is not None
@@ -248,8 +252,12 @@ class Serving(State):
     # ---- requests of a proxy
 
     def _ask(self, c: int, plan: Plan, step: int) -> None:
-        """A proxy asks for that response of a plan; it is answered when the connection is idle."""
+        """A proxy asks for that response of a plan; it is answered when it is read and the connection is idle."""
         self.asked[c].append((plan, step))
+
+    def _read(self, c: int) -> None:
+        """istiod has read what a proxy asks."""
+        self.readable[c] = min(self.readable[c] + 1, len(self.asked[c]))
 
     def _abandon(self, c: int) -> bool:
         """All that a stream was at and that waited for it is dropped; whether it held a slot for an offered event."""
@@ -258,6 +266,9 @@ class Serving(State):
         if self.phase[c] == REPLYING and self._current(c).first != UNSET:
             self.following -= 1
         self.asked[c].clear()
+        self.readable[c] = 0
+        for xds in XDS if self.sotw else ():
+            self.newest.pop((c, xds), None)
         held = self.offered[c] is not None
         self.event[c] = self.offered[c] = None
         return held
@@ -267,8 +278,13 @@ class Serving(State):
         if self.closing[c]:
             self._close(now, c, self.closing[c])
             return
-        if self.asked[c]:
+        if self.readable[c]:
+            self.readable[c] -= 1
             plan, step = self.asked[c].popleft()
+            if self._is_stale(c, plan, step):
+                self._goes_on(now, c, plan, step)
+                self._next_on(now, c)
+                return
             self.phase[c], self.plan[c], self.step[c] = REPLYING, plan, step
             if step == 0 and plan.first == UNSET:
                 self._begin(now, c, plan)
@@ -282,13 +298,24 @@ class Serving(State):
 
     def _replied(self, now: int, c: int, received_at: int) -> None:
         """An answer is sent; the proxy may ask for what follows from it."""
-        plan, step = self._current(c), self.step[c]
-        if step + 1 < len(plan.planned.responses):
-            self._set(received_at + self.prices.reply_ns, ASK, c, plan.number, step + 1)
-        elif plan.first != UNSET:
-            self.following -= 1
+        self._goes_on(received_at, c, self._current(c), self.step[c])
         self.phase[c] = IDLE
         self._next_on(now, c)
+
+    def _goes_on(self, now: int, c: int, plan: Plan, step: int) -> None:
+        """A request is dealt with; the proxy may have more to ask."""
+        if step + 1 < len(plan.planned.responses):
+            self._set(now + self.prices.reply_ns, ASK, c, plan.number, step + 1)
+        elif plan.first != UNSET:
+            self.following -= 1
+
+    def _is_stale(self, c: int, plan: Plan, step: int) -> bool:
+        """Whether a request names a nonce that is not the last: istiod ignores it (pilot_xds_expired_nonce).
+
+        The proxy has the newer response by then, or will, and what it asks when it has is all that it wants.
+        """
+        newest = self.newest.get((c, plan.planned.responses[step].xds), UNSET)
+        return plan.first != UNSET and newest > plan.last
 
     # ---- plans
 
@@ -327,8 +354,11 @@ class Serving(State):
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
         prices = tuple(map(self._price, planned.responses))
         pushed = sum(not response.solicited for response in planned.responses)
+        asked = {response.xds for response in planned.responses[pushed:]} if self.sotw and first != UNSET else set()
+        renews = tuple(response.xds in asked for response in planned.responses[:pushed])
         work = self.prices.work_ns(planned.work)
-        plan = Plan(planned, replica.number, self.group_of[c], first, last, prices, work, pushed, len(self.plans))
+        number = len(self.plans)
+        plan = Plan(planned, replica.number, self.group_of[c], first, last, prices, work, pushed, renews, number)
         plan.reset()
         self.plans.append(plan)
         return plan

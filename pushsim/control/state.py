@@ -13,7 +13,7 @@ from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.tally import Plan, Sends, Tally, Use, Uses, uses_of
 from pushsim.cost import Price, Prices
-from pushsim.mesh import Change
+from pushsim.mesh import Change, Xds
 from pushsim.planner import Counts, Planner, Response, Shape
 from pushsim.settings import Clients
 
@@ -21,7 +21,7 @@ from pushsim.settings import Clients
 #: WRITING: what it was pushed is on its way from Send to the wire.
 GONE, AWAY, IDLE, PUSHING, REPLYING, WRITING = range(6)
 #: Kinds of jobs on the cores; a job is KIND << 32 | argument.
-HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING = range(7)
+HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING = range(8)
 #: The line in which what comes from the network waits for a core.
 POLLED = 1
 #: Kinds of wakes.
@@ -108,6 +108,9 @@ class State:
         self.event: list[Event | None] = [None] * total  # what is being pushed
         self.offered: list[Event | None] = [None] * total  # dequeued, slot held, but the connection is busy
         self.asked: list[deque[tuple[Plan, int]]] = [deque() for _ in range(total)]
+        self.readable = [0] * total  # of these, so many are read from the network
+        self.sotw = planners[0].sotw
+        self.newest: dict[tuple[int, Xds], int] = {}  # the push whose response made older requests stale, see `Serving`
         self.missed = [0] * total
         self.wired = [0] * total  # the first response of its plan that is not on the wire yet
         self.took = [0] * total  # from the Start of its push until that was pushed

@@ -89,6 +89,7 @@ class Streams(Serving):
             self._set(now + age + draw(self.seed, GRACE, c, self.generation[c]) % AGE_GRACE_NS, CLOSE, c)
         if planned.responses:
             self._ask(c, plan, 0)
+            self._read(c)
             self._next_on(now, c)
 
     def _close(self, now: int, c: int, how: int) -> None:

@@ -42,6 +42,7 @@ class Plan:
     group:   that of the first who took it; groups that share it are all sidecars.
     prices, work_ns: of its responses and of the filter and proxy state before them.
     pushed:  how many of its responses are unsolicited (they come first).
+    renews:  for each of them, whether the proxy asks for more of its type when it has it.
     number:  its position in `Machine.plans`.
     taken:   proxies that began it.
     sent:    per response, how often.
@@ -56,6 +57,7 @@ class Plan:
     prices: tuple[Price, ...]
     work_ns: int
     pushed: int
+    renews: tuple[bool, ...]
     number: int
     taken: int = 0
     sent: list[int] = field(default_factory=list)

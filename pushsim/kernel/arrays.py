@@ -27,7 +27,9 @@ N_PHASE, N_PROCESSING, N_CLOSING = 5, 6, 7
 N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
 N_KIN, N_GROUP, N_HOME = 21, 22, 23
 N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_MISSED = range(24, 32)
-N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION = range(32, 39)
+N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION, N_ASKED, N_READABLE = range(32, 41)
+#: From here on a column for each xDS type: `State.newest`.
+N_NEWEST = 41
 #: Columns of `Arrays.plans`.
 P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_LOCK, P_SCOPE_WORK = range(10)
 #: Columns of `Arrays.used`, what became of a plan; of `Arrays.missed`, what the cache did not have of a response.
@@ -37,6 +39,7 @@ M_RESOURCES, M_UNITS = range(2)
 X_PLAN, X_GROUP, X_TAKEN, X_QUEUED_AT, X_AT = range(5)
 #: Columns of `Arrays.responses`.
 R_VIEW, R_XDS, R_SIZE, R_HIT, R_RESOURCE, R_UNIT, R_BYTE, R_PRICED, R_CACHED, R_SHOWS, R_WRITE, R_SPARE = range(12)
+R_RENEWS = 12
 #: Columns of `Arrays.outcomes`, what became of a response in a group.
 O_SENT, O_FIRST, O_LAST = range(3)
 #: Columns of `Arrays.entries`: whose (a group in a state, or NOBODY in particular and a kin), an interval, the plan;
@@ -151,11 +154,11 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
         holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),
         asks=zeros(0, 3), wakes=zeros(4096, 7),
-        conn=zeros(one, 40), ring=zeros(one), members=zeros(replicas, one),
+        conn=zeros(one, N_NEWEST + len(XDS)), ring=zeros(one), members=zeros(replicas, one),
         entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
         marks=unset(2, replicas, groups), marked=unset(2, replicas),
         apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 2),
-        responses=zeros(4096, 12), missed=zeros(4096, 2), uses=zeros(4096, 5), use_of=unset(replicas, groups),
+        responses=zeros(4096, 13), missed=zeros(4096, 2), uses=zeros(4096, 5), use_of=unset(replicas, groups),
         outcomes=zeros(4096, 3), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
         present=np.zeros((replicas, 1024), dtype=np.bool_), cell_size=zeros(replicas, 1024),
@@ -166,6 +169,7 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
     made.s[ASKS] = -1
     for column in (N_PLAN, N_ASK_HEAD, N_KIN, N_HOME, N_STATE, N_SHAPE, N_ASK_TAIL, N_WAIT_NEXT):
         made.conn[:, column] = -1
+    made.conn[:, N_NEWEST:] = -1
     made.s[KEEP_LOG], made.s[KEEP_DETAILS] = log, details
     made.replicas[:, K_TICK], made.replicas[:, K_MEMBERS] = 1 << 62, -1
     made.cores[:, C_DUE] = UNKNOWN

@@ -8,6 +8,7 @@ from pushsim.control.state import (
     ASK,
     IDLE,
     POLLED,
+    READING,
     SCOPING,
     SENDING,
     SERVING,
@@ -29,6 +30,7 @@ from pushsim.kernel.arrays import (
     KEEP_LOG,
     LOG,
     N_GENERATION,
+    N_HOME,
     N_PHASE,
     N_PLAN,
     N_SHAPED_AT,
@@ -54,7 +56,7 @@ from pushsim.kernel.arrays import (
     X_TAKEN,
     Arrays,
 )
-from pushsim.kernel.parts import advance, drop_wake, due, fill, finish
+from pushsim.kernel.parts import advance, drop_wake, due, fill, finish, start
 from pushsim.kernel.serving import (
     DONE,
     JOB,
@@ -67,6 +69,7 @@ from pushsim.kernel.serving import (
     generated,
     next_on,
     pushed,
+    read,
     scope_built,
     sent,
     written,
@@ -81,8 +84,10 @@ def woken(a: Arrays, now: int) -> int:
     """`Machine.wake` for proxies and for a Send that returns."""
     wake = a.wakes[0]
     kind, c, generation, x, step = wake[2], wake[3], wake[4], wake[5], wake[6]
-    if kind == ACCEPT and a.line_of[POLLED, x, W_LONG] + a.conn.shape[0] + 64 > a.lines.shape[2]:
-        return ROOM
+    if kind in (ACCEPT, ASK):
+        lines = a.line_of[:, x if kind == ACCEPT else a.conn[c, N_HOME]]
+        if max(lines[0, W_LONG], lines[1, W_LONG]) + a.conn.shape[0] + 64 > a.lines.shape[2]:
+            return ROOM
     drop_wake(a)
     a.s[EXPECTED] -= 1
     if generation != a.conn[c, N_GENERATION]:
@@ -98,7 +103,8 @@ def woken(a: Arrays, now: int) -> int:
         accept(a, now, c, x)
         return DONE
     ask(a, c, x, step)
-    return next_on(a, now, c) if a.conn[c, N_PHASE] == IDLE else DONE
+    start(a, a.conn[c, N_HOME], now, READING << 32 | c, 1, POLLED)
+    return DONE
 
 
 @called
@@ -215,6 +221,10 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             elif kind == SENDING:
                 finish(a, r, now)
                 status = written(a, now, c)
+            elif kind == READING:
+                finish(a, r, now)
+                read(a, c)
+                status = next_on(a, now, c) if a.conn[c, N_PHASE] == IDLE else DONE
             elif kind == SCOPING:
                 finish(a, r, now)
                 scope_built(a, now, r, c)

@@ -33,6 +33,7 @@ from pushsim.kernel.arrays import (
     LAST,
     LATENCY,
     N_ASK_HEAD,
+    N_ASKED,
     N_CLOSING,
     N_GATEWAY,
     N_GENERATION,
@@ -40,12 +41,14 @@ from pushsim.kernel.arrays import (
     N_HOME,
     N_KIN,
     N_NACK,
+    N_NEWEST,
     N_OFFERED,
     N_PHASE,
     N_PLAN,
     N_PUSHING,
     N_READ_AT,
     N_READ_BEFORE,
+    N_READABLE,
     N_SHAPE,
     N_SHAPED_AT,
     N_SLOW,
@@ -301,6 +304,9 @@ class KernelMachine(Observing):
         self.store.room()
         serving.ask(self.store.k, c, queue.use(self.store.k, c, plan.number), step)
 
+    def _read(self, c: int) -> None:
+        serving.read(self.store.k, c)
+
     def _takes(self, plan: Plan) -> None:
         self.store.a.used[plan.number, U_TAKEN] += 1
 
@@ -313,6 +319,8 @@ class KernelMachine(Observing):
             a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
         if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.conn[c, N_PLAN], P_FIRST] >= 0):
             self.following -= 1
+        a.conn[c, N_ASKED] = a.conn[c, N_READABLE] = 0
+        a.conn[c, N_NEWEST:] = UNSET
         held = bool(a.conn[c, N_OFFERED + HAS])
         a.conn[c, N_PUSHING + HAS] = a.conn[c, N_OFFERED + HAS] = 0
         return held

@@ -46,12 +46,14 @@ from pushsim.kernel.arrays import (
     M_UNITS,
     N_ASK_HEAD,
     N_ASK_TAIL,
+    N_ASKED,
     N_CLOSING,
     N_GATEWAY,
     N_GENERATION,
     N_HOME,
     N_KIN,
     N_MISSED,
+    N_NEWEST,
     N_OFFERED,
     N_PHASE,
     N_PLAN,
@@ -59,6 +61,7 @@ from pushsim.kernel.arrays import (
     N_PUSHING,
     N_READ_AT,
     N_READ_BEFORE,
+    N_READABLE,
     N_SHAPE,
     N_SHAPED_AT,
     N_SLOW,
@@ -73,6 +76,7 @@ from pushsim.kernel.arrays import (
     P_AT,
     P_COUNT,
     P_FIRST,
+    P_LAST,
     P_LOCK,
     P_NEEDED,
     P_PUSHED,
@@ -85,6 +89,7 @@ from pushsim.kernel.arrays import (
     R_CACHED,
     R_HIT,
     R_PRICED,
+    R_RENEWS,
     R_RESOURCE,
     R_SIZE,
     R_SPARE,
@@ -281,6 +286,9 @@ def sent(a: Arrays, now: int, c: int) -> int:
     if a.conn[c, N_PHASE] == REPLYING:
         return replied(a, now, c, on_wire(a, now, c, step, -1))
     a.conn[c, N_STEP] = step + 1
+    response = a.responses[a.plans[a.conn[c, N_PLAN], P_AT] + step]
+    if response[R_RENEWS]:
+        a.conn[c, N_NEWEST + response[R_XDS]] = a.plans[a.conn[c, N_PLAN], P_LAST]
     last = step + 1 == a.plans[a.conn[c, N_PLAN], P_PUSHED]
     if a.conn[c, N_SLOW]:
         on_wire(a, now, c, step, now - a.conn[c, N_PUSHING + START] if last else -1)
@@ -351,6 +359,33 @@ def ask(a: Arrays, c: int, u: int, step: int) -> None:
     else:
         a.asks[a.conn[c, N_ASK_TAIL], 2] = place
     a.conn[c, N_ASK_TAIL] = place
+    a.conn[c, N_ASKED] += 1
+
+
+@called
+def read(a: Arrays, c: int) -> None:
+    """`Serving._read`."""
+    a.conn[c, N_READABLE] = min(a.conn[c, N_READABLE] + 1, a.conn[c, N_ASKED])
+
+
+@compiled
+def goes_on(a: Arrays, now: int, c: int, u: int, step: int) -> None:
+    """`Serving._goes_on`."""
+    plan = a.plans[a.uses[u, X_PLAN]]
+    if step + 1 < plan[P_COUNT]:
+        set_wake(a, now + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], u, step + 1)
+        a.s[EXPECTED] += 1
+    elif plan[P_FIRST] >= 0:
+        a.s[FOLLOWING] -= 1
+
+
+@compiled
+def is_stale(a: Arrays, c: int, u: int, step: int) -> bool:
+    """`Serving._is_stale`."""
+    plan = a.plans[a.uses[u, X_PLAN]]
+    if plan[P_FIRST] < 0:
+        return False
+    return bool(a.conn[c, N_NEWEST + a.responses[plan[P_AT] + step, R_XDS]] > plan[P_LAST])
 
 
 @called
@@ -359,13 +394,18 @@ def next_on(a: Arrays, now: int, c: int) -> int:
     if a.conn[c, N_CLOSING]:
         a.s[WHO], a.s[NOW], a.s[REPLICA] = c, now, a.conn[c, N_HOME]
         return CLOSING
-    place = a.conn[c, N_ASK_HEAD]
-    if place >= 0:
+    while a.conn[c, N_READABLE]:
+        place = a.conn[c, N_ASK_HEAD]
         u, step = a.asks[place, 0], a.asks[place, 1]
         p = a.uses[u, X_PLAN]
         a.conn[c, N_ASK_HEAD] = a.asks[place, 2]
         a.asks[place, 2] = a.s[ASKS]
         a.s[ASKS] = place
+        a.conn[c, N_ASKED] -= 1
+        a.conn[c, N_READABLE] -= 1
+        if is_stale(a, c, u, step):
+            goes_on(a, now, c, u, step)
+            continue
         a.conn[c, N_PHASE], a.conn[c, N_PLAN], a.conn[c, N_USE], a.conn[c, N_STEP] = REPLYING, p, u, step
         if step == 0 and a.plans[p, P_FIRST] < 0:
             begin(a, now, c)
@@ -381,11 +421,6 @@ def next_on(a: Arrays, now: int, c: int) -> int:
 @compiled
 def replied(a: Arrays, now: int, c: int, received: int) -> int:
     """`Serving._replied`."""
-    plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
-    if step + 1 < plan[P_COUNT]:
-        set_wake(a, received + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], a.conn[c, N_USE], step + 1)
-        a.s[EXPECTED] += 1
-    elif plan[P_FIRST] >= 0:
-        a.s[FOLLOWING] -= 1
+    goes_on(a, received, c, a.conn[c, N_USE], a.conn[c, N_STEP])
     a.conn[c, N_PHASE] = IDLE
     return next_on(a, now, c)

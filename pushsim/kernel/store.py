@@ -179,10 +179,11 @@ class Store:
             view = -1 if response.view is None else self._view(plan.replica, response.view)
             row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
             rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
+            renews = number - at < plan.pushed and plan.renews[number - at]
             self.shows.append(response.shows)
             self._grow("responses", number + 1)
             self._grow("missed", number + 1)
-            self.a.responses[number] = (*row, *rest, price.write_ns, price.spare_bytes)
+            self.a.responses[number] = (*row, *rest, price.write_ns, price.spare_bytes, renews)
             self.a.missed[number] = 0
         self._grow("plans", plan.number + 1)
         self._grow("used", plan.number + 1)

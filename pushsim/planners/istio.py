@@ -105,6 +105,10 @@ class IstioPlanner:
     def groups(self) -> Sequence[ask.Group]:
         return self._groups
 
+    @property
+    def sotw(self) -> bool:
+        return self._istiod.mode == "sotw"
+
     # ---- handlers and pushes
 
     def handle(self, change: int, written: Change) -> ask.Handled:
