@@ -26,6 +26,8 @@ SPARED_WORK: Counts = {"proxy.filters": 1, "proxy.keys": 1}
 class FlatPlanner:
     """See the module. Two proxies a group; or many, and every push has an assignment for each of them."""
 
+    sotw = False
+
     def __init__(self, proxies: int, *, everyone: bool = False) -> None:
         self._everyone, size = everyone, max(1, proxies // 20) if everyone else 2
         self.groups = [
@@ -51,7 +53,7 @@ class FlatPlanner:
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> Planned:
         if self._everyone or group in self.concerned(first, last):
             return Planned(True, 0, (Response("EDS", 1, 200, work={"eds.walked": 9}),), SPARED_WORK)
-        return self._spared.setdefault((first, last), Planned(False, 0, (), SPARED_WORK))
+        return self._spared.setdefault((first, last), Planned(False, 0, (), SPARED_WORK, common=True))
 
     def alike(self, group: int, state: int) -> int:
         return -1 if self._everyone else 0

@@ -4,6 +4,7 @@ arrays   the state, flat
 parts    cores, wakes, levels and the cache, compiled
 queue    the push queue and the entries of plans, compiled
 wire     what has been sent, on its way to the wire, compiled
+asking   what proxies ask for, compiled
 serving  from the queue to a proxy, compiled
 loop     the loop, compiled
 store    the arrays made larger, the tables of plans

@@ -56,6 +56,7 @@ from pushsim.kernel.arrays import (
     X_TAKEN,
     Arrays,
 )
+from pushsim.kernel.asking import ask, read
 from pushsim.kernel.parts import advance, drop_wake, due, fill, finish, start
 from pushsim.kernel.serving import (
     DONE,
@@ -63,13 +64,11 @@ from pushsim.kernel.serving import (
     ROOM,
     TICK,
     WAKE,
-    ask,
     begin_push,
     dispatch,
     generated,
     next_on,
     pushed,
-    read,
     scope_built,
     sent,
     written,

@@ -17,7 +17,7 @@ from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import CLOSE, GONE, REPLYING, SLICES, UP, WRITING, Wake
 from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Level, Plan
-from pushsim.kernel import loop, parts, queue, serving, streams
+from pushsim.kernel import asking, loop, parts, queue, serving, streams
 from pushsim.kernel.arrays import (
     APIECE,
     ASKS,
@@ -302,10 +302,10 @@ class KernelMachine(Observing):
 
     def _ask(self, c: int, plan: Plan, step: int) -> None:
         self.store.room()
-        serving.ask(self.store.k, c, queue.use(self.store.k, c, plan.number), step)
+        asking.ask(self.store.k, c, queue.use(self.store.k, c, plan.number), step)
 
     def _read(self, c: int) -> None:
-        serving.read(self.store.k, c)
+        asking.read(self.store.k, c)
 
     def _takes(self, plan: Plan) -> None:
         self.store.a.used[plan.number, U_TAKEN] += 1

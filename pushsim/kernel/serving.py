@@ -45,7 +45,6 @@ from pushsim.kernel.arrays import (
     M_RESOURCES,
     M_UNITS,
     N_ASK_HEAD,
-    N_ASK_TAIL,
     N_ASKED,
     N_CLOSING,
     N_GATEWAY,
@@ -116,6 +115,7 @@ from pushsim.kernel.arrays import (
     X_TAKEN,
     Arrays,
 )
+from pushsim.kernel.asking import goes_on, is_stale
 from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
 from pushsim.kernel.queue import entry_of, note, sampled, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
@@ -346,46 +346,6 @@ def follow_up(a: Arrays, now: int, c: int) -> int:
         a.s[EXPECTED] += 1
     a.conn[c, N_PHASE] = IDLE
     return next_on(a, now, c)
-
-
-@called
-def ask(a: Arrays, c: int, u: int, step: int) -> None:
-    """`Serving._ask`."""
-    place = a.s[ASKS]
-    a.s[ASKS] = a.asks[place, 2]
-    a.asks[place, 0], a.asks[place, 1], a.asks[place, 2] = u, step, -1
-    if a.conn[c, N_ASK_HEAD] < 0:
-        a.conn[c, N_ASK_HEAD] = place
-    else:
-        a.asks[a.conn[c, N_ASK_TAIL], 2] = place
-    a.conn[c, N_ASK_TAIL] = place
-    a.conn[c, N_ASKED] += 1
-
-
-@called
-def read(a: Arrays, c: int) -> None:
-    """`Serving._read`."""
-    a.conn[c, N_READABLE] = min(a.conn[c, N_READABLE] + 1, a.conn[c, N_ASKED])
-
-
-@compiled
-def goes_on(a: Arrays, now: int, c: int, u: int, step: int) -> None:
-    """`Serving._goes_on`."""
-    plan = a.plans[a.uses[u, X_PLAN]]
-    if step + 1 < plan[P_COUNT]:
-        set_wake(a, now + a.s[REPLY], ASK, c, a.conn[c, N_GENERATION], u, step + 1)
-        a.s[EXPECTED] += 1
-    elif plan[P_FIRST] >= 0:
-        a.s[FOLLOWING] -= 1
-
-
-@compiled
-def is_stale(a: Arrays, c: int, u: int, step: int) -> bool:
-    """`Serving._is_stale`."""
-    plan = a.plans[a.uses[u, X_PLAN]]
-    if plan[P_FIRST] < 0:
-        return False
-    return bool(a.conn[c, N_NEWEST + a.responses[plan[P_AT] + step, R_XDS]] > plan[P_LAST])
 
 
 @called

@@ -100,7 +100,8 @@ def _converged(axis: Any, compared: Compared) -> None:
     axis.set(xscale="log", ylim=(-0.03, 1.03), xlabel="converged within, s (Istio's bounds)", ylabel="share of pushes")
     formatted(axis.xaxis, "s")
     axis.set_title(shortened(compared.variant))
-    axis.legend()
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend()
 
 
 #: Quantiles of a SUMMARY, and their shares.
