@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -290,3 +291,26 @@ def test_the_verb_prints_the_front_and_a_sentence(tiny, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["sweep", str(tiny), "--vary", "nonesuch=1"])
     assert ended.value.code == 2
+
+
+def test_a_sweep_that_is_told_to_end_keeps_its_runs_and_leaves_no_process(tiny, tmp_path):
+    """By SIGTERM, as by Ctrl-C: a supervisor, a CI job or `timeout` sends that."""
+    code = "from pushsim.cli import main; main()"
+    asked = ["sweep", str(tiny), "--vary", "PILOT_PUSH_THROTTLE=1..400", "--jobs", "2", "--out", str(tmp_path / "o")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *asked], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stderr is not None
+        while not any((tmp_path / "o").glob("runs/*.json")):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"it ended by itself: {process.wait(0.1)}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        rest = process.stderr.read()  # up to its end: nobody has it open any more
+        assert b"are kept; the same command does the rest" in rest
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -10,6 +12,8 @@ def main(arguments: list[str] | None = None) -> None:
     from pushsim.cli.app import app
     from pushsim.errors import PushsimError
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing lost, nothing left running
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
