@@ -81,7 +81,8 @@ async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *,
     cluster = stub.Cluster.of(case.mesh)
     env = {**istiod.RECORDING, **istiod.AUTHENTICATED, **case.mesh.env}
     settings = istiod.Settings(binary, case.mesh.mesh_config, env)
-    still_s, within_s = still_for_s(case.mesh.env), debounce_s(case.mesh.env) / 2
+    pause_s = SLICES_LATER_NS / SECOND_NS  # within a step, before the EndpointSlices
+    still_s, within_s = still_for_s(case.mesh.env), (debounce_s(case.mesh.env) + pause_s) / 2
     clock = asyncio.get_running_loop().time
     async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
         head = f"{case.name} on {server.release}, {mode}"
@@ -96,7 +97,7 @@ async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *,
                 progress(f"{head}: step {index} of {len(case.steps)}: {change.name}")
                 several = len(change.apply) + len(change.delete) > 1
                 before, begun = await _debounced(server), clock()
-                await cluster.write_in_order(change, SLICES_LATER_NS / SECOND_NS)
+                await cluster.write_in_order(change, pause_s)
                 if several and (took := clock() - begun) > within_s:
                     raise _Torn(f"writing step {index} took {took * 1000:.0f} ms")
                 await quiet(server, cluster, recorder.fleet, still_s)
