@@ -153,21 +153,21 @@ def fill(a: Arrays, r: int) -> None:
         line = 1 if second[W_LONG] and core[C_PICKED] % FAIR == 0 else 0
         if line == 0 and first[W_LONG] == 0:
             for _ in range(min(second[W_LONG] // core[C_MOST] + 1, second[W_LONG], BATCH)):
-                place = second[W_AT]
-                second[W_AT] = 0 if place + 1 == a.lines.shape[2] else place + 1
-                second[W_LONG] -= 1
-                job, ticks = a.lines[1, r, place, 0], a.lines[1, r, place, 1]
-                place = first[W_AT] + first[W_LONG]
-                if place >= a.lines.shape[2]:
-                    place -= a.lines.shape[2]
-                a.lines[0, r, place, 0], a.lines[0, r, place, 1] = job, ticks
-                first[W_LONG] += 1
-        of, ring = a.line_of[line, r], a.lines[line, r]
-        place = of[W_AT]
-        of[W_AT] = 0 if place + 1 == ring.shape[0] else place + 1
-        of[W_LONG] -= 1
-        run_on(a, r, ring[place, 0], ring[place, 1], core[C_CLOCK] + SLICE)
+                job, ticks = next_in(a, r, 1)
+                wait(a, r, 0, job, ticks)
+        job, ticks = next_in(a, r, line)
+        run_on(a, r, job, ticks, core[C_CLOCK] + SLICE)
     a.cores[r, C_DUE] = UNKNOWN
+
+
+@compiled
+def next_in(a: Arrays, r: int, line: int) -> tuple[int, int]:
+    """The first job of a line leaves it: which, and its ticks."""
+    of, ring = a.line_of[line, r], a.lines[line, r]
+    place = of[W_AT]
+    of[W_AT] = 0 if place + 1 == ring.shape[0] else place + 1
+    of[W_LONG] -= 1
+    return ring[place, 0], ring[place, 1]
 
 
 @compiled
