@@ -18,9 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from prometheus_client.core import Metric
 from prometheus_client.utils import floatToGoString
 
+#: Time from the start of a push, after the debounce, until istiod has sent it to a proxy.
+CONVERGED = "pilot_proxy_convergence_time"
+
 #: Upper bounds in seconds; +Inf is implied. pilot/pkg/xds/monitoring.go, unchanged 1.4 to 1.31.
 BOUNDS: Mapping[str, tuple[float, ...]] = {
-    "pilot_proxy_convergence_time": (0.1, 0.5, 1, 3, 5, 10, 20, 30),
+    CONVERGED: (0.1, 0.5, 1, 3, 5, 10, 20, 30),
     "pilot_proxy_queue_time": (0.1, 0.5, 1, 3, 5, 10, 20, 30),
     "pilot_debounce_time": (0.01, 0.1, 1, 3, 5, 10, 20, 30),
     "pilot_pushcontext_init_seconds": (0.01, 0.1, 0.5, 1, 3, 5),
@@ -303,3 +306,16 @@ def write_openmetrics(scrape: Scrape) -> str:
 
     exposed: bytes = cast(Any, generate_latest)(_Families(scrape))
     return exposed.decode()
+
+
+def shares(summary: Mapping[str, Any]) -> list[float]:
+    """Cumulative shares of converged in a SUMMARY at each of its bounds; empty without samples."""
+    histogram = summary.get("histograms", {}).get(CONVERGED)
+    total = sum(histogram["counts"]) if histogram else 0
+    if not total:
+        return []
+    below, found = 0, []
+    for count in histogram["counts"][: len(BOUNDS[CONVERGED])]:
+        below += count
+        found.append(below / total)
+    return found

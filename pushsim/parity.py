@@ -21,15 +21,13 @@ from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at
 from pushsim.istiod import RECORDING
 from pushsim.mesh import XDS
-from pushsim.metrics import BOUNDS
+from pushsim.metrics import BOUNDS, CONVERGED, shares
 from pushsim.record import converse
 from pushsim.recordings import ASPECTS, Difference, Score, conform
 from pushsim.replay import adapted, allot, release_of, replay
 from pushsim.result import Result, tidy
 from pushsim.scenario import Scenario
 from pushsim.settings import Variant
-
-CONVERGED = "pilot_proxy_convergence_time"
 
 #: By path into a SUMMARY: how far the simulated figure may be from the mean of the real ones, as a share of it; for
 #: shares at bucket bounds, in points. Where a path is not named, that of its first part holds.
@@ -295,19 +293,6 @@ def compare(
     yield row("istiod_cpu_cores.mean")
     heap = "istiod_heap_bytes.max"
     yield row(heap, heap if number_at(simulated, heap) is not None else "istiod_memory_bytes.max")
-
-
-def shares(summary: Mapping[str, Any]) -> list[float]:
-    """Cumulative shares of converged at each bound; empty without samples."""
-    histogram = summary.get("histograms", {}).get(CONVERGED)
-    total = sum(histogram["counts"]) if histogram else 0
-    if not total:
-        return []
-    below, found = 0, []
-    for count in histogram["counts"][: len(BOUNDS[CONVERGED])]:
-        below += count
-        found.append(below / total)
-    return found
 
 
 def _tolerance(path: str, tolerances: Mapping[str, float]) -> float:

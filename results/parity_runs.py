@@ -20,8 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from pushsim import runs
-from pushsim.metrics import BOUNDS
-from pushsim.parity import CONVERGED, TOLERANCES, Compared, Parity, Row, compare, parity
+from pushsim.metrics import BOUNDS, CONVERGED
+from pushsim.parity import TOLERANCES, Compared, Parity, Row, compare, parity
 from pushsim.plots import parity_details
 from pushsim.replay import adapted, allot, release_of
 from pushsim.result import Result, tidy

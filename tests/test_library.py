@@ -252,3 +252,13 @@ def test_totals_need_only_the_columns_they_sum(results, tmp_path):
 def test_an_unknown_table_is_told_with_the_nearest(results):
     with pytest.raises(ps.PushsimError, match="timeline"):
         results["scoped"].frame("timelin")
+
+
+def test_the_notebooks_extra_is_enough_for_plots() -> None:
+    """What only other extras bring (replay, webhook, cluster, distributed) is not there after `pushsim[notebooks]`."""
+    others = ("aiohttp", "hpack", "psutil", "uvloop", "jsonpatch", "lightkube", "distributed", "trustme", "hypothesis")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({others!r})); import pushsim as ps; print(ps.plots.before_after)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 from matplotlib.figure import Figure
 
-from pushsim.metrics import BOUNDS
+from pushsim.metrics import BOUNDS, CONVERGED, shares
 from pushsim.plots.style import FAINT, Plot, colours, drawn, formatted, placed, shortened
-from pushsim.result import Result, Results
+from pushsim.result import Results
 
 _STYLES = {"converged": "-", "received": "--"}
 
@@ -33,16 +31,15 @@ def cdf(results: Results) -> Plot:
                     least = min(least, of["value_s"].min())
                     p99 = of.loc[of["share"] <= 0.99, "value_s"].max()
                     told.append(f"{name}: {delay} P99 {p99:.3g} s")
-            if not (delays["delay"] == "converged").any():
-                bounds, shares = _at_bounds(results[name])
-                if bounds:
-                    axes.plot(bounds, shares, "o", color=colour, label=f"{shortened(name)}: converged, at the bounds")
+            if not (delays["delay"] == "converged").any() and (reached := shares(results[name].summary)):
+                label = f"{shortened(name)}: converged, at the bounds"
+                axes.plot(BOUNDS[CONVERGED], reached, "o", color=colour, label=label)
         if not told and not axes.lines:
             placed(axes, "nothing was pushed")
             return "nothing was pushed"
         axes.set_xscale("log")
         formatted(axes.xaxis, "s")
-        for bound in BOUNDS["pilot_proxy_convergence_time"]:
+        for bound in BOUNDS[CONVERGED]:
             axes.axvline(bound, color=FAINT, linewidth=0.7, alpha=0.6)
             axes.annotate(f"{bound:g}", (bound, 1.01), xycoords=("data", "axes fraction"), ha="center", fontsize=7)
         axes.set_xlim(left=least * 0.8)
@@ -54,10 +51,3 @@ def cdf(results: Results) -> Plot:
         return "; ".join(told)
 
     return drawn("How long until proxies have it", results.caption(), (8, 4.4), draw)
-
-
-def _at_bounds(result: Result) -> tuple[list[float], list[float]]:
-    found = (result.summary.get("histograms") or {}).get("pilot_proxy_convergence_time") or {}
-    bounds, counts = list(found.get("le", ())), list(found.get("counts", ()))
-    total = sum(counts)
-    return (bounds, [below / total for below in accumulate(counts[: len(bounds)])]) if total else ([], [])

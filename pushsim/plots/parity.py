@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from pushsim.figures import unit
-from pushsim.metrics import BOUNDS
-from pushsim.parity import CONVERGED, Compared, Parity, shares
+from pushsim.metrics import BOUNDS, CONVERGED, shares
 from pushsim.plots.style import COLOURS, FAINT, Plot, colours, drawn, formatted, placed, shortened
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pushsim.parity import Compared, Parity
 
 #: How far off is drawn as a band.
 BAND = 0.2
