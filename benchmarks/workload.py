@@ -14,7 +14,7 @@ from pushsim.control import Knobs, Machine
 from pushsim.cost import Prices, shipped
 from pushsim.kernel import Kernel, KernelMachine
 from pushsim.mesh import Change, Proxy
-from pushsim.planner import Counts, Group, Handled, Planned, Push, Request, Response, Shape
+from pushsim.planner import Counts, Group, Handled, Planned, Push, Request, Response, Scopes, Shape
 from pushsim.settings import Clients, Timed
 from pushsim.simulation import Simulation
 
@@ -61,16 +61,22 @@ class FlatPlanner:
     def concerned(self, first: int, last: int) -> Collection[int]:
         return set().union(*self._pushes[max(0, first) : last + 1])
 
+    def settled(self, group: int, state: int) -> int:
+        return -1 if self._everyone else 0
+
     def touched(self, first: int, last: int) -> Collection[int]:
         return self.concerned(first, last)
+
+    def scopes(self, push: int) -> Scopes:
+        raise NotImplementedError  # nobody takes one up
 
     def apart(self) -> Collection[int]:
         return ()
 
-    def keep(self, states: Collection[int], push: int) -> None:
+    def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         self._spared = {key: planned for key, planned in self._spared.items() if key[1] >= push}
 
-    def shape(self, group: int, state: int) -> Shape:
+    def shape(self, group: int, state: int, push: int) -> Shape:
         return Shape()
 
     def inventory(self) -> Counts:

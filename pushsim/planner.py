@@ -162,6 +162,18 @@ class Scope:
     work: Counts
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scopes:
+    """The scopes that proxies which are `settled` take up in a push.
+
+    scopes: by slot; their keys follow each other.
+    slots:  int32[groups], the slot of each group, -1 for those that are never settled; one object as long as it can be.
+    """
+
+    scopes: tuple[Scope, ...]
+    slots: NDArray[np.int32]
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """What one proxy gets for an interval of pushes, or upon connecting.
@@ -185,8 +197,8 @@ class Planned:
 
     @property
     def idle(self) -> bool:
-        """Nothing comes of it but the work of finding that out."""
-        return not self.needed and not self.responses and self.scope is None
+        """Nothing comes of it but the work of finding that out, and of the scope for it."""
+        return not self.needed and not self.responses
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -243,21 +255,34 @@ class Planner(Protocol):
     def concerned(self, first: int, last: int) -> Collection[int]:
         """Groups that the pushes first…last concern more than others that are `alike`: their own services changed."""
 
-    def touched(self, first: int, last: int) -> Collection[int] | None:
-        """Groups that the pushes first…last may do something to; None if that would not be few, or is not known.
+    def settled(self, group: int, state: int) -> int:
+        """A number for those that are spared alike, in whatever state of this kind they are; -1: there are no others.
 
-        All others that are `alike` some and not `apart` are spared alike, of whatever number they are: not needed, no
-        scope to build, equal work, and in the state they were in.
+        See `touched`. It is the same for all proxies of which `alike` says the same.
         """
 
+    def touched(self, first: int, last: int) -> Collection[int] | None:
+        """Groups that the pushes first…last may do something to; None if that is not known.
+
+        All others that are `settled` and not `apart` are spared: not needed, with equal work if they are of equal
+        number, and in the state they were in. If one of them takes up a scope, all do: that of their group.
+        """
+
+    def scopes(self, push: int) -> Scopes:
+        """The scopes of a push that is known not to touch all (see `touched`)."""
+
     def apart(self) -> Collection[int]:
-        """Groups that are like no others just now, after what `handle` and `connect` have been told."""
+        """Groups that are like no others just now, after what `handle`, `connect` and `keep` have been told."""
 
-    def keep(self, states: Collection[int], push: int) -> None:
-        """No other states, and of the pushes none before this one, will be planned from; their shapes stay known."""
+    def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
+        """From nothing else, and from no push before this one, will be planned.
 
-    def shape(self, group: int, state: int) -> Shape:
-        """What a proxy of that group holds in that state."""
+        states: groups, each with a state that one of its proxies is in.
+        since:  no interval that is still to be planned begins before that push.
+        """
+
+    def shape(self, group: int, state: int, push: int) -> Shape:
+        """What a proxy of that group holds in that state when it has got what that push, -1 before any, is about."""
 
     def inventory(self) -> Counts:
         """What istiod holds now: memory.services, memory.endpoints, memory.configs."""

@@ -17,7 +17,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from pushsim.mesh import Change, Proxy
-from pushsim.planner import Cells, Counts, Group, Handled, Planned, Push, Request, Response, Scope, Shape, View
+from pushsim.planner import Cells, Counts, Group, Handled, Planned, Push, Request, Response, Scope, Scopes, Shape, View
 
 
 def proxies(group: int, size: int, *, gateway: bool = False) -> tuple[Proxy, ...]:
@@ -56,6 +56,7 @@ class FakePlanner:
         self._plans: dict[tuple[int, int, int, int, bool], Planned] = {}
         self._common: dict[tuple[int, int, int], Planned] = {}
         self._connects: dict[int, Planned] = {}
+        self._scopes: dict[int, Scopes] = {}
         self.alive: set[int] | None = None
         self.oldest = -1
         self._views: dict[tuple[int, ...], View] = {}
@@ -122,18 +123,33 @@ class FakePlanner:
             return sorted({service % len(self.groups) for service in changed})
         return [group for group in range(len(self.groups)) if changed.intersection(self.imported(group))]
 
+    def settled(self, group: int, state: int) -> int:
+        return -1 if self.groups[group].gateway else len(self.imported(group)) % 2
+
     def touched(self, first: int, last: int) -> list[int] | None:
         return self.concerned(first, last) if last % 2 and not self.unscoped else None
+
+    def scopes(self, push: int) -> Scopes:
+        if push not in self._scopes:
+            made = tuple(self._scope(push, group) for group in range(len(self.groups)))
+            self._scopes[push] = Scopes(made, np.arange(len(self.groups), dtype=np.int32))
+        return self._scopes[push]
+
+    def _scope(self, push: int, group: int) -> Scope:
+        key = push * len(self.groups) + group
+        apart = group % 2 and not self.unscoped
+        return Scope(key, key if apart else -1, {"scope.derived": self.services + (0 if self.unscoped else group)})
 
     def apart(self) -> tuple[int, ...]:
         return ()
 
-    def keep(self, states: Collection[int], push: int) -> None:
-        self.alive, self.oldest = set(states), push
+    def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
+        assert since <= push + 1
+        self.alive, self.oldest = {state for _, state in states}, push
 
-    def shape(self, group: int, state: int) -> Shape:
+    def shape(self, group: int, state: int, push: int) -> Shape:
         mine = len(self.imported(group))
-        return Shape(mine + 3, 0, mine, 2 * mine, 4, 2, 2, mine, 2 * mine)
+        return Shape(mine + 3, 0, mine, 2 * mine + max(0, push) % 3, 4, 2, 2, mine, 2 * mine)
 
     def inventory(self) -> Counts:
         return {"memory.services": self.services, "memory.endpoints": 2 * self.services}
@@ -148,8 +164,9 @@ class FakePlanner:
         shown = tuple(dict.fromkeys(change for change, _, _ in relevant))
         full = any(kind != "ep" for _, kind, _ in changed)
         work = {"proxy.filters": 1, "proxy.keys": len(changed), "proxy.states": int(full)}
+        scope = self._scope(last, group) if self.lazy and full else None
         if not relevant and not forced:
-            return Planned(False, state, (), work, common=True)
+            return Planned(False, state, (), work, scope, common=scope is None)
         services = sorted({service for _, kind, service in relevant if kind != "cfg"})
         responses = []
         if full or forced:
@@ -165,9 +182,6 @@ class FakePlanner:
             responses.append(Response("EDS", 1, 200, solicited=True))
         if responses and shown:
             responses[0] = _showing(responses[0], shown)
-        scope = None
-        if self.lazy and full:
-            scope = Scope(last * len(self.groups) + group, 0, {"scope.derived": self.services})
         common = self.unscoped and not forced and scope is None and not self.groups[group].gateway
         return Planned(True, state, tuple(responses), work, scope, shown, common)
 

@@ -182,7 +182,7 @@ def waves(draw: st.DrawFn) -> Case:
     )
     return Case(
         sizes,
-        {"services": 8, "solicited": draw(st.booleans())},
+        {"services": 8, "solicited": draw(st.booleans()), "lazy_scopes": draw(st.booleans())},
         changes,
         draw(st.sampled_from([0.003, 0.5, 2, 16])),
         Knobs(
@@ -242,15 +242,18 @@ def test_results_are_equal_where_plans_are_let_go_all_the_time(case: Case, kept:
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(scripts(most=6), st.integers(0, 2), st.sampled_from([0.002, 4]), st.sampled_from([30 * MS, S]))
-def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cpus: float, gap: int) -> None:
+@given(
+    scripts(most=6), st.integers(0, 2), st.sampled_from([0.002, 4]), st.sampled_from([30 * MS, S]), st.integers(1, 4)
+)
+def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cpus: float, gap: int, kept: int) -> None:
     """The compiled engine asks once for those that are alike, the reference asks for every group."""
     release, mesh, changes = script
     timed = tuple(Timed(n * gap, "test", change) for n, change in enumerate(changes))
     env = {"PILOT_PUSH_THROTTLE": "3"}
     variant = Variant("v", mesh, timed, Settings(release=release, cpus=cpus, replicas=2, env=env))
     arguments: dict[str, Any] = {"seed": seed, "warmup_ns": S, "duration_ns": 10 * S}
-    expected, found = (runs.run(variant, engine=engine, **arguments) for engine in ("simpy", "kernel"))
+    with mock.patch("pushsim.control.machine.KEPT_PUSHES", kept):
+        expected, found = (runs.run(variant, engine=engine, **arguments) for engine in ("simpy", "kernel"))
     assert found.text() == expected.text()
     assert found.rows.equals(expected.rows)
 

@@ -15,6 +15,7 @@ from pushsim.conversation import Conversation
 from pushsim.manifests import parse_objects
 from pushsim.mesh import Change, Mesh, Proxy
 from pushsim.planners import begun, planners
+from pushsim.planners.work import ScopeWork
 from pushsim.pricing import Pricing
 from pushsim.settings import Settings, Timed, Variant
 
@@ -60,7 +61,7 @@ class Asking:
             for group, planned in zip(self.planner.groups, greetings, strict=True)
             for proxy in group.proxies[: group.size - group.late]
         }
-        self.requests = 0
+        self.requests, self.pushed = 0, -1
 
     def step(self, number, change, *, forgetting):
         """What each group gets (None: no push), by proxy. ProxyUpdates, which bypass the push, are left out."""
@@ -70,7 +71,7 @@ class Asking:
         self.requests += len(handled.requests)
         if not asked:
             return {proxy.id: [] for group in self.planner.groups for proxy in group.proxies}
-        push = self.planner.push(asked).number
+        push = self.pushed = self.planner.push(asked).number
         before, answers = list(self.states), {}
         plans = [self.planner.plan(g, state, push, push, False) for g, state in enumerate(before)]
         self._kin_are_spared_together(push, before, plans)
@@ -79,7 +80,7 @@ class Asking:
         for group, planned in zip(self.planner.groups, plans, strict=True):
             answers |= {proxy.id: [*map(told, planned.responses)] for proxy in group.proxies}
         if forgetting:
-            self.planner.keep(set(self.states), push)
+            self.planner.keep(set(enumerate(self.states)), push, push + 1)
         return answers
 
     def _kin_are_spared_together(self, push, before, plans):
@@ -92,11 +93,21 @@ class Asking:
 
     def _untouched_stay_as_they_are(self, push, before, plans):
         touched = self.planner.touched(push, push)
-        if touched is not None:
-            others = set(range(len(before))) - {*touched, *self.planner.apart()}
-            others = [group for group in others if self.planner.alike(group, before[group]) >= 0]
-            assert all(plans[group].idle and plans[group].state == before[group] for group in others)
-            assert all(plans[group].work == plans[others[0]].work for group in others)
+        if touched is None:
+            return
+        others = set(range(len(before))) - {*touched, *self.planner.apart()}
+        settled = {group: self.planner.settled(group, before[group]) for group in others}
+        told = {}
+        for group, number in settled.items():
+            if number >= 0:
+                assert plans[group].idle and plans[group].state == before[group]
+                assert plans[group].work == told.setdefault(number, plans[group].work)
+        taken_up = {plans[group].scope is not None for group, number in settled.items() if number >= 0}
+        if True in taken_up:
+            assert len(taken_up) == 1
+            scopes = self.planner.scopes(push)
+            for group, number in settled.items():
+                assert number < 0 or plans[group].scope is scopes.scopes[scopes.slots[group]]
 
 
 @pytest.mark.parametrize("mode", ["sotw", "delta"])
@@ -131,6 +142,29 @@ def test_runs_that_differ_in_knobs_begin_with_the_same_and_end_alike(mode, scrip
     assert named is not shared
     reordered = replace(mesh, objects=dict(reversed(mesh.objects.items())))
     assert begun(Asking.variant(release, mode, reordered, changes)) is not named
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+@FEW
+@given(script=scripts())
+def test_scopes_that_are_taken_up_cost_what_building_them_from_what_they_hold_does(mode, script):
+    release, mesh, changes = script
+    asking, rules = Asking(Asking.variant(release, mode, mesh, changes)), releases.rules(release)
+    conversation, before = Conversation(mesh, rules, mode, changes), -1
+    for number, change in enumerate(changes):
+        asking.step(number, change, forgetting=False)
+        outcomes, push = conversation.step(change).outcomes, asking.pushed
+        if push == before or asking.planner.touched(push, push) is None:
+            continue
+        before, taken_up = push, asking.planner.scopes(push)
+        group_of = {p.id: n for n, group in enumerate(asking.planner.groups) for p in group.proxies}
+        for outcome in outcomes:
+            for proxy in outcome.members:
+                group, scopes = group_of[proxy.id], outcome.push.scopes
+                if taken_up.slots[group] >= 0 and group not in asking.planner.apart():
+                    held = ScopeWork.of(scopes.of(proxy, outcome.plan.state.labels))
+                    work = held.counts(len(scopes.context.services.ordered), rules)
+                    assert taken_up.scopes[taken_up.slots[group]].work == work
 
 
 def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it():

@@ -315,7 +315,7 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
         spare = max(spare, machine.tally.spare[0].highest)
         cached = max(cached, machine.tally.cache[0].highest)
     planner = machine.replicas[0].planner
-    names = sum(planner.shape(machine.group_of[c], machine.state[c]).names for c in range(machine.total))
+    names = sum(planner.shape(machine.group_of[c], machine.state[c], -1).names for c in range(machine.total))
     stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
     connected = {"memory.connections": len(variant.mesh.proxies), "memory.names": names, "memory.cache": cached}
     return Probed(name, tuple(parts), alone, full, stored, {**stored, **connected}, flight, spare)

@@ -83,7 +83,7 @@ async def hold(
                 progress(f"an Envoy as {proxy.id}, {name}")
                 options = {**options_of(release), "workers": variant.settings.workers}
                 memory = await _as(proxy, server, secrets, envoy_binary, options, cluster, changes)
-                shape = planner.shape(number, machine.state[machine.offset[number]])
+                shape = planner.shape(number, machine.state[machine.offset[number]], -1)
                 found.append(Held(f"{name}: {proxy.type}", variant.settings.workers, shape, memory))
     return found
 

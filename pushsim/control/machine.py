@@ -303,9 +303,9 @@ class Machine(Streams):
 
     def _let_go(self, replica: Replica) -> None:
         """The planner may forget states that no proxy is in, and pushes that no event ends with."""
-        states, oldest = self._in_use(replica)
-        replica.planner.keep(states, oldest)
-        self._forget_plans(replica, states, oldest)
+        used, oldest, since = self._in_use(replica)
+        replica.planner.keep(used, oldest, since)
+        self._forget_plans(replica, {state for _, state in used}, oldest)
 
     def _push_returned(self, now: int, replica: Replica, place: int) -> None:
         """Push() returns: the debouncer may begin the next."""

@@ -70,7 +70,7 @@ class Serving(State):
             use.taken += 1
             if use.queued_at == UNSET or event.start < use.queued_at:
                 use.queued_at = event.start
-        self._moves_to(now, c, plan.planned.state)
+        self._moves_to(now, c, plan)
         self.phase[c], self.plan[c], self.step[c], self.event[c] = PUSHING, plan, 0, event
         self.wired[c] = 0
         self.last_start[c] = event.start
@@ -329,14 +329,19 @@ class Serving(State):
         plans, planned, shapes = self._plan_of[n], self._planned[n], self._shapes[n]
         self._plan_of[n] = {key: plan for key, plan in plans.items() if key[1] in states and key[3] >= oldest}
         self._planned[n] = {key: plan for key, plan in planned.items() if key[2] >= oldest}
-        self._shapes[n] = {key: shape for key, shape in shapes.items() if key[1] in states}
+        self._shapes[n] = {key: shape for key, shape in shapes.items() if key[2] >= oldest}
 
-    def _in_use(self, replica: Replica) -> tuple[set[int], int]:
-        """The states of a replica's connections, and the oldest push that an event, waiting or offered, ends with."""
+    def _in_use(self, replica: Replica) -> tuple[set[tuple[int, int]], int, int]:
+        """Groups with states of a replica's connections, and the oldest pushes that events end and begin with.
+
+        Events are those that wait and those that are offered; there are none after the next push that is published.
+        """
         queue, mine = replica.queue, [c for c in range(self.total) if self.home[c] == replica.number]
-        waiting = [queue.last[c] for c in mine if queue.first[c] != UNSET]
-        offered = [event.last for c in mine if (event := self.offered[c]) is not None]
-        return {int(self.state[c]) for c in mine}, min([replica.published, *waiting, *offered])
+        waiting = [(queue.first[c], queue.last[c]) for c in mine if queue.first[c] != UNSET]
+        events = [*waiting, *((event.first, event.last) for c in mine if (event := self.offered[c]) is not None)]
+        oldest = min([replica.published, *(last for _, last in events)])
+        since = min([replica.published + 1, *(first for first, _ in events)])
+        return {(self.group_of[c], int(self.state[c])) for c in mine}, oldest, since
 
     def _plan(self, replica: Replica, c: int, event: Event) -> Plan:
         group, state = self.group_of[c], int(self.state[c])

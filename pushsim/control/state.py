@@ -79,9 +79,10 @@ class State:
         # by replica, then by group, state and event
         self._plan_of: list[dict[tuple[int, int, int, int, int], Plan]] = [{} for _ in planners]
         self._price_of: dict[int, tuple[Response, Price]] = {}  # by id
-        # by replica: plans by the planner's own value and interval, which groups may share; shapes by group and state
+        # by replica: plans by the planner's own value and interval (groups may share them);
+        # shapes by group, state and push
         self._planned: list[dict[tuple[int, int, int], Plan]] = [{} for _ in planners]
-        self._shapes: list[dict[tuple[int, int], int]] = [{} for _ in planners]
+        self._shapes: list[dict[tuple[int, int, int], int]] = [{} for _ in planners]
         self._shape_numbers: dict[Shape, int] = {}
         self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
         self._uses: dict[tuple[int, int], Use] = {}  # by number of a plan, and group
@@ -126,26 +127,25 @@ class State:
 
     def _takes_up(self, now: int, c: int, state: int) -> None:
         """A proxy has connected, and is in this state."""
+        home = int(self.home[c])
         self.state[c], self.shaped_at[c] = state, now
-        self.shape[c] = self._shape(c)
+        self.shape[c] = self._shape_of(home, self.group_of[c], state, self.replicas[home].published)
 
-    def _moves_to(self, now: int, c: int, state: int) -> None:
-        if state != self.state[c]:
-            self.state[c] = state
-            shape = self._shape(c)
+    def _moves_to(self, now: int, c: int, plan: Plan) -> None:
+        """A proxy takes what it gets for some pushes; one that gets nothing holds what it held."""
+        self.state[c] = plan.planned.state
+        if plan.planned.responses:
+            shape = self._shape_of(int(self.home[c]), self.group_of[c], plan.planned.state, plan.last)
             if shape != self.shape[c]:
                 self._dwelt(now, c)
                 self.shape[c] = shape
 
-    def _shape(self, c: int) -> int:
-        return self._shape_of(int(self.home[c]), self.group_of[c], int(self.state[c]))
-
-    def _shape_of(self, home: int, group: int, state: int) -> int:
-        """Number of the shape of a state; asked for while the planner still knows the state."""
-        shapes, key = self._shapes[home], (group, state)
+    def _shape_of(self, home: int, group: int, state: int, push: int) -> int:
+        """Number of the shape of a state as of a push; asked for while the planner still knows both."""
+        shapes, key = self._shapes[home], (group, state, push)
         number = shapes.get(key)
         if number is None:
-            shape = self.replicas[home].planner.shape(group, state)
+            shape = self.replicas[home].planner.shape(group, state, push)
             number = shapes[key] = self._shape_numbers.setdefault(shape, len(self._shape_numbers))
         return number
 

@@ -84,7 +84,19 @@ class Routes(Recipient):
         return tuple(found)
 
     def _routed_of_shared(self, block: tuple[Service, ...]) -> _Routed:
-        return self.scope.family.memo_of(block).once(lambda: _routed(block), "RDS")
+        family = self.scope.family
+
+        def routed() -> _Routed:
+            parts = [self._routed_of_shared(part) for part in family.parts(block)]
+            if not parts:
+                return _routed(block)
+            found: dict[str, list[tuple[tuple[Service, Port], ...]]] = {}
+            for part in parts:
+                for name, pairs in part.items():
+                    found.setdefault(name, []).append(pairs)
+            return {name: of[0] if len(of) == 1 else family.joined(name, of) for name, of in found.items()}
+
+        return family.memo_of(block).once(routed, "RDS")
 
     def _owners(self, number: int) -> list[EgressListener]:
         """The egress listener that owns a port, else those without a port."""

@@ -31,9 +31,12 @@ N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION,
 #: From here on a column for each xDS type: `State.newest`.
 N_NEWEST = 41
 #: Columns of `Arrays.plans`.
-P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_LOCK, P_SCOPE_WORK = range(10)
-#: Columns of `Arrays.used`, what became of a plan; of `Arrays.missed`, what the cache did not have of a response.
-U_TAKEN, U_SCOPED = range(2)
+#: The scope is the key of one, -1 for none; with slots, a row of `Arrays.slot_of` (else -1), where
+#: those of a push begin in `Arrays.taken_up`.
+P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_SLOTS = range(9)
+#: Columns of `Arrays.scopes`: whether it is built, how often building it was begun while counting, the work, the lock.
+S_BUILT, S_TIMES, S_WORK, S_LOCK = range(4)
+#: Columns of `Arrays.missed`, what the cache did not have of a response.
 M_RESOURCES, M_UNITS = range(2)
 #: Columns of `Arrays.uses`, what became of a plan in a group: its responses are in `Arrays.outcomes` from X_AT on.
 X_PLAN, X_GROUP, X_TAKEN, X_QUEUED_AT, X_AT = range(5)
@@ -75,9 +78,12 @@ class Arrays(NamedTuple):
     s:        the single numbers. cores, replicas: [R, columns]. levels: [level, R, columns].
     running: [R, places, columns], jobs in the order of their ends, from place C_HEAD on. lines: [line, R, jobs,
     (job, ticks)], rings of those that wait; line_of: [line, R, columns]. spent: [R, seconds]. line: [R, N],
-    rings. built: [R, scope keys]; holder, wait_head, wait_tail: [R, locks].
+    rings.
     conn:     [N, columns]; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
-              Below R it stands for all of that replica that have one.
+    wide:     by kin, the number of all, of whatever kin, that are `settled` alike; -1 if there are none, its own if it
+              is such a number itself.
+    scopes:   [R, keys, columns]; holder, wait_head, wait_tail: [R, locks].
+    slot_of:  [rows, groups], the place of each group's scope among those of a push; taken_up: keys, push after push.
     asks:     [places, (use, step, next)], a list of each connection; free places are a list from s[ASKS].
     wakes:    [wakes, (at, order, kind, who, generation, a, b)], a heap.
     ring:     the order in which connections are enqueued; members: [R, N], places in it, ascending,
@@ -100,7 +106,9 @@ class Arrays(NamedTuple):
     spent: Ints
     line: Ints
     conn: Ints
-    built: NDArray[np.bool_]
+    scopes: Ints
+    taken_up: Ints
+    slot_of: Ints
     holder: Ints
     wait_head: Ints
     wait_tail: Ints
@@ -110,6 +118,7 @@ class Arrays(NamedTuple):
     members: Ints
     entries: Ints
     last_of: Ints
+    wide: Ints
     concerned: Ints
     marks: Ints
     marked: Ints
@@ -151,13 +160,14 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         s=zeros(32), cores=zeros(replicas, 11), replicas=zeros(replicas, 12), levels=zeros(5, replicas, 7),
         running=zeros(replicas, 64, 4),
         lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
-        spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), built=np.zeros((replicas, 1024), dtype=np.bool_),
+        spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), scopes=zeros(replicas, 1024, 4),
+        taken_up=zeros(1024), slot_of=zeros(1, groups),
         holder=unset(replicas, 1024), wait_head=unset(replicas, 1024), wait_tail=unset(replicas, 1024),
         asks=zeros(0, 3), wakes=zeros(4096, 7),
         conn=zeros(one, N_NEWEST + len(XDS)), ring=zeros(one), members=zeros(replicas, one),
-        entries=unset(1 << 12, 10), last_of=unset(1024), concerned=zeros(1024),
+        entries=unset(1 << 12, 10), last_of=unset(1024), wide=unset(1024), concerned=zeros(1024),
         marks=unset(2, replicas, groups), marked=unset(2, replicas),
-        apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 10), used=zeros(1024, 2),
+        apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 9), used=zeros(1024),
         responses=zeros(4096, 13), missed=zeros(4096, 2), uses=zeros(4096, 5), use_of=unset(replicas, groups),
         outcomes=zeros(4096, 3), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),

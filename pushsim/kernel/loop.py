@@ -47,6 +47,7 @@ from pushsim.kernel.arrays import (
     REFUSED,
     REJECTED,
     REPLICA,
+    S_TIMES,
     SENDS,
     USES,
     W_LONG,
@@ -246,6 +247,7 @@ def start_counting(a: Arrays, now: int) -> None:
     for r in range(a.cores.shape[0]):
         advance(a, r, now)
     a.used[:] = 0
+    a.scopes[:, :, S_TIMES] = 0
     a.missed[:] = 0
     a.uses[:, X_TAKEN] = 0
     a.uses[:, X_QUEUED_AT] = -1

@@ -65,7 +65,6 @@ from pushsim.kernel.arrays import (
     SPARE,
     START,
     THROTTLE,
-    U_TAKEN,
     WAITING,
     WAKES,
     WHO,
@@ -193,13 +192,17 @@ class KernelMachine(Observing):
         planner = self.replicas[home].planner
         plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
         after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
-        if common and after == state and plan.planned.idle:
+        wide = int(a.wide[kin]) if common and after == state and plan.planned.idle else -1
+        if wide >= 0 and not store.answers(wide, first, last):
             touched = planner.touched(first, last)
             if touched is not None and group not in touched:
-                store.add_entry(NOBODY, home, (first, last, 0), plan.number, SAME, touched)
+                if plan.planned.scope is not None:
+                    store.take_up(plan, planner.scopes(last), self.prices)
+                store.add_entry(NOBODY, wide, (first, last, 0), plan.number, SAME, touched)
                 return
-        then = (store.kin(home, planner.alike(group, after)), after, self._shape_of(home, group, after))
-        self._room_to_dwell(then[2])
+        shape = self._shape_of(home, group, after, last) if plan.planned.responses else -1
+        then = (self._kin(home, group, after), after, shape)
+        self._room_to_dwell(shape)
         if common and not store.answers(kin, first, last):
             concerned = planner.concerned(first, last)
             if plan.planned.common and group not in concerned:
@@ -208,6 +211,11 @@ class KernelMachine(Observing):
             store.add_entry(NOBODY, kin, (first, last, 0), APIECE, SAME)
         of = state * len(self.replicas) + home
         store.add_entry(group, of, (first, last, forced), plan.number, then)
+
+    def _kin(self, home: int, group: int, state: int) -> int:
+        """The number of those that are like proxies of a group in that state."""
+        planner = self.replicas[home].planner
+        return self.store.kin(home, planner.alike(group, state), planner.settled(group, state))
 
     def _handle_next(self, now: int, replica: Replica, watch: int) -> None:
         super()._handle_next(now, replica, watch)
@@ -229,7 +237,7 @@ class KernelMachine(Observing):
                 plan.number = self._vacant.pop()
                 self.plans[plan.number] = plan
             self._spares[replica.number].append(plan)
-        self.store.add_plan(plan, self.prices.work_ns(planned.scope.work) if planned.scope else 0)
+        self.store.add_plan(plan, self.prices)
         return plan
 
     def _make_room(self) -> None:
@@ -308,7 +316,7 @@ class KernelMachine(Observing):
         asking.read(self.store.k, c)
 
     def _takes(self, plan: Plan) -> None:
-        self.store.a.used[plan.number, U_TAKEN] += 1
+        self.store.a.used[plan.number] += 1
 
     def _abandon(self, c: int) -> bool:
         a = self.store.a
@@ -329,23 +337,30 @@ class KernelMachine(Observing):
         super()._takes_up(now, c, state)
         self._room_to_dwell(int(self.shape[c]))
         replica = self.replicas[self.home[c]]
-        self.store.a.conn[c, N_KIN] = self.store.kin(replica.number, replica.planner.alike(self.group_of[c], state))
+        kin = self._kin(replica.number, self.group_of[c], state)  # which may make arrays anew
+        self.store.a.conn[c, N_KIN] = kin
         self._tell_apart(replica)
 
     def _dwelt(self, now: int, c: int) -> None:
         serving.dwelt(self.store.k, now, c)
 
-    def _in_use(self, replica: Replica) -> tuple[set[int], int]:
+    def _in_use(self, replica: Replica) -> tuple[set[tuple[int, int]], int, int]:
         conn = self.store.a.conn
         here = conn[conn[:, N_HOME] == replica.number]
-        ends = [here[here[:, event + HAS] > 0, event + LAST] for event in (N_WAITING, N_OFFERED)]
-        states = set(np.unique(here[:, N_STATE]).tolist())
-        return states, min([replica.published, *(int(last.min()) for last in ends if last.size)])
+        events = [here[here[:, event + HAS] > 0, event : event + START] for event in (N_WAITING, N_OFFERED)]
+        firsts, lasts = ([int(e[:, column].min()) for e in events if e.size] for column in (FIRST, LAST))
+        used = np.unique(here[:, N_GROUP] << 32 | here[:, N_STATE]).tolist()
+        return (
+            {(each >> 32, each & 0xFFFFFFFF) for each in used},
+            min([replica.published, *lasts]),
+            min([replica.published + 1, *firsts]),
+        )
 
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         super()._forget_plans(replica, states, oldest)
         self.store.keep(replica.number, oldest)
         self._fold(replica.number, oldest)
+        self._tell_apart(replica)
 
     def _cached(self, now: int, replica: Replica) -> None:
         level = self.tally.cache[replica.number]

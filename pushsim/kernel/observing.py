@@ -31,6 +31,7 @@ from pushsim.kernel.arrays import (
     QUEUED,
     REFUSED,
     REJECTED,
+    S_TIMES,
     SENDS,
     USES,
     X_AT,
@@ -106,7 +107,6 @@ class Observing(Machine):
         """Nothing is observed yet."""
         self._queued, self._converged, self._received = Delays(), Delays(), Delays()
         self._details: list[Ints] = []
-        self._scoped: Counter[str] = Counter()  # work on scopes by plans that are folded
         self._done: Counter[str] = Counter()  # what is in the tally of the work that compiled code began
 
     def _stow(self) -> None:
@@ -190,15 +190,14 @@ class Observing(Machine):
 
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
-        used, missed, sent = a.used.tolist(), a.missed.T.tolist(), self._sent_in_all().tolist()
-        done = self._scoped + Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
+        missed, sent = a.missed.T.tolist(), self._sent_in_all().tolist()
+        done = Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
+        for replica, key in zip(*np.nonzero(a.scopes[:, :, S_TIMES]), strict=True):
+            for name, amount in self.store.scopes[replica][int(key)].work.items():
+                done[name] += amount * int(a.scopes[replica, key, S_TIMES])
         at = 0
-        for plan in self.plans:
-            plan.taken, times = used[plan.number]
-            if times:
-                assert plan.planned.scope is not None
-                for name, amount in plan.planned.scope.work.items():
-                    done[name] += amount * times
+        for plan, taken in zip(self.plans, a.used[: len(self.plans)].tolist(), strict=True):
+            plan.taken = taken
             count = len(plan.planned.responses)
             plan.sent = sent[at : at + count]
             plan.missed_resources, plan.missed_units = (column[at : at + count] for column in missed)
@@ -254,16 +253,13 @@ class Observing(Machine):
         for (_, _, causes), plans in folded.items():
             used = a.used[[plan.number for plan in plans]].tolist()
             work, core_ns = Counter[str](), 0
-            for plan, (taken, scoped) in zip(plans, used, strict=True):
+            for plan, taken in zip(plans, used, strict=True):
                 core_ns += plan.work_ns * taken
                 for name, amount in plan.planned.work.items():
                     work[name] += amount * taken
-                if scoped and plan.planned.scope is not None:
-                    for name, amount in plan.planned.scope.work.items():
-                        self._scoped[name] += amount * scoped
             kept, *others = plans
             kept.planned, kept.work_ns = Planned(needed=False, state=0, work=work, causes=causes), core_ns
-            a.used[kept.number] = (any(taken for taken, _ in used), 0)
+            a.used[kept.number] = any(used)
             numbers = [plan.number for plan in others]
             a.used[numbers] = 0  # until others have their numbers
             self._vacant += numbers

@@ -38,6 +38,8 @@ from pushsim.kernel.arrays import (
     O_SENT,
     OUTCOMES,
     P_COUNT,
+    P_SCOPE,
+    P_SLOTS,
     START,
     UNKNOWN,
     USES,
@@ -94,6 +96,15 @@ def take(conn: Ints, to: int, of: int) -> None:
     conn[to + HAS], conn[to + FIRST], conn[to + LAST] = conn[of + HAS], conn[of + FIRST], conn[of + LAST]
     conn[to + START], conn[to + FORCED] = conn[of + START], conn[of + FORCED]
     conn[of + HAS] = 0
+
+
+@compiled
+def scope_of(a: Arrays, p: int, group: int) -> int:
+    """The key of the scope that a plan makes proxies of a group take up; -1 for none."""
+    plan = a.plans[p]
+    if plan[P_SLOTS] < 0:
+        return int(plan[P_SCOPE])
+    return int(a.taken_up[plan[P_SCOPE] + a.slot_of[plan[P_SLOTS], group]])
 
 
 @called
@@ -199,7 +210,7 @@ def common(a: Arrays, kin: int, first: int, last: int, r: int, group: int) -> in
 @compiled
 def is_concerned(a: Arrays, slot: int, kin: int, r: int, group: int) -> bool:
     """Whether the entry of a kin on a replica does not answer a group."""
-    entry, of = a.entries[slot], KIN if kin >= a.cores.shape[0] else ALL
+    entry, of = a.entries[slot], ALL if a.wide[kin] == kin else KIN
     number, marks = a.concerned[entry[E_AT]], a.marks[of, r]
     if a.marked[of, r] != number:
         a.marked[of, r] = number
@@ -211,7 +222,8 @@ def is_concerned(a: Arrays, slot: int, kin: int, r: int, group: int) -> bool:
 @compiled
 def shared(a: Arrays, r: int, kin: int, group: int, first: int, last: int) -> int:
     """The place of what answers an interval for one of a kin as for others; UNKNOWN if not yet, OWN if nothing does."""
-    slot = common(a, r, first, last, r, group)  # the kin of all on a replica has its number
+    wide = a.wide[kin]
+    slot = common(a, wide, first, last, r, group) if wide >= 0 else UNKNOWN
     return common(a, kin, first, last, r, group) if slot < 0 else slot
 
 

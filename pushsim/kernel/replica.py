@@ -40,6 +40,7 @@ from pushsim.kernel.arrays import (
     N_HOME,
     N_PROCESSING,
     N_WAITING,
+    S_BUILT,
     UNKNOWN,
     W_AT,
     W_LONG,
@@ -253,5 +254,5 @@ class KernelReplica(Replica):
         self.queue = ArrayQueue(self._store, self.number)
         self.cache: Any = ArrayCache(self._store, self.number)
         a = self._store.a
-        a.built[self.number] = False
+        a.scopes[self.number, :, S_BUILT] = 0
         a.holder[self.number] = a.wait_head[self.number] = -1

@@ -49,6 +49,7 @@ from pushsim.kernel.arrays import (
     N_CLOSING,
     N_GATEWAY,
     N_GENERATION,
+    N_GROUP,
     N_HOME,
     N_KIN,
     N_MISSED,
@@ -76,11 +77,8 @@ from pushsim.kernel.arrays import (
     P_COUNT,
     P_FIRST,
     P_LAST,
-    P_LOCK,
     P_NEEDED,
     P_PUSHED,
-    P_SCOPE,
-    P_SCOPE_WORK,
     P_WORK,
     PUSHES,
     QUEUED,
@@ -98,12 +96,14 @@ from pushsim.kernel.arrays import (
     R_XDS,
     REPLICA,
     REPLY,
+    S_BUILT,
+    S_LOCK,
+    S_TIMES,
+    S_WORK,
     SLOTS,
     SPARE,
     START,
     THROTTLE,
-    U_SCOPED,
-    U_TAKEN,
     V_AT,
     V_END,
     V_RESOURCES,
@@ -117,7 +117,7 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.asking import goes_on, is_stale
 from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
-from pushsim.kernel.queue import entry_of, note, sampled, take, to_tail, use
+from pushsim.kernel.queue import entry_of, note, sampled, scope_of, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import on_wire, unwritten, write_all
 
@@ -163,7 +163,7 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
         return PLAN
     entry = a.entries[slot]
     p = entry[E_PLAN]
-    a.used[p, U_TAKEN] += 1
+    a.used[p] += 1
     if a.plans[p, P_NEEDED] or a.plans[p, P_COUNT]:
         conn[N_USE] = use(a, c, p)
         row = a.uses[conn[N_USE]]
@@ -172,9 +172,9 @@ def begin_push(a: Arrays, now: int, c: int) -> int:
             row[X_QUEUED_AT] = since
     if entry[E_STATE] >= 0:  # else it stays as it is
         conn[N_STATE], conn[N_KIN] = entry[E_STATE], entry[E_KIN]
-        if entry[E_SHAPE] != conn[N_SHAPE]:
-            dwelt(a, now, c)
-            conn[N_SHAPE] = entry[E_SHAPE]
+    if entry[E_SHAPE] >= 0 and entry[E_SHAPE] != conn[N_SHAPE]:
+        dwelt(a, now, c)
+        conn[N_SHAPE] = entry[E_SHAPE]
     conn[N_PHASE], conn[N_PLAN], conn[N_STEP], conn[N_WIRED] = PUSHING, p, 0, 0
     begin(a, now, c)
     return DONE
@@ -190,11 +190,12 @@ def dwelt(a: Arrays, now: int, c: int) -> None:
 @compiled
 def begin(a: Arrays, now: int, c: int) -> None:
     """`Serving._begin`."""
-    plan, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_HOME]
-    scope, lock = plan[P_SCOPE], plan[P_LOCK]
-    if scope < 0 or a.built[r, scope]:
-        serve(a, now, c, plan[P_WORK])
-    elif a.holder[r, lock] >= 0:
+    r, scope = a.conn[c, N_HOME], scope_of(a, a.conn[c, N_PLAN], a.conn[c, N_GROUP])
+    if scope < 0 or a.scopes[r, scope, S_BUILT]:
+        serve(a, now, c, a.plans[a.conn[c, N_PLAN], P_WORK])
+        return
+    lock = a.scopes[r, scope, S_LOCK]
+    if a.holder[r, lock] >= 0:
         a.conn[c, N_WAIT_NEXT] = -1
         if a.wait_head[r, lock] < 0:
             a.wait_head[r, lock] = c
@@ -203,18 +204,18 @@ def begin(a: Arrays, now: int, c: int) -> None:
         a.wait_tail[r, lock] = c
     else:
         a.holder[r, lock] = c
-        a.used[a.conn[c, N_PLAN], U_SCOPED] += 1
-        start(a, r, now, SCOPING << 32 | c, plan[P_SCOPE_WORK], 0)
+        a.scopes[r, scope, S_TIMES] += 1
+        start(a, r, now, SCOPING << 32 | c, a.scopes[r, scope, S_WORK], 0)
 
 
 @compiled
 def scope_built(a: Arrays, now: int, r: int, c: int) -> None:
     """`Serving._scope_built`."""
-    plan = a.plans[a.conn[c, N_PLAN]]
-    lock = plan[P_LOCK]
-    a.built[r, plan[P_SCOPE]] = True
+    scope = scope_of(a, a.conn[c, N_PLAN], a.conn[c, N_GROUP])
+    lock = a.scopes[r, scope, S_LOCK]
+    a.scopes[r, scope, S_BUILT] = True
     a.holder[r, lock] = -1
-    serve(a, now, c, plan[P_WORK])
+    serve(a, now, c, a.plans[a.conn[c, N_PLAN], P_WORK])
     while a.wait_head[r, lock] >= 0:
         waiting = a.wait_head[r, lock]
         a.wait_head[r, lock] = a.conn[waiting, N_WAIT_NEXT]

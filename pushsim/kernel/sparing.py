@@ -22,7 +22,6 @@ from pushsim.kernel.arrays import (
     E_KIN,
     E_OF,
     E_PLAN,
-    E_SHAPE,
     E_STATE,
     FIRST,
     FORCED,
@@ -47,25 +46,22 @@ from pushsim.kernel.arrays import (
     N_PLAN,
     N_PROCESSING,
     N_PUSHING,
-    N_SHAPE,
     N_STATE,
     N_STEP,
     N_WAITING,
     NOW,
     P_COUNT,
     P_NEEDED,
-    P_SCOPE,
     P_WORK,
     QUEUED,
+    S_BUILT,
     START,
-    U_TAKEN,
     UNKNOWN,
     WAITING,
     Arrays,
 )
 from pushsim.kernel.parts import add_level, advance, copy_row, insert, time_for
-from pushsim.kernel.queue import note, sampled, shared
-from pushsim.kernel.serving import dwelt
+from pushsim.kernel.queue import note, sampled, scope_of, shared
 from pushsim.kernel.struct import compiled
 
 
@@ -88,6 +84,7 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
     # the plan of those that begin, what they have in common and how many have it; a delay, and how many had that
     p, ticks, taken, begun, delay, times = 0, 0, 0, 0, 0, 0
     known_first, known_last, known_since, marks, marked = UNKNOWN, 0, 0, a.marks[ALL, r], 0
+    known_wide, scopes = UNKNOWN, a.scopes[r]
     while jobs > 0 and count < room:
         job = running[head, J_JOB]
         c = job & 0xFFFFFFFF
@@ -139,24 +136,32 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
         group = conn[N_GROUP]
         if conn[N_PHASE] != IDLE or conn[N_WAITING + FORCED] or conn[N_KIN] < 0 or apart[group]:
             break
-        if first != known_first or last != known_last or since != known_since or marks[group] == marked:
+        wide = a.wide[conn[N_KIN]]
+        if (
+            (first != known_first or last != known_last or since != known_since)
+            or wide != known_wide
+            or marks[group] == marked
+        ):
             slot = shared(a, r, conn[N_KIN], group, first, last)
             if slot < 0:
                 break
             entry = a.entries[slot]
             plan = plans[entry[E_PLAN]]
-            if plan[P_COUNT] or plan[P_NEEDED] or (plan[P_SCOPE] >= 0 and not a.built[r, plan[P_SCOPE]]):
+            scope = scope_of(a, entry[E_PLAN], group)
+            if plan[P_COUNT] or plan[P_NEEDED] or (scope >= 0 and not scopes[scope, S_BUILT]):
                 break
             if entry[E_STATE] >= 0:
                 conn[N_STATE], conn[N_KIN] = entry[E_STATE], entry[E_KIN]
-                if entry[E_SHAPE] != conn[N_SHAPE]:
-                    dwelt(a, now, c)
-                    conn[N_SHAPE] = entry[E_SHAPE]
-            a.used[p, U_TAKEN] += taken
+            a.used[p] += taken
             p, taken, ticks = entry[E_PLAN], 0, TICKS * max(1, plan[P_WORK])
             known_first = UNKNOWN
-            if entry[E_OF] == r:  # it answers all whose groups are not marked
+            if entry[E_OF] == wide:  # it answers all whose groups are not marked
                 known_first, known_last, known_since, marked = first, last, since, a.marked[ALL, r]
+                known_wide = wide
+        else:
+            scope = scope_of(a, p, group)
+            if scope >= 0 and not scopes[scope, S_BUILT]:
+                break
         open_ended = False
         at = at + 1 if at + 1 < size else 0
         lined -= 1
@@ -181,7 +186,7 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
         jobs += 1
     if count:
         s[CONSIDERED] += begun
-        a.used[p, U_TAKEN] += taken
+        a.used[p] += taken
         sampled(a, a.queued, QUEUED, delay, times)
         a.spent[r, core[C_SECOND]] += worked
         core[C_HEAD], core[C_JOBS], core[C_CLOCK], core[C_NOW], core[C_DUE] = head, jobs, clock, now, UNKNOWN

@@ -6,8 +6,10 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pushsim.control.tally import Plan
+from pushsim.cost.prices import Prices
 from pushsim.kernel.arrays import (
     ASKS,
     C_DUE,
@@ -26,6 +28,10 @@ from pushsim.kernel.arrays import (
     N_HOME,
     NOBODY,
     OUTCOMES,
+    P_SCOPE,
+    P_SLOTS,
+    S_LOCK,
+    S_WORK,
     UNKNOWN,
     USES,
     W_AT,
@@ -39,7 +45,7 @@ from pushsim.kernel.arrays import (
 from pushsim.kernel.queue import rehash, slot_of
 from pushsim.kernel.struct import struct_of
 from pushsim.mesh import XDS
-from pushsim.planner import Scope, View
+from pushsim.planner import Scope, Scopes, View
 
 #: Kin, state and shape of who stays as it is.
 SAME = (-1, -1, -1)
@@ -52,12 +58,16 @@ class Store:
         self.margin = margin
         self._struct: Any = None
         self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
-        self._kin: dict[tuple[int, int], int] = {(replica, -1): replica for replica in range(replicas)}
+        self._kin: dict[tuple[int, int, bool], int] = {}
+        #: By replica and key, scopes that are in the tables.
+        self.scopes: list[dict[int, Scope]] = [{} for _ in range(replicas)]
+        self._taken_up: dict[tuple[int, int], tuple[int, int, Scopes]] = {}  # by replica and id: where they begin
+        self._slots: dict[int, tuple[int, NDArray[np.int32]]] = {}  # by id, the row
         #: By number of a response, the changes that it shows.
         self.shows: list[tuple[int, ...]] = []
         self._views: dict[tuple[int, int], int] = {}
         self._kept: list[View] = []
-        self._entries = self._responses = self._cells = self._concerned = self._lists = 0
+        self._entries = self._responses = self._cells = self._concerned = self._lists = self._keys = 0
         self._list_of: dict[frozenset[int], tuple[int, int]] = {}  # where a list of groups is in `concerned`
         self._most_cells = 1024
 
@@ -160,21 +170,32 @@ class Store:
 
     # ---- plans
 
-    def kin(self, replica: int, number: int) -> int:
-        """The number, over all replicas, of proxies that are alike on a replica; -1 for those that are not."""
+    def kin(self, replica: int, number: int, settled: int) -> int:
+        """The number, over all replicas, of proxies that are alike on a replica; -1 for those that are not.
+
+        settled: what `Planner.settled` says of them.
+        """
         if number < 0:
             return -1
-        known = self._kin.setdefault((replica, number), len(self._kin))
-        self._grow("last_of", known + 1, fill=-1)
+        known = self._numbered(replica, number, wide=False)
+        self.a.wide[known] = -1 if settled < 0 else self._numbered(replica, settled, wide=True)
         return known
 
-    def add_plan(self, plan: Plan, scope_work: int) -> None:
+    def _numbered(self, replica: int, number: int, *, wide: bool) -> int:
+        known = self._kin.get((replica, number, wide))
+        if known is None:
+            known = self._kin[replica, number, wide] = len(self._kin)
+            for name in ("last_of", "wide"):
+                self._grow(name, known + 1, fill=-1)
+            self.a.wide[known] = known if wide else -1
+        return known
+
+    def add_plan(self, plan: Plan, prices: Prices) -> None:
         """Write a plan into the tables, at its number."""
         planned, responses = plan.planned, plan.planned.responses
         at, self._responses = self._responses, self._responses + len(responses)
-        scope = planned.scope
-        if scope is not None:
-            self._add_scope(scope)
+        if planned.scope is not None:
+            self._add_scope(plan.replica, planned.scope, prices)
         for number, (response, price) in enumerate(zip(responses, plan.prices, strict=True), start=at):
             view = -1 if response.view is None else self._view(plan.replica, response.view)
             row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
@@ -187,16 +208,38 @@ class Store:
             self.a.missed[number] = 0
         self._grow("plans", plan.number + 1)
         self._grow("used", plan.number + 1)
-        key, lock = (scope.key, scope.lock + 1) if scope is not None else (-1, -1)
         row = (planned.needed, plan.first, plan.last, plan.work_ns, plan.pushed)
-        self.a.plans[plan.number] = (*row, len(responses), at, key, lock, scope_work)
+        self.a.plans[plan.number] = (*row, len(responses), at, planned.scope.key if planned.scope else -1, -1)
         self.a.used[plan.number] = 0
 
-    def _add_scope(self, scope: Scope) -> None:
-        if scope.key >= self.a.built.shape[1]:
-            self._grow("built", scope.key + 1, axis=1)
+    def take_up(self, plan: Plan, scopes: Scopes, prices: Prices) -> None:
+        """Of those who have a plan, each takes up the scope of its group among these."""
+        place = self._taken_up.get((plan.replica, id(scopes)))
+        if place is None:
+            for scope in scopes.scopes:
+                self._add_scope(plan.replica, scope, prices)
+            at, self._keys = self._keys, self._keys + len(scopes.scopes)
+            self._grow("taken_up", self._keys)
+            self.a.taken_up[at : self._keys] = [scope.key for scope in scopes.scopes]
+            place = self._taken_up[plan.replica, id(scopes)] = at, self._row(scopes.slots), scopes
+        self.a.plans[plan.number, [P_SCOPE, P_SLOTS]] = place[:2]
+
+    def _row(self, slots: NDArray[np.int32]) -> int:
+        known = self._slots.get(id(slots))
+        if known is None:
+            known = self._slots[id(slots)] = len(self._slots), slots
+            self._grow("slot_of", len(self._slots))
+            self.a.slot_of[known[0]] = slots
+        return known[0]
+
+    def _add_scope(self, replica: int, scope: Scope, prices: Prices) -> None:
+        if scope.key in self.scopes[replica]:
+            return
+        self.scopes[replica][scope.key] = scope
+        self._grow("scopes", scope.key + 1, axis=1)
         for name in ("holder", "wait_head", "wait_tail"):
             self._grow(name, scope.lock + 2, axis=1, fill=-1)
+        self.a.scopes[replica, scope.key, [S_WORK, S_LOCK]] = prices.work_ns(scope.work), scope.lock + 1
 
     def _view(self, replica: int, view: View) -> int:
         known = self._views.get((replica, view.number))
@@ -259,7 +302,7 @@ class Store:
         entries, replicas = self.a.entries, len(self.a.cores)
         mine = np.where(entries[:, E_GROUP] >= 0, entries[:, E_OF] % replicas == replica, False)
         kin = np.zeros(len(self._kin) + 1, dtype=np.bool_)
-        kin[[number for (home, _), number in self._kin.items() if home == replica]] = True
+        kin[[number for (home, *_), number in self._kin.items() if home == replica]] = True
         shared = (entries[:, E_GROUP] < 0) & (entries[:, E_PLAN] >= 0)
         mine[shared] = kin[entries[shared, E_OF]]
         kept = (entries[:, E_PLAN] >= 0) & ~(mine & (entries[:, E_LAST] < oldest))

@@ -22,7 +22,7 @@ istiod         `Istiod`: the registry and the pushes made of it; a proxy's first
 from pushsim.plan.deciding import answered, decided, plan
 from pushsim.plan.istiod import Istiod
 from pushsim.plan.likeness import kin, kindred, likewise, shares
-from pushsim.plan.refresh import recomputes_targets
+from pushsim.plan.refresh import recomputes_targets, takes_up_scope
 from pushsim.plan.state import ASKS_NOTHING, Plan, ProxyState, Push, Response
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "plan",
     "recomputes_targets",
     "shares",
+    "takes_up_scope",
 ]

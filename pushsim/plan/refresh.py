@@ -26,12 +26,19 @@ def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
     retarget = recomputes_targets(request, proxy, rules)
     if retarget:
         targets = fresh["targets"] = push.registry.targets(proxy)
-    if everything or kinds & rules.scope_triggers:
+    if takes_up_scope(request, rules):
         fresh |= {"scope": push.scopes.of(proxy, labels), "previous": state.scope}
     if proxy.type == "router" and (everything or "Gateway" in kinds or (retarget and rules.targets != "full")):
         gateway = merge_gateways(push.context, targets, labels)
         fresh |= {"gateway": gateway, "previous_gateway": state.gateway}
     return replace(state, **fresh) if fresh else state
+
+
+def takes_up_scope(request: PushRequest, rules: Rules) -> bool:
+    """Whether a request makes istiod look up a proxy's scope again; what was its scope is the previous one then."""
+    if request.endpoints_only(rules):
+        return False
+    return request.everything(rules) or any(key.kind in rules.scope_triggers for key in request.keys)
 
 
 def recomputes_targets(request: PushRequest, proxy: Proxy, rules: Rules) -> bool:

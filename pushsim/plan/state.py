@@ -107,7 +107,7 @@ class ProxyState:
     """What istiod and a proxy remember of each other between pushes.
 
     labels:    workload labels, as of connect or the last ProxyUpdate.
-    previous:  the scope before the last one that was computed.
+    previous:  the scope before the last one that was computed, if it may have held something else.
     previous_gateway: the merged gateway before the last one.
     watched:   for delta, the outbound clusters that removals are computed from;
     base:      likewise the other clusters.
@@ -134,6 +134,11 @@ class ProxyState:
     def routes(self) -> frozenset[str]:
         """RDS names it subscribes to."""
         return self.listening.routes
+
+    @property
+    def settled(self) -> bool:
+        """Whether its scope holds what the one before held, or there was none."""
+        return self.previous is None
 
     @property
     def view(self) -> View:

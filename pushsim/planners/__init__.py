@@ -4,7 +4,9 @@ istio      `IstioPlanner`: one istiod replica
 proxies    who there is, and how they are grouped
 states     states of proxies by number
 templates  what one proxy is sent, from what another is
-importers  whom a change of a service concerns
+intervals  what pushes were asked for, one by one and several as one
+settling   whom pushes leave alone
+importers  which scopes a change may concern
 showing    which changes a push is the first to show
 cells      which cells of the xDS cache a response reads, and a change evicts
 work       the work behind pushes, scopes and responses, by cost driver

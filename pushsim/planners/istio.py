@@ -9,36 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from copy import copy as shallow
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from weakref import WeakKeyDictionary
 
 from pushsim import planner as ask
 from pushsim.conversation import Conversation
 from pushsim.memo import Memo
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode
-from pushsim.plan import Plan, ProxyState, Push, Response, answered, decided, kindred, plan, recomputes_targets
+from pushsim.plan import (
+    Plan,
+    ProxyState,
+    Push,
+    Response,
+    answered,
+    decided,
+    kindred,
+    plan,
+    recomputes_targets,
+    takes_up_scope,
+)
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
+from pushsim.planners.intervals import Intervals
 from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
+from pushsim.planners.settling import Settling
 from pushsim.planners.showing import Named, shown_by
 from pushsim.planners.states import States
 from pushsim.planners.templates import Own, Template, own_of
-from pushsim.planners.work import inventory_of, of_push, of_response, of_scope
+from pushsim.planners.work import inventory_of, of_push, of_response
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
-from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.visibility import Scope
+from pushsim.requests import PushRequest
 
 #: Kinds that decide which services a proxy belongs to.
 _TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What one Push() was asked for: the merged request, and the changes in it."""
-
-    request: PushRequest
-    changes: tuple[int, ...]
 
 
 class IstioPlanner:
@@ -68,9 +71,8 @@ class IstioPlanner:
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
         self._pricing, self._cells = Pricing(mesh, rules, self._istiod.mode, built), Cells()
         self._states = States(self._groups, changes, everyone, rules)
-        self._states.pushed(self._start.scopes)
-        self._scopes: WeakKeyDictionary[Scope, ask.Scope] = WeakKeyDictionary()
-        self._numbered = 0  # of them
+        labels = [plan.state.labels for plan in self._first]
+        self._settling = Settling(self._groups, labels, self._start, rules)
         self._connected: dict[tuple[int, int], ask.Planned] = {}
         self._begin()
         for number, group in enumerate(self._groups):
@@ -81,7 +83,7 @@ class IstioPlanner:
         """An independent copy of one that has handled nothing yet: for another replica, or another run."""
         copy = shallow(self)
         copy._istiod, copy._states = self._istiod.fork(), self._states.fork()
-        copy._scopes, copy._connected = self._scopes.copy(), dict(self._connected)
+        copy._settling, copy._connected = self._settling.fork(), dict(self._connected)
         copy._begin()
         return copy
 
@@ -91,11 +93,11 @@ class IstioPlanner:
         self._requests: list[tuple[PushRequest, int]] = []
         self._named: dict[int, Named] = {}
         self._pushed: dict[int, int] = {}  # by change, the first push of it
-        self._asked: list[_Asked] = []
+        self._intervals = Intervals(self._rules)
         self._pushes: dict[int, Push] = {}
         self._plans: dict[tuple[int, int, int, int, bool], ask.Planned] = {}
         self._alike: dict[tuple[int, int, int, int], ask.Planned] = {}  # of whom nothing is told that is their own
-        self._merged: dict[tuple[int, int], PushRequest] = {}
+        self._touched: dict[tuple[int, int], Collection[int] | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
         self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
         self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
@@ -161,26 +163,28 @@ class IstioPlanner:
     def push(self, requests: Sequence[int]) -> ask.Push:
         merged = self._istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
         changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
+        number = self._intervals.add(merged, changes)
         for change in changes:
-            self._pushed.setdefault(change, len(self._asked))
+            self._pushed.setdefault(change, number)
         before = self._istiod.latest.context
         self._states.start()
-        number, made = len(self._asked), self._istiod.push(merged)
-        self._asked.append(_Asked(merged, changes))
-        self._pushes[number] = made
-        self._states.pushed(made.scopes)
+        made = self._pushes[number] = self._istiod.push(merged)
+        self._settling.pushed(number, merged, made)
         everything = merged.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in merged.keys)
         evicts = partial(self._cells.evicted, frozenset(owners_of_keys(merged.keys, made)))
         return ask.Push(number, of_push(before, made.context, merged.keys), evicts, everything)
 
-    def keep(self, states: Collection[int], push: int) -> None:
-        self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
-        self._states.keep(states, {made.scopes for made in self._pushes.values()})
+    def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
+        taken = since - 1  # by everybody
+        self._states.keep(states, self._pushes.get(taken, self._start).scopes)
+        self._settling.keep(since)
+        self._pushes = {number: made for number, made in self._pushes.items() if number >= min(push, taken)}
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._greetings.clear()
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
         self._alike = {key: planned for key, planned in self._alike.items() if key[3] >= push}
-        self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}
+        self._intervals.keep(push)
+        self._touched = {key: groups for key, groups in self._touched.items() if key[1] >= push}
         self._examples = {key: example for key, example in self._examples.items() if key[2] >= push}
         self._kindred = {key: known for key, known in self._kindred.items() if key[2] >= push}
         self._templates = {key: template for key, template in self._templates.items() if key[2] >= push}
@@ -211,9 +215,11 @@ class IstioPlanner:
         return planned
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
+        request = self._intervals.request(first, last, forced)
+        if takes_up_scope(request, self._rules):
+            state = self._states.settle(group, state)
         key = (group, state, first, last, forced)
         if key not in self._plans:
-            request = self._interval(first, last, forced)
             shared = self._states.shares(group, state, request, self._istiod.registry)
             alike = (state, self._states.targets(group, state), first, last)
             planned = self._alike.get(alike) if shared else None
@@ -229,13 +235,19 @@ class IstioPlanner:
         return self._states.alike(group, state)
 
     def concerned(self, first: int, last: int) -> Collection[int]:
-        return self._states.concerned(self._interval(first, last, forced=False))
+        return self._states.concerned(self._intervals.request(first, last))
+
+    def settled(self, group: int, state: int) -> int:
+        return self._states.settled(group, state)
 
     def touched(self, first: int, last: int) -> Collection[int] | None:
-        request, rules = self._interval(first, last, forced=False), self._rules
-        plain = request.endpoints_only(rules) and not request.everything(rules) and "sidecar" not in rules.always_types
-        plain = plain and all(key.kind in HOST_KINDS for key in request.keys)
-        return self._states.touched(request) if plain else None
+        if (first, last) not in self._touched:
+            groups = self._settling.touched(first, last)
+            self._touched[first, last] = None if groups is None else groups.union(self.concerned(first, last))
+        return self._touched[first, last]
+
+    def scopes(self, push: int) -> ask.Scopes:
+        return self._settling.scopes(push)
 
     def apart(self) -> Collection[int]:
         return self._states.apart
@@ -332,11 +344,13 @@ class IstioPlanner:
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
             work |= {"proxy.states": 1, **self._targeting(after, request)}
-        number = state if after is before else self._states.number(group, after)
         scope = self._scope(after, push) if after.scope is not before.scope else None
         if not decision.needed:
+            after = self._spared(group, before, after, first, last)
+        number = state if after is before else self._states.number(group, after)
+        if not decision.needed:
             return ask.Planned(False, number, work=work, scope=scope)
-        changes = tuple(dict.fromkeys(change for asked in self._asked[first : last + 1] for change in asked.changes))
+        changes = self._intervals.changes(first, last)
         shown = shown_by(planned, before, {c: self._named[c] for c in changes if self._pushed[c] >= first})
         return ask.Planned(
             needed=True,
@@ -347,33 +361,20 @@ class IstioPlanner:
             causes=tuple(c for c in changes if self._named[c].lets_through(decision)),
         )
 
-    def _interval(self, first: int, last: int, forced: bool) -> PushRequest:
-        """The requests of consecutive pushes as one; a ProxyUpdate among them makes it forced."""
-        alone = PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}))
-        if first > last:
-            return alone
-        if (first, last) not in self._merged:
-            self._merged[first, last] = self._merge(first, last)
-        merged = self._merged[first, last]
-        return merged.merge(alone, self._rules) if forced else merged
-
-    def _merge(self, first: int, last: int) -> PushRequest:
-        request = self._asked[first].request
-        for asked in self._asked[first + 1 : last + 1]:
-            request = request.merge(asked.request, self._rules)
-        return request
+    def _spared(self, group: int, before: ProxyState, after: ProxyState, first: int, last: int) -> ProxyState:
+        """The state of one that is spared; if the pushes do not touch it, it may keep the scope that it had."""
+        if after.scope is before.scope or after.proxy.type != "sidecar" or after.targets != before.targets:
+            return after
+        key = self._pushes[last].scopes.key(after.proxy, after.labels)
+        if not self._settling.untouched(key, first, last) or group in self.concerned(first, last):
+            return after
+        return before if before.settled else replace(before, previous=None)
 
     # ---- states, scopes and responses as the machine knows them
 
     def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
         """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
-        known = self._scopes.get(state.scope)
-        if known is None:
-            self._numbered += 1
-            lock = -1 if state.scope.sidecar is None else self._numbered
-            known = ask.Scope(self._numbered, lock, of_scope(state.scope, push.context, self._rules))
-            self._scopes[state.scope] = known
-        return known
+        return self._settling.scope(push.scopes, push.scopes.key(state.proxy, state.labels))
 
     def _response(self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...]) -> ask.Response:
         return ask.Response(
@@ -389,8 +390,8 @@ class IstioPlanner:
 
     # ---- what is held
 
-    def shape(self, group: int, state: int) -> ask.Shape:
-        return self._states.shape(group, state)
+    def shape(self, group: int, state: int, push: int) -> ask.Shape:
+        return self._states.shape(group, state, self._pushes[push].context if push >= 0 else self._start.context)
 
     def inventory(self) -> ask.Counts:
         return inventory_of(self._istiod.registry)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy as shallow
 from dataclasses import dataclass, replace
 
 from pushsim import planner as ask
+from pushsim.context import PushContext
 from pushsim.conversation import selector_keys
 from pushsim.mesh import Change, ConfigKey, Mesh
 from pushsim.plan import ASKS_NOTHING, ProxyState, recomputes_targets
-from pushsim.planners.importers import Importers
 from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.visibility import Scopes
+from pushsim.visibility import Scope, Scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,13 @@ class States:
         self._states: dict[int, ProxyState] = {}
         self._versions: list[int] = []
         self._numbers: dict[tuple[object, ...], int] = {}
-        self._shapes: dict[tuple[int, int], ask.Shape] = {}
         self._alike: dict[tuple[int, int, int], int] = {}
+        self._settled: dict[int, int] = {}
         self._of_key: dict[ConfigKey, set[int]] = {}
         self._of_namespace: dict[str, list[int]] = {}
         for number, group in enumerate(groups):
             if group.proxies[0].type == "sidecar":
                 self._of_namespace.setdefault(group.proxies[0].namespace, []).append(number)
-        self._importers: dict[Scopes | None, Importers] = {None: Importers(())}  # None: of pushes long ago
         self._started = False
         self._changed: set[int] = set()
         self._disturbed: set[int] = set()
@@ -70,7 +69,7 @@ class States:
         copy._of_key = {key: set(groups) for key, groups in self._of_key.items()}
         copy._changed, copy._disturbed = set(self._changed), set(self._disturbed)
         copy._states, copy._versions, copy._numbers = dict(self._states), list(self._versions), dict(self._numbers)
-        copy._shapes, copy._alike, copy._importers = dict(self._shapes), dict(self._alike), dict(self._importers)
+        copy._alike, copy._settled = dict(self._alike), dict(self._settled)
         return copy
 
     def of(self, group: int, number: int) -> ProxyState:
@@ -90,8 +89,7 @@ class States:
         told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
         if state.proxy.type == "sidecar":
             told = (state.proxy.naming, *(state.labels.get(key) for key in self._asked))
-        parts = (state.scope, state.previous, state.watched, state.clusters, state.listening)
-        key = (version, told, state.asks if state.asks is not ASKS_NOTHING else None, *map(id, parts))
+        key = (version, told, state.asks if state.asks is not ASKS_NOTHING else None, *_parts(state))
         if key not in self._numbers:
             self._numbers[key] = len(self._versions)
             self._states[len(self._versions)] = state
@@ -102,6 +100,8 @@ class States:
         known = self._own[group]
         for version, own in enumerate(known):
             if own.targets == state.targets and own.labels == state.labels and own.base == state.base:
+                if self._started and version + 1 < len(known):
+                    self._changed.add(group)
                 return version
         keys = frozenset(target.service.key for target in state.targets)
         inbound = len({target.target_port for target in state.targets})
@@ -132,20 +132,22 @@ class States:
         """Groups whose own services a request is about."""
         return set().union(*(self._of_key.get(key, ()) for key in request.keys))
 
-    def touched(self, request: PushRequest) -> set[int]:
-        """Groups that a request about endpoints only may do something to."""
-        importers, found = self._importers.values(), self.concerned(request)
-        namespaces = {n for key in request.keys for scopes in importers for n in scopes.concerned(key)}
-        return found.union(*(self._of_namespace.get(namespace, ()) for namespace in namespaces))
+    def settle(self, group: int, number: int) -> int:
+        """That state without the scope before its own, which is nothing to pushes that make it take up a new one."""
+        if self._states[number].settled:
+            return number
+        if number not in self._settled:
+            self._settled[number] = self.number(group, replace(self.of(group, number), previous=None))
+        return self._settled[number]
 
-    def pushed(self, scopes: Scopes) -> None:
-        """A push was made: proxies may have these scopes from now on."""
-        if scopes not in self._importers:
-            self._importers[scopes] = Importers.of_push(scopes, self._of_namespace)
+    def settled(self, group: int, number: int) -> int:
+        """See `planner.Planner`; proxies whose scope holds what the one before held, by how many services they have."""
+        is_sidecar = self._groups[group].proxies[0].type == "sidecar"
+        return len(self._own_at(group, number).targets) if is_sidecar and self._states[number].settled else -1
 
     @property
     def apart(self) -> set[int]:
-        """Groups of which what is their own has changed since the first push, or will when a proxy is pushed next."""
+        """Groups of which what is their own has changed for some proxies, or will when a proxy is pushed next."""
         return self._changed | self._disturbed
 
     def start(self) -> None:
@@ -169,21 +171,40 @@ class States:
         """How many service ports the proxies of a group have in that state."""
         return len(self._own_at(group, number).targets)
 
-    def keep(self, numbers: Collection[int], scopes: Collection[Scopes]) -> None:
-        """Forget all other states, but not their shapes that were asked for, and scopes that only they have.
+    def keep(self, used: Collection[tuple[int, int]], scopes: Scopes) -> None:
+        """Forget all other states.
 
-        scopes: of the pushes that proxies in these states may still take.
+        used: groups, each with a state that one of its proxies is in.
+        scopes: of a push that all proxies have taken, or been spared; settled ones have them as well as older ones.
         """
-        kept = set(numbers)
+        kept = {number for _, number in used}
+        behind = {group for group, number in used if self._versions[number] + 1 < len(self._own[group])}
+        self._changed &= behind  # all others have taken up what has changed
+        keys = {key: number for key, number in self._numbers.items() if number in kept}
         self._states = {number: state for number, state in self._states.items() if number in kept}
-        self._numbers = {key: number for key, number in self._numbers.items() if number in kept}
-        held = (s for state in self._states.values() for s in (state.scope, state.previous) if s is not None)
-        self._importers = {made: importers for made, importers in self._importers.items() if made in scopes}
-        self._importers[None] = Importers(dict.fromkeys(held))
+        for key, number in list(keys.items()):
+            state = self._states[number]
+            scope = _newer(state, scopes) if state.proxy.type == "sidecar" and state.settled else state.scope
+            if scope is not state.scope:
+                renewed = replace(state, scope=scope)
+                self._states[number] = renewed
+                del keys[key]
+                keys.setdefault((*key[:3], *_parts(renewed)), number)
+        self._numbers, self._settled = keys, {n: m for n, m in self._settled.items() if n in kept and m in kept}
 
-    def shape(self, group: int, number: int) -> ask.Shape:
-        """What the proxies of a group hold in that state."""
-        key = (number, self._own_at(group, number).inbound)
-        if key not in self._shapes:
-            self._shapes[key] = shape_of(self._states[number], key[1])
-        return self._shapes[key]
+    def shape(self, group: int, number: int, context: PushContext) -> ask.Shape:
+        """What the proxies of a group hold in that state, with the endpoints of a push."""
+        state, inbound = self._states[number], self._own_at(group, number).inbound
+        return context.memo.once(lambda: shape_of(state, inbound, context), "shape", number, inbound)
+
+
+def _parts(state: ProxyState) -> Iterator[int]:
+    """What groups may share of a state, told apart by identity."""
+    return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
+
+
+def _newer(state: ProxyState, scopes: Scopes) -> Scope:
+    """The scope of a state as a push made it that has spared it, or has come before it."""
+    if state.scope.context.number >= scopes.context.number:
+        return state.scope
+    return scopes.of(state.proxy, state.labels)

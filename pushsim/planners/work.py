@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import is_
 from typing import NamedTuple
 
 from pushsim import planner as ask
@@ -39,19 +40,35 @@ def of_push(before: PushContext, context: PushContext, keys: Iterable[ConfigKey]
     return dict(work)
 
 
-def of_scope(scope: Scope, context: PushContext, rules: Rules) -> ask.Counts:
-    """Building a scope."""
-    count = len(context.services.ordered)
-    if scope.sidecar is None:
-        return {"scope.derived": count}
-    hosts = [str(host) for egress in scope.listeners for host in egress.spec.get("hosts") or ()]
-    wild = sum(host.endswith("*") for host in hosts)
-    return {
-        "scope.sidecars": 1,
-        "scope.wildcards": wild * count,
-        "scope.indexed" if rules.exclusions else "scope.exact": len(hosts) - wild,
-        "scope.services": sum(map(len, scope.blocks)),
-    }
+class ScopeWork(NamedTuple):
+    """What building a scope hangs on, besides how many services there are: the entries of its `hosts` with a wildcard
+    and without, and its services; `sidecar` is false for the default scope of a namespace, of which none of it counts.
+    """
+
+    sidecar: bool
+    wild: int = 0
+    exact: int = 0
+    services: int = 0
+
+    @classmethod
+    def of(cls, scope: Scope) -> ScopeWork:
+        """That of a scope."""
+        if scope.sidecar is None:
+            return cls(sidecar=False)
+        hosts = [str(host) for egress in scope.listeners for host in egress.spec.get("hosts") or ()]
+        wild = sum(host.endswith("*") for host in hosts)
+        return cls(True, wild, len(hosts) - wild, sum(map(len, scope.blocks)))
+
+    def counts(self, services: int, rules: Rules) -> ask.Counts:
+        """Building it, with so many services in the mesh."""
+        if not self.sidecar:
+            return {"scope.derived": services}
+        return {
+            "scope.sidecars": 1,
+            "scope.wildcards": self.wild * services,
+            "scope.indexed" if rules.exclusions else "scope.exact": self.exact,
+            "scope.services": self.services,
+        }
 
 
 def of_response(response: Response, state: ProxyState) -> ask.Counts:
@@ -113,15 +130,15 @@ def _of_routes(block: Block) -> Counter[str]:
     return work
 
 
-def shape_of(state: ProxyState, inbound: int) -> ask.Shape:
-    """What a proxy in this state holds, with so many inbound ports.
+def shape_of(state: ProxyState, inbound: int, context: PushContext) -> ask.Shape:
+    """What a proxy in this state holds, with so many inbound ports, and the endpoints of a push.
 
     A sidecar's virtualInbound has, for each inbound port and once for all others, an HTTP connection manager with and
     one without TLS. A gateway has one for each of its route configurations, with TLS for HTTPS servers, and the
     virtual hosts of its VirtualServices.
     """
     scope = state.scope
-    held = scope.memo_of_content.once(lambda: _held(scope), "shape", of=scope.content)
+    held = context.memo.once(lambda: _held(scope, context), "held", of=scope.content)
     sidecar = state.proxy.type == "sidecar"
     listeners = max(2 if sidecar else 0, len(state.listening.by_listener))
     resolved = len(state.clusters)
@@ -163,23 +180,23 @@ class _Held(NamedTuple):
         return _Held(*(a + b for a, b in zip(self, more, strict=True)))
 
 
-def _held(scope: Scope) -> _Held:
+def _held(scope: Scope, context: PushContext) -> _Held:
     """What the services of a scope come to."""
     *shared, own = scope.blocks
-    total = _held_of(own, scope.context)
+    total = _held_of(own, context)
     for block in shared:
-        total = total.plus(_held_of_shared(block, scope))
+        for part in scope.family.parts(block) or (block,):
+            total = total.plus(_held_of_shared(part, scope, context))
     return total
 
 
-def _held_of_shared(block: tuple[Service, ...], scope: Scope) -> _Held:
-    def held() -> _Held:
-        parts = scope.family.parts(block)
-        if not parts:
-            return _held_of(block, scope.context)
-        return _Held(*map(sum, zip(*(_held_of_shared(part, scope) for part in parts), strict=True)))
-
-    return scope.family.memo_of(block).once(held, "shape")
+def _held_of_shared(block: tuple[Service, ...], scope: Scope, context: PushContext) -> _Held:
+    """The same of a block, looked up anew when endpoints of it have changed."""
+    shards: list[object] = [context.endpoints.get((service.hostname, service.namespace)) for service in block]
+    last = scope.family.memo_of(block).once(lambda: [(list[object](), _Held())], "held")
+    if not last[0][0] or not all(map(is_, last[0][0], shards)):
+        last[0] = shards, _held_of(block, context)
+    return last[0][1]
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:
@@ -188,9 +205,9 @@ def _held_of(services: Sequence[Service], context: PushContext) -> _Held:
 
 
 def _held_of_one(service: Service, context: PushContext) -> tuple[int, int, int, int]:
-    shards = context.instances.get((service.hostname, service.namespace))
+    shards = context.endpoints.get((service.hostname, service.namespace))
     memo = context.services.memo_of(service) or Memo()
-    return memo.once(lambda: _new_held(service, len(context.instances_of(service))), "held", of=(shards,))
+    return memo.once(lambda: _new_held(service, len(context.endpoints_of(service))), "held", of=(shards,))
 
 
 def _new_held(service: Service, found: int) -> tuple[int, int, int, int]:

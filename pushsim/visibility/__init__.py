@@ -13,6 +13,6 @@ scopes      `Scopes`: which scope a proxy has
 from pushsim.visibility.dependence import short
 from pushsim.visibility.egress import EgressListener
 from pushsim.visibility.scope import Scope
-from pushsim.visibility.scopes import Scopes
+from pushsim.visibility.scopes import ScopeKey, Scopes
 
-__all__ = ["EgressListener", "Scope", "Scopes", "short"]
+__all__ = ["EgressListener", "Scope", "ScopeKey", "Scopes", "short"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from operator import is_
+from typing import Any, TypeVar
 
 from pushsim.context import PushContext
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.memo import Memo
 from pushsim.mesh import Object, Service
 from pushsim.registry import Host
+
+_T = TypeVar("_T")
 
 #: The namespace part of `hosts` that stands for all.
 ANY = "*"
@@ -32,6 +36,7 @@ class Family:
         self.context = context
         self.memo, self.of_blocks = Memo(), Memo()
         self._memos: dict[int, Memo] = {}  # by the id of a block, which `_blocks` keeps alive
+        self._joined: dict[str, tuple[Sequence[object], tuple[Any, ...]]] = {} if before is None else before._joined
         if before is None:
             return
         old = before.context
@@ -95,6 +100,14 @@ class Family:
         if block is not self._blocks.get(ANY):
             return ()
         return tuple(of for part, of in self._blocks.items() if part != ANY)
+
+    def joined(self, what: str, parts: Sequence[tuple[_T, ...]]) -> tuple[_T, ...]:
+        """Parts as one; the same object again, in later families too, if what was joined last were the very same."""
+        before, made = self._joined.get(what, ((), ()))
+        if len(before) != len(parts) or not all(map(is_, before, parts)):
+            made = tuple(chain.from_iterable(parts))
+            self._joined[what] = parts, made
+        return made
 
     def hosts_of_rule(self, written: Object) -> Iterator[str]:
         """Hosts in the mesh that a DestinationRule's host covers."""

@@ -32,7 +32,7 @@ class Scope:
         family: the scopes of the push it is computed in.
         namespace: the proxy's.
         sidecar: the Sidecar, None for the default scope.
-        gateway: a gateway's scope: no destinations pulled in from 1.22 on.
+        gateway: it is that of gateways, apart from sidecars': no destinations are pulled in.
         before: the same scope in an earlier family with the same services and rules.
     """
 
@@ -41,15 +41,15 @@ class Scope:
         family: Family,
         namespace: str,
         sidecar: Object | None,
-        *,
         gateway: bool = False,
+        *,
         before: Scope | None = None,
     ) -> None:
         context, rules = family.context, family.context.rules
         self.family, self.context, self.namespace, self.sidecar = family, context, namespace, sidecar
         self.memo = Memo()
         everything = {"hosts": ["*/*"]}
-        legacy = sidecar is None and (rules.default_scope != "unified" or (gateway and rules.gateway_scope))
+        legacy = sidecar is None and (rules.default_scope != "unified" or gateway)
         self._legacy, self._merges = legacy, rules.merge_services == "append"
         self.replaced: dict[str, Service] = {}
         self._services: dict[str, tuple[Service, ...]] = {}

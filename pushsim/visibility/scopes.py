@@ -11,6 +11,10 @@ from pushsim.mesh import Object, Proxy
 from pushsim.visibility.family import Family
 from pushsim.visibility.scope import Scope
 
+#: What tells scopes apart: the namespace of their proxies, the Sidecar (None: the default scope), and whether it is
+#: that of gateways where these have another than sidecars.
+ScopeKey = tuple[str, Object | None, bool]
+
 
 class Scopes:
     """The scopes of one PushContext, each computed once.
@@ -23,26 +27,31 @@ class Scopes:
     def __init__(self, context: PushContext, before: Scopes | None = None) -> None:
         self.context = context
         self.family: Family = Family(context, before.family if before else None)
-        self._scopes: dict[tuple[str, Object | None, bool], Scope] = {}
+        self._scopes: dict[ScopeKey, Scope] = {}
         self._before = before._scopes if before is not None and self.family.alike(before.family) else {}
 
     def of(self, proxy: Proxy, labels: Mapping[str, str]) -> Scope:
         """The scope of a proxy with these workload labels."""
+        return self.at(self.key(proxy, labels))
+
+    def key(self, proxy: Proxy, labels: Mapping[str, str]) -> ScopeKey:
+        """Which of the scopes that is."""
+        namespace = proxy.namespace
         if proxy.type != "sidecar":
-            return self._scope(proxy.namespace, None, gateway=True)
-        for sidecar in self.context.sidecars.get(proxy.namespace, ()):
+            return namespace, None, self.context.rules.gateway_scope
+        for sidecar in self.context.sidecars.get(namespace, ()):
             selector = sidecar.spec.get("workloadSelector")
             if selector is None or selects(pairs(selector.get("labels")), labels):
-                return self._scope(proxy.namespace, sidecar)
-        return self._scope(proxy.namespace, self._root_sidecar)
+                return namespace, sidecar, False
+        return namespace, self._root_sidecar, False
 
     def possible(self, namespace: str) -> Iterator[Scope]:
         """The scopes that sidecars of a namespace may have."""
         for sidecar in self.context.sidecars.get(namespace, ()):
-            yield self._scope(namespace, sidecar)
+            yield self.at((namespace, sidecar, False))
             if "workloadSelector" not in sidecar.spec:
                 return
-        yield self._scope(namespace, self._root_sidecar)
+        yield self.at((namespace, self._root_sidecar, False))
 
     @cached_property
     def _root_sidecar(self) -> Object | None:
@@ -50,9 +59,8 @@ class Scopes:
         sidecars = self.context.sidecars.get(self.context.root, ())
         return next((s for s in sidecars if "workloadSelector" not in s.spec), None)
 
-    def _scope(self, namespace: str, sidecar: Object | None, *, gateway: bool = False) -> Scope:
-        apart = gateway and self.context.rules.gateway_scope
-        key = (namespace, sidecar, apart)
+    def at(self, key: ScopeKey) -> Scope:
+        """The scope of that key."""
         if key not in self._scopes:
-            self._scopes[key] = Scope(self.family, namespace, sidecar, gateway=gateway, before=self._before.get(key))
+            self._scopes[key] = Scope(self.family, *key, before=self._before.get(key))
         return self._scopes[key]

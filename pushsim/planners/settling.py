@@ -1,0 +1,233 @@
+"""What pushes leave alone: scopes that they do not touch, which the sidecars that have them take up anew anyway.
+
+A push that spares a sidecar makes it take up a new scope that holds what its old one held. So most states need not be
+looked at for most pushes: it is enough to know whom a push touches, and what building the scopes of all others costs.
+Both are known from what the scopes held before, but for those that the push touches, since a scope changes only by what
+concerns it, as it was or as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy as shallow
+from dataclasses import dataclass
+from operator import is_
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from pushsim import planner as ask
+from pushsim.context import PushContext
+from pushsim.mesh import ConfigKey, Object
+from pushsim.plan import Push
+from pushsim.planners.cells import HOST_KINDS
+from pushsim.planners.importers import Importers
+from pushsim.planners.work import ScopeWork
+from pushsim.releases import Rules
+from pushsim.requests import PushRequest
+from pushsim.visibility import ScopeKey, Scopes
+
+
+@dataclass(frozen=True, slots=True)
+class _Pushed:
+    """A push that nobody has asked about yet: its number and request, and the scopes before and after it."""
+
+    number: int
+    request: PushRequest
+    before: Scopes
+    after: Scopes
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A push that was asked about: which scopes it touches, and all of it; by slot, their keys."""
+
+    touched: frozenset[ScopeKey]
+    keys: tuple[ScopeKey, ...]
+    scopes: ask.Scopes
+
+
+class Settling:
+    """By push, whom it touches, and the scopes of all others.
+
+    Args:
+        groups: of the planner.
+        labels: by group, its workload labels.
+        start: istiod as it starts.
+        rules: the release.
+    """
+
+    def __init__(
+        self, groups: Sequence[ask.Group], labels: Sequence[Mapping[str, str]], start: Push, rules: Rules
+    ) -> None:
+        self._rules, self._latest, self._count = rules, start.scopes, len(groups)
+        self._sidecars = [
+            (number, group.proxies[0], told)
+            for number, (group, told) in enumerate(zip(groups, labels, strict=True))
+            if group.proxies[0].type == "sidecar"
+        ]
+        # what the scopes of the last push that was looked at hold; None: to be looked up anew
+        self._importers: Importers | None = None
+        self._slots = np.full(self._count, -1, dtype=np.int32)
+        self._works: dict[ScopeKey, ScopeWork | None] = {}  # by slot
+        self._numbers = 0
+        self._scope_of: WeakKeyDictionary[Scopes, dict[ScopeKey, ask.Scope]] = WeakKeyDictionary()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pending: list[_Pushed] = []
+        self._seen: dict[int, _Seen | None] = {}  # None: it may be about more than services and routes
+
+    def fork(self) -> Settling:
+        """An independent copy, of one that no push is known of."""
+        copy = shallow(self)
+        copy._scope_of = WeakKeyDictionary({scopes: dict(known) for scopes, known in self._scope_of.items()})
+        copy._begin()
+        return copy
+
+    def pushed(self, number: int, request: PushRequest, made: Push) -> None:
+        """A push was made."""
+        self._pending.append(_Pushed(number, request, self._latest, made.scopes))
+        self._latest = made.scopes
+
+    def keep(self, since: int) -> None:
+        """Nobody will ask about pushes before this one."""
+        if self._pending and self._pending[0].number < since:  # nobody has, and others hang on it
+            self._seen |= dict.fromkeys((pushed.number for pushed in self._pending), None)
+            self._pending, self._importers = [], None
+        self._seen = {number: seen for number, seen in self._seen.items() if number >= since}
+
+    def touched(self, first: int, last: int) -> set[int] | None:
+        """Groups of sidecars whose scopes some of the pushes first…last may touch; None if that is not known."""
+        scopes = self._touched(first, last)
+        if scopes is None:
+            return None
+        seen = self._seen[last]
+        assert seen is not None
+        slots = [slot for slot, key in enumerate(seen.keys) if key in scopes]
+        found: list[int] = np.flatnonzero(np.isin(seen.scopes.slots, slots)).tolist()
+        return set(found)
+
+    def untouched(self, key: ScopeKey, first: int, last: int) -> bool:
+        """Whether the pushes first…last are known not to touch that scope."""
+        scopes, seen = self._touched(first, last), self._seen.get(last)
+        return scopes is not None and seen is not None and key in seen.keys and key not in scopes
+
+    def _touched(self, first: int, last: int) -> frozenset[ScopeKey] | None:
+        while self._pending and self._pending[0].number <= last:
+            pushed = self._pending.pop(0)
+            self._seen[pushed.number] = self._look_at(pushed)
+        found = frozenset[ScopeKey]()
+        for number in range(first, last + 1):
+            seen = self._seen.get(number)
+            if seen is None:
+                return None
+            found |= seen.touched
+        return found
+
+    def scopes(self, push: int) -> ask.Scopes:
+        """See `planner.Planner`."""
+        seen = self._seen[push]
+        assert seen is not None
+        return seen.scopes
+
+    def scope(self, scopes: Scopes, key: ScopeKey) -> ask.Scope:
+        """A scope of a push, with the work of building it, to be paid by its first user."""
+        known = self._scope_of.setdefault(scopes, {})
+        return known.get(key) or self._new(known, scopes, key, ScopeWork.of(scopes.at(key)))
+
+    def _new(self, known: dict[ScopeKey, ask.Scope], scopes: Scopes, key: ScopeKey, work: ScopeWork) -> ask.Scope:
+        self._numbers += 1
+        lock = self._numbers if work.sidecar else -1
+        counts = work.counts(len(scopes.context.services.ordered), self._rules)
+        made = known[key] = ask.Scope(self._numbers, lock, counts)
+        return made
+
+    # ---- from one push to the next
+
+    def _look_at(self, pushed: _Pushed) -> _Seen | None:
+        keys = self._changed(pushed)
+        if keys is None:
+            self._importers = None
+            return None
+        if self._importers is None:
+            self._look_up_all(pushed.before)
+        return _Seen(self._touches(pushed, keys), tuple(self._works), self._all_scopes(pushed))
+
+    def _look_up_all(self, scopes: Scopes) -> None:
+        """What these scopes hold, and which of them each group has."""
+        of_group = {number: scopes.key(proxy, labels) for number, proxy, labels in self._sidecars}
+        self._works, self._importers = dict.fromkeys(of_group.values()), Importers()
+        for key in self._works:
+            self._importers.tell(key, scopes.at(key))
+        slot_of = {key: slot for slot, key in enumerate(self._works)}
+        self._slots = np.full(self._count, -1, dtype=np.int32)
+        self._slots[list(of_group)] = [slot_of[key] for key in of_group.values()]
+
+    def _changed(self, pushed: _Pushed) -> set[ConfigKey] | None:
+        """What has changed, as far as it may concern sidecars; None: it may be more than services and routes."""
+        request, rules = pushed.request, self._rules
+        if request.everything(rules) or "sidecar" in rules.always_types:
+            return None
+        keys = {key for key in request.keys if key.kind not in rules.sidecar_ignores}
+        if any(key.kind not in HOST_KINDS and key.kind != "VirtualService" for key in keys):
+            return None
+        old, new = pushed.before.context, pushed.after.context
+        if not _are_same_sidecars(old.sidecars, new.sidecars):
+            return None
+        return keys.union(_changed_services(old, new), _changed_routes(old, new))
+
+    def _touches(self, pushed: _Pushed, keys: set[ConfigKey]) -> frozenset[ScopeKey]:
+        importers, before, after = self._importers, pushed.before, pushed.after
+        assert importers is not None
+        found = set[ScopeKey]()
+        delegating = any(route.delegates for route in after.context.routes.routes)
+        for key in keys:
+            any_scope = delegating and key.kind == "VirtualService"
+            candidates = self._works.keys() if any_scope else importers.candidates(key)
+            found |= {at for at in candidates - found if before.at(at).depends_on(key) or after.at(at).depends_on(key)}
+        if after is not before:
+            for at in found:
+                importers.tell(at, after.at(at))
+                self._works[at] = None
+        if self._rules.targets in ("service-or-own", "service-and-own"):  # there, services are looked up again
+            own = {key.namespace for key in pushed.request.keys}
+            found |= {at for at in self._works if at[0] in own}
+        return frozenset(found)
+
+    def _all_scopes(self, pushed: _Pushed) -> ask.Scopes:
+        """The scopes of a push, by slot."""
+        before = self._seen.get(pushed.number - 1)
+        if pushed.after is pushed.before and before is not None and before.scopes.slots is self._slots:
+            return before.scopes
+        known = self._scope_of.setdefault(pushed.after, {})
+        made = []
+        for key, work in self._works.items():
+            if work is None:
+                work = self._works[key] = ScopeWork.of(pushed.after.at(key))
+            made.append(known.get(key) or self._new(known, pushed.after, key, work))
+        return ask.Scopes(tuple(made), self._slots)
+
+
+def _are_same_sidecars(old: Mapping[str, tuple[Object, ...]], new: Mapping[str, tuple[Object, ...]]) -> bool:
+    return old is new or (
+        old.keys() == new.keys() and all(len(of) == len(new[n]) and all(map(is_, of, new[n])) for n, of in old.items())
+    )
+
+
+def _changed_services(old: PushContext, new: PushContext) -> set[ConfigKey]:
+    """Services that only one of two contexts has: a push may come with more than it names."""
+    if old.services is new.services:
+        return set()
+    before, after = ({id(service): service for service in context.services.ordered} for context in (old, new))
+    only = before.keys() ^ after.keys()
+    changed = (before.get(of) or after[of] for of in only)
+    return {ConfigKey("ServiceEntry", service.hostname, service.namespace) for service in changed}
+
+
+def _changed_routes(old: PushContext, new: PushContext) -> set[ConfigKey]:
+    """VirtualServices of which only one of two contexts has this form."""
+    if old.routes is new.routes:
+        return set()
+    before, after = ({id(route): route.key for route in context.routes.routes} for context in (old, new))
+    return {before.get(of) or after[of] for of in before.keys() ^ after.keys()}
