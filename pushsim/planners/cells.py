@@ -54,9 +54,9 @@ class Cells:
             _add(found, self._contents(block, kind))
         if not found:
             return None
-        cells = np.fromiter(found, dtype=np.int32, count=len(found))
-        amounts = np.array(list(found.values()), dtype=np.int32)
-        return ask.View(next(self._view_numbers), cells, amounts[:, 0].copy(), amounts[:, 1].copy())
+        columns = (found, (n for n, _ in found.values()), (units for _, units in found.values()))
+        arrays = (np.fromiter(column, dtype=np.int32, count=len(found)) for column in columns)
+        return ask.View(next(self._view_numbers), *arrays)
 
     def _contents(self, block: Block, kind: tuple[str, str]) -> _Contents:
         return block.memo.once(lambda: self._contents_of(block, kind), "cells", kind, of=(self,))

@@ -45,6 +45,8 @@ from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
 
+#: Gateways' route configurations that are known by identity.
+_REMEMBERED = 1 << 10
 #: Fields by which a policy picks workloads.
 _SELECTING = ("selector", "workloadSelector", "targetRef", "targetRefs")
 
@@ -124,6 +126,9 @@ class Sizer:
         self._last: tuple[Proxy, Policies, _View] | None = None
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
+        self._by_identity: dict[
+            tuple[object, ...], tuple[tuple[object, ...], int]
+        ] = {}  # what has the ids, and its size
         self._told: dict[tuple[object, ...], int] = {}
 
     def in_mode(self, mode: Mode) -> Sizer:
@@ -176,11 +181,22 @@ class Sizer:
                 return extensions.extension(resource, self.sizing)
             case RouteConfiguration():
                 if proxy.type == "router":
-                    key = ("gateway routes", resource, proxy.namespace, view.key)
-                    if key not in self._shapes:
-                        self._shapes[key] = length(gateway.routes(resource, proxy, self.sizing, self.settings))
-                    return self._shapes[key]
+                    return self._gateway_routes(resource, proxy, view)
                 return self._routes.sidecar(resource, proxy)
+
+    def _gateway_routes(self, resource: RouteConfiguration, proxy: Proxy, view: _View) -> int:
+        held = (*chain.from_iterable(resource.services), *resource.virtual_services)
+        told = (resource.name, resource.servers, resource.known, resource.rules, resource.unknown)
+        key = (proxy.namespace, view.key, told, *map(id, held))
+        known = self._by_identity.get(key)
+        if known is None:  # an equal one may have been measured: to find that out takes long
+            equal = ("gateway routes", resource, proxy.namespace, view.key)
+            if equal not in self._shapes:
+                self._shapes[equal] = length(gateway.routes(resource, proxy, self.sizing, self.settings))
+            known = self._by_identity[key] = held, self._shapes[equal]
+            if len(self._by_identity) > _REMEMBERED:
+                del self._by_identity[next(iter(self._by_identity))]
+        return known[1]
 
     def _assignment(self, resource: LoadAssignment, view: _View) -> int:
         service, port = resource.service, resource.port
