@@ -100,6 +100,7 @@ class FakePlanner:
                     Response("RDS", 1, 500 * len(mine), solicited=True, work={"rds.hosts": len(mine)}),
                 ),
                 {"proxy.states": 1},
+                self._scope(-1, group) if self.lazy and not self.unscoped else None,
             )
         return self._connects[group]
 
@@ -136,7 +137,7 @@ class FakePlanner:
         return self._scopes[push]
 
     def _scope(self, push: int, group: int) -> Scope:
-        key = push * len(self.groups) + group
+        key = (push + 1) * len(self.groups) + group
         apart = group % 2 and not self.unscoped
         return Scope(key, key if apart else -1, {"scope.derived": self.services + (0 if self.unscoped else group)})
 

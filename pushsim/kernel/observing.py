@@ -107,6 +107,7 @@ class Observing(Machine):
         """Nothing is observed yet."""
         self._queued, self._converged, self._received = Delays(), Delays(), Delays()
         self._details: list[Ints] = []
+        self.store.built.clear()
         self._done: Counter[str] = Counter()  # what is in the tally of the work that compiled code began
 
     def _stow(self) -> None:
@@ -191,7 +192,7 @@ class Observing(Machine):
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
         missed, sent = a.missed.T.tolist(), self._sent_in_all().tolist()
-        done = Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
+        done = self.store.built + Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
         for replica, key in zip(*np.nonzero(a.scopes[:, :, S_TIMES]), strict=True):
             for name, amount in self.store.scopes[replica][int(key)].work.items():
                 done[name] += amount * int(a.scopes[replica, key, S_TIMES])

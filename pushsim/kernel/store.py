@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -30,7 +31,9 @@ from pushsim.kernel.arrays import (
     OUTCOMES,
     P_SCOPE,
     P_SLOTS,
+    S_BUILT,
     S_LOCK,
+    S_TIMES,
     S_WORK,
     UNKNOWN,
     USES,
@@ -59,9 +62,12 @@ class Store:
         self._struct: Any = None
         self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
         self._kin: dict[tuple[int, int, bool], int] = {}
-        #: By replica and key, scopes that are in the tables.
+        #: By replica and key, scopes that may still be built; `built` is the work on others while counting.
         self.scopes: list[dict[int, Scope]] = [{} for _ in range(replicas)]
-        self._taken_up: dict[tuple[int, int], tuple[int, int, Scopes]] = {}  # by replica and id: where they begin
+        self.built: Counter[str] = Counter()
+        self._of_greetings: set[tuple[int, int]] = set()  # of these, those that are built again after a restart
+        # by replica and id: where they begin, their row of slots, and the last push that they were taken up in
+        self._taken_up: dict[tuple[int, int], tuple[int, int, int, Scopes]] = {}
         self._slots: dict[int, tuple[int, NDArray[np.int32]]] = {}  # by id, the row
         #: By number of a response, the changes that it shows.
         self.shows: list[tuple[int, ...]] = []
@@ -196,6 +202,8 @@ class Store:
         at, self._responses = self._responses, self._responses + len(responses)
         if planned.scope is not None:
             self._add_scope(plan.replica, planned.scope, prices)
+            if plan.first < 0:
+                self._of_greetings.add((plan.replica, planned.scope.key))
         for number, (response, price) in enumerate(zip(responses, plan.prices, strict=True), start=at):
             view = -1 if response.view is None else self._view(plan.replica, response.view)
             row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
@@ -214,15 +222,16 @@ class Store:
 
     def take_up(self, plan: Plan, scopes: Scopes, prices: Prices) -> None:
         """Of those who have a plan, each takes up the scope of its group among these."""
-        place = self._taken_up.get((plan.replica, id(scopes)))
-        if place is None:
+        key = (plan.replica, id(scopes))
+        at, row, last, _ = self._taken_up.get(key, (self._keys, self._row(scopes.slots), plan.last, scopes))
+        if at == self._keys:
             for scope in scopes.scopes:
                 self._add_scope(plan.replica, scope, prices)
-            at, self._keys = self._keys, self._keys + len(scopes.scopes)
+            self._keys += len(scopes.scopes)
             self._grow("taken_up", self._keys)
             self.a.taken_up[at : self._keys] = [scope.key for scope in scopes.scopes]
-            place = self._taken_up[plan.replica, id(scopes)] = at, self._row(scopes.slots), scopes
-        self.a.plans[plan.number, [P_SCOPE, P_SLOTS]] = place[:2]
+        self._taken_up[key] = at, row, max(last, plan.last), scopes
+        self.a.plans[plan.number, [P_SCOPE, P_SLOTS]] = at, row
 
     def _row(self, slots: NDArray[np.int32]) -> int:
         known = self._slots.get(id(slots))
@@ -299,6 +308,7 @@ class Store:
 
     def keep(self, replica: int, oldest: int) -> None:
         """Of a replica, only entries of intervals that end with the oldest push or later."""
+        self._let_go_of_scopes(replica, oldest)
         entries, replicas = self.a.entries, len(self.a.cores)
         mine = np.where(entries[:, E_GROUP] >= 0, entries[:, E_OF] % replicas == replica, False)
         kin = np.zeros(len(self._kin) + 1, dtype=np.bool_)
@@ -307,6 +317,18 @@ class Store:
         mine[shared] = kin[entries[shared, E_OF]]
         kept = (entries[:, E_PLAN] >= 0) & ~(mine & (entries[:, E_LAST] < oldest))
         self._rehash(self._with_lists(entries[kept]))
+
+    def _let_go_of_scopes(self, replica: int, oldest: int) -> None:
+        """Scopes that are built are known by their numbers alone, and what building them was is summed up."""
+        self._taken_up = {key: of for key, of in self._taken_up.items() if key[0] != replica or of[2] >= oldest}
+        scopes, table = self.scopes[replica], self.a.scopes[replica]
+        listed = [key for key in scopes if (replica, key) not in self._of_greetings]
+        keys = np.array(listed, dtype=np.int64)
+        keys = keys[table[keys, S_BUILT] > 0]
+        for key, times in zip(keys.tolist(), table[keys, S_TIMES].tolist(), strict=True):
+            for name, amount in scopes.pop(key).work.items():
+                self.built[name] += amount * times
+        table[keys, S_TIMES] = 0
 
     def _with_lists(self, entries: Ints) -> Ints:
         """The same entries; lists of groups that none of them has are dropped."""
