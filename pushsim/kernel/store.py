@@ -62,6 +62,7 @@ class Store:
         self._struct: Any = None
         self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
         self._kin: dict[tuple[int, int, bool], int] = {}
+        self._home_of = np.zeros(1024, dtype=np.int64)  # by kin, the replica
         #: By replica and key, scopes that may still be built; `built` is the work on others while counting.
         self.scopes: list[dict[int, Scope]] = [{} for _ in range(replicas)]
         self.built: Counter[str] = Counter()
@@ -194,6 +195,9 @@ class Store:
             for name in ("last_of", "wide"):
                 self._grow(name, known + 1, fill=-1)
             self.a.wide[known] = known if wide else -1
+            if known == len(self._home_of):
+                self._home_of = grown(self._home_of, 0)
+            self._home_of[known] = replica
         return known
 
     def add_plan(self, plan: Plan, prices: Prices) -> None:
@@ -311,10 +315,8 @@ class Store:
         self._let_go_of_scopes(replica, oldest)
         entries, replicas = self.a.entries, len(self.a.cores)
         mine = np.where(entries[:, E_GROUP] >= 0, entries[:, E_OF] % replicas == replica, False)
-        kin = np.zeros(len(self._kin) + 1, dtype=np.bool_)
-        kin[[number for (home, *_), number in self._kin.items() if home == replica]] = True
         shared = (entries[:, E_GROUP] < 0) & (entries[:, E_PLAN] >= 0)
-        mine[shared] = kin[entries[shared, E_OF]]
+        mine[shared] = self._home_of[entries[shared, E_OF]] == replica
         kept = (entries[:, E_PLAN] >= 0) & ~(mine & (entries[:, E_LAST] < oldest))
         self._rehash(self._with_lists(entries[kept]))
 
