@@ -166,7 +166,7 @@ class Scope:
 class Scopes:
     """The scopes that proxies which are `settled` take up in a push.
 
-    scopes: by slot; their keys follow each other.
+    scopes: by slot.
     slots:  int32[groups], the slot of each group, -1 for those that are never settled; one object as long as it can be.
     """
 

@@ -182,3 +182,36 @@ def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it()
     assert read
     for cells in read:
         assert set(cells.tolist()) <= set(push.evicts().tolist())
+
+
+def test_a_group_that_is_relabelled_stays_apart():
+    """It may have another Sidecar than it began with: what is said of those that are spared alike is not said of it."""
+
+    def pod(version):
+        metadata = {"name": "p", "namespace": "n", "labels": {"version": version}}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"podIP": "10.1.0.1"}}
+
+    def sidecar(version):
+        metadata = {"name": version, "namespace": "n"}
+        spec = {"workloadSelector": {"labels": {"version": version}}, "egress": [{"hosts": [f"{version}/*"]}]}
+        return {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": metadata, "spec": spec}
+
+    def service(port):
+        metadata = {"name": "a", "namespace": "v2"}
+        spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+    objects = parse_objects([pod("v1"), sidecar("v1"), sidecar("v2"), service(80)])
+    changes = [Change(apply=parse_objects([item])) for item in (service(81), pod("v2"), service(82))]
+    mesh = Mesh({o.ref: o for o in objects}, (Proxy("p", "n", "10.1.0.1", labels={"version": "v1"}),))
+    (planner,) = planners(Asking.variant("1.24", "sotw", mesh, changes))
+    requests = 0
+    for number, change in enumerate(changes[:2]):
+        requests += len(planner.handle(number, change).requests)
+    pushed = planner.push(range(requests)).number
+    state = planner.connect(0, pushed).state
+    planner.keep({(0, state)}, pushed, pushed + 1)
+    planner.handle(2, changes[2])
+    after = planner.push([requests]).number
+    assert planner.plan(0, state, after, after, False).needed
+    assert 0 in planner.apart()

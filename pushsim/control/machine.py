@@ -270,6 +270,7 @@ class Machine(Streams):
         replica.batches.append(batch)
         replica.begun.append(push)
         replica.running += 1
+        replica.preparing.add(push.number)
         if push.work:
             self._start(now, replica, CONTEXT, place, self._work(push.work), NEXT)
         else:
@@ -283,6 +284,7 @@ class Machine(Streams):
         else:
             replica.cache.clear(now, push.evicts())
         self._cached(now, replica)
+        replica.preparing.discard(push.number)
         replica.published = max(replica.published, push.number)
         self._note(now, PUBLISHED, replica.number, push.number, len(batch.requests))
         changes = tuple(dict.fromkeys(replica.of[number] for number in batch.requests))

@@ -27,6 +27,7 @@ class Replica:
     unpushed:  requests that no Push has taken yet, for a restart.
     batches:   Push calls in the order they began; begun[i] is what the planner made of batch i.
     published: number of the newest published PushContext, UNSET before the first.
+    preparing: numbers of pushes whose PushContext is being made.
     built:     keys of scopes that are built; holder and line: who builds and who waits, by lock.
     """
 
@@ -60,6 +61,11 @@ class Replica:
         self.holder: dict[int, int] = {}
         self.line: dict[int, deque[int]] = {}
         self.running = 0
+        self.preparing: set[int] = set()
+
+    def unpublished(self) -> list[int]:
+        """Numbers of the pushes that have begun and are not published, and the next one."""
+        return [*self.preparing, len(self.begun)]
 
     @property
     def drained(self) -> bool:

@@ -334,13 +334,13 @@ class Serving(State):
     def _in_use(self, replica: Replica) -> tuple[set[tuple[int, int]], int, int]:
         """Groups with states of a replica's connections, and the oldest pushes that events end and begin with.
 
-        Events are those that wait and those that are offered; there are none after the next push that is published.
+        Events are those that wait and those that are offered; others will begin with pushes that are not published yet.
         """
         queue, mine = replica.queue, [c for c in range(self.total) if self.home[c] == replica.number]
         waiting = [(queue.first[c], queue.last[c]) for c in mine if queue.first[c] != UNSET]
         events = [*waiting, *((event.first, event.last) for c in mine if (event := self.offered[c]) is not None)]
         oldest = min([replica.published, *(last for _, last in events)])
-        since = min([replica.published + 1, *(first for first, _ in events)])
+        since = min([*replica.unpublished(), *(first for first, _ in events)])
         return {(self.group_of[c], int(self.state[c])) for c in mine}, oldest, since
 
     def _plan(self, replica: Replica, c: int, event: Event) -> Plan:

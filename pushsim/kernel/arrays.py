@@ -36,7 +36,7 @@ N_NEWEST = 41
 P_NEEDED, P_FIRST, P_LAST, P_WORK, P_PUSHED, P_COUNT, P_AT, P_SCOPE, P_SLOTS = range(9)
 #: Columns of `Arrays.scopes`: whether it is built, how often building it was begun while counting, the work, the lock.
 S_BUILT, S_TIMES, S_WORK, S_LOCK = range(4)
-#: Columns of `Arrays.missed`, what the cache did not have of a response.
+#: Columns of `Arrays.missed`, what the cache did not have of a response; `Arrays.used`: how often a plan was begun.
 M_RESOURCES, M_UNITS = range(2)
 #: Columns of `Arrays.uses`, what became of a plan in a group: its responses are in `Arrays.outcomes` from X_AT on.
 X_PLAN, X_GROUP, X_TAKEN, X_QUEUED_AT, X_AT = range(5)

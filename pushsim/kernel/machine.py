@@ -193,6 +193,8 @@ class KernelMachine(Observing):
         plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
         after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
         wide = int(a.wide[kin]) if common and after == state and plan.planned.idle else -1
+        if not self.replicas[home].knobs.eds_debounce:  # pushes about endpoints may overtake others
+            wide = -1
         if wide >= 0 and not store.answers(wide, first, last):
             touched = planner.touched(first, last)
             if touched is not None and group not in touched:
@@ -350,11 +352,8 @@ class KernelMachine(Observing):
         events = [here[here[:, event + HAS] > 0, event : event + START] for event in (N_WAITING, N_OFFERED)]
         firsts, lasts = ([int(e[:, column].min()) for e in events if e.size] for column in (FIRST, LAST))
         used = np.unique(here[:, N_GROUP] << 32 | here[:, N_STATE]).tolist()
-        return (
-            {(each >> 32, each & 0xFFFFFFFF) for each in used},
-            min([replica.published, *lasts]),
-            min([replica.published + 1, *firsts]),
-        )
+        states = {(each >> 32, each & 0xFFFFFFFF) for each in used}
+        return states, min([replica.published, *lasts]), min([*replica.unpublished(), *firsts])
 
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         super()._forget_plans(replica, states, oldest)

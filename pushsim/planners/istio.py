@@ -176,9 +176,9 @@ class IstioPlanner:
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         taken = since - 1  # by everybody
-        self._states.keep(states, self._pushes.get(taken, self._start).scopes)
+        self._states.keep(states, self._settling.after(taken))
         self._settling.keep(since)
-        self._pushes = {number: made for number, made in self._pushes.items() if number >= min(push, taken)}
+        self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._greetings.clear()
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}

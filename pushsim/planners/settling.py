@@ -19,18 +19,20 @@ import numpy as np
 from pushsim import planner as ask
 from pushsim.context import PushContext
 from pushsim.mesh import ConfigKey, Object
-from pushsim.plan import Push
-from pushsim.planners.cells import HOST_KINDS
+from pushsim.plan import Push, takes_up_scope
 from pushsim.planners.importers import Importers
 from pushsim.planners.work import ScopeWork
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 from pushsim.visibility import ScopeKey, Scopes
 
+#: Kinds of which it is known which scopes they concern.
+_LOOKED_AT = frozenset({"ServiceEntry", "Endpoints", "VirtualService"})
+
 
 @dataclass(frozen=True, slots=True)
 class _Pushed:
-    """A push that nobody has asked about yet: its number and request, and the scopes before and after it."""
+    """A push that nobody has asked about yet: number, request, and the scopes that proxies have before and after it."""
 
     number: int
     request: PushRequest
@@ -60,7 +62,8 @@ class Settling:
     def __init__(
         self, groups: Sequence[ask.Group], labels: Sequence[Mapping[str, str]], start: Push, rules: Rules
     ) -> None:
-        self._rules, self._latest, self._count = rules, start.scopes, len(groups)
+        self._rules, self._count = rules, len(groups)
+        self._start = self._latest = start.scopes
         self._sidecars = [
             (number, group.proxies[0], told)
             for number, (group, told) in enumerate(zip(groups, labels, strict=True))
@@ -76,6 +79,7 @@ class Settling:
 
     def _begin(self) -> None:
         self._pending: list[_Pushed] = []
+        self._after: dict[int, Scopes] = {}
         self._seen: dict[int, _Seen | None] = {}  # None: it may be about more than services and routes
 
     def fork(self) -> Settling:
@@ -86,13 +90,19 @@ class Settling:
         return copy
 
     def pushed(self, number: int, request: PushRequest, made: Push) -> None:
-        """A push was made."""
-        self._pending.append(_Pushed(number, request, self._latest, made.scopes))
-        self._latest = made.scopes
+        """A push was made. Not every push that makes scopes makes proxies take them up."""
+        after = made.scopes if takes_up_scope(request, self._rules) else self._latest
+        self._pending.append(_Pushed(number, request, self._latest, after))
+        self._after[number] = self._latest = after
+
+    def after(self, number: int) -> Scopes:
+        """The scopes that proxies have which have taken a push; before any, those that istiod starts with."""
+        return self._after.get(number, self._start)
 
     def keep(self, since: int) -> None:
-        """Nobody will ask about pushes before this one."""
-        if self._pending and self._pending[0].number < since:  # nobody has, and others hang on it
+        """Nobody will ask about pushes before this one; later ones that hang on one nobody has asked about are lost."""
+        self._after = {number: scopes for number, scopes in self._after.items() if number >= since - 1}
+        if self._pending and self._pending[0].number < since:
             self._seen |= dict.fromkeys((pushed.number for pushed in self._pending), None)
             self._pending, self._importers = [], None
         self._seen = {number: seen for number, seen in self._seen.items() if number >= since}
@@ -170,7 +180,7 @@ class Settling:
         if request.everything(rules) or "sidecar" in rules.always_types:
             return None
         keys = {key for key in request.keys if key.kind not in rules.sidecar_ignores}
-        if any(key.kind not in HOST_KINDS and key.kind != "VirtualService" for key in keys):
+        if any(key.kind not in _LOOKED_AT or key.kind not in rules.known_kinds for key in keys):
             return None
         old, new = pushed.before.context, pushed.after.context
         if not _are_same_sidecars(old.sidecars, new.sidecars):

@@ -15,7 +15,7 @@ from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.visibility import Scope, Scopes
+from pushsim.visibility import Scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,11 @@ class States:
         is_sidecar = self._groups[group].proxies[0].type == "sidecar"
         return len(self._own_at(group, number).targets) if is_sidecar and self._states[number].settled else -1
 
+    def _is_relabelled(self, group: int) -> bool:
+        """Whether its labels have ever changed: it may have another scope than it began with."""
+        first, *others = self._own[group]
+        return any(own.labels != first.labels for own in others)
+
     @property
     def apart(self) -> set[int]:
         """Groups of which what is their own has changed for some proxies, or will when a proxy is pushed next."""
@@ -175,27 +180,25 @@ class States:
         """Forget all other states.
 
         used: groups, each with a state that one of its proxies is in.
-        scopes: of a push that all proxies have taken, or been spared; settled ones have them as well as older ones.
+        scopes: what proxies had after a push that all have taken. Settled ones that have older scopes were spared
+                by all pushes since, so these hold the same.
         """
         kept = {number for _, number in used}
         behind = {group for group, number in used if self._versions[number] + 1 < len(self._own[group])}
-        self._changed &= behind  # all others have taken up what has changed
-        keys = {key: number for key, number in self._numbers.items() if number in kept}
-        self._states = {number: state for number, state in self._states.items() if number in kept}
-        for key, number in list(keys.items()):
-            state = self._states[number]
-            scope = _newer(state, scopes) if state.proxy.type == "sidecar" and state.settled else state.scope
-            if scope is not state.scope:
-                renewed = replace(state, scope=scope)
-                self._states[number] = renewed
-                del keys[key]
-                keys.setdefault((*key[:3], *_parts(renewed)), number)
+        relabelled = {group for group in self._changed if self._is_relabelled(group)}
+        self._changed &= behind | relabelled  # all others have taken up what has changed
+        self._states = {n: _renewed(state, scopes) for n, state in self._states.items() if n in kept}
+        keys: dict[tuple[object, ...], int] = {}
+        for key, number in self._numbers.items():
+            if number in kept:
+                keys.setdefault((*key[:3], *_parts(self._states[number])), number)
         self._numbers, self._settled = keys, {n: m for n, m in self._settled.items() if n in kept and m in kept}
 
     def shape(self, group: int, number: int, context: PushContext) -> ask.Shape:
         """What the proxies of a group hold in that state, with the endpoints of a push."""
         state, inbound = self._states[number], self._own_at(group, number).inbound
-        return context.memo.once(lambda: shape_of(state, inbound, context), "shape", number, inbound)
+        of = (state.scope, state.clusters, state.listening, state.gateway)
+        return context.memo.once(lambda: shape_of(state, inbound, context), "shape", inbound, of=of)
 
 
 def _parts(state: ProxyState) -> Iterator[int]:
@@ -203,8 +206,9 @@ def _parts(state: ProxyState) -> Iterator[int]:
     return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
 
 
-def _newer(state: ProxyState, scopes: Scopes) -> Scope:
-    """The scope of a state as a push made it that has spared it, or has come before it."""
-    if state.scope.context.number >= scopes.context.number:
-        return state.scope
-    return scopes.of(state.proxy, state.labels)
+def _renewed(state: ProxyState, scopes: Scopes) -> ProxyState:
+    """A state, if it is settled, with its scope as a later push made it that has spared it."""
+    later = scopes.context.number > state.scope.context.number
+    if not later or not state.settled or state.proxy.type != "sidecar":
+        return state
+    return replace(state, scope=scopes.of(state.proxy, state.labels))

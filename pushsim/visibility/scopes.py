@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 from pushsim.context import PushContext
@@ -44,14 +44,6 @@ class Scopes:
             if selector is None or selects(pairs(selector.get("labels")), labels):
                 return namespace, sidecar, False
         return namespace, self._root_sidecar, False
-
-    def possible(self, namespace: str) -> Iterator[Scope]:
-        """The scopes that sidecars of a namespace may have."""
-        for sidecar in self.context.sidecars.get(namespace, ()):
-            yield self.at((namespace, sidecar, False))
-            if "workloadSelector" not in sidecar.spec:
-                return
-        yield self.at((namespace, self._root_sidecar, False))
 
     @cached_property
     def _root_sidecar(self) -> Object | None:
