@@ -52,6 +52,8 @@ from pushsim.kernel.arrays import (
     NOW,
     P_COUNT,
     P_NEEDED,
+    P_SCOPE,
+    P_SLOTS,
     P_WORK,
     QUEUED,
     S_BUILT,
@@ -84,7 +86,7 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
     # the plan of those that begin, what they have in common and how many have it; a delay, and how many had that
     p, ticks, taken, begun, delay, times = 0, 0, 0, 0, 0, 0
     known_first, known_last, known_since, marks, marked = UNKNOWN, 0, 0, a.marks[ALL, r], 0
-    known_wide, scopes = UNKNOWN, a.scopes[r]
+    known_wide, taken_up, row, wides, scopes = UNKNOWN, -1, -1, a.wide, a.scopes[r]
     while jobs > 0 and count < room:
         job = running[head, J_JOB]
         c = job & 0xFFFFFFFF
@@ -136,7 +138,7 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
         group = conn[N_GROUP]
         if conn[N_PHASE] != IDLE or conn[N_WAITING + FORCED] or conn[N_KIN] < 0 or apart[group]:
             break
-        wide = a.wide[conn[N_KIN]]
+        wide = wides[conn[N_KIN]]
         if (
             (first != known_first or last != known_last or since != known_since)
             or wide != known_wide
@@ -154,14 +156,13 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
                 conn[N_STATE], conn[N_KIN] = entry[E_STATE], entry[E_KIN]
             a.used[p] += taken
             p, taken, ticks = entry[E_PLAN], 0, TICKS * max(1, plan[P_WORK])
+            taken_up, row = plan[P_SCOPE], plan[P_SLOTS]
             known_first = UNKNOWN
             if entry[E_OF] == wide:  # it answers all whose groups are not marked
                 known_first, known_last, known_since, marked = first, last, since, a.marked[ALL, r]
                 known_wide = wide
-        else:
-            scope = scope_of(a, p, group)
-            if scope >= 0 and not scopes[scope, S_BUILT]:
-                break
+        elif row >= 0 and not scopes[a.taken_up[taken_up + a.slot_of[row, group]], S_BUILT]:
+            break
         open_ended = False
         at = at + 1 if at + 1 < size else 0
         lined -= 1
