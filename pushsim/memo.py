@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from operator import is_
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+
+
+def same(some: Sequence[object], others: Sequence[object]) -> bool:
+    """Whether these are the very same objects, in the same order."""
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 class Memo:
@@ -35,5 +41,14 @@ class Memo:
         entry = self._made.get(full)
         if entry is None:
             entry = self._made[full] = (make(), of)
+        value: _T = entry[0]
+        return value
+
+    def latest(self, make: Callable[[], _T], *key: Hashable, of: Sequence[object]) -> _T:
+        """The value of a key as made of these very objects; of each key only the last is kept."""
+        full = ("latest", *key)
+        entry = self._made.get(full)
+        if entry is None or not same(entry[1], of):
+            entry = self._made[full] = (make(), tuple(of))
         value: _T = entry[0]
         return value

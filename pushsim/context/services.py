@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from copy import copy
 from functools import cached_property
-from operator import is_
 
 from pushsim.audience import PRIVATE, PUBLIC, audience
-from pushsim.memo import Memo
+from pushsim.memo import Memo, same
 from pushsim.mesh import Service
 from pushsim.releases import Rules
 
@@ -61,8 +60,8 @@ class ServiceIndex:
     def renewed(self, services: Iterable[Service], default: frozenset[str]) -> ServiceIndex:
         """The index of these services; where they are the same objects, it shares all with this one."""
         given = tuple(services)
-        same = default == self._default and len(given) == len(self._given) and all(map(is_, given, self._given))
-        return copy(self) if same else ServiceIndex(given, default, self._rules, self)
+        unchanged = default == self._default and same(given, self._given)
+        return copy(self) if unchanged else ServiceIndex(given, default, self._rules, self)
 
     @cached_property
     def http_ports(self) -> frozenset[int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from operator import is_
+from collections.abc import Iterator
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule
@@ -11,9 +10,6 @@ from pushsim.generators.clusters import Clusters, endpoints_of
 from pushsim.mesh import Port, Service
 from pushsim.names import ClusterNames, Domains, parse_cluster
 from pushsim.resources import LoadAssignment
-
-#: What endpoints there were, and the assignments made of them.
-_Made = tuple[Sequence[object], Block]
 
 
 class Assignments(Clusters):
@@ -73,12 +69,11 @@ class Assignments(Clusters):
     ) -> Block:
         """The assignments of some hosts of a block; as long as no endpoints change, one object."""
         shards = [self.context.endpoints.get((service.hostname, service.namespace)) for service in block]
-        last = self.scope.family.memo_of(block).once(lambda: dict[frozenset[str], _Made](), "EDS")
-        known = last.get(of_hosts)
-        if known is None or not all(map(is_, known[0], shards)):
-            made = Block.joined(self._assignments_of_host(host, names.by_host[host]) for host in hosts)
-            known = last[of_hosts] = (shards, made)
-        return known[1]
+
+        def made() -> Block:
+            return Block.joined(self._assignments_of_host(host, names.by_host[host]) for host in hosts)
+
+        return self.scope.family.memo_of(block).latest(made, "EDS", of_hosts, of=shards)
 
     def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
         service = self.scope.service(host)

@@ -192,9 +192,8 @@ class KernelMachine(Observing):
         planner = self.replicas[home].planner
         plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
         after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
-        wide = int(a.wide[kin]) if common and after == state and plan.planned.idle else -1
-        if not self.replicas[home].knobs.eds_debounce:  # pushes about endpoints may overtake others
-            wide = -1
+        in_order = self.replicas[home].knobs.eds_debounce  # else pushes about endpoints may overtake others
+        wide = int(a.wide[kin]) if common and in_order and after == state and plan.planned.idle else -1
         if wide >= 0 and not store.answers(wide, first, last):
             touched = planner.touched(first, last)
             if touched is not None and group not in touched:

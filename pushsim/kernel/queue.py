@@ -99,12 +99,15 @@ def take(conn: Ints, to: int, of: int) -> None:
 
 
 @compiled
+def key_at(a: Arrays, scope: int, row: int, group: int) -> int:
+    """The key of a group's scope, of the columns of a plan that tell it."""
+    return int(a.taken_up[scope + a.slot_of[row, group]] if row >= 0 else scope)
+
+
+@compiled
 def scope_of(a: Arrays, p: int, group: int) -> int:
     """The key of the scope that a plan makes proxies of a group take up; -1 for none."""
-    plan = a.plans[p]
-    if plan[P_SLOTS] < 0:
-        return int(plan[P_SCOPE])
-    return int(a.taken_up[plan[P_SCOPE] + a.slot_of[plan[P_SLOTS], group]])
+    return key_at(a, a.plans[p, P_SCOPE], a.plans[p, P_SLOTS], group)
 
 
 @called

@@ -63,7 +63,7 @@ from pushsim.kernel.arrays import (
     Arrays,
 )
 from pushsim.kernel.parts import add_level, advance, copy_row, insert, time_for
-from pushsim.kernel.queue import note, sampled, scope_of, shared
+from pushsim.kernel.queue import key_at, note, sampled, scope_of, shared
 from pushsim.kernel.struct import compiled
 
 
@@ -86,7 +86,7 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
     # the plan of those that begin, what they have in common and how many have it; a delay, and how many had that
     p, ticks, taken, begun, delay, times = 0, 0, 0, 0, 0, 0
     known_first, known_last, known_since, marks, marked = UNKNOWN, 0, 0, a.marks[ALL, r], 0
-    known_wide, taken_up, row, wides, scopes = UNKNOWN, -1, -1, a.wide, a.scopes[r]
+    known_wide, known_scope, row, wides, scopes = UNKNOWN, -1, -1, a.wide, a.scopes[r]
     while jobs > 0 and count < room:
         job = running[head, J_JOB]
         c = job & 0xFFFFFFFF
@@ -156,12 +156,12 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
                 conn[N_STATE], conn[N_KIN] = entry[E_STATE], entry[E_KIN]
             a.used[p] += taken
             p, taken, ticks = entry[E_PLAN], 0, TICKS * max(1, plan[P_WORK])
-            taken_up, row = plan[P_SCOPE], plan[P_SLOTS]
+            known_scope, row = plan[P_SCOPE], plan[P_SLOTS]
             known_first = UNKNOWN
             if entry[E_OF] == wide:  # it answers all whose groups are not marked
                 known_first, known_last, known_since, marked = first, last, since, a.marked[ALL, r]
                 known_wide = wide
-        elif row >= 0 and not scopes[a.taken_up[taken_up + a.slot_of[row, group]], S_BUILT]:
+        elif known_scope >= 0 and not scopes[key_at(a, known_scope, row, group), S_BUILT]:
             break
         open_ended = False
         at = at + 1 if at + 1 < size else 0

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy as shallow
 from dataclasses import dataclass
-from operator import is_
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from pushsim import planner as ask
 from pushsim.context import PushContext
+from pushsim.memo import same
 from pushsim.mesh import ConfigKey, Object
 from pushsim.plan import Push, takes_up_scope
 from pushsim.planners.importers import Importers
@@ -221,7 +221,7 @@ class Settling:
 
 def _are_same_sidecars(old: Mapping[str, tuple[Object, ...]], new: Mapping[str, tuple[Object, ...]]) -> bool:
     return old is new or (
-        old.keys() == new.keys() and all(len(of) == len(new[n]) and all(map(is_, of, new[n])) for n, of in old.items())
+        old.keys() == new.keys() and all(same(sidecars, new[namespace]) for namespace, sidecars in old.items())
     )
 
 

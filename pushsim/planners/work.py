@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from operator import is_
 from typing import NamedTuple
 
 from pushsim import planner as ask
@@ -192,11 +191,8 @@ def _held(scope: Scope, context: PushContext) -> _Held:
 
 def _held_of_shared(block: tuple[Service, ...], scope: Scope, context: PushContext) -> _Held:
     """The same of a block, looked up anew when endpoints of it have changed."""
-    shards: list[object] = [context.endpoints.get((service.hostname, service.namespace)) for service in block]
-    last = scope.family.memo_of(block).once(lambda: [(list[object](), _Held())], "held")
-    if not last[0][0] or not all(map(is_, last[0][0], shards)):
-        last[0] = shards, _held_of(block, context)
-    return last[0][1]
+    shards = [context.endpoints.get((service.hostname, service.namespace)) for service in block]
+    return scope.family.memo_of(block).latest(lambda: _held_of(block, context), "held", of=shards)
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:

@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 from pushsim.extensions import Plugins
+from pushsim.memo import Memo
 from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
 from pushsim.releases import rules
 from pushsim.resources import (
@@ -45,8 +46,6 @@ from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
 
-#: Gateways' route configurations that are known by identity.
-_REMEMBERED = 1 << 10
 #: Fields by which a policy picks workloads.
 _SELECTING = ("selector", "workloadSelector", "targetRef", "targetRefs")
 
@@ -126,9 +125,7 @@ class Sizer:
         self._last: tuple[Proxy, Policies, _View] | None = None
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
-        self._by_identity: dict[
-            tuple[object, ...], tuple[tuple[object, ...], int]
-        ] = {}  # what has the ids, and its size
+        self._of_gateways = Memo()
         self._told: dict[tuple[object, ...], int] = {}
 
     def in_mode(self, mode: Mode) -> Sizer:
@@ -185,18 +182,15 @@ class Sizer:
                 return self._routes.sidecar(resource, proxy)
 
     def _gateway_routes(self, resource: RouteConfiguration, proxy: Proxy, view: _View) -> int:
-        held = (*chain.from_iterable(resource.services), *resource.virtual_services)
+        def measure() -> int:  # to find an equal one takes long, where it is not the very same
+            key = ("gateway routes", resource, proxy.namespace, view.key)
+            if key not in self._shapes:
+                self._shapes[key] = length(gateway.routes(resource, proxy, self.sizing, self.settings))
+            return self._shapes[key]
+
         told = (resource.name, resource.servers, resource.known, resource.rules, resource.unknown)
-        key = (proxy.namespace, view.key, told, *map(id, held))
-        known = self._by_identity.get(key)
-        if known is None:  # an equal one may have been measured: to find that out takes long
-            equal = ("gateway routes", resource, proxy.namespace, view.key)
-            if equal not in self._shapes:
-                self._shapes[equal] = length(gateway.routes(resource, proxy, self.sizing, self.settings))
-            known = self._by_identity[key] = held, self._shapes[equal]
-            if len(self._by_identity) > _REMEMBERED:
-                del self._by_identity[next(iter(self._by_identity))]
-        return known[1]
+        held = (*chain.from_iterable(resource.services), *resource.virtual_services)
+        return self._of_gateways.latest(measure, proxy.namespace, view.key, told, of=held)
 
     def _assignment(self, resource: LoadAssignment, view: _View) -> int:
         service, port = resource.service, resource.port

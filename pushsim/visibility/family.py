@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from operator import is_
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pushsim.context import PushContext
 from pushsim.hosts import is_wildcard, resolve, subset_of
-from pushsim.memo import Memo
+from pushsim.memo import Memo, same
 from pushsim.mesh import Object, Service
 from pushsim.registry import Host
 
@@ -36,7 +35,7 @@ class Family:
         self.context = context
         self.memo, self.of_blocks = Memo(), Memo()
         self._memos: dict[int, Memo] = {}  # by the id of a block, which `_blocks` keeps alive
-        self._joined: dict[str, tuple[Sequence[object], tuple[Any, ...]]] = {} if before is None else before._joined
+        self._joined: Memo = Memo() if before is None else before._joined
         if before is None:
             return
         old = before.context
@@ -47,7 +46,7 @@ class Family:
                 self.of_blocks, self._memos = before.of_blocks, before._memos
         elif "_blocks" in before.__dict__:
             for part, block in before._blocks.items():
-                if _same(self._blocks.get(part, ()), block):
+                if same(self._blocks.get(part, ()), block):
                     self._blocks[part] = block
         if self._memos is not before._memos and "_blocks" in self.__dict__ and context.rule_index is old.rule_index:
             self._take_over(before)
@@ -103,11 +102,7 @@ class Family:
 
     def joined(self, what: str, parts: Sequence[tuple[_T, ...]]) -> tuple[_T, ...]:
         """Parts as one; the same object again, in later families too, if what was joined last were the very same."""
-        before, made = self._joined.get(what, ((), ()))
-        if len(before) != len(parts) or not all(map(is_, before, parts)):
-            made = tuple(chain.from_iterable(parts))
-            self._joined[what] = parts, made
-        return made
+        return self._joined.latest(lambda: tuple(chain.from_iterable(parts)), what, of=parts)
 
     def hosts_of_rule(self, written: Object) -> Iterator[str]:
         """Hosts in the mesh that a DestinationRule's host covers."""
@@ -124,7 +119,3 @@ def _namespaces_of_changed(new: Mapping[Host, object], old: Mapping[Host, object
     if new is old:
         return set()
     return {host[1] for host in new.keys() | old.keys() if new.get(host) is not old.get(host)}
-
-
-def _same(block: tuple[Service, ...], before: tuple[Service, ...]) -> bool:
-    return len(block) == len(before) and all(map(is_, block, before))
