@@ -20,6 +20,7 @@ Verdict = Literal["ok", "warning", "problem"]
 #: What each extra is for, and a module of each of its packages.
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "replay": ("replay, record, parity", ("aiohttp", "hpack", "psutil", "envoy.service.discovery.v3.discovery_pb2")),
+    "calibrate": ("calibrate", ("aiohttp", "hpack", "psutil", "trustme")),
     "notebooks": ("plots and reports", ("matplotlib", "jinja2")),
     "distributed": ("sweeps on several machines", ("distributed",)),
     "cluster": ("reading a live cluster", ("lightkube",)),
@@ -64,6 +65,17 @@ def doctor(
         _orphans,
     ]
     return [_python(), *extras, *(look() for look in looks)]
+
+
+def extras_with(module: str, verb: str) -> list[str]:
+    """The extras that bring a module: those that the verb is named with, else all; none for what is in no extra."""
+    top = module.partition(".")[0]
+    having = {
+        name: (name, *purpose.split(", "))
+        for name, (purpose, modules) in EXTRAS.items()
+        if top in (known.partition(".")[0] for known in modules)
+    }
+    return [name for name, verbs in having.items() if verb in verbs] or list(having)
 
 
 def _python() -> Check:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +93,22 @@ def test_the_verb_says_it_all_and_exits_with_3_if_a_replay_can_not_run(
         told = json.loads(capsys.readouterr().out)
         assert (ended.value.code, told["fine"]) == (code, not code)
         assert {check["name"] for check in told["checks"]} >= {"istiod", "ports", "open files", "cores"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras"),
+    [
+        (["webhook", "--policy", "export-to", "--cert", "c", "--key", "k"], "pushsim[webhook]"),
+        (["parity", "aisuite-small", "--istiod-binary", "/no/such"], "pushsim[replay]"),
+        (["calibrate", "--istiod-binary", "/no/such", "--out", "o"], "pushsim[calibrate]"),
+    ],
+)
+def test_a_verb_that_wants_an_extra_says_which(tmp_path: Path, arguments: list[str], extras: str) -> None:
+    """As after `pip install pushsim`: that is no defect."""
+    others = ("aiohttp", "hpack", "psutil", "jsonpatch", "trustme")
+    code = f"import sys; sys.modules.update(dict.fromkeys({others!r})); from pushsim.cli import main; main({arguments})"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    run = [sys.executable, "-c", code]
+    told = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert told.returncode == 3, told.stderr
+    assert told.stderr.startswith("pushsim: no ") and told.stderr.endswith(f": install {extras}\n")

@@ -10,6 +10,7 @@ import threading
 def main(arguments: list[str] | None = None) -> None:
     """Run `pushsim`; exits with the contract's codes and never with a traceback, unless `--debug` asks for it."""
     from pushsim.cli.app import app
+    from pushsim.doctor import extras_with
     from pushsim.errors import PushsimError
 
     if threading.current_thread() is threading.main_thread():
@@ -43,6 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
             code = 130
         elif debug:
             raise
+        elif isinstance(error, ModuleNotFoundError) and (extras := extras_with(str(error.name), "".join(given[:1]))):
+            _say(f"no {error.name}: install {' or '.join(f'pushsim[{extra}]' for extra in extras)}")
+            code = 3
         else:
             _say(f"a defect of pushsim: {kind}: {error} (run again with --debug and report it)")
             code = 4
