@@ -13,7 +13,7 @@ from pushsim.context.rules import RuleIndex
 from pushsim.context.services import ServiceIndex
 from pushsim.memo import Memo
 from pushsim.mesh import Endpoint, Object, Service
-from pushsim.registry import Host, Registry, Shards
+from pushsim.registry import ByHost, Registry, Shards
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 
@@ -60,7 +60,7 @@ class PushContext:
     policies: Mapping[str, tuple[Object, ...]]
     endpoints: Shards
     instances: Shards
-    accounts: Mapping[Host, frozenset[str]]
+    accounts: ByHost[frozenset[str]]
     memo: Memo = field(default_factory=Memo)
 
     def endpoints_of(self, service: Service) -> tuple[Endpoint, ...]:
@@ -84,7 +84,7 @@ def build_context(
         request: the merged request that is to be pushed.
     """
     number = 0 if previous is None else previous.number + 1
-    endpoints = dict(registry.endpoints.shards)
+    endpoints = registry.endpoints.shards.copy()
     if previous is None or request.everything(registry.rules):
         return _new_context(registry, env, number, endpoints, previous)
     if request.endpoints_only(registry.rules):
@@ -111,7 +111,7 @@ def _new_context(
         policies={kind: _ordered(registry, kind) for kind in POLICY_KINDS},
         endpoints=endpoints,
         instances=endpoints,
-        accounts=dict(registry.endpoints.accounts),
+        accounts=registry.endpoints.accounts.copy(),
     )
 
 
@@ -135,7 +135,7 @@ def _renewed(
         policies={**previous.policies, **policies} if policies else previous.policies,
         endpoints=endpoints,
         instances=endpoints if served else previous.instances,
-        accounts=dict(registry.endpoints.accounts) if served else previous.accounts,
+        accounts=registry.endpoints.accounts.copy() if served else previous.accounts,
         memo=Memo(),
     )
 

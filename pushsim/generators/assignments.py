@@ -67,13 +67,13 @@ class Assignments(Clusters):
     def _assignments_of_block(
         self, block: tuple[Service, ...], hosts: tuple[str, ...], of_hosts: frozenset[str], names: ClusterNames
     ) -> Block:
-        """The assignments of some hosts of a block; as long as no endpoints change, one object."""
-        shards = [self.context.endpoints.get((service.hostname, service.namespace)) for service in block]
+        """The assignments of some hosts of a block; as long as no endpoints of their namespace change, one object."""
+        shards = self.context.endpoints.of(block[0].namespace)
 
         def made() -> Block:
             return Block.joined(self._assignments_of_host(host, names.by_host[host]) for host in hosts)
 
-        return self.scope.family.memo_of(block).latest(made, "EDS", of_hosts, of=shards)
+        return self.scope.family.memo_of(block).latest(made, "EDS", of_hosts, of=(shards,))
 
     def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
         service = self.scope.service(host)

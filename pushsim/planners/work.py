@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from pushsim import planner as ask
@@ -175,29 +176,26 @@ class _Held(NamedTuple):
     endpoints: int = 0
     hosts: int = 0
 
-    def plus(self, more: _Held) -> _Held:
-        return _Held(*(a + b for a, b in zip(self, more, strict=True)))
-
 
 def _held(scope: Scope, context: PushContext) -> _Held:
     """What the services of a scope come to."""
     *shared, own = scope.blocks
-    total = _held_of(own, context)
-    for block in shared:
-        for part in scope.family.parts(block) or (block,):
-            total = total.plus(_held_of_shared(part, scope, context))
-    return total
+    parts = chain.from_iterable(scope.family.parts(block) or (block,) for block in shared)
+    return _total([_held_of(own, context), *(_held_of_shared(part, scope, context) for part in parts)])
 
 
 def _held_of_shared(block: tuple[Service, ...], scope: Scope, context: PushContext) -> _Held:
-    """The same of a block, looked up anew when endpoints of it have changed."""
-    shards = [context.endpoints.get((service.hostname, service.namespace)) for service in block]
-    return scope.family.memo_of(block).latest(lambda: _held_of(block, context), "held", of=shards)
+    """The same of a block, looked up anew when endpoints of its namespace have changed."""
+    shards = context.endpoints.of(block[0].namespace) if block else None
+    return scope.family.memo_of(block).latest(lambda: _held_of(block, context), "held", of=(shards,))
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:
-    columns = zip(*(_held_of_one(service, context) for service in services), strict=True)
-    return _Held(*map(sum, columns))
+    return _total([_held_of_one(service, context) for service in services])
+
+
+def _total(each: Sequence[tuple[int, int, int, int]]) -> _Held:
+    return _Held(*map(sum, zip(*each, strict=True)))
 
 
 def _held_of_one(service: Service, context: PushContext) -> tuple[int, int, int, int]:

@@ -15,6 +15,6 @@ delegates   VirtualServices with their delegates merged in
 
 from pushsim.registry.aggregate import Registry, Target
 from pushsim.registry.delegates import delegates, merged
-from pushsim.registry.endpoints import Host, Shards
+from pushsim.registry.endpoints import ByHost, Host, Shards
 
-__all__ = ["Host", "Registry", "Shards", "Target", "delegates", "merged"]
+__all__ = ["ByHost", "Host", "Registry", "Shards", "Target", "delegates", "merged"]

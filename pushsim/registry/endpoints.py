@@ -2,17 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeVar, overload
 
 from pushsim.mesh import ConfigKey, Endpoint
 from pushsim.releases import Rules
 from pushsim.requests import ENDPOINT_UPDATE, PushRequest
 
 Host = tuple[str, str]  # host name, namespace
-#: Endpoints by service, then shard (`Kubernetes` or `External`).
-Shards = Mapping[Host, Mapping[str, tuple[Endpoint, ...]]]
 PushType = Literal["none", "incremental", "full"]
+
+_T = TypeVar("_T")
+_Default = TypeVar("_Default")
+
+
+class ByHost(Mapping[Host, _T]):
+    """Something by host. What a namespace has is one object as long as it stays as it is, in copies, too."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Mapping[str, Mapping[str, _T]] | None = None) -> None:
+        self._of: dict[str, Mapping[str, _T]] = dict(of or {})
+
+    def copy(self) -> ByHost[_T]:
+        """An independent copy."""
+        return ByHost(self._of)
+
+    def of(self, namespace: str) -> Mapping[str, _T] | None:
+        """What there is in a namespace, by host name."""
+        return self._of.get(namespace)
+
+    def put(self, host: Host, value: _T) -> None:
+        """That is what there is of a host from now on."""
+        name, namespace = host
+        self._of[namespace] = {**self._of.get(namespace, {}), name: value}
+
+    def drop(self, host: Host) -> None:
+        """There is nothing of a host any more."""
+        name, namespace = host
+        left = {other: value for other, value in self._of.get(namespace, {}).items() if other != name}
+        if left:
+            self._of[namespace] = left
+        else:
+            self._of.pop(namespace, None)
+
+    def changed(self, before: ByHost[_T]) -> set[str]:
+        """Namespaces that have something else than before."""
+        return {of for of in self._of.keys() | before._of.keys() if self._of.get(of) is not before._of.get(of)}
+
+    def __getitem__(self, host: Host) -> _T:
+        return self._of[host[1]][host[0]]
+
+    @overload
+    def get(self, host: Host, /) -> _T | None: ...
+
+    @overload
+    def get(self, host: Host, /, default: _T | _Default) -> _T | _Default: ...
+
+    def get(self, host: Host, /, default: Any = None) -> Any:
+        """What there is of a host."""
+        of = self._of.get(host[1])
+        return default if of is None else of.get(host[0], default)
+
+    def __iter__(self) -> Iterator[Host]:
+        return ((name, namespace) for namespace, of in self._of.items() for name in of)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+
+#: Endpoints by service, then shard (`Kubernetes` or `External`).
+Shards = ByHost[Mapping[str, tuple[Endpoint, ...]]]
 
 
 class EndpointIndex:
@@ -24,13 +84,13 @@ class EndpointIndex:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self.shards: dict[Host, Mapping[str, tuple[Endpoint, ...]]] = {}
-        self.accounts: dict[Host, frozenset[str]] = {}
+        self.shards: Shards = ByHost()
+        self.accounts: ByHost[frozenset[str]] = ByHost()
 
     def fork(self) -> EndpointIndex:
         """An independent copy."""
         copy = EndpointIndex(self._rules)
-        copy.shards, copy.accounts = dict(self.shards), dict(self.accounts)
+        copy.shards, copy.accounts = self.shards.copy(), self.accounts.copy()
         return copy
 
     def update(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> PushType:
@@ -40,10 +100,9 @@ class EndpointIndex:
             return "incremental"
         shards = self.shards.get(host)
         old = (shards or {}).get(shard)
-        self.shards[host] = {**(shards or {}), shard: endpoints}
-        accounts = _accounts(self.shards[host].values())
-        changed = accounts != self.accounts.get(host, frozenset())
-        self.accounts[host] = accounts
+        new = {**(shards or {}), shard: endpoints}
+        self.shards.put(host, new)
+        changed = self._count_accounts(host, new)
         if shards is None or changed:
             return "full"
         return "incremental" if self._pushes(old, endpoints) else "none"
@@ -55,12 +114,20 @@ class EndpointIndex:
             return
         left = {key: value for key, value in shards.items() if key != shard}
         if left or keep_key:
-            self.shards[host] = left
+            self.shards.put(host, left)
             if self._rules.accounts_forgotten:
-                self.accounts[host] = _accounts(left.values())
+                self._count_accounts(host, left)
         else:
-            del self.shards[host]
-            self.accounts.pop(host, None)
+            self.shards.drop(host)
+            self.accounts.drop(host)
+
+    def _count_accounts(self, host: Host, shards: Mapping[str, tuple[Endpoint, ...]]) -> bool:
+        """Whether a service runs as others now."""
+        accounts = frozenset(e.account for endpoints in shards.values() for e in endpoints if e.account)
+        known = self.accounts.get(host)
+        if known != accounts:
+            self.accounts.put(host, accounts)
+        return accounts != (known or frozenset())
 
     def _pushes(self, old: tuple[Endpoint, ...] | None, new: tuple[Endpoint, ...]) -> bool:
         rule = self._rules.endpoint_comparison
@@ -86,7 +153,3 @@ class EndpointIndex:
         kind = "ServiceEntry" if pushed == "full" else self._rules.endpoint_kind
         keys = frozenset({ConfigKey(kind, *host)})
         return [PushRequest(keys, pushed == "full", reasons=frozenset({ENDPOINT_UPDATE}))]
-
-
-def _accounts(lists: Iterable[tuple[Endpoint, ...]]) -> frozenset[str]:
-    return frozenset(endpoint.account for endpoints in lists for endpoint in endpoints if endpoint.account)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TypeVar
@@ -11,7 +11,6 @@ from pushsim.context import PushContext
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.memo import Memo, same
 from pushsim.mesh import Object, Service
-from pushsim.registry import Host
 
 _T = TypeVar("_T")
 
@@ -54,8 +53,7 @@ class Family:
     def _take_over(self, before: Family) -> None:
         """What is made of blocks that are still the same, and of which rules, instances and accounts are."""
         new, old = self.context, before.context
-        changed = _namespaces_of_changed(new.instances, old.instances)
-        changed |= _namespaces_of_changed(new.accounts, old.accounts)
+        changed = new.instances.changed(old.instances) | new.accounts.changed(old.accounts)
         for part, block in self._blocks.items():
             memo = before._memos.get(id(block))
             if memo is not None and not (changed if part == ANY else part in changed):
@@ -112,10 +110,3 @@ class Family:
             yield from (host for host in by_host if subset_of(host, pattern))
         elif pattern in by_host:
             yield pattern
-
-
-def _namespaces_of_changed(new: Mapping[Host, object], old: Mapping[Host, object]) -> set[str]:
-    """Namespaces of hosts that something else is known of now."""
-    if new is old:
-        return set()
-    return {host[1] for host in new.keys() | old.keys() if new.get(host) is not old.get(host)}
