@@ -52,8 +52,8 @@ class Asking:
         timed = tuple(Timed(n, "test", change) for n, change in enumerate(changes))
         return Variant("v", mesh, timed, Settings(release=release, mode=mode, env=env))
 
-    def __init__(self, variant):
-        (self.planner,) = planners(variant)
+    def __init__(self, variant, planner=None):
+        self.planner = planner or planners(variant)[0]
         greetings = [self.planner.connect(group, -1) for group in range(len(self.planner.groups))]
         self.states = [planned.state for planned in greetings]
         self.greetings = {
@@ -61,38 +61,56 @@ class Asking:
             for group, planned in zip(self.planner.groups, greetings, strict=True)
             for proxy in group.proxies[: group.size - group.late]
         }
-        self.requests, self.pushed = 0, -1
+        self.requests, self.pushed, self.waiting = 0, -1, []
+        self.begun, self.plans = None, []
 
     def step(self, number, change, *, forgetting):
-        """What each group gets (None: no push), by proxy. ProxyUpdates, which bypass the push, are left out."""
+        """What each group gets, by proxy."""
+        self.handle(number, change)
+        return self.push(forgetting=forgetting)
+
+    def handle(self, number, change):
+        """A change is written. ProxyUpdates, which bypass the push, are left out."""
         handled = self.planner.handle(number, change)
         assume(not any(request.proxies for request in handled.requests))
-        asked = range(self.requests, self.requests + len(handled.requests))
+        self.waiting += range(self.requests, self.requests + len(handled.requests))
         self.requests += len(handled.requests)
-        if not asked:
+        return handled
+
+    def push(self, *, forgetting=False, later=False, but=0):
+        """What each group gets when all that waits is pushed, by proxy.
+
+        later: with the next push as one. but: so many of the newest requests still wait.
+        """
+        count = len(self.waiting) - but
+        pushed, self.waiting = self.waiting[:count], self.waiting[count:]
+        if not pushed:
             return {proxy.id: [] for group in self.planner.groups for proxy in group.proxies}
-        push = self.pushed = self.planner.push(asked).number
-        before, answers = list(self.states), {}
-        plans = [self.planner.plan(g, state, push, push, False) for g, state in enumerate(before)]
-        self._kin_are_spared_together(push, before, plans)
-        self._untouched_stay_as_they_are(push, before, plans)
-        self.states = [planned.state for planned in plans]
+        self.begun = self.planner.push(pushed)
+        first, push = self.pushed + 1, self.begun.number
+        if later:
+            return {}
+        self.pushed, before, answers = push, list(self.states), {}
+        plans = [self.planner.plan(g, state, first, push, False) for g, state in enumerate(before)]
+        self._kin_are_spared_together(first, push, before, plans)
+        self._untouched_stay_as_they_are(first, push, before, plans)
+        self.states, self.plans = [planned.state for planned in plans], plans
         for group, planned in zip(self.planner.groups, plans, strict=True):
             answers |= {proxy.id: [*map(told, planned.responses)] for proxy in group.proxies}
         if forgetting:
             self.planner.keep(set(enumerate(self.states)), push, push + 1)
         return answers
 
-    def _kin_are_spared_together(self, push, before, plans):
-        apart = {*self.planner.concerned(push, push), *self.planner.apart()}
+    def _kin_are_spared_together(self, first, push, before, plans):
+        apart = {*self.planner.concerned(first, push), *self.planner.apart()}
         kin = defaultdict(set)
         for group, (state, planned) in enumerate(zip(before, plans, strict=True)):
             if group not in apart and (number := self.planner.alike(group, state)) >= 0:
                 kin[number].add(planned.needed)
         assert all(len(needed) == 1 for needed in kin.values())
 
-    def _untouched_stay_as_they_are(self, push, before, plans):
-        touched = self.planner.touched(push, push)
+    def _untouched_stay_as_they_are(self, first, push, before, plans):
+        touched = self.planner.touched(first, push)
         if touched is None:
             return
         others = set(range(len(before))) - {*touched, *self.planner.apart()}
@@ -165,6 +183,48 @@ def test_scopes_that_are_taken_up_cost_what_building_them_from_what_they_hold_do
                     held = ScopeWork.of(scopes.of(proxy, outcome.plan.state.labels))
                     work = held.counts(len(scopes.context.services.ordered), rules)
                     assert taken_up.scopes[taken_up.slots[group]].work == work
+
+
+@st.composite
+def days_of_replicas(draw, changes):
+    """By replica, what it does after each change, mostly the same: push or not, plan that or not. And whose turns."""
+    kinds = st.sampled_from(["wait", "push", "push", "push later", "push but this"])
+    usual = draw(st.lists(kinds, min_size=changes, max_size=changes))
+    unusual = st.dictionaries(st.integers(0, changes - 1), kinds, max_size=2) if changes else st.just({})
+    replicas = [
+        [own.get(n, kind) for n, kind in enumerate(usual)] for own in draw(st.lists(unusual, min_size=2, max_size=4))
+    ]
+    turns = draw(st.permutations([number for number in range(len(replicas)) for _ in range(changes)]))
+    return replicas, turns
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+@FEW
+@given(script=scripts(most=6), data=st.data())
+def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, script, data):
+    """They are told the same in the same order, and push and plan now the same of it, now not."""
+    release, mesh, changes = script
+    days, turns = data.draw(days_of_replicas(len(changes)))
+    variant = Asking.variant(release, mode, mesh, changes)
+    together = replace(variant, settings=replace(variant.settings, replicas=len(days)))
+
+    def turn(asking, number, kind):
+        handled = asking.handle(number, changes[number])
+        if kind == "wait":
+            return handled.work
+        answers = asking.push(later=kind == "push later", but=len(handled.requests) if kind == "push but this" else 0)
+        plans = [(p.needed, p.work, p.causes, p.scope and p.scope.work) for p in asking.plans]
+        shown = [[response.shows for response in p.responses] for p in asking.plans]
+        return answers, plans, shown, asking.begun and asking.begun.work
+
+    replicas = [Asking(variant, planner) for planner in planners(together)]
+    found = [[] for _ in days]
+    for replica in turns:
+        number = len(found[replica])
+        found[replica].append(turn(replicas[replica], number, days[replica][number]))
+    for day, told in zip(days, found, strict=True):
+        alone = Asking(variant)
+        assert told == [turn(alone, number, kind) for number, kind in enumerate(day)]
 
 
 def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it():

@@ -76,6 +76,11 @@ class Istiod:
         self.latest = replace(before, context=context, scopes=scopes)
         return self.latest
 
+    def adopt(self, push: Push) -> Push:
+        """A push that another istiod has made, which is where this one is."""
+        self.latest = replace(push, registry=self.registry)
+        return self.latest
+
     def meet(self, proxy: Proxy, push: Push | None = None) -> ProxyState:
         """What istiod knows of a proxy that connects, before it has sent it anything, as of a push (the latest)."""
         push = push or self.latest

@@ -2,6 +2,7 @@
 
 istio      `IstioPlanner`: one istiod replica
 proxies    who there is, and how they are grouped
+course     PushContexts, made once for replicas that push the same
 states     states of proxies by number
 templates  what one proxy is sent, from what another is
 intervals  what pushes were asked for, one by one and several as one
@@ -38,8 +39,7 @@ def planners(variant: Variant) -> Sequence[Planner]:
     Raises:
         InputError: the release is not known.
     """
-    first = begun(variant)
-    return [first.fork() for _ in range(variant.settings.replicas)]
+    return begun(variant).forks(variant.settings.replicas)
 
 
 def begun(variant: Variant) -> IstioPlanner:

@@ -29,6 +29,7 @@ from pushsim.plan import (
     takes_up_scope,
 )
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts, owners_of_keys
+from pushsim.planners.course import Course
 from pushsim.planners.intervals import Intervals
 from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
 from pushsim.planners.settling import Settling
@@ -39,9 +40,6 @@ from pushsim.planners.work import inventory_of, of_push, of_response
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
-
-#: Kinds that decide which services a proxy belongs to.
-_TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
 
 
 class IstioPlanner:
@@ -63,6 +61,7 @@ class IstioPlanner:
         everyone = replace(mesh, proxies=(*mesh.proxies, *late))
         conversation = Conversation(everyone, rules, mode, changes)
         self._istiod = conversation.istiod
+        self._course = Course(self._istiod)
         self._start = self._istiod.latest
         self._first = [outcome.plan for outcome in conversation.classes]
         self._groups = groups_of(conversation, {proxy.id for proxy in late})
@@ -79,9 +78,14 @@ class IstioPlanner:
             if group.late < group.size:
                 self.connect(number, -1)
 
-    def fork(self) -> IstioPlanner:
-        """An independent copy of one that has handled nothing yet: for another replica, or another run."""
+    def forks(self, count: int) -> list[IstioPlanner]:
+        """Independent copies of one that has handled nothing yet: the replicas of a run."""
+        course = Course(self._istiod.fork())
+        return [self._fork(course) for _ in range(count)]
+
+    def _fork(self, course: Course) -> IstioPlanner:
         copy = shallow(self)
+        copy._course = course
         copy._istiod, copy._states = self._istiod.fork(), self._states.fork()
         copy._settling, copy._connected = self._settling.fork(), dict(self._connected)
         copy._begin()
@@ -91,6 +95,7 @@ class IstioPlanner:
         """Nothing is handled yet."""
         # by their numbers; what `keep` lets go is no more in the dictionaries
         self._requests: list[tuple[PushRequest, int]] = []
+        self._told: list[Change] = []  # since the last push
         self._named: dict[int, Named] = {}
         self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._intervals = Intervals(self._rules)
@@ -120,7 +125,8 @@ class IstioPlanner:
         joined = [self._place[i] for i in (proxy_id(o.ref) for o in new) if i in self._place]
         requests = []
         keys: set[ConfigKey] = set()
-        touched = self._retargeting(written)
+        touched = self._istiod.registry.retargeted(written)
+        self._told.append(written)
         # a Service is there before the EndpointSlice controller writes its slices
         asked = self._istiod.handle(written, services_first=True)
         self._states.disturb(touched, self._istiod.registry)
@@ -147,19 +153,6 @@ class IstioPlanner:
         work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
         return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
 
-    def _retargeting(self, written: Change) -> set[str]:
-        """Namespaces in which proxies may belong to other services after a change that is about to be written."""
-        registry = self._istiod.registry
-        found = {ref.namespace for ref in written.delete if ref.kind in _TARGETING}
-        for item in written.apply:
-            before = registry.store.get(item.ref)
-            same = before is not None and (before.labels, before.spec) == (item.labels, item.spec)
-            if item.ref.kind in _TARGETING and not (item.ref.kind == "Pod" and same):  # its status tells nothing
-                found.add(item.ref.namespace)
-        refs = (*(item.ref for item in written.apply), *written.delete)
-        slices = [ref for ref in refs if ref.kind == "EndpointSlice"]
-        return found | {ref.namespace for ref in slices if registry.finds_by_address(ref.namespace)}
-
     def push(self, requests: Sequence[int]) -> ask.Push:
         merged = self._istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
         changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
@@ -168,11 +161,15 @@ class IstioPlanner:
             self._pushed.setdefault(change, number)
         before = self._istiod.latest.context
         self._states.start()
-        made = self._pushes[number] = self._istiod.push(merged)
+        self._course = self._course.step(tuple(self._told), merged, self._istiod)
+        self._told.clear()
+        made = self._pushes[number] = self._istiod.adopt(self._course.push)
         self._settling.pushed(number, merged, made)
         everything = merged.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in merged.keys)
         evicts = partial(self._cells.evicted, frozenset(owners_of_keys(merged.keys, made)))
-        return ask.Push(number, of_push(before, made.context, merged.keys), evicts, everything)
+        context = made.context
+        work = context.memo.once(lambda: of_push(before, context, merged.keys), "work", of=(before,))
+        return ask.Push(number, work, evicts, everything)
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         taken = since - 1  # by everybody

@@ -224,4 +224,4 @@ def inventory_of(registry: Registry) -> ask.Counts:
 
 
 def _endpoints(shards: Shards) -> int:
-    return sum(len(endpoints) for by_shard in shards.values() for endpoints in by_shard.values())
+    return sum(len(endpoints) for by_shard in shards.each() for endpoints in by_shard.values())

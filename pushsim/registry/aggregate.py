@@ -20,6 +20,9 @@ from pushsim.requests import GLOBAL_UPDATE, PushRequest
 #: Order in which an istiod that starts reads what there is; other kinds follow.
 _START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
 
+#: Kinds that decide which services a proxy belongs to.
+_TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
+
 #: Whether clusters were built of a DestinationRule, so that it is not as it was written. None in its place while
 #: istiod starts: configuration is stored, and what that would push is not asked.
 Used = Callable[[Object], bool]
@@ -212,7 +215,19 @@ class Registry:
             known[proxy] = self._find_targets(proxy)
         return known[proxy]
 
-    def finds_by_address(self, namespace: str) -> bool:
+    def retargeted(self, change: Change) -> set[str]:
+        """Namespaces in which proxies may belong to other services after a change that is about to be handled."""
+        found = {ref.namespace for ref in change.delete if ref.kind in _TARGETING}
+        for item in change.apply:
+            before = self.store.get(item.ref)
+            same = before is not None and (before.labels, before.spec) == (item.labels, item.spec)
+            if item.ref.kind in _TARGETING and not (item.ref.kind == "Pod" and same):  # its status tells nothing
+                found.add(item.ref.namespace)
+        refs = (*(item.ref for item in change.apply), *change.delete)
+        slices = [ref for ref in refs if ref.kind == "EndpointSlice"]
+        return found | {ref.namespace for ref in slices if self._finds_by_address(ref.namespace)}
+
+    def _finds_by_address(self, namespace: str) -> bool:
         """Whether it depends on endpoints which services the proxies of a namespace belong to."""
         plain = any(not service.selector for service in self._kubernetes.in_namespace(namespace))
         return plain or any(True for _ in self._entries.in_namespace(namespace))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any, Literal, TypeVar, overload
 
 from pushsim.mesh import ConfigKey, Endpoint
@@ -31,6 +32,10 @@ class ByHost(Mapping[Host, _T]):
     def of(self, namespace: str) -> Mapping[str, _T] | None:
         """What there is in a namespace, by host name."""
         return self._of.get(namespace)
+
+    def each(self) -> Iterator[_T]:
+        """What there is of every host."""
+        return chain.from_iterable(of.values() for of in self._of.values())
 
     def put(self, host: Host, value: _T) -> None:
         """That is what there is of a host from now on."""
