@@ -168,7 +168,7 @@ class IstioPlanner:
         everything = merged.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in merged.keys)
         evicts = partial(self._cells.evicted, frozenset(owners_of_keys(merged.keys, made)))
         context = made.context
-        work = context.memo.once(lambda: of_push(before, context, merged.keys), "work", of=(before,))
+        work = context.memo.once(lambda: of_push(before, context, merged.keys), "work")  # its course tells the rest
         return ask.Push(number, work, evicts, everything)
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
