@@ -67,7 +67,8 @@ class Asking:
     def step(self, number, change, *, forgetting):
         """What each group gets, by proxy."""
         self.handle(number, change)
-        return self.push(forgetting=forgetting)
+        self.push()
+        return self.answer(forgetting=forgetting)
 
     def handle(self, number, change):
         """A change is written. ProxyUpdates, which bypass the push, are left out."""
@@ -77,19 +78,18 @@ class Asking:
         self.requests += len(handled.requests)
         return handled
 
-    def push(self, *, forgetting=False, later=False, but=0):
-        """What each group gets when all that waits is pushed, by proxy.
-
-        later: with the next push as one. but: so many of the newest requests still wait.
-        """
+    def push(self, but=0):
+        """All that waits is pushed, but so many of the newest requests."""
         count = len(self.waiting) - but
         pushed, self.waiting = self.waiting[:count], self.waiting[count:]
-        if not pushed:
+        if pushed:
+            self.begun = self.planner.push(pushed)
+
+    def answer(self, *, forgetting):
+        """What each group gets for all pushes that it has got nothing for, by proxy."""
+        first, push = self.pushed + 1, self.begun.number if self.begun else -1
+        if first > push:
             return {proxy.id: [] for group in self.planner.groups for proxy in group.proxies}
-        self.begun = self.planner.push(pushed)
-        first, push = self.pushed + 1, self.begun.number
-        if later:
-            return {}
         self.pushed, before, answers = push, list(self.states), {}
         plans = [self.planner.plan(g, state, first, push, False) for g, state in enumerate(before)]
         self._kin_are_spared_together(first, push, before, plans)
@@ -100,6 +100,10 @@ class Asking:
         if forgetting:
             self.planner.keep(set(enumerate(self.states)), push, push + 1)
         return answers
+
+    def connect(self, group):
+        """What a proxy gets that comes now."""
+        return self.planner.connect(group, self.begun.number if self.begun else -1)
 
     def _kin_are_spared_together(self, first, push, before, plans):
         apart = {*self.planner.concerned(first, push), *self.planner.apart()}
@@ -187,8 +191,9 @@ def test_scopes_that_are_taken_up_cost_what_building_them_from_what_they_hold_do
 
 @st.composite
 def days_of_replicas(draw, changes):
-    """By replica, what it does after each change, mostly the same: push or not, plan that or not. And whose turns."""
-    kinds = st.sampled_from(["wait", "push", "push", "push later", "push but this"])
+    """By replica, what it does after each change, mostly the same. And whose turn it is, again and again."""
+    kinds = st.sets(st.sampled_from(["connect", "push", "push all but this", "answer", "forget"]))
+    kinds |= st.just({"push", "answer"})
     usual = draw(st.lists(kinds, min_size=changes, max_size=changes))
     unusual = st.dictionaries(st.integers(0, changes - 1), kinds, max_size=2) if changes else st.just({})
     replicas = [
@@ -208,23 +213,61 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
     variant = Asking.variant(release, mode, mesh, changes)
     together = replace(variant, settings=replace(variant.settings, replicas=len(days)))
 
-    def turn(asking, number, kind):
-        handled = asking.handle(number, changes[number])
-        if kind == "wait":
-            return handled.work
-        answers = asking.push(later=kind == "push later", but=len(handled.requests) if kind == "push but this" else 0)
-        plans = [(p.needed, p.work, p.causes, p.scope and p.scope.work) for p in asking.plans]
-        shown = [[response.shows for response in p.responses] for p in asking.plans]
-        return answers, plans, shown, asking.begun and asking.begun.work
+    def turn(asking, number, kinds):
+        handled, seen = asking.handle(number, changes[number]), []
+        if "connect" in kinds:
+            seen += [[*map(told, asking.connect(group).responses)] for group in range(len(asking.states))]
+        if "push" in kinds:
+            asking.push(but=len(handled.requests) if "push all but this" in kinds else 0)
+            seen.append(asking.begun and asking.begun.work)
+        if "answer" in kinds:
+            seen.append(asking.answer(forgetting="forget" in kinds))
+            seen += [(p.needed, p.work, p.causes, p.scope and p.scope.work) for p in asking.plans]
+            seen += [[response.shows for response in p.responses] for p in asking.plans]
+        return seen
 
     replicas = [Asking(variant, planner) for planner in planners(together)]
     found = [[] for _ in days]
     for replica in turns:
         number = len(found[replica])
         found[replica].append(turn(replicas[replica], number, days[replica][number]))
-    for day, told in zip(days, found, strict=True):
+    for day, answers in zip(days, found, strict=True):
         alone = Asking(variant)
-        assert told == [turn(alone, number, kind) for number, kind in enumerate(day)]
+        assert answers == [turn(alone, number, kinds - {"forget"}) for number, kinds in enumerate(day)]
+
+
+def test_a_replica_that_has_been_told_more_since_a_push_answers_by_that():
+    def written(kind, name, spec, labels=None, **more):
+        metadata = {"name": name, "namespace": "n", "labels": labels or {}}
+        return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec, **more}
+
+    def service(name, selector, port):
+        return written("Service", name, {"clusterIP": "10.0.0.9", "selector": selector, "ports": [{"port": port}]})
+
+    pod = written("Pod", "p", {}, {"app": "p"}, status={"podIP": "10.1.0.1"})
+    objects = parse_objects([pod, service("other", {"app": "q"}, 80)])
+    more = (service("other", {"app": "q"}, 81), service("own", {"app": "p"}, 8080))
+    changes = [Change(apply=parse_objects([item])) for item in more]
+    variant = Asking.variant("1.24", "sotw", Mesh({o.ref: o for o in objects}, (Proxy("p", "n", "10.1.0.1"),)), changes)
+    first, second = (
+        Asking(variant, planner) for planner in planners(replace(variant, settings=Settings(mode="sotw", replicas=2)))
+    )
+    for asking in (first, second):
+        asking.handle(0, changes[0])
+        asking.push()
+    second.handle(1, changes[1])
+
+    def told_all(asking):
+        return [*map(told, asking.connect(0).responses)], asking.answer(forgetting=False)
+
+    answers = [told_all(asking) for asking in (first, second)]
+    alone = Asking(variant)
+    alone.handle(0, changes[0])
+    alone.push()
+    alone.handle(1, changes[1])
+    assert answers[1] == told_all(alone)
+    assert answers[0][0] != answers[1][0]
+    assert answers[0][1] != answers[1][1]
 
 
 def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it():

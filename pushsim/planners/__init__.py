@@ -2,7 +2,8 @@
 
 istio      `IstioPlanner`: one istiod replica
 proxies    who there is, and how they are grouped
-course     PushContexts, made once for replicas that push the same
+course     pushes, made once for replicas that push the same
+answers    what proxies are sent for them, priced
 states     states of proxies by number
 templates  what one proxy is sent, from what another is
 intervals  what pushes were asked for, one by one and several as one

@@ -28,6 +28,12 @@ class Intervals:
         self._changes.append(changes)
         return len(self._requests) - 1
 
+    def fork(self, pushes: int) -> Intervals:
+        """An independent copy, of so many pushes."""
+        copy = Intervals(self._rules)
+        copy._requests, copy._changes = self._requests[:pushes], self._changes[:pushes]
+        return copy
+
     def keep(self, push: int) -> None:
         """Nobody will ask about intervals that end before that push."""
         self._merged = {key: request for key, request in self._merged.items() if key[1] >= push}

@@ -75,18 +75,18 @@ class Settling:
         self._works: dict[ScopeKey, ScopeWork | None] = {}  # by slot
         self._numbers = 0
         self._scope_of: WeakKeyDictionary[Scopes, dict[ScopeKey, ask.Scope]] = WeakKeyDictionary()
-        self._begin()
-
-    def _begin(self) -> None:
         self._pending: list[_Pushed] = []
         self._after: dict[int, Scopes] = {}
         self._seen: dict[int, _Seen | None] = {}  # None: it may be about more than services and routes
 
-    def fork(self) -> Settling:
-        """An independent copy, of one that no push is known of."""
+    def fork(self, pushes: int = 0) -> Settling:
+        """An independent copy, as it was before the push of that number."""
         copy = shallow(self)
         copy._scope_of = WeakKeyDictionary({scopes: dict(known) for scopes, known in self._scope_of.items()})
-        copy._begin()
+        copy._pending = [pushed for pushed in self._pending if pushed.number < pushes]
+        copy._after = {number: scopes for number, scopes in self._after.items() if number < pushes}
+        copy._seen = {number: seen for number, seen in self._seen.items() if number < pushes}
+        copy._latest, copy._importers = copy.after(pushes - 1), None
         return copy
 
     def pushed(self, number: int, request: PushRequest, made: Push) -> None:

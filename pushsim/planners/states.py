@@ -15,7 +15,7 @@ from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.visibility import Scopes
+from pushsim.visibility import Scope, Scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,13 @@ class States:
                 self._of_namespace.setdefault(group.proxies[0].namespace, []).append(number)
         self._started = False
         self._changed: set[int] = set()
-        self._disturbed: set[int] = set()
 
     def fork(self) -> States:
         """An independent copy, of one of which no push is made yet."""
         copy = shallow(self)
         copy._own = [list(known) for known in self._own]
         copy._of_key = {key: set(groups) for key, groups in self._of_key.items()}
-        copy._changed, copy._disturbed = set(self._changed), set(self._disturbed)
+        copy._changed = set(self._changed)
         copy._states, copy._versions, copy._numbers = dict(self._states), list(self._versions), dict(self._numbers)
         copy._alike, copy._settled = dict(self._alike), dict(self._settled)
         return copy
@@ -151,23 +150,19 @@ class States:
         return any(own.labels != first.labels for own in others)
 
     @property
-    def apart(self) -> set[int]:
-        """Groups of which what is their own has changed for some proxies, or will when a proxy is pushed next."""
-        return self._changed | self._disturbed
+    def changed(self) -> set[int]:
+        """Groups of which what is their own has changed for some proxies, and may not have for others."""
+        return self._changed
 
     def start(self) -> None:
         """The first push is made: whoever connects from now on is apart."""
         self._started = True
 
-    def disturb(self, namespaces: Iterable[str], registry: Registry) -> None:
-        """Objects of these namespaces were written: proxies there may belong to other services now."""
-        for namespace in namespaces:
-            for group in self._of_namespace.get(namespace, ()):
-                known = self._own[group]
-                if known and registry.targets(self._groups[group].proxies[0]) != known[-1].targets:
-                    self._disturbed.add(group)
-                else:
-                    self._disturbed.discard(group)
+    def astray(self, namespace: str, registry: Registry) -> tuple[set[int], set[int]]:
+        """The groups of a namespace, and those of them that belong to other services by now."""
+        here = self._of_namespace.get(namespace, ())
+        known = ((group, self._own[group][-1].targets) for group in here if self._own[group])
+        return set(here), {g for g, targets in known if registry.targets(self._groups[g].proxies[0]) != targets}
 
     def _own_at(self, group: int, number: int) -> _Own:
         return self._own[group][self._versions[number]]
@@ -187,7 +182,12 @@ class States:
         behind = {group for group, number in used if self._versions[number] + 1 < len(self._own[group])}
         relabelled = {group for group in self._changed if self._is_relabelled(group)}
         self._changed &= behind | relabelled  # all others have taken up what has changed
-        self._states = {n: _renewed(state, scopes) for n, state in self._states.items() if n in kept}
+        newer = {
+            id(state.scope): scope
+            for n, state in self._states.items()
+            if n in kept and (scope := _later(state, scopes))
+        }
+        self._states = {n: _renewed(state, newer) for n, state in self._states.items() if n in kept}
         keys: dict[tuple[object, ...], int] = {}
         for key, number in self._numbers.items():
             if number in kept:
@@ -206,9 +206,17 @@ def _parts(state: ProxyState) -> Iterator[int]:
     return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
 
 
-def _renewed(state: ProxyState, scopes: Scopes) -> ProxyState:
-    """A state, if it is settled, with its scope as a later push made it that has spared it."""
+def _later(state: ProxyState, scopes: Scopes) -> Scope | None:
+    """The scope of a state, if it is settled, as a later push made it that has spared it."""
     later = scopes.context.number > state.scope.context.number
     if not later or not state.settled or state.proxy.type != "sidecar":
-        return state
-    return replace(state, scope=scopes.of(state.proxy, state.labels))
+        return None
+    return scopes.of(state.proxy, state.labels)
+
+
+def _renewed(state: ProxyState, newer: Mapping[int, Scope]) -> ProxyState:
+    """A state with later scopes that hold the same: of its own if it is settled, else of the one before."""
+    own, previous = id(state.scope) if state.settled else 0, id(state.previous)
+    if own in newer:
+        return replace(state, scope=newer[own])
+    return replace(state, previous=newer[previous]) if previous in newer else state

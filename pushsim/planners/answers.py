@@ -1,0 +1,356 @@
+"""`Answers`: what proxies are sent by istiods that push the same, priced.
+
+States and pushes have numbers; plans are remembered by (group, state, interval of pushes). Groups that differ only in
+what is their own share states, and what is decided of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from copy import copy as shallow
+from dataclasses import dataclass, replace
+from functools import partial
+
+from pushsim import planner as ask
+from pushsim.plan import (
+    Istiod,
+    Plan,
+    ProxyState,
+    Push,
+    Response,
+    answered,
+    decided,
+    kindred,
+    plan,
+    recomputes_targets,
+    takes_up_scope,
+)
+from pushsim.planners.cells import Cells, owners_of_keys
+from pushsim.planners.intervals import Intervals
+from pushsim.planners.settling import Settling
+from pushsim.planners.showing import Named, shown_by
+from pushsim.planners.states import States
+from pushsim.planners.templates import Own, Template, own_of
+from pushsim.planners.work import of_push, of_response
+from pushsim.pricing import Pricing
+from pushsim.releases import Rules
+from pushsim.requests import PushRequest
+
+
+@dataclass(slots=True)
+class Asker:
+    """An istiod that asks, as it is now.
+
+    named:  what the changes that it has been told name.
+    moment: equal for those that have been told the same.
+    """
+
+    istiod: Istiod
+    named: dict[int, Named]
+    moment: int
+
+
+#: What somebody gets, and what in it is its own, if others are answered by its example.
+Answer = tuple[ask.Planned, Own | None]
+
+
+class Answers:
+    """See the module, and `planner.Planner` for what is said of groups, states and pushes.
+
+    Whatever hangs on what istiods have been told since the push is asked of the one that asks.
+
+    Args:
+        groups: of the planners; first: by group, the first conversation before any push.
+        start: istiod as it starts.
+        states, settling: at the start.
+        pricing, cells: for all runs.
+        rules: the release.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[ask.Group],
+        first: Sequence[Plan],
+        start: Push,
+        states: States,
+        settling: Settling,
+        pricing: Pricing,
+        cells: Cells,
+        rules: Rules,
+    ) -> None:
+        self._groups, self._first, self._start, self._rules = groups, first, start, rules
+        self.states, self.settling, self._pricing, self._cells = states, settling, pricing, cells
+        # by their numbers; what `keep` lets go is no more in the dictionaries
+        self._pushed: dict[int, int] = {}  # by change, the first push of it
+        self._intervals = Intervals(rules)
+        self._pushes: dict[int, Push] = {}
+        self._connected: dict[tuple[int, int, int], Answer] = {}  # by group, push and moment
+        self._plans: dict[tuple[int, int, int, int, bool, int], Answer] = {}  # by moment, too
+        self._alike: dict[tuple[int, int, int, int], ask.Planned] = {}  # of whom nothing is told that is their own
+        self._touched: dict[tuple[int, int], Collection[int] | None] = {}
+        self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
+        self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
+        self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
+        self._templates: dict[tuple[int, int, int, tuple[int, ...]], Template] = {}  # and kind
+
+    def fork(self, pushes: int = 0) -> Answers:
+        """An independent copy, as it was before the push of that number."""
+        copy = shallow(self)
+        copy.states, copy.settling = self.states.fork(), self.settling.fork(pushes)
+        copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
+        copy._intervals = self._intervals.fork(pushes)
+        copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
+        copy._connected = {key: answer for key, answer in self._connected.items() if key[1] < pushes}
+        copy._plans, copy._alike, copy._touched, copy._greetings = {}, {}, {}, {}
+        copy._examples, copy._kindred, copy._templates = {}, {}, {}
+        return copy
+
+    # ---- pushes
+
+    def pushed(self, request: PushRequest, changes: tuple[int, ...], before: Push, made: Push) -> ask.Push:
+        """The next push is made: of what, and what there was before it and is after it."""
+        number = self._intervals.add(request, changes)
+        for change in changes:
+            self._pushed.setdefault(change, number)
+        self.states.start()
+        self._pushes[number] = made
+        self.settling.pushed(number, request, made)
+        everything = request.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in request.keys)
+        evicts = partial(self._cells.evicted, frozenset(owners_of_keys(request.keys, made)))
+        return ask.Push(number, of_push(before.context, made.context, request.keys), evicts, everything)
+
+    def at(self, push: int) -> Push:
+        """That push; -1: istiod as it starts."""
+        return self._pushes[push] if push >= 0 else self._start
+
+    def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
+        """See `planner.Planner`."""
+        taken = since - 1  # by everybody
+        self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
+        self._connected = {key: answer for key, answer in self._connected.items() if key[1] >= push}
+        self._plans = {key: answer for key, answer in self._plans.items() if key[3] >= push}
+        self._alike = {key: planned for key, planned in self._alike.items() if key[3] >= push}
+        answers = (*self._plans.items(), *self._connected.items())
+        led_to = {(key[0], planned.state) for key, (planned, _) in answers}
+        self.states.keep(led_to.union(states, (key[:2] for key in self._plans)), self.settling.after(taken))
+        self.settling.keep(since)
+        self._greetings.clear()
+        self._intervals.keep(push)
+        self._touched = {key: groups for key, groups in self._touched.items() if key[1] >= push}
+        self._examples = {key: example for key, example in self._examples.items() if key[2] >= push}
+        self._kindred = {key: known for key, known in self._kindred.items() if key[2] >= push}
+        self._templates = {key: template for key, template in self._templates.items() if key[2] >= push}
+
+    def concerned(self, first: int, last: int) -> Collection[int]:
+        """See `planner.Planner`."""
+        return self.states.concerned(self._intervals.request(first, last))
+
+    def touched(self, first: int, last: int) -> Collection[int] | None:
+        """See `planner.Planner`."""
+        if (first, last) not in self._touched:
+            groups = self.settling.touched(first, last)
+            self._touched[first, last] = None if groups is None else groups.union(self.concerned(first, last))
+        return self._touched[first, last]
+
+    def shape(self, group: int, state: int, push: int) -> ask.Shape:
+        """See `planner.Planner`."""
+        return self.states.shape(group, state, self.at(push).context)
+
+    # ---- proxies
+
+    def _seen(self, push: int, asker: Asker) -> Push:
+        """A push as an istiod makes it that may have been told more since than others."""
+        return replace(self._pushes[push], registry=asker.istiod.registry)
+
+    def connect(self, group: int, push: int, asker: Asker) -> Answer:
+        """See `planner.Planner`."""
+        key = (group, push, asker.moment if push >= 0 else 0)
+        if key not in self._connected:
+            made, at = self._first[group], self._start
+            if push >= 0:
+                at = self._seen(push, asker)
+                made = asker.istiod.connect(self._groups[group].proxies[0], at)
+            self._connected[key] = self._greeted(group, push, made, at)
+        return self._connected[key]
+
+    def _greeted(self, group: int, push: int, made: Plan, at: Push) -> Answer:
+        """A first conversation, from that of another sidecar that is in the same state thereafter."""
+        number, state = self.states.number(group, made.state), made.state
+        work = {"proxy.targets": len(state.targets)}
+        own = own_of(made, state, at, self._pricing, work) if state.proxy.type == "sidecar" else None
+        key = (number, push, own.kind if own else None)
+        if own is not None and (known := self._greetings.get(key)) is not None:
+            return known.of(own), own
+        responses = tuple(self._response(r, state, at, ()) for r in made.responses)
+        planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self._scope(state, at))
+        if own is not None:
+            self._greetings[key] = Template(planned, own)
+        return planned, own
+
+    def settle(self, group: int, state: int, first: int, last: int, *, forced: bool) -> int:
+        """The state from which all is planned that is planned from that one for an interval."""
+        takes_up = takes_up_scope(self._intervals.request(first, last, forced), self._rules)
+        return self.states.settle(group, state) if takes_up else state
+
+    def plan(self, group: int, state: int, first: int, last: int, forced: bool, asker: Asker) -> Answer:
+        """See `planner.Planner`, of a state that was settled for the interval."""
+        key = (group, state, first, last, forced, asker.moment)
+        if key not in self._plans:
+            request = self._intervals.request(first, last, forced)
+            shared = self.states.shares(group, state, request, asker.istiod.registry)
+            alike = (state, self.states.targets(group, state), first, last)
+            planned, own = self._alike.get(alike) if shared else None, None
+            if planned is None:
+                found = self._by_example(group, state, first, last, request, asker) if shared else None
+                planned, own = found or (self._plan(group, state, first, last, request, asker), None)
+                if shared and all(response.xds == "EDS" for response in planned.responses):
+                    planned = self._alike[alike] = replace(planned, common=True)
+            self._plans[key] = planned, own
+        return self._plans[key]
+
+    def _by_example(
+        self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker
+    ) -> Answer | None:
+        """What a sidecar gets for pushes that do to it what they do to others in its state, as another's plan tells."""
+        push, example = self._seen(last, asker), self._examples.get((state, first, last))
+        if example is None:
+            like, planned, template = self._example(group, state, first, last, request, asker)
+            self._examples[state, first, last] = like, template
+            return planned, template.own if template is not None else None
+        like, template = example
+        after = self.states.as_of(group, state, like.state)
+        own = self._own(like, after, request, push) if template is not None else None
+        if template is None or own is None:
+            return None
+        of_kind = self._templates.get((state, first, last, own.kind))
+        if of_kind is None:
+            of_kind = (
+                template if own.kind == template.own.kind else template.told(like, own, after, push, self._pricing)
+            )
+            self._templates[state, first, last, own.kind] = of_kind
+        return of_kind.of(own), own
+
+    def _example(
+        self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker
+    ) -> tuple[Plan, ask.Planned, Template | None]:
+        """The plan that is the example for all in a state, from that for a state of another namespace if one is known.
+
+        No template: it is an example for nobody.
+        """
+        before, push = self.states.of(group, state), self._seen(last, asker)
+        after, decision = decided(before, request, push)
+        key = kindred(before, after, request) if decision.needed else None
+        known = self._kindred.get((key, first, last)) if key is not None else None
+        if known is not None:
+            found = self._from_kindred(group, *known[:2], before, after, request, push)
+            if found is not None:
+                return found[0], found[1].planned, found[1]
+        made = answered(after, decision, push)
+        planned = self._planned(group, state, before, made, first, last, request, asker)
+        own = self._own(made, made.state, request, push)
+        template = Template(planned, own) if own is not None else None
+        if key is not None and template is not None:
+            self._kindred[key, first, last] = made, template, before
+        return made, planned, template
+
+    def _from_kindred(
+        self,
+        group: int,
+        like: Plan,
+        template: Template,
+        before: ProxyState,
+        refreshed: ProxyState,
+        request: PushRequest,
+        push: Push,
+    ) -> tuple[Plan, Template] | None:
+        mine = {name: getattr(refreshed, name) for name in ("proxy", "labels", "targets", "base", "scope", "previous")}
+        after = replace(like.state, **mine)
+        made = replace(like, state=after)
+        own = self._own(made, after, request, push)
+        if own is None:
+            return None
+        told = template.told(made, own, after, push, self._pricing)
+        planned = replace(
+            told.planned,
+            state=self.states.number(group, after),
+            scope=self._scope(after, push) if after.scope is not before.scope else None,
+            responses=tuple(
+                replace(r, view=self._cells.view(of, after)) if r.xds == "RDS" else r  # cached by namespace
+                for r, of in zip(told.planned.responses, made.responses, strict=True)
+            ),
+        )
+        return made, replace(told, planned=planned)
+
+    def _own(self, like: Plan, state: ProxyState, request: PushRequest, push: Push) -> Own | None:
+        return own_of(like, state, push, self._pricing, self._targeting(state, request))
+
+    def _targeting(self, state: ProxyState, request: PushRequest) -> ask.Counts:
+        """The work of looking up its services again; none where the state is not computed."""
+        if request.endpoints_only(self._rules):
+            return {}
+        return {"proxy.targets": len(state.targets) if recomputes_targets(request, state.proxy, self._rules) else 0}
+
+    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker) -> ask.Planned:
+        before = self.states.of(group, state)
+        made = plan(before, request, self._seen(last, asker))
+        return self._planned(group, state, before, made, first, last, request, asker)
+
+    def _planned(
+        self,
+        group: int,
+        state: int,
+        before: ProxyState,
+        planned: Plan,
+        first: int,
+        last: int,
+        request: PushRequest,
+        asker: Asker,
+    ) -> ask.Planned:
+        push, named = self._pushes[last], asker.named
+        after, decision = planned.state, planned.decision
+        work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
+        if not request.endpoints_only(self._rules):
+            work |= {"proxy.states": 1, **self._targeting(after, request)}
+        scope = self._scope(after, push) if after.scope is not before.scope else None
+        if not decision.needed:
+            after = self._spared(group, before, after, first, last)
+        number = state if after is before else self.states.number(group, after)
+        if not decision.needed:
+            return ask.Planned(False, number, work=work, scope=scope)
+        changes = self._intervals.changes(first, last)
+        shown = shown_by(planned, before, {c: named[c] for c in changes if self._pushed[c] >= first})
+        return ask.Planned(
+            needed=True,
+            state=number,
+            responses=tuple(self._response(r, after, push, shown.get(i, ())) for i, r in enumerate(planned.responses)),
+            work=work,
+            scope=scope,
+            causes=tuple(c for c in changes if named[c].lets_through(decision)),
+        )
+
+    def _spared(self, group: int, before: ProxyState, after: ProxyState, first: int, last: int) -> ProxyState:
+        """The state of one that is spared; if the pushes do not touch it, it may keep the scope that it had."""
+        if after.scope is before.scope or after.proxy.type != "sidecar" or after.targets != before.targets:
+            return after
+        key = self._pushes[last].scopes.key(after.proxy, after.labels)
+        if not self.settling.untouched(key, first, last) or group in self.concerned(first, last):
+            return after
+        return before if before.settled else replace(before, previous=None)
+
+    # ---- states, scopes and responses as the machine knows them
+
+    def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
+        """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
+        return self.settling.scope(push.scopes, push.scopes.key(state.proxy, state.labels))
+
+    def _response(self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...]) -> ask.Response:
+        return ask.Response(
+            response.xds,
+            response.count,
+            self._pricing.size(response, state, push),
+            len(response.removed),
+            response.solicited,
+            self._cells.view(response, state),
+            of_response(response, state),
+            shows,
+        )
