@@ -73,10 +73,9 @@ class Store:
         #: By number of a response, the changes that it shows.
         self.shows: list[tuple[int, ...]] = []
         self._views: dict[tuple[int, int], int] = {}
-        self._kept: list[View] = []
+        self._cells_of: dict[int, tuple[int, View]] = {}  # by id of a view, where its cells begin
         self._entries = self._responses = self._cells = self._concerned = self._lists = self._keys = 0
         self._list_of: dict[frozenset[int], tuple[int, int]] = {}  # where a list of groups is in `concerned`
-        self._most_cells = 1024
 
     @property
     def k(self) -> Any:
@@ -259,19 +258,24 @@ class Store:
         if known is not None:
             return known
         number = self._views[replica, view.number] = len(self._views)
+        at, _ = self._cells_of.get(id(view)) or self._cells_of.setdefault(id(view), (self._add_cells(view), view))
+        self._grow("views", number + 1)
+        self.a.views[number] = (at, at + len(view.cells), -1, 0, 0)
+        return number
+
+    def _add_cells(self, view: View) -> int:
+        """Where the cells of a view begin, of whatever replicas it is."""
         at, self._cells = self._cells, self._cells + len(view.cells)
         for name in ("cells", "cell_resources", "cell_units"):
             self._grow(name, self._cells)
-        self._grow("views", number + 1)
         a = self.a
         a.cells[at : self._cells] = view.cells
         a.cell_resources[at : self._cells] = view.resources
         a.cell_units[at : self._cells] = view.units
-        a.views[number] = (at, self._cells, -1, 0, 0)
         highest = int(view.cells.max()) + 1 if view.cells.size else 0
         for name in ("present", "cell_size"):
             self._grow(name, highest, axis=1)
-        return number
+        return at
 
     def answers(self, kin: int, first: int, last: int) -> bool:
         """Whether there is an entry already for those that are alike."""
