@@ -236,6 +236,40 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         assert answers == [turn(alone, number, kinds - {"forget"}) for number, kinds in enumerate(day)]
 
 
+def hosted(namespace, port, created):
+    """A ServiceEntry of the host x.com."""
+    metadata = {"name": "e", "namespace": namespace, "creationTimestamp": f"2024-01-01T00:0{created}:00Z"}
+    spec = {"hosts": ["x.com"], "addresses": ["10.9.0.1"], "resolution": "STATIC"}
+    spec |= {"ports": [{"name": "tcp", "number": port, "protocol": "TCP"}], "endpoints": [{"address": "10.9.1.1"}]}
+    return {"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": metadata, "spec": spec}
+
+
+def two_listeners():
+    """A Sidecar of namespace a: by port, x.com of another namespace."""
+    port = {"name": "tcp", "protocol": "TCP"}
+    egress = [{"hosts": [f"{of}/x.com"], "port": port | {"number": n}} for of, n in (("a", 9000), ("b", 80))]
+    metadata = {"name": "default", "namespace": "a"}
+    return {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": metadata, "spec": {"egress": egress}}
+
+
+@pytest.mark.parametrize(
+    ("release", "scoped"), [("1.13", []), ("1.20", []), ("1.13", [two_listeners()]), ("1.24", [two_listeners()])]
+)
+def test_a_scope_changes_by_a_service_that_its_proxies_are_not_pushed_for(release, scoped):
+    """A host's service in another namespace than that which the scope depends on: the next push shows it."""
+    policy = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"namespace": "a"}}
+    policy["metadata"]["name"] = "own"
+    objects = parse_objects([hosted("a", 9000, 0), *scoped])
+    changes = [Change(apply=parse_objects([item])) for item in (hosted("b", 80, 1), policy)]
+    mesh = Mesh({o.ref: o for o in objects}, (Proxy("p", "a", "10.1.0.1"),))
+    asking = Asking(Asking.variant(release, "sotw", mesh, changes))
+    greeted, spared, pushed = from_conversation(release, "sotw", mesh, changes)
+    assert spared == {"p.a": []}
+    own, later = ({xds: count for xds, count, *_ in of["p.a"]}["LDS"] for of in (greeted, pushed))
+    assert later == own + 1
+    assert [asking.step(number, change, forgetting=False) for number, change in enumerate(changes)] == [spared, pushed]
+
+
 def test_a_replica_that_has_been_told_more_since_a_push_answers_by_that():
     def written(kind, name, spec, labels=None, **more):
         metadata = {"name": name, "namespace": "n", "labels": labels or {}}

@@ -3,7 +3,7 @@
 A push that spares a sidecar makes it take up a new scope that holds what its old one held. So most states need not be
 looked at for most pushes: it is enough to know whom a push touches, and what building the scopes of all others costs.
 Both are known from what the scopes held before, but for those that the push touches, since a scope changes only by what
-concerns it, as it was or as it is.
+concerns it or is held by it, as it was or as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pushsim.planners.importers import Importers
 from pushsim.planners.work import ScopeWork
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
-from pushsim.visibility import ScopeKey, Scopes
+from pushsim.visibility import Scope, ScopeKey, Scopes
 
 #: Kinds of which it is known which scopes they concern.
 _LOOKED_AT = frozenset({"ServiceEntry", "Endpoints", "VirtualService"})
@@ -195,7 +195,7 @@ class Settling:
         for key in keys:
             any_scope = delegating and key.kind == "VirtualService"
             candidates = self._works.keys() if any_scope else importers.candidates(key)
-            found |= {at for at in candidates - found if before.at(at).depends_on(key) or after.at(at).depends_on(key)}
+            found |= {at for at in candidates - found if any(_is_about(key, of.at(at)) for of in (before, after))}
         if after is not before:
             for at in found:
                 importers.tell(at, after.at(at))
@@ -217,6 +217,11 @@ class Settling:
                 work = self._works[key] = ScopeWork.of(pushed.after.at(key))
             made.append(known.get(key) or self._new(known, pushed.after, key, work))
         return ask.Scopes(tuple(made), self._slots)
+
+
+def _is_about(key: ConfigKey, scope: Scope) -> bool:
+    """Whether a change of this key concerns the proxies of a scope, or changes what the scope holds and spares them."""
+    return bool(scope.depends_on(key)) or (key.kind == "ServiceEntry" and scope.holds(key))
 
 
 def _are_same_sidecars(old: Mapping[str, tuple[Object, ...]], new: Mapping[str, tuple[Object, ...]]) -> bool:

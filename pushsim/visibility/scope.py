@@ -260,6 +260,15 @@ class Scope:
         """Why a push of this key concerns the proxies of this scope, "" if it does not (istiod's DependsOnConfig)."""
         return self.memo.once(lambda: dependence(self, key), "depends on", key)
 
+    def holds(self, key: ConfigKey) -> bool:
+        """Whether it or one of its egress listeners holds a service of that host and namespace.
+
+        Not all of these are among what it depends on: of a host, that is the service it reaches, while legacy default
+        scopes hold duplicates from other namespaces, and every egress listener chooses a namespace of its own.
+        """
+        found = (self.services(key.name), *(listener.services(key.name) for listener in self.listeners))
+        return any(service.namespace == key.namespace for services in found for service in services)
+
     @cached_property
     def route_keys(self) -> frozenset[ConfigKey]:
         """The VirtualServices it imports."""
