@@ -17,7 +17,7 @@ There is one planner per istiod replica: each replica sees all changes and makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,14 +38,17 @@ Evicted = Callable[[], Cells]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Proxies that are equal in all that decides: same scope, labels, services, type, mode and locality.
+    """Proxies that are equal in all that decides: same scope, labels, services, type and mode.
 
-    late: the last so many of its proxies are not connected when the run begins; a change brings them
-          (`Handled.joined`).
+    late:       the last so many of its proxies are not connected when the run begins; a change brings them
+                (`Handled.joined`).
+    localities: of each proxy, the number of its locality among the mesh's: the cache's keys of clusters and endpoints
+                name it. Without any, all are in one.
     """
 
     proxies: tuple[Proxy, ...]
     late: int = 0
+    localities: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
@@ -55,6 +58,11 @@ class Group:
     def gateway(self) -> bool:
         """Whether its proxies are gateways, reported apart from sidecars."""
         return self.proxies[0].type == "router"
+
+
+def localities_of(groups: Iterable[Group]) -> int:
+    """How many localities their proxies are in."""
+    return 1 + max((number for group in groups for number in group.localities), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +117,9 @@ class View:
     """The cached part of a response: which cells it reads, and how much of it is in each.
 
     A cell is what the cache fills and evicts together: for CDS and EDS the entries of one host under one cache key
-    (so proxies of equal version, locality and type share cells); for RDS one route of one domain. A response's view
-    should be one shared object wherever the same resources are read, so that hits are counted once.
+    (so proxies of equal version and type share cells; each locality has entries of its own); for RDS one route of one
+    domain. A response's view should be one shared object wherever the same resources are read, so that hits are
+    counted once.
 
     number:    position of the view among this planner's views (0, 1, 2, …).
     cells:     int32[n], distinct.

@@ -42,12 +42,17 @@ class FakePlanner:
         solicited: bool = False,
         gateways: int = 0,
         sotw: bool = False,
+        localities: int = 1,
     ) -> None:
         self.sotw = sotw
         self.services, self.unscoped, self.lazy, self.solicited = services, unscoped, lazy_scopes, solicited
         count = len(sizes)
         self.groups = [
-            Group(proxies(g, size, gateway=g >= count - gateways), late if g == 0 else 0)
+            Group(
+                proxies(g, size, gateway=g >= count - gateways),
+                late if g == 0 else 0,
+                tuple((g + n) % localities for n in range(size)),
+            )
             for g, size in enumerate(sizes)
         ]
         self.requests: list[tuple[int, str, int]] = []  # (change, kind, service)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import http.server
+import itertools
 import json
 import os
 import threading
 import urllib.parse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from pushsim import istiod, stub
 from pushsim.calibrate import controlplane, dumps, fitting, monitored, proxies
 from pushsim.calibrate import resources as make
 from pushsim.calibrate.churning import churn_of
@@ -23,11 +26,15 @@ from pushsim.calibrate.counters import Window, read
 from pushsim.cli.app import app
 from pushsim.cost import DEFAULTS, load, shipped
 from pushsim.errors import EnvironmentProblem, InputError
+from pushsim.istiod import detect_release
 from pushsim.mesh import Proxy
 from pushsim.metrics import read_openmetrics
+from pushsim.releases import rules
 from pushsim.replay.feeding import Feed, serve
-from pushsim.replay.fleet import Fleet, Target
+from pushsim.replay.fleet import Fleet, Recorder, Target
+from pushsim.replay.quiet import quiet
 from pushsim.scenario import Scenario
+from pushsim.settings import Variant
 
 PAGE = Path(__file__).parent / "data" / "metrics-1.24.txt"
 
@@ -223,32 +230,36 @@ def test_probes_are_scenarios_whose_parts_have_work() -> None:
         variant = scenario.variant(scenario.variant_names[0])
         groups = controlplane.groups(variant)
         assert len(groups) >= 3, name
-        for changes in groups.values():
-            connecting, work, machine = controlplane.simulated(variant, changes)
-            assert connecting["stream.opened"] == len(variant.mesh.proxies), name
-            assert work["handler.events"] >= len(changes), name
-            assert machine.settled
+        parts, machine = controlplane.simulated_parts(variant)
+        assert parts.pop("connect")["stream.opened"] == len(variant.mesh.proxies), name
+        assert list(parts) == list(groups)
+        for source, changes in groups.items():
+            assert parts[source]["handler.events"] >= len(changes), name
+        assert machine.settled
+        whole = sum(parts.values(), Counter())
+        _, work, _ = controlplane.simulated(variant, tuple(itertools.chain.from_iterable(groups.values())))
+        assert whole == +work, "the parts are the whole"
 
 
 def test_an_istiods_coefficients_come_back_from_the_work_they_make() -> None:
     """Parts of the probes with CPU times made from known coefficients: the fit finds what makes most of the time."""
     known = shipped("1.24")
-    true = {name: 3 * c.value if name.startswith(("lds", "cds")) else c.value for name, c in known.coefficients.items()}
+    true = {
+        name: 3 * c.value if name.startswith(("send", "cds")) else c.value for name, c in known.coefficients.items()
+    }
     scale = {"us": 1e-6, "ns": 1e-9}
     probed = []
     for name, data in controlplane.probes(0.1):
         scenario = Scenario(data, Path())
         variant = scenario.variant(scenario.variant_names[0])
         parts = []
-        for source, changes in controlplane.groups(variant).items():
-            connecting, work, _ = controlplane.simulated(variant, changes)
-            for part, amounts in (("connect", connecting), (source, work)):
-                seconds = sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items()) * known["gc"]
-                parts.append(controlplane.Part(name, part, 50 * seconds, {d: 50 * n for d, n in amounts.items()}))
+        for part, amounts in controlplane.simulated_parts(variant)[0].items():
+            seconds = sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items()) * known["gc"]
+            parts.append(controlplane.Part(name, part, 50 * seconds, {d: 50 * n for d, n in amounts.items()}))
         heap = controlplane.Heap(10_000_000, 30_000_000, 100_000_000, 80_000_000)
         probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, 1e6))
     found = fitting.of_istiod(probed, "1.24.6")
-    for name in ("lds.http", "cds.miss"):
+    for name in ("send.responses", "cds.miss"):
         assert found.coefficients[name].value == pytest.approx(true[name], rel=0.25)
     whole = [entry for name, entry in found.fit.items() if name.startswith("istiod CPU")]
     assert sum(e["predicted"] for e in whole) == pytest.approx(sum(e["measured"] for e in whole), rel=0.05)
@@ -433,3 +444,36 @@ def test_an_interrupted_calibration_keeps_what_was_fitted(tmp_path: Path, monkey
 def test_calibrate_says_what_is_missing(arguments: list[str]) -> None:
     told = CliRunner().invoke(app, ["calibrate", *arguments])
     assert isinstance(told.exception, InputError)
+
+
+@pytest.mark.istiod
+@pytest.mark.parametrize("name", ["many proxies, few services", "few proxies, many services"])
+def test_a_real_istiods_cache_hits_and_misses_as_often_as_simulated(name: str, istiod_binary: Path) -> None:
+    data = dict(controlplane.probes(0.2))[name]
+    data["istiod"]["env"]["PILOT_XDS_CACHE_STATS"] = "true"
+    release = fitting.minor(detect_release(istiod_binary))
+    scenario = Scenario(data, Path()).replaced({"istiod.release": release})
+    variant = scenario.variant(scenario.variant_names[0])
+    parts, _ = controlplane.simulated_parts(variant)
+    amounts = sum(parts.values(), Counter())
+    real = asyncio.run(_cache_reads(variant, istiod_binary))
+    for outcome in ("hit", "miss"):
+        simulated = sum(amounts[f"{xds}.{outcome}"] for xds in ("cds", "eds", "rds"))
+        assert simulated == pytest.approx(real[outcome], rel=0.1), outcome
+
+
+async def _cache_reads(variant: Variant, binary: Path) -> dict[str, float]:
+    """`xds_cache_reads` of an istiod after all parts of a probe."""
+    cluster = stub.Cluster.of(variant.mesh)
+    settings = istiod.Settings(binary, variant.mesh.mesh_config, variant.mesh.env)
+    async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
+        await quiet(server, cluster, None, 0.3)
+        mode = rules(server.release).agent_mode
+        async with Recorder.connect(server, variant.mesh.proxies, mode) as recorder:
+            await quiet(server, cluster, recorder.fleet, 0.3)
+            for changes in controlplane.groups(variant).values():
+                for timed in changes:
+                    cluster.write(timed.change)
+                    await quiet(server, cluster, recorder.fleet, 0.3)
+        scrape = read_openmetrics(await server.metrics_text())
+        return {outcome: scrape.total("xds_cache_reads", type=outcome) for outcome in ("hit", "miss")}

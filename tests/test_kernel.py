@@ -77,6 +77,7 @@ def cases(draw: st.DrawFn) -> Case:
             "lazy_scopes": draw(st.booleans()),
             "solicited": draw(st.booleans()),
             "sotw": draw(st.booleans()),
+            "localities": draw(st.integers(1, 3)),
             "gateways": draw(st.integers(0, 1)),
         },
         tuple(changes),
@@ -260,7 +261,7 @@ def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cp
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is lent to compiled code")
 def test_arrays_that_were_lent_to_compiled_code_are_freed():
-    store = Store(1, 4, 1, log=False, details=False, margin=64)
+    store = Store(1, 4, 1, 1, log=False, details=False, margin=64)
     assert queue.slot_of(store.k, 0, 0, 0, 0, 0) >= 0
     arrays = weakref.ref(store.a.entries)
     del store

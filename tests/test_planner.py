@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
 
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 from strategies import scripts
 
 from pushsim import releases
+from pushsim.calibrate import controlplane
 from pushsim.conversation import Conversation
 from pushsim.manifests import parse_objects
-from pushsim.mesh import Change, Mesh, Proxy
+from pushsim.mesh import Change, Mesh, Proxy, Ref
 from pushsim.planners import begun, planners
 from pushsim.planners.work import ScopeWork
 from pushsim.pricing import Pricing
+from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Timed, Variant
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
@@ -352,3 +355,37 @@ def test_a_group_that_is_relabelled_stays_apart():
     after = planner.push([requests]).number
     assert planner.plan(0, state, after, after, False).needed
     assert 0 in planner.apart()
+
+
+def test_what_a_delta_push_walks_is_counted_and_at_connecting_nothing_is_walked() -> None:
+    data = dict(controlplane.probes(0.02))["TCP services"]
+    for release, walked in (("1.24", True), ("1.20", False)):  # delta, SotW
+        scenario = Scenario(data, Path()).replaced({"istiod.release": release})
+        variant = scenario.variant(scenario.variant_names[0])
+        parts, machine = controlplane.simulated_parts(variant)
+        assert parts["connect"]["cds.walked"] == 0
+        assert (parts["services"]["cds.walked"] > 0) == walked
+        assert parts["services"]["lds.ports"] >= parts["services"]["lds.tcp"] - 2 * len(machine.group_of)
+
+
+def test_a_virtual_host_is_prepared_once_for_each_time_its_route_is_read() -> None:
+    data = dict(controlplane.probes(0.02))["many services, nothing cached"]
+    scenario = Scenario(data, Path())
+    parts, _ = controlplane.simulated_parts(scenario.variant(scenario.variant_names[0]))
+    for work in parts.values():
+        assert work["rds.keys"] == work["rds.hosts"], "all miss"
+
+
+def test_localities_of_proxies_are_those_of_their_nodes() -> None:
+    generate = {"namespaces": 2, "apps": [{"name": "a", "total": 40, "pods": 3}], "zones": 2}
+    data = {"mesh": {"generate": generate}, "duration": "1s", "variants": {"v": []}}
+    variant = Scenario(data, Path()).variant("v")
+    objects = variant.mesh.objects
+    zone_of: dict[int, set[str]] = {}
+    for group in planners(variant)[0].groups:
+        for proxy, locality in zip(group.proxies, group.localities, strict=True):
+            node = objects[Ref("Node", "", objects[Ref("Pod", proxy.namespace, proxy.name)].spec["nodeName"])]
+            zone_of.setdefault(locality, set()).add(node.labels["topology.kubernetes.io/zone"])
+    assert sorted(zone_of) == [0, 1]
+    assert all(len(zones) == 1 for zones in zone_of.values())
+    assert zone_of[0] != zone_of[1]

@@ -9,6 +9,7 @@ a busy machine makes it somewhat dearer (caches, shared cores), but not by the t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,6 +152,12 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
         "one root Sidecar",
         _scenario("root", scoped, namespaces=n(60), churn=scoped_churn, policy=[{"root-sidecar": {"hosts": ["./*"]}}]),
     )
+    for name, per_namespace, services in (("fifty", 12, 50), ("hundreds of", 10, 250)):
+        everywhere = {**client, "namespaces": [], "pods": n(per_namespace)}
+        yield (
+            f"many proxies, {name} services",
+            _scenario("crowded", [everywhere, app({"http": 80}, services)], namespaces=10, churn=churn),
+        )
     spread = [{**client, "namespaces": []}, app({"http": 80}, 400, 1)]
     yield (
         "a proxy in each of many namespaces",
@@ -168,12 +175,28 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def groups(variant: Variant) -> dict[str, tuple[Timed, ...]]:
-    """A variant's changes by the source that causes them, evenly spaced."""
+    """A variant's changes by the source that causes them, one source after another, evenly spaced."""
     found: dict[str, list[Timed]] = {}
     for timed in variant.changes:
-        of_source = found.setdefault(timed.source, [])
-        of_source.append(replace(timed, at_ns=_APART_NS * (1 + len(of_source))))
-    return {source: tuple(changes) for source, changes in found.items()}
+        found.setdefault(timed.source, []).append(timed)
+    places = itertools.count(1)
+    return {
+        source: tuple(replace(timed, at_ns=_APART_NS * next(places)) for timed in changes)
+        for source, changes in found.items()
+    }
+
+
+def simulated_parts(variant: Variant) -> tuple[dict[str, Counter[str]], Machine]:
+    """Amounts of work of the connecting and of each of `groups`, after all before it; and the machine at the end."""
+    connecting, before, machine = simulated(variant, ())
+    found = {_CONNECT: connecting}
+    so_far: tuple[Timed, ...] = ()
+    for source, changes in groups(variant).items():
+        so_far += changes
+        _, work, machine = simulated(variant, so_far)
+        found[source] = work - before
+        before = work
+    return found, machine
 
 
 def simulated(variant: Variant, changes: Sequence[Timed]) -> tuple[Counter[str], Counter[str], Machine]:
@@ -304,18 +327,11 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
                 goal = max(goal, await watched.goal())
                 recorder.take()
             full = await watched.heap(goal)
-    parts: list[Part] = []
-    flight = cached = spare = 0
-    for source, changes in by_source.items():
-        connecting, work, machine = simulated(variant, changes)
-        if not parts:
-            parts.append(Part(name, _CONNECT, spent[_CONNECT], dict(connecting)))
-        parts.append(Part(name, source, spent[source], dict(work)))
-        flight = max(flight, machine.tally.flight[0].highest)
-        spare = max(spare, machine.tally.spare[0].highest)
-        cached = max(cached, machine.tally.cache[0].highest)
+    amounts, machine = simulated_parts(variant)
+    parts = tuple(Part(name, part, cpu_s, dict(amounts[part])) for part, cpu_s in spent.items())
+    flight, spare, cached = (of[0].highest for of in (machine.tally.flight, machine.tally.spare, machine.tally.cache))
     planner = machine.replicas[0].planner
     names = sum(planner.shape(machine.group_of[c], machine.state[c], -1).names for c in range(machine.total))
     stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
     connected = {"memory.connections": len(variant.mesh.proxies), "memory.names": names, "memory.cache": cached}
-    return Probed(name, tuple(parts), alone, full, stored, {**stored, **connected}, flight, spare)
+    return Probed(name, parts, alone, full, stored, {**stored, **connected}, flight, spare)

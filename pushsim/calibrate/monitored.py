@@ -18,9 +18,9 @@ from pushsim.errors import InputError, Problem
 _TIMES, _MEMORY = 0.5, 0.3
 #: xDS type to the coefficients its generator's time is made of.
 _GENERATORS = {
-    "cds": ("cds.miss", "cds.inbound", "cds.static"),
-    "eds": ("eds.miss", "eds.endpoints", "eds.hit"),
-    "lds": ("lds.tcp", "lds.http", "lds.inbound", "lds.chains"),
+    "cds": ("cds.miss", "cds.inbound", "cds.static", "cds.walked"),
+    "eds": ("eds.miss", "eds.endpoints", "eds.hit", "eds.walked"),
+    "lds": ("lds.tcp", "lds.http", "lds.inbound", "lds.chains", "lds.ports"),
     "rds": ("rds.hosts", "rds.keys", "rds.routes"),
 }
 #: Bytes that one unit of a generator's main coefficient comes to (reference §6.3): a cluster, an endpoint with its

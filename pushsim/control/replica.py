@@ -10,7 +10,7 @@ from pushsim.control.debounce import Batch, Debouncer
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
-from pushsim.planner import Planner, Push, Request
+from pushsim.planner import Planner, Push, Request, localities_of
 
 UNSET = -1
 WATCHES = 2
@@ -37,6 +37,7 @@ class Replica:
         self.knobs = knobs
         self.cores = Cores(cpus)
         self.connections = connections
+        self.localities = localities_of(planner.groups)
         self.limiter = RequestLimiter(knobs.streams_per_s)
         self.inboxes: tuple[deque[int], ...] = tuple(deque() for _ in range(WATCHES))
         self.submitting = [range(0)] * WATCHES
@@ -54,7 +55,7 @@ class Replica:
         """As after the start of the process."""
         self.queue = PushQueue(self.connections)
         self.debouncer = Debouncer(self.knobs.debounce_after_ns, self.knobs.debounce_max_ns)
-        self.cache = XdsCache(self.knobs.cached)
+        self.cache = XdsCache(self.knobs.cached, self.localities)
         self.free = self.knobs.throttle
         self.handling = [UNSET] * WATCHES
         self.built: set[int] = set()

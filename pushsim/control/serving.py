@@ -110,11 +110,13 @@ class Serving(State):
             response, price = plan.planned.responses[step], plan.prices[step]
             resources = units = 0
             if response.view is not None:
-                resources, units = replica.cache.missing(response.xds, response.view)
+                resources, units = replica.cache.read(
+                    response.xds, response.view, self.last_start[c], response.size_bytes, self.locality[c]
+                )
                 if resources:
                     plan.missed_resources[step] += resources
                     plan.missed_units[step] += units
-            self.missed[c] = resources
+                    self._cached(now, replica)
             self.tally.flight[replica.number].add(now, response.size_bytes)
             self.tally.spare[replica.number].add(now, price.spare_bytes)
             work += price.work_ns(resources, units)
@@ -140,13 +142,8 @@ class Serving(State):
         if self.phase[c] == PUSHING and step >= plan.pushed:
             self._pushed(now, c)
             return
-        response = plan.planned.responses[step]
         if self.phase[c] == PUSHING and self._waits_for_wire(c):
             self._write_all(now, c)
-        if self.missed[c] and response.view is not None:
-            replica = self.replicas[self.home[c]]
-            replica.cache.fill(response.xds, response.view, self.last_start[c], response.size_bytes)
-            self._cached(now, replica)
         if self.slow[c] and self.read_before[c] > now:
             self._set(self.read_before[c], UNBLOCK, c)
         else:

@@ -65,6 +65,7 @@ class State:
         groups = planners[0].groups
         self.group_of = [number for number, group in enumerate(groups) for _ in range(group.size)]
         self.gateway = [group.gateway for group in groups for _ in range(group.size)]
+        self.locality = [n for group in groups for n in group.localities or (0,) * group.size]
         self.offset = [0]
         for group in groups:
             self.offset.append(self.offset[-1] + group.size)
@@ -112,7 +113,6 @@ class State:
         self.readable = [0] * total  # of these, so many are read from the network
         self.sotw = planners[0].sotw
         self.newest: dict[tuple[int, Xds], int] = {}  # the push whose response made older requests stale, see `Serving`
-        self.missed = [0] * total
         self.wired = [0] * total  # the first response of its plan that is not on the wire yet
         self.took = [0] * total  # from the Start of its push until that was pushed
         self.last_start = [0] * total

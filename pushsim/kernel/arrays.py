@@ -26,7 +26,7 @@ N_WAITING, N_PUSHING, N_OFFERED = 0, 8, 16
 N_PHASE, N_PROCESSING, N_CLOSING = 5, 6, 7
 N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
 N_KIN, N_GROUP, N_HOME = 21, 22, 23
-N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_MISSED = range(24, 32)
+N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_LOCALITY = range(24, 32)
 N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION, N_ASKED, N_READABLE = range(32, 41)
 #: From here on a column for each xDS type: `State.newest`.
 N_NEWEST = 41
@@ -52,8 +52,9 @@ E_GROUP, E_OF, E_FIRST, E_LAST, E_PLAN, E_KIN, E_STATE, E_SHAPE, E_AT, E_END = r
 NOBODY = -1
 #: The plan of a kin that has none in common.
 APIECE = 1 << 40
-#: Columns of `Arrays.views`.
-V_AT, V_END, V_VERSION, V_RESOURCES, V_UNITS = range(5)
+#: Columns of `Arrays.views`, and of `Arrays.lacking`: what the cache did not have of a view in some version.
+V_AT, V_END = range(2)
+V_VERSION, V_RESOURCES, V_UNITS = range(3)
 #: Columns of `Arrays.cores`; when a job is due is UNKNOWN after a change.
 UNKNOWN = -1
 C_NOW, C_CLOCK, C_JOBS, C_HEAD, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED, C_SECOND = range(11)
@@ -90,6 +91,8 @@ class Arrays(NamedTuple):
               K_MEMBERS of them; -1 while nobody has asked.
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     marks:    [ALL or KIN, R, groups], the last list that each group was in; marked: [ALL or KIN, R], which that is.
+    cached:   by type, how many localities' entries it keeps apart, 0 if it keeps none. lacking: [localities, views,
+              columns]; present, cell_size: [R, localities, cells].
     use_of:   [R, groups], the use that each group took last: a plan may have several of a group.
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
@@ -131,12 +134,13 @@ class Arrays(NamedTuple):
     use_of: Ints
     outcomes: Ints
     views: Ints
+    lacking: Ints
     cells: NDArray[np.int32]
     cell_resources: NDArray[np.int32]
     cell_units: NDArray[np.int32]
     present: NDArray[np.bool_]
     cell_size: Ints
-    cached: NDArray[np.bool_]
+    cached: Ints
     dwell: Ints
     log: Ints
     queued: Ints
@@ -145,7 +149,7 @@ class Arrays(NamedTuple):
     details: Ints
 
 
-def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) -> Arrays:
+def arrays(replicas: int, total: int, groups: int, localities: int, *, log: bool, details: bool) -> Arrays:
     """All as at the beginning; connections are neither here nor there yet."""
 
     def zeros(*shape: int) -> Ints:
@@ -169,10 +173,11 @@ def arrays(replicas: int, total: int, groups: int, *, log: bool, details: bool) 
         marks=unset(2, replicas, groups), marked=unset(2, replicas),
         apart=np.zeros((replicas, groups), dtype=np.bool_), plans=zeros(1024, 9), used=zeros(1024),
         responses=zeros(4096, 13), missed=zeros(4096, 2), uses=zeros(4096, 5), use_of=unset(replicas, groups),
-        outcomes=zeros(4096, 3), views=zeros(1024, 5), cells=np.zeros(1024, dtype=np.int32),
+        outcomes=zeros(4096, 3), views=zeros(1024, 2),
+        lacking=unset(localities, 1024, 3), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
-        present=np.zeros((replicas, 1024), dtype=np.bool_), cell_size=zeros(replicas, 1024),
-        cached=np.zeros(len(XDS), dtype=np.bool_), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),
+        present=np.zeros((replicas, localities, 1024), dtype=np.bool_), cell_size=zeros(replicas, localities, 1024),
+        cached=zeros(len(XDS)), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),
         queued=zeros(1 << 18, 2), converged=zeros(1 << 18, 2), sends=zeros(1 << 18, 3),
         details=zeros(1 << 16 if details else 1, 6),
     )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pushsim.control.cache import BY_LOCALITY
 from pushsim.control.knobs import Knobs
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
@@ -40,6 +41,7 @@ from pushsim.kernel.arrays import (
     N_GROUP,
     N_HOME,
     N_KIN,
+    N_LOCALITY,
     N_NACK,
     N_NEWEST,
     N_OFFERED,
@@ -75,7 +77,7 @@ from pushsim.kernel.replica import ArrayLevel, KernelReplica
 from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
 from pushsim.kernel.store import SAME, Store
 from pushsim.mesh import XDS
-from pushsim.planner import Planned, Planner
+from pushsim.planner import Planned, Planner, localities_of
 
 #: Lists of `State` that are columns of `Arrays.conn` here.
 COLUMNS = {
@@ -100,17 +102,23 @@ class KernelMachine(Observing):
         total = sum(group.size for group in groups)
         log, details = bool(options.get("keep_log")), bool(options.get("detail"))
         # One event may dispatch to all slots, and each push leaves a few entries.
-        self.store = Store(len(planners), total, len(groups), log=log, details=details, margin=8 * knobs.throttle + 64)
+        localities, margin = localities_of(groups), 8 * knobs.throttle + 64
+        self.store = Store(len(planners), total, len(groups), localities, log=log, details=details, margin=margin)
         super().__init__(planners, *args, knobs=knobs, **options)
         a, tally = self.store.a, self.tally
         for name, column in COLUMNS.items():
             a.conn[:, column] = list(getattr(self, name))
             setattr(self, name, a.conn[:, column])
-        for told, column in ((self.group_of, N_GROUP), (self.slow, N_SLOW), (self.nack, N_NACK)):
+        for told, column in (
+            (self.group_of, N_GROUP),
+            (self.slow, N_SLOW),
+            (self.nack, N_NACK),
+            (self.locality, N_LOCALITY),
+        ):
             a.conn[:, column] = told
         a.conn[:, N_GATEWAY], a.ring[:] = self.gateway, self.ring
         a.s[LATENCY], a.s[REPLY], a.s[THROTTLE] = self.prices.latency_ns, self.prices.reply_ns, knobs.throttle
-        a.cached[:] = [xds in knobs.cached for xds in XDS]
+        a.cached[:] = [(xds in knobs.cached) * (localities if xds in BY_LOCALITY else 1) for xds in XDS]
         a.s[SEED] = np.uint64(self.seed & (1 << 64) - 1).astype(np.int64)
         a.s[OPENING] = self.prices.work_ns(OPENING_WORK)
 

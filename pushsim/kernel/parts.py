@@ -32,7 +32,6 @@ from pushsim.kernel.arrays import (
     L_VALUE,
     R_SIZE,
     R_VIEW,
-    R_XDS,
     UNKNOWN,
     V_AT,
     V_END,
@@ -291,40 +290,30 @@ def reset_level(a: Arrays, kind: int, r: int, now: int) -> None:
 
 
 @compiled
-def look_up(a: Arrays, r: int, v: int) -> None:
-    """`XdsCache.missing`: the amounts are in the view's columns."""
-    view, version = a.views[v], a.replicas[r, K_VERSION]
-    if view[V_VERSION] == version:
-        return
-    resources = units = 0
-    for place in range(view[V_AT], view[V_END]):
-        if not a.present[r, a.cells[place]]:
-            resources += a.cell_resources[place]
-            units += a.cell_units[place]
-    view[V_VERSION], view[V_RESOURCES], view[V_UNITS] = version, resources, units
-
-
-@compiled
-def keep(a: Arrays, r: int, now: int, response: int, since: int) -> None:
-    """`XdsCache.fill`."""
-    of, replica = a.responses[response], a.replicas[r]
-    if a.cached[of[R_XDS]] and since != 0 and since >= replica[K_TOKEN]:
-        view = a.views[of[R_VIEW]]
-        total = 0
+def read(a: Arrays, r: int, now: int, response: int, since: int, of: int) -> tuple[int, int]:
+    """`XdsCache.read`, of a locality."""
+    row, replica = a.responses[response], a.replicas[r]
+    view, lacking, present = a.views[row[R_VIEW]], a.lacking[of, row[R_VIEW]], a.present[r, of]
+    if lacking[V_VERSION] != replica[K_VERSION]:
+        resources = units = 0
         for place in range(view[V_AT], view[V_END]):
-            total += a.cell_resources[place]
-        total = max(1, total)
-        filled, size = False, 0
+            if not present[a.cells[place]]:
+                resources += a.cell_resources[place]
+                units += a.cell_units[place]
+        lacking[V_VERSION], lacking[V_RESOURCES], lacking[V_UNITS] = replica[K_VERSION], resources, units
+    resources, units = lacking[V_RESOURCES], lacking[V_UNITS]
+    if resources and since != 0 and since >= replica[K_TOKEN]:
+        whole = size = 0
+        for place in range(view[V_AT], view[V_END]):
+            whole += a.cell_resources[place]
         for place in range(view[V_AT], view[V_END]):
             cell = a.cells[place]
-            if not a.present[r, cell]:
-                of_cell = a.cell_resources[place] * of[R_SIZE] // total
-                a.present[r, cell] = True
-                a.cell_size[r, cell] = of_cell
-                size += of_cell
-                filled = True
-        if filled:
-            replica[K_BYTES] += size
-            replica[K_TOKEN] = since
-            replica[K_VERSION] += 1
-    add_level(a, CACHE, r, now, replica[K_BYTES] - a.levels[CACHE, r, L_VALUE])
+            if not present[cell]:
+                present[cell] = True
+                a.cell_size[r, of, cell] = a.cell_resources[place] * row[R_SIZE] // max(1, whole)
+                size += a.cell_size[r, of, cell]
+        replica[K_BYTES] += size
+        replica[K_TOKEN] = since
+        replica[K_VERSION] += 1
+        add_level(a, CACHE, r, now, size)
+    return resources, units

@@ -147,11 +147,11 @@ class ArrayCache:
         """`XdsCache.clear`."""
         a, r = self._store.a, self._number
         a.replicas[r, K_TOKEN] = now
-        cells = cells[cells < a.present.shape[1]]  # others have never been filled
-        held = cells[a.present[r, cells]]
-        if held.size:
-            a.replicas[r, K_BYTES] -= a.cell_size[r, held].sum()
-            a.present[r, held] = False
+        cells = cells[cells < a.present.shape[2]]  # others have never been filled
+        held, sizes = a.present[r][:, cells], a.cell_size[r][:, cells]
+        if held.any():
+            a.replicas[r, K_BYTES] -= sizes[held].sum()
+            a.present[r][:, cells] = False
             a.replicas[r, K_VERSION] += 1
 
     def clear_all(self, now: int) -> None:

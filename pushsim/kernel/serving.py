@@ -52,7 +52,7 @@ from pushsim.kernel.arrays import (
     N_GROUP,
     N_HOME,
     N_KIN,
-    N_MISSED,
+    N_LOCALITY,
     N_NEWEST,
     N_OFFERED,
     N_PHASE,
@@ -106,8 +106,6 @@ from pushsim.kernel.arrays import (
     THROTTLE,
     V_AT,
     V_END,
-    V_RESOURCES,
-    V_UNITS,
     WAITING,
     WHO,
     X_PLAN,
@@ -116,7 +114,7 @@ from pushsim.kernel.arrays import (
     Arrays,
 )
 from pushsim.kernel.asking import goes_on, is_stale
-from pushsim.kernel.parts import add_level, keep, look_up, set_wake, start, wait
+from pushsim.kernel.parts import add_level, read, set_wake, start, wait
 from pushsim.kernel.queue import entry_of, note, sampled, scope_of, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import on_wire, unwritten, write_all
@@ -234,18 +232,17 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
         response = a.responses[at]
         resources = units = 0
         if response[R_VIEW] >= 0:
-            view = a.views[response[R_VIEW]]
             if a.cached[response[R_XDS]]:
-                look_up(a, r, response[R_VIEW])
-                resources, units = view[V_RESOURCES], view[V_UNITS]
+                of = a.conn[c, N_LOCALITY] if a.cached[response[R_XDS]] > 1 else 0
+                resources, units = read(a, r, now, at, a.conn[c, N_PUSHING + START], of)
             else:
+                view = a.views[response[R_VIEW]]
                 for place in range(view[V_AT], view[V_END]):
                     resources += a.cell_resources[place]
                     units += a.cell_units[place]
             if resources > 0:
                 a.missed[at, M_RESOURCES] += resources
                 a.missed[at, M_UNITS] += units
-        a.conn[c, N_MISSED] = resources
         add_level(a, FLIGHT, r, now, response[R_SIZE])
         if response[R_SPARE]:
             add_level(a, SPARE, r, now, response[R_SPARE])
@@ -268,11 +265,8 @@ def generated(a: Arrays, now: int, c: int) -> int:
     plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
     if a.conn[c, N_PHASE] == PUSHING and step >= plan[P_PUSHED]:
         return pushed(a, now, c)
-    at = plan[P_AT] + step
     if a.conn[c, N_PHASE] == PUSHING and unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
         write_all(a, now, c)
-    if a.conn[c, N_MISSED] and a.responses[at, R_VIEW] >= 0:
-        keep(a, a.conn[c, N_HOME], now, at, a.conn[c, N_PUSHING + START])
     if a.conn[c, N_SLOW] and a.conn[c, N_READ_BEFORE] > now:
         set_wake(a, a.conn[c, N_READ_BEFORE], UNBLOCK, c, a.conn[c, N_GENERATION], 0, 0)
         a.s[EXPECTED] += 1

@@ -57,10 +57,12 @@ SAME = (-1, -1, -1)
 class Store:
     """The arrays of a machine; `a` is another tuple whenever one of them was made larger."""
 
-    def __init__(self, replicas: int, total: int, groups: int, *, log: bool, details: bool, margin: int) -> None:
+    def __init__(
+        self, replicas: int, total: int, groups: int, localities: int, *, log: bool, details: bool, margin: int
+    ) -> None:
         self.margin = margin
         self._struct: Any = None
-        self.a: Arrays = arrays(replicas, total, groups, log=log, details=details)
+        self.a: Arrays = arrays(replicas, total, groups, localities, log=log, details=details)
         self._kin: dict[tuple[int, int, bool], int] = {}
         self._home_of = np.zeros(1024, dtype=np.int64)  # by kin, the replica
         #: By replica and key, scopes that may still be built; `built` is the work on others while counting.
@@ -260,7 +262,8 @@ class Store:
         number = self._views[replica, view.number] = len(self._views)
         at, _ = self._cells_of.get(id(view)) or self._cells_of.setdefault(id(view), (self._add_cells(view), view))
         self._grow("views", number + 1)
-        self.a.views[number] = (at, at + len(view.cells), -1, 0, 0)
+        self._grow("lacking", number + 1, axis=1, fill=-1)
+        self.a.views[number] = (at, at + len(view.cells))
         return number
 
     def _add_cells(self, view: View) -> int:
@@ -274,7 +277,7 @@ class Store:
         a.cell_units[at : self._cells] = view.units
         highest = int(view.cells.max()) + 1 if view.cells.size else 0
         for name in ("present", "cell_size"):
-            self._grow(name, highest, axis=1)
+            self._grow(name, highest, axis=2)
         return at
 
     def answers(self, kin: int, first: int, last: int) -> bool:

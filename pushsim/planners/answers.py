@@ -181,7 +181,7 @@ class Answers:
         key = (number, push, own.kind if own else None)
         if own is not None and (known := self._greetings.get(key)) is not None:
             return known.of(own), own
-        responses = tuple(self._response(r, state, at, ()) for r in made.responses)
+        responses = tuple(self._response(r, state, at, (), first=True) for r in made.responses)
         planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self._scope(state, at))
         if own is not None:
             self._greetings[key] = Template(planned, own)
@@ -343,7 +343,9 @@ class Answers:
         """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
         return self.settling.scope(push.scopes, push.scopes.key(state.proxy, state.labels))
 
-    def _response(self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...]) -> ask.Response:
+    def _response(
+        self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...], *, first: bool = False
+    ) -> ask.Response:
         return ask.Response(
             response.xds,
             response.count,
@@ -351,6 +353,6 @@ class Answers:
             len(response.removed),
             response.solicited,
             self._cells.view(response, state),
-            of_response(response, state),
+            of_response(response, state, first=first),
             shows,
         )

@@ -52,7 +52,7 @@ class IstioPlanner:
         conversation = Conversation(everyone, rules, mode, changes)
         istiod, start = conversation.istiod, conversation.istiod.latest
         first = [outcome.plan for outcome in conversation.classes]
-        self._groups = groups_of(conversation, {proxy.id for proxy in late})
+        self._groups = groups_of(conversation, {proxy.id for proxy in late}, mesh, changes)
         everybody = [(p, (n, at)) for n, group in enumerate(self._groups) for at, p in enumerate(group.proxies)]
         self._place = {proxy.id: place for proxy, place in everybody}
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}

@@ -71,15 +71,19 @@ class ScopeWork(NamedTuple):
         }
 
 
-def of_response(response: Response, state: ProxyState) -> ask.Counts:
-    """Generating a response, but for its cached part."""
+def of_response(response: Response, state: ProxyState, *, first: bool) -> ask.Counts:
+    """Generating a response, but for its cached part. first: of a first conversation, in which nothing is watched."""
     work: Counter[str] = Counter()
     match response.xds:
         case "CDS":
-            return of_base_clusters(response.blocks[0])
+            work.update(of_base_clusters(response.blocks[0]))
+            if state.mode == "delta" and not first:
+                work["cds.walked"] = len(state.watched)
         case "EDS":
             work["eds.walked"] = len(state.clusters)
         case "LDS":
+            if state.proxy.type == "sidecar":
+                work["lds.ports"] = len(state.clusters)
             for block in response.blocks:
                 work.update(block.memo.once(partial(_of_listeners, block), "work"))
         case "RDS":
@@ -123,8 +127,7 @@ def _of_routes(block: Block) -> Counter[str]:
     work: Counter[str] = Counter()
     for route in block:
         assert isinstance(route, RouteConfiguration)
-        work["rds.keys"] += len(route.services)
-        if not route.name.isdigit():
+        if not route.name.isdigit():  # of others the cache's view says it
             work["rds.hosts"] += len(route.services)
             work["rds.routes"] += len(route.virtual_services)
     return work

@@ -229,7 +229,7 @@ class KubernetesRegistry:
             port_name=str(port.get("name") or ""),
             labels=pairs(labels),
             account=identity,
-            locality=pod_locality(pod, self._store),
+            locality=pod_locality(pod, self._store.objects),
             healthy=ready,
             sent_unhealthy=self._unready_sent,
             tls=str(labels.get(TLS_MODE_LABEL) or ""),

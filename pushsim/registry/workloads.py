@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,19 +35,19 @@ def pod_workload(pod: Object, store: Store) -> dict[str, Any]:
         "address": pod.status.get("podIP"),
         "labels": dict(pod.labels),
         "serviceAccount": pod.spec.get("serviceAccountName") or "default",
-        "locality": pod_locality(pod, store),
+        "locality": pod_locality(pod, store.objects),
         "tlsMode": pod.labels.get(TLS_MODE_LABEL) or "",
         "workload": workload_name(pod),
     }
 
 
-def pod_locality(pod: Object | None, store: Store) -> str:
+def pod_locality(pod: Object | None, objects: Mapping[Ref, Object]) -> str:
     """`region/zone/subzone` of a pod: its label's, else its node's; "" without a pod, whatever node a slice names."""
     if pod is None:
         return ""
     if told := pod.labels.get("istio-locality", "").replace(".", "/"):
         return told.rstrip("/")
-    node = store.get(Ref("Node", "", str(pod.spec.get("nodeName") or "")))
+    node = objects.get(Ref("Node", "", str(pod.spec.get("nodeName") or "")))
     return _node_locality(node) if node else ""
 
 
