@@ -102,7 +102,7 @@ class FakePlanner:
                     Response("CDS", len(mine), 1000 * len(mine), solicited=True, view=self._view(*mine)),
                     Response("EDS", len(mine), 200 * len(mine), solicited=True, view=self._eds(*mine)),
                     Response("LDS", 2, 15_000, solicited=True, work={"lds.http": 1, "lds.inbound": 1}),
-                    Response("RDS", 1, 500 * len(mine), solicited=True, work={"rds.hosts": len(mine)}),
+                    Response("RDS", len(mine), 500 * len(mine), solicited=True, view=self._rds(*mine)),
                 ),
                 {"proxy.states": 1},
                 self._scope(-1, group) if self.lazy and not self.unscoped else None,
@@ -183,7 +183,7 @@ class FakePlanner:
             )
         if full or forced:
             responses.append(Response("LDS", 2, 15_000, work={"lds.http": 1, "lds.inbound": 1}))
-            responses.append(Response("RDS", 1, 500 * len(mine), work={"rds.hosts": len(mine)}))
+            responses.append(Response("RDS", len(mine), 500 * len(mine), view=self._rds(*mine)))
         if self.solicited and full:
             responses.append(Response("EDS", 1, 200, solicited=True))
         if responses and shown:
@@ -192,8 +192,8 @@ class FakePlanner:
         return Planned(True, state, tuple(responses), work, scope, shown, common)
 
     def _cells(self, service: int) -> Cells:
-        """CDS and EDS cell of a service."""
-        return np.array([2 * service, 2 * service + 1], dtype=np.int32)
+        """CDS, EDS and RDS cell of a service."""
+        return np.arange(3 * service, 3 * service + 3, dtype=np.int32)
 
     def _view(self, *services: int) -> View:
         return self._viewed(0, services)
@@ -201,11 +201,14 @@ class FakePlanner:
     def _eds(self, *services: int) -> View:
         return self._viewed(1, services)
 
+    def _rds(self, *services: int) -> View:
+        return self._viewed(2, services)
+
     def _viewed(self, kind: int, services: tuple[int, ...]) -> View:
         key = (kind, *services)
         if key not in self._views:
             size = len(services)
-            cells = np.array([2 * service + kind for service in services], dtype=np.int32)
+            cells = np.array([3 * service + kind for service in services], dtype=np.int32)
             ones = np.ones(size, dtype=np.int32)
             self._views[key] = View(len(self._views), cells, ones, ones * 2 * kind)
         return self._views[key]
