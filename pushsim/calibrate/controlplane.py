@@ -200,10 +200,10 @@ def simulated_parts(variant: Variant) -> tuple[dict[str, Counter[str]], Machine]
 
 
 def simulated(variant: Variant, changes: Sequence[Timed]) -> tuple[Counter[str], Counter[str], Machine]:
-    """Amounts of work of the connecting, and of these changes, by cost driver; and the machine at the end."""
+    """Amounts of work of the connecting, and of these of its changes, by driver; and the machine at the end."""
     settings = variant.settings
     machine = Machine(
-        planners(replace(variant, changes=tuple(changes))),
+        planners(variant),
         [timed.change for timed in changes],
         cpus=settings.cpus,
         knobs=knobs(settings.release, settings.cpus, {**istiod.ENVIRONMENT, **settings.env}),
