@@ -368,10 +368,6 @@ class KernelMachine(Observing):
         self._fold(replica.number, oldest)
         self._tell_apart(replica)
 
-    def _cached(self, now: int, replica: Replica) -> None:
-        level = self.tally.cache[replica.number]
-        level.add(now, replica.cache.bytes - level.value)
-
     def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:
         generation = 0 if kind in (UP, SLICES) else int(self.generation[who])
         arrays = self.store.a

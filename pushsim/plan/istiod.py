@@ -76,10 +76,9 @@ class Istiod:
         self.latest = replace(before, context=context, scopes=scopes)
         return self.latest
 
-    def adopt(self, push: Push) -> Push:
+    def adopt(self, push: Push) -> None:
         """A push that another istiod has made, which is where this one is."""
         self.latest = replace(push, registry=self.registry)
-        return self.latest
 
     def meet(self, proxy: Proxy, push: Push | None = None) -> ProxyState:
         """What istiod knows of a proxy that connects, before it has sent it anything, as of a push (the latest)."""
