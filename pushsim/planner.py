@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,6 +210,17 @@ class Planned:
         return not self.needed and not self.responses
 
 
+class Spared(NamedTuple):
+    """A proxy is spared by pushes as those are that are settled and have a number (see `Planner.settled`).
+
+    state: the proxy's state from here on.
+    like:  the number.
+    """
+
+    state: int
+    like: int
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Shape:
     """What a proxy holds in some state: what its Envoy's memory, and istiod's for it, hang on.
@@ -275,6 +286,12 @@ class Planner(Protocol):
 
         All others that are `settled` and not `apart` are spared: not needed, with equal work if they are of equal
         number, and in the state they were in. If one of them takes up a scope, all do: that of their group.
+        """
+
+    def spared(self, group: int, state: int, first: int, last: int) -> Spared | None:
+        """That a proxy which is `alike` others, whether it is settled or not, is spared as settled ones are.
+
+        None if that is not known. Not to be asked about groups that are `apart`, or with ProxyUpdates.
         """
 
     def scopes(self, push: int) -> Scopes:

@@ -17,7 +17,21 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from pushsim.mesh import Change, Proxy
-from pushsim.planner import Cells, Counts, Group, Handled, Planned, Push, Request, Response, Scope, Scopes, Shape, View
+from pushsim.planner import (
+    Cells,
+    Counts,
+    Group,
+    Handled,
+    Planned,
+    Push,
+    Request,
+    Response,
+    Scope,
+    Scopes,
+    Shape,
+    Spared,
+    View,
+)  # fmt: skip
 
 
 def proxies(group: int, size: int, *, gateway: bool = False) -> tuple[Proxy, ...]:
@@ -134,6 +148,10 @@ class FakePlanner:
 
     def touched(self, first: int, last: int) -> list[int] | None:
         return self.concerned(first, last) if last % 2 and not self.unscoped else None
+
+    def spared(self, group: int, state: int, first: int, last: int) -> Spared | None:
+        touched = self.touched(first, last)
+        return None if touched is None or group in touched else Spared(state, self.settled(group, state))
 
     def scopes(self, push: int) -> Scopes:
         if push not in self._scopes:

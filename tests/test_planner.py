@@ -127,6 +127,15 @@ class Asking:
             if number >= 0:
                 assert plans[group].idle and plans[group].state == before[group]
                 assert plans[group].work == told.setdefault(number, plans[group].work)
+                assert self.planner.spared(group, before[group], first, push) == (before[group], number)
+        for group in range(len(before)):
+            if self.planner.alike(group, before[group]) >= 0 and group not in self.planner.apart():
+                spared = self.planner.spared(group, before[group], first, push)
+                if spared is not None:
+                    assert group not in touched
+                    assert plans[group].idle and plans[group].state == spared.state
+                    assert plans[group].work == told.setdefault(spared.like, plans[group].work)
+                    settled[group] = spared.like
         taken_up = {plans[group].scope is not None for group, number in settled.items() if number >= 0}
         if True in taken_up:
             assert len(taken_up) == 1
@@ -322,6 +331,25 @@ def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it()
     assert read
     for cells in read:
         assert set(cells.tolist()) <= set(push.evicts().tolist())
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_who_was_pushed_and_who_connects_are_in_one_state_if_it_says_the_same(mode):
+    """However a proxy came to its listeners and clusters; so what it costs to plan does not grow with a run's age."""
+
+    def service(namespace, port, export_to):
+        metadata = {"name": "a", "namespace": namespace, "annotations": {"networking.istio.io/exportTo": export_to}}
+        spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+    ports = [("n", 80), ("o", 70), ("n", 81), ("n", 80), ("o", 71)]
+    written = [parse_objects([service(of, port, "*" if of == "n" else ".")]) for of, port in ports]
+    mesh = Mesh({o.ref: o for of in written[:2] for o in of}, (Proxy("p", "n", "10.1.0.1"),))
+    changes = [Change(apply=of) for of in written[2:]]
+    asking = Asking(Asking.variant("1.24", mode, mesh, changes))
+    pushed = [asking.step(number, change, forgetting=True) for number, change in enumerate(changes)]
+    assert [bool(of["p.n"]) for of in pushed] == [True, True, False]
+    assert asking.connect(0).state == asking.states[0]
 
 
 def test_a_group_that_is_relabelled_stays_apart():

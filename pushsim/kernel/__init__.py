@@ -9,6 +9,7 @@ serving  from the queue to a proxy, compiled
 loop     the loop, compiled
 store    the arrays made larger, the tables of plans
 replica  the parts of a replica, on the arrays
+planning what connections are sent, asked of the planner once
 machine  `KernelMachine`: everything else, by the code of `control`
 engine   `Kernel`: the phases of a run
 """

@@ -13,21 +13,18 @@ import numpy as np
 
 from pushsim.control.cache import BY_LOCALITY
 from pushsim.control.knobs import Knobs
-from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import CLOSE, GONE, REPLYING, SLICES, UP, WRITING, Wake
 from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Level, Plan
 from pushsim.kernel import asking, loop, parts, queue, serving, streams
 from pushsim.kernel.arrays import (
-    APIECE,
     ASKS,
     CACHE,
     EXPECTED,
     FIRST,
     FLIGHT,
     FOLLOWING,
-    FORCED,
     HAS,
     K_MEMBERS,
     K_TICK,
@@ -56,7 +53,6 @@ from pushsim.kernel.arrays import (
     N_SLOW,
     N_STATE,
     N_WAITING,
-    NOBODY,
     NOW,
     OPENING,
     P_FIRST,
@@ -72,12 +68,12 @@ from pushsim.kernel.arrays import (
     WHO,
     X_PLAN,
 )
-from pushsim.kernel.observing import Observing
+from pushsim.kernel.planning import Planning
 from pushsim.kernel.replica import ArrayLevel, KernelReplica
 from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
-from pushsim.kernel.store import SAME, Store
+from pushsim.kernel.store import Store
 from pushsim.mesh import XDS
-from pushsim.planner import Planned, Planner, localities_of
+from pushsim.planner import Planner, localities_of
 
 #: Lists of `State` that are columns of `Arrays.conn` here.
 COLUMNS = {
@@ -94,7 +90,7 @@ COLUMNS = {
 }
 
 
-class KernelMachine(Observing):
+class KernelMachine(Planning):
     """See the module, and `Machine`."""
 
     def __init__(self, planners: Sequence[Planner], *args: Any, knobs: Knobs, **options: Any) -> None:
@@ -192,40 +188,6 @@ class KernelMachine(Observing):
         s[NOW], s[REPLICA] = now, number  # closing may have dispatched
         return -1
 
-    def _plan_for(self, c: int) -> None:
-        """Ask what the event that a connection is to take brings it, and enter it in the tables."""
-        a, store, conn = self.store.a, self.store, self.store.a.conn[c].tolist()
-        first, last, start, forced = (conn[N_PUSHING + column] for column in (FIRST, LAST, START, FORCED))
-        home, group, state, kin = conn[N_HOME], self.group_of[c], conn[N_STATE], conn[N_KIN]
-        planner = self.replicas[home].planner
-        plan = self._plan(self.replicas[home], c, Event(c, first, last, start, forced))
-        after, common = plan.planned.state, kin >= 0 and not forced and not a.apart[home, group]
-        in_order = self.replicas[home].knobs.eds_debounce  # else pushes about endpoints may overtake others
-        wide = int(a.wide[kin]) if common and in_order and after == state and plan.planned.idle else -1
-        if wide >= 0 and not store.answers(wide, first, last):
-            touched = planner.touched(first, last)
-            if touched is not None and group not in touched:
-                if plan.planned.scope is not None:
-                    store.take_up(plan, planner.scopes(last), self.prices)
-                store.add_entry(NOBODY, wide, (first, last, 0), plan.number, SAME, touched)
-                return
-        shape = self._shape_of(home, group, after, last) if plan.planned.responses else -1
-        then = (self._kin(home, group, after), after, shape)
-        self._room_to_dwell(shape)
-        if common and not store.answers(kin, first, last):
-            concerned = planner.concerned(first, last)
-            if plan.planned.common and group not in concerned:
-                store.add_entry(NOBODY, kin, (first, last, 0), plan.number, then, concerned)
-                return
-            store.add_entry(NOBODY, kin, (first, last, 0), APIECE, SAME)
-        of = state * len(self.replicas) + home
-        store.add_entry(group, of, (first, last, forced), plan.number, then)
-
-    def _kin(self, home: int, group: int, state: int) -> int:
-        """The number of those that are like proxies of a group in that state."""
-        planner = self.replicas[home].planner
-        return self.store.kin(home, planner.alike(group, state), planner.settled(group, state))
-
     def _handle_next(self, now: int, replica: Replica, watch: int) -> None:
         super()._handle_next(now, replica, watch)
         self._tell_apart(replica)
@@ -238,25 +200,11 @@ class KernelMachine(Observing):
             apart[:] = False
             apart[list(groups)] = True
 
-    def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
-        plan = super()._priced(planned, replica, c, first, last)
-        if not planned.needed and not planned.responses:
-            if self._vacant:
-                self.plans.pop()
-                plan.number = self._vacant.pop()
-                self.plans[plan.number] = plan
-            self._spares[replica.number].append(plan)
-        self.store.add_plan(plan, self.prices)
-        return plan
-
     def _make_room(self) -> None:
         store = self.store
         if not loop.has_room(store.k, 2 * store.margin):
             self._stow()
             store.room()
-
-    def _room_to_dwell(self, shape: int) -> None:
-        self.store._grow("dwell", shape + 1, axis=2)
 
     # ---- what `Machine` does with connections
 

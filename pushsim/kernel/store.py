@@ -186,8 +186,12 @@ class Store:
         if number < 0:
             return -1
         known = self._numbered(replica, number, wide=False)
-        self.a.wide[known] = -1 if settled < 0 else self._numbered(replica, settled, wide=True)
+        self.a.wide[known] = -1 if settled < 0 else self.wide(replica, settled)
         return known
+
+    def wide(self, replica: int, settled: int) -> int:
+        """The number of proxies that are settled alike on a replica."""
+        return self._numbered(replica, settled, wide=True)
 
     def _numbered(self, replica: int, number: int, *, wide: bool) -> int:
         known = self._kin.get((replica, number, wide))
@@ -282,8 +286,11 @@ class Store:
 
     def answers(self, kin: int, first: int, last: int) -> bool:
         """Whether there is an entry already for those that are alike."""
-        slot = slot_of(self.k, NOBODY, kin, first, last, 0)
-        return bool(self.a.entries[slot, E_PLAN] >= 0)
+        return self.answer(kin, first, last) >= 0
+
+    def answer(self, kin: int, first: int, last: int) -> int:
+        """The plan in that entry; below 0 if there is none."""
+        return int(self.a.entries[slot_of(self.k, NOBODY, kin, first, last, 0), E_PLAN])
 
     def add_entry(
         self,

@@ -23,11 +23,12 @@ from pushsim.plan.deciding import answered, decided, plan
 from pushsim.plan.istiod import Istiod
 from pushsim.plan.likeness import kin, kindred, likewise, shares
 from pushsim.plan.refresh import recomputes_targets, takes_up_scope
-from pushsim.plan.state import ASKS_NOTHING, Plan, ProxyState, Push, Response
+from pushsim.plan.state import ASKS_NOTHING, Listening, Plan, ProxyState, Push, Response
 
 __all__ = [
     "ASKS_NOTHING",
     "Istiod",
+    "Listening",
     "Plan",
     "ProxyState",
     "Push",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -72,6 +72,11 @@ class Listening:
     by_listener: Mapping[str, frozenset[str]]
     routes: frozenset[str]
     served: frozenset[str] = frozenset()
+
+    @property
+    def content(self) -> Hashable:
+        """Equal for those that say the same."""
+        return frozenset(self.by_listener.items()), self.routes, self.served
 
 
 NOT_LISTENING = Listening({}, frozenset())

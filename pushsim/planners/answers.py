@@ -88,6 +88,7 @@ class Answers:
         self._plans: dict[tuple[int, int, int, int, bool, int], Answer] = {}  # by moment, too
         self._alike: dict[tuple[int, int, int, int], ask.Planned] = {}  # of whom nothing is told that is their own
         self._touched: dict[tuple[int, int], Collection[int] | None] = {}
+        self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
         self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
         self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
@@ -101,7 +102,7 @@ class Answers:
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
         copy._connected = {key: answer for key, answer in self._connected.items() if key[1] < pushes}
-        copy._plans, copy._alike, copy._touched, copy._greetings = {}, {}, {}, {}
+        copy._plans, copy._alike, copy._touched, copy._spares, copy._greetings = {}, {}, {}, {}, {}
         copy._examples, copy._kindred, copy._templates = {}, {}, {}
         return copy
 
@@ -130,8 +131,10 @@ class Answers:
         self._connected = {key: answer for key, answer in self._connected.items() if key[1] >= push}
         self._plans = {key: answer for key, answer in self._plans.items() if key[3] >= push}
         self._alike = {key: planned for key, planned in self._alike.items() if key[3] >= push}
+        self._spares = {key: spared for key, spared in self._spares.items() if key[3] >= push}
         answers = (*self._plans.items(), *self._connected.items())
         led_to = {(key[0], planned.state) for key, (planned, _) in answers}
+        led_to |= {(key[0], spared.state) for key, spared in self._spares.items() if spared is not None}
         self.states.keep(led_to.union(states, (key[:2] for key in self._plans)), self.settling.after(taken))
         self.settling.keep(since)
         self._greetings.clear()
@@ -151,6 +154,28 @@ class Answers:
             groups = self.settling.touched(first, last)
             self._touched[first, last] = None if groups is None else groups.union(self.concerned(first, last))
         return self._touched[first, last]
+
+    def spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
+        """See `planner.Planner`.
+
+        If it takes up a new scope, its old one is the previous one then, and holds the same. If not, it is still judged
+        by a previous one that may hold something else.
+        """
+        key = (group, state, first, last)
+        if key not in self._spares:
+            self._spares[key] = self._known_to_be_spared(*key)
+        return self._spares[key]
+
+    def _known_to_be_spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
+        touched = self.touched(first, last)
+        if touched is None or group in touched:
+            return None
+        request = self._intervals.request(first, last)
+        if takes_up_scope(request, self._rules):
+            state = self.states.settle(group, state)
+        elif self.states.depended_on(state, request.keys):
+            return None
+        return ask.Spared(state, self.states.targets(group, state))
 
     def shape(self, group: int, state: int, push: int) -> ask.Shape:
         """See `planner.Planner`."""

@@ -160,6 +160,9 @@ class IstioPlanner:
     def touched(self, first: int, last: int) -> Collection[int] | None:
         return self._course.answers.touched(first, last)
 
+    def spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
+        return self._course.answers.spared(group, state, first, last)
+
     def scopes(self, push: int) -> ask.Scopes:
         return self._course.answers.settling.scopes(push)
 

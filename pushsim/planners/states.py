@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from copy import copy as shallow
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pushsim import planner as ask
 from pushsim.context import PushContext
 from pushsim.conversation import selector_keys
 from pushsim.mesh import Change, ConfigKey, Mesh
-from pushsim.plan import ASKS_NOTHING, ProxyState, recomputes_targets
+from pushsim.names import ClusterNames
+from pushsim.plan import ASKS_NOTHING, Listening, ProxyState, recomputes_targets
 from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.visibility import Scope, Scopes
+
+_Part = TypeVar("_Part", ClusterNames, Listening)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class States:
         self._states: dict[int, ProxyState] = {}
         self._versions: list[int] = []
         self._numbers: dict[tuple[object, ...], int] = {}
+        self._parts_by_content: dict[Hashable, ClusterNames | Listening] = {}
+        self._others: list[ProxyState] = []  # whose parts have other identities: what is in `_numbers` must live
         self._alike: dict[tuple[int, int, int], int] = {}
         self._settled: dict[int, int] = {}
         self._of_key: dict[ConfigKey, set[int]] = {}
@@ -69,6 +75,7 @@ class States:
         copy._changed = set(self._changed)
         copy._states, copy._versions, copy._numbers = dict(self._states), list(self._versions), dict(self._numbers)
         copy._alike, copy._settled = dict(self._alike), dict(self._settled)
+        copy._parts_by_content, copy._others = dict(self._parts_by_content), list(self._others)
         return copy
 
     def of(self, group: int, number: int) -> ProxyState:
@@ -83,17 +90,35 @@ class States:
         return replace(state, proxy=proxy, targets=own.targets, labels=own.labels, base=own.base)
 
     def number(self, group: int, state: ProxyState) -> int:
-        """The number of a state."""
+        """The number of a state; states that say the same have one, however their proxies came to it."""
         version = self._version(group, state)
         told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
         if state.proxy.type == "sidecar":
             told = (state.proxy.naming, *(state.labels.get(key) for key in self._asked))
         key = (version, told, state.asks if state.asks is not ASKS_NOTHING else None, *_parts(state))
         if key not in self._numbers:
-            self._numbers[key] = len(self._versions)
-            self._states[len(self._versions)] = state
-            self._versions.append(version)
+            same = self._of_shared_parts(state)
+            shared = (*key[:3], *_parts(same))
+            if shared not in self._numbers:
+                self._numbers[shared] = len(self._versions)
+                self._states[len(self._versions)] = same
+                self._versions.append(version)
+            self._numbers[key] = self._numbers[shared]
+            self._others.append(state)
         return self._numbers[key]
+
+    def _of_shared_parts(self, state: ProxyState) -> ProxyState:
+        """That state, its names and listeners the very objects in which other states have the same ones."""
+        watched, clusters = self._shared(state.watched), self._shared(state.clusters)
+        listening = self._shared(state.listening)
+        if watched is state.watched and clusters is state.clusters and listening is state.listening:
+            return state
+        return replace(state, watched=watched, clusters=clusters, listening=listening)
+
+    def _shared(self, part: _Part) -> _Part:
+        content = part.content if isinstance(part, Listening) else part.names
+        shared: _Part = self._parts_by_content.setdefault(content, part)  # type: ignore[assignment]
+        return shared
 
     def _version(self, group: int, state: ProxyState) -> int:
         known = self._own[group]
@@ -142,7 +167,12 @@ class States:
     def settled(self, group: int, number: int) -> int:
         """See `planner.Planner`; proxies whose scope holds what the one before held, by how many services they have."""
         is_sidecar = self._groups[group].proxies[0].type == "sidecar"
-        return len(self._own_at(group, number).targets) if is_sidecar and self._states[number].settled else -1
+        return self.targets(group, number) if is_sidecar and self._states[number].settled else -1
+
+    def depended_on(self, number: int, keys: Iterable[ConfigKey]) -> bool:
+        """Whether the scope before that of a state depended on one of these."""
+        previous = self._states[number].previous
+        return previous is not None and any(previous.depends_on(key) for key in keys)
 
     def _is_relabelled(self, group: int) -> bool:
         """Whether its labels have ever changed: it may have another scope than it began with."""
@@ -193,6 +223,9 @@ class States:
             if number in kept:
                 keys.setdefault((*key[:3], *_parts(self._states[number])), number)
         self._numbers, self._settled = keys, {n: m for n, m in self._settled.items() if n in kept and m in kept}
+        used_parts = {id(part) for state in self._states.values() for part in _names_and_listeners(state)}
+        self._parts_by_content = {of: part for of, part in self._parts_by_content.items() if id(part) in used_parts}
+        self._others.clear()
 
     def shape(self, group: int, number: int, context: PushContext) -> ask.Shape:
         """What the proxies of a group hold in that state, with the endpoints of a push."""
@@ -204,6 +237,10 @@ class States:
 def _parts(state: ProxyState) -> Iterator[int]:
     """What groups may share of a state, told apart by identity."""
     return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
+
+
+def _names_and_listeners(state: ProxyState) -> tuple[ClusterNames, ClusterNames, Listening]:
+    return state.watched, state.clusters, state.listening
 
 
 def _later(state: ProxyState, scopes: Scopes) -> Scope | None:
