@@ -104,6 +104,12 @@ class Asking:
             self.planner.keep(set(enumerate(self.states)), push, push + 1)
         return answers
 
+    def keep(self):
+        """All that is not asked about yet is kept, but what was before it may be forgotten."""
+        if self.begun:
+            push = self.begun.number
+            self.planner.keep(set(enumerate(self.states)), push, min(self.pushed + 1, push + 1))
+
     def connect(self, group):
         """What a proxy gets that comes now."""
         return self.planner.connect(group, self.begun.number if self.begun else -1)
@@ -204,7 +210,7 @@ def test_scopes_that_are_taken_up_cost_what_building_them_from_what_they_hold_do
 @st.composite
 def days_of_replicas(draw, changes):
     """By replica, what it does after each change, mostly the same. And whose turn it is, again and again."""
-    kinds = st.sets(st.sampled_from(["connect", "push", "push all but this", "answer", "forget"]))
+    kinds = st.sets(st.sampled_from(["connect", "push", "push all but this", "keep", "answer", "forget"]))
     kinds |= st.just({"push", "answer"})
     usual = draw(st.lists(kinds, min_size=changes, max_size=changes))
     unusual = st.dictionaries(st.integers(0, changes - 1), kinds, max_size=2) if changes else st.just({})
@@ -232,6 +238,8 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         if "push" in kinds:
             asking.push(but=len(handled.requests) if "push all but this" in kinds else 0)
             seen.append(asking.begun and asking.begun.work)
+        if "keep" in kinds:
+            asking.keep()
         if "answer" in kinds:
             seen.append(asking.answer(forgetting="forget" in kinds))
             seen += [(p.needed, p.work, p.causes, p.scope and p.scope.work) for p in asking.plans]
@@ -245,7 +253,38 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         found[replica].append(turn(replicas[replica], number, days[replica][number]))
     for day, answers in zip(days, found, strict=True):
         alone = Asking(variant)
-        assert answers == [turn(alone, number, kinds - {"forget"}) for number, kinds in enumerate(day)]
+        assert answers == [turn(alone, number, kinds - {"forget", "keep"}) for number, kinds in enumerate(day)]
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_replicas_that_came_apart_meet_again(mode):
+    """One pushes as one what the other pushes as two; where both have the same again, they share what they say."""
+
+    def service(namespace, port):
+        metadata = {"name": "a", "namespace": namespace, "annotations": {"networking.istio.io/exportTo": "."}}
+        spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
+        return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+
+    ports = [("n", 81), ("o", 71), ("n", 82), ("o", 72), ("n", 83), ("o", 73)]
+    changes = [Change(apply=service(*of)) for of in ports]
+    proxies = tuple(Proxy(of, of, f"10.1.0.{n}") for n, of in enumerate("nop"))
+    mesh = Mesh({o.ref: o for of in (service("n", 80), service("o", 70)) for o in of}, proxies)
+    variant = Asking.variant("1.24", mode, mesh, changes)
+    together = replace(variant, settings=replace(variant.settings, replicas=3))
+    askings = [*(Asking(variant, planner) for planner in planners(together)), Asking(variant)]
+    for number, change in enumerate(changes):
+        answers = []
+        for replica, asking in enumerate(askings):
+            asking.handle(number, change)
+            if number or not 0 < replica < 3:
+                asking.push()
+                if number == 3:
+                    asking.keep()
+                answers.append(asking.answer(forgetting=False))
+        assert number == 1 or all(answer == answers[-1] for answer in answers)
+        first, *others, _ = (asking.states for asking in askings)
+        assert others[0] == others[1]  # they came apart from the first together
+        assert (others[0] == first) == (number >= 3) or not number
 
 
 def hosted(namespace, port, created):

@@ -29,7 +29,7 @@ from pushsim.planners.cells import Cells, owners_of_keys
 from pushsim.planners.intervals import Intervals
 from pushsim.planners.settling import Settling
 from pushsim.planners.showing import Named, shown_by
-from pushsim.planners.states import States
+from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own, Template, own_of
 from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
@@ -65,6 +65,7 @@ class Answers:
         states, settling: at the start.
         pricing, cells: for all runs.
         rules: the release.
+        numbers: of the run.
     """
 
     def __init__(
@@ -77,8 +78,9 @@ class Answers:
         pricing: Pricing,
         cells: Cells,
         rules: Rules,
+        numbers: Numbers,
     ) -> None:
-        self._groups, self._first, self._start, self._rules = groups, first, start, rules
+        self._groups, self._first, self._start, self._rules, self._given = groups, first, start, rules, numbers
         self.states, self.settling, self._pricing, self._cells = states, settling, pricing, cells
         # by their numbers; what `keep` lets go is no more in the dictionaries
         self._pushed: dict[int, int] = {}  # by change, the first push of it
@@ -94,10 +96,12 @@ class Answers:
         self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
         self._templates: dict[tuple[int, int, int, tuple[int, ...]], Template] = {}  # and kind
 
-    def fork(self, pushes: int = 0) -> Answers:
-        """An independent copy, as it was before the push of that number."""
+    def fork(self, pushes: int | None = None) -> Answers:
+        """An independent copy, as it was before the push of that number; None: for another run."""
         copy = shallow(self)
-        copy.states, copy.settling = self.states.fork(), self.settling.fork(pushes)
+        numbers = copy._given = self._given.fork() if pushes is None else self._given
+        pushes = pushes or 0
+        copy.states, copy.settling = self.states.fork(numbers), self.settling.fork(numbers, pushes)
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}

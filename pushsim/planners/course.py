@@ -1,15 +1,26 @@
-"""What istiods have in common that are told and push the same."""
+"""What istiods have in common that are told and push the same.
+
+Replicas come apart where one pushes as two what another pushes as one, and meet again: a push is the same for both if
+what there was before it holds the same, and it is made of the same. Then they follow one course from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 from pushsim import planner as ask
+from pushsim.context import PushContext
 from pushsim.mesh import Change, Ref
-from pushsim.plan import Istiod
+from pushsim.plan import Istiod, Push
 from pushsim.planners.answers import Answers
 from pushsim.requests import PushRequest
+from pushsim.visibility import Scopes
+
+#: What of a context says nothing of what it holds.
+_NO_CONTENT = frozenset({"number", "scopes_at", "memo"})
+_HELD = tuple(field.name for field in fields(PushContext) if field.name not in _NO_CONTENT)
 
 
 class Moments:
@@ -25,11 +36,56 @@ class Moments:
 
 
 class Step(NamedTuple):
-    """A push: the moment it is made, the request, and the changes that are pushed."""
+    """A push: the moment it is made, the request, the changes that are pushed, and all that never were before it."""
 
     moment: int
     request: PushRequest
     changes: tuple[int, ...]
+    waiting: frozenset[int] = frozenset()
+
+
+class Since(NamedTuple):
+    """Since when a push holds what it holds, and proxies have the scopes that they have.
+
+    parts:  of what its context holds, the moments at which they were made.
+    scopes: those of the context that its scopes were made of.
+    taken:  those of the scopes that proxies have.
+    """
+
+    parts: tuple[int, ...]
+    scopes: tuple[int, ...]
+    taken: tuple[int, ...]
+
+    @classmethod
+    def start(cls, push: Push) -> Since:
+        """Of an istiod that has been told nothing."""
+        parts = (0,) * len(_parts(push.context))
+        return cls(parts, parts, parts)
+
+    def then(self, moment: int, before: Push, made: Push, taken: Scopes) -> Since:
+        """The same after another push. taken: the scopes that proxies have then."""
+        old, new = _parts(before.context), _parts(made.context)
+        parts = tuple(at if a is b else moment for at, a, b in zip(self.parts, old, new, strict=True))
+        scopes = self.scopes if made.scopes is before.scopes else parts
+        return Since(parts, scopes, scopes if taken is made.scopes else self.taken)
+
+
+def _parts(context: PushContext) -> list[object]:
+    """What a context holds, one by one; kinds of policies are made anew one by one."""
+    return [*(getattr(context, name) for name in _HELD if name != "policies"), *context.policies.values()]
+
+
+class Shared:
+    """What all courses of a run share: the numbers of moments, and where each push was made first."""
+
+    def __init__(self) -> None:
+        self.moments, self.courses = Moments(), 0
+        self.made: dict[tuple[Since, Step], tuple[Course, int]] = {}
+
+    def course(self) -> int:
+        """The number of a new course."""
+        self.courses += 1
+        return self.courses
 
 
 class _Need(NamedTuple):
@@ -38,6 +94,14 @@ class _Need(NamedTuple):
     states: Collection[tuple[int, int]]
     push: int
     since: int
+
+
+class Met(NamedTuple):
+    """A course that a planner may follow from now on: the number of its last push there, and what states are there."""
+
+    course: Course
+    push: int
+    states: Mapping[tuple[int, int], int]
 
 
 class Course:
@@ -49,16 +113,26 @@ class Course:
     Args:
         istiod: one that has pushed nothing yet; it is nobody else's from now on.
         answers: likewise.
-        moments: of the run.
-        planners: how many planners follow it.
+        shared: of the run.
+        planners: numbers of the planners that follow it.
+        since: what the istiod's last push holds.
     """
 
-    def __init__(self, istiod: Istiod, answers: Answers, moments: Moments, planners: int) -> None:
-        self.answers, self.moments = answers, moments
-        self._istiod, self._planners = istiod, planners
+    def __init__(
+        self, istiod: Istiod, answers: Answers, shared: Shared, planners: Iterable[int], since: Since | None = None
+    ) -> None:
+        self.answers, self.shared = answers, shared
+        self._istiod, self._number = istiod, shared.course()
+        self._made = dict.fromkeys(planners, 0)  # by planner, how many pushes it has made
         self._pushed = 0
         self._steps: dict[int, tuple[Step, ask.Push]] = {}  # all that not everybody has made are among them
         self._needs: dict[int, _Need] = {}  # by planner
+        self._kept = _Need((), 0, 0)
+        self._since = since or Since.start(istiod.latest)
+        self._signs: dict[int, tuple[Since, Step]] = {}
+        # courses that have left this one with a push that others may yet make, too, and who these are
+        self._apart: dict[tuple[int, Step], Course] = {}
+        self._awaited: set[int] = set()
 
     def push(
         self, planner: int, number: int, step: Step, told: Sequence[Change], istiod: Istiod
@@ -72,25 +146,117 @@ class Course:
         if number == self._pushed:
             for change in told:
                 self._istiod.handle(change, services_first=True)
-            before = self._istiod.latest
-            made = self.answers.pushed(step.request, step.changes, before, self._istiod.push(step.request))
-            self._steps[number] = step, made
+            self._steps[number] = step, self._make(number, step)
             self._pushed += 1
-            return self, made
         known, made = self._steps[number]
-        if known == step:
-            return self, made
-        self._planners -= 1
+        if known != step:
+            return self._leave(planner, number, step, istiod).push(planner, number, step, (), istiod)
+        self._made[planner] = number + 1
+        self._stays(planner, number)
+        return self, made
+
+    def _make(self, number: int, step: Step) -> ask.Push:
+        before, sign = self._istiod.latest, (self._since, step)
+        after = self._istiod.push(step.request)
+        made = self.answers.pushed(step.request, step.changes, before, after)
+        self._since = self._since.then(step.moment, before, after, self.answers.settling.after(number))
+        self._signs[number] = sign
+        known = self.shared.made.get(sign)
+        if known is None or known[0]._number > self._number:
+            self.shared.made[sign] = self, number
+        return made
+
+    # ---- coming apart
+
+    def _leave(self, planner: int, number: int, step: Step, istiod: Istiod) -> Course:
+        """The course of a planner that makes another push of that number."""
+        apart = self._apart.get((number, step))
+        if apart is None:
+            apart = Course(istiod.fork(), self.answers.fork(number), self.shared, (), self._signs[number][0])
+            apart._pushed = number
+            apart._awaited = self._awaited.union(other for other, made in self._made.items() if made <= number)
+            self._apart[number, step] = apart
+        apart._made[planner] = number
+        apart._awaited.discard(planner)
+        self._gone(planner, to=apart)
+        return apart
+
+    def _gone(self, planner: int, to: Course) -> None:
+        """A planner follows another course."""
+        del self._made[planner]
         self._needs.pop(planner, None)
-        apart = Course(istiod.fork(), self.answers.fork(number), self.moments, 1)
-        apart._pushed = number
-        return apart.push(planner, number, step, (), istiod)
+        for apart in self._apart.values():
+            if apart is not to:
+                apart._never(planner)
+        self._settle()
+
+    def _stays(self, planner: int, number: int) -> None:
+        """A planner has made its push of that number here."""
+        for (at, _), apart in self._apart.items():
+            if at == number:
+                apart._never(planner)
+        self._settle()
+
+    def _never(self, planner: int) -> None:
+        """A planner will not come."""
+        self._awaited.discard(planner)
+        for apart in self._apart.values():
+            apart._never(planner)
+        self._settle()
+
+    def _settle(self) -> None:
+        self._apart = {key: apart for key, apart in self._apart.items() if apart._awaited}
+        if not self._made and not self._awaited:
+            self._forget_signs(self._pushed)
+
+    # ---- meeting again
+
+    def met(self, planner: int, states: Collection[tuple[int, int]], push: int, since: int) -> Met | None:
+        """An older course that has made the last push of a planner, if that can go on there.
+
+        It can if nothing is to be planned of what was before that push, and scopes are made anew with it: so it has
+        been told of none of them.
+
+        Args:
+            states, push, since: see `planner.Planner.keep`.
+        """
+        number = self._made[planner] - 1
+        if not push == since == number or number not in self._signs or self._kept.push >= number:
+            return None
+        other, at = self.shared.made[self._signs[number]]
+        scopes, taken, before = (
+            self.answers.at(number).scopes,
+            self.answers.settling.after(number),
+            self.answers.settling.after(number - 1),
+        )
+        fresh = scopes is taken is not before and scopes is not self.answers.at(number - 1).scopes
+        if other._number >= self._number or not fresh or not other._can_be_met(at):
+            return None
+        found = other.answers.states.met(self.answers.states, states, before, other.answers.settling.after(at - 1))
+        other._made[planner] = at + 1
+        other._needs[planner] = _Need({(group, found[group, state]) for group, state in states}, at, at)
+        self._gone(planner, to=other)
+        return Met(other, at, found)
+
+    def _can_be_met(self, number: int) -> bool:
+        """Whether it still knows what hangs on that push and on those before it, and who leaves later leaves anew."""
+        return max(self._kept.push, self._kept.since) <= number and all(at <= number for at, _ in self._apart)
+
+    # ---- forgetting
 
     def keep(self, planner: int, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         """Forget what no planner needs any more."""
         self._needs[planner] = _Need(states, push, since)
-        if len(self._needs) == self._planners:
+        if len(self._needs) == len(self._made) and not self._awaited:
             needs = self._needs.values()
             oldest, earliest = min(need.push for need in needs), min(need.since for need in needs)
+            self._kept = _Need((), oldest, earliest)
             self.answers.keep(set().union(*(need.states for need in needs)), oldest, earliest)
             self._steps = {number: step for number, step in self._steps.items() if number > oldest}
+            self._forget_signs(oldest)
+
+    def _forget_signs(self, oldest: int) -> None:
+        for number in [number for number in self._signs if number < oldest]:
+            sign = self._signs.pop(number)
+            if self.shared.made.get(sign) == (self, number):
+                del self.shared.made[sign]

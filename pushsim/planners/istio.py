@@ -17,11 +17,11 @@ from pushsim.memo import Memo
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode
 from pushsim.planners.answers import Answers, Asker
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts
-from pushsim.planners.course import Course, Moments, Step
+from pushsim.planners.course import Course, Shared, Step
 from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
 from pushsim.planners.settling import Settling
 from pushsim.planners.showing import Named
-from pushsim.planners.states import States
+from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own
 from pushsim.planners.work import inventory_of
 from pushsim.pricing import Pricing
@@ -57,10 +57,11 @@ class IstioPlanner:
         self._place = {proxy.id: place for proxy, place in everybody}
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
         pricing, self._cells = Pricing(mesh, rules, istiod.mode, built), Cells()
-        states = States(self._groups, changes, everyone, rules)
-        settling = Settling(self._groups, [plan.state.labels for plan in first], start, rules)
-        answers = Answers(self._groups, first, start, states, settling, pricing, self._cells, rules)
-        self._follow(Course(istiod, answers, Moments(), 1), 0, Asker(istiod, {}, 0))
+        numbers = Numbers()
+        states = States(self._groups, changes, everyone, rules, numbers)
+        settling = Settling(self._groups, [plan.state.labels for plan in first], start, rules, numbers)
+        answers = Answers(self._groups, first, start, states, settling, pricing, self._cells, rules, numbers)
+        self._follow(Course(istiod, answers, Shared(), {0}), 0, Asker(istiod, {}, 0))
         for number, group in enumerate(self._groups):
             if group.late < group.size:
                 self.connect(number, -1)
@@ -68,7 +69,7 @@ class IstioPlanner:
     def forks(self, count: int) -> list[IstioPlanner]:
         """Independent copies of one that has been told nothing yet: the replicas of a run."""
         istiod = self._asker.istiod
-        course = Course(istiod.fork(), self._course.answers.fork(), Moments(), count)
+        course = Course(istiod.fork(), self._course.answers.fork(), Shared(), range(count))
         copies = [shallow(self) for _ in range(count)]
         for number, copy in enumerate(copies):
             copy._follow(course, number, Asker(istiod.fork(), {}, 0))
@@ -79,7 +80,9 @@ class IstioPlanner:
         self._course, self._number, self._asker = course, number, asker
         self._requests: list[tuple[PushRequest, int]] = []  # with the change
         self._told: list[Change] = []  # since the last push
-        self._pushes = 0
+        self._pushes = self._ahead = 0  # so many of its pushes the course has not made
+        self._waiting, self._pushed = set[int](), set[int]()  # changes that are to be pushed for the first time; others
+        self._meant: dict[tuple[int, int], int] = {}  # by group and number, what the course calls a state
         self._astray: set[int] = set()  # groups whose proxies may belong to other services when they are pushed next
         # what it was answered first; what `keep` lets go is no more in them
         self._connected: dict[tuple[int, int], ask.Planned] = {}
@@ -108,7 +111,7 @@ class IstioPlanner:
         keys: set[ConfigKey] = set()
         touched = istiod.registry.retargeted(written)
         self._told.append(written)
-        asker.moment = self._course.moments.after(asker.moment, change, written)
+        asker.moment = self._course.shared.moments.after(asker.moment, change, written)
         # a Service is there before the EndpointSlice controller writes its slices
         asked = istiod.handle(written, services_first=True)
         for namespace in touched:
@@ -119,6 +122,8 @@ class IstioPlanner:
             if request.proxy and (own is None or self._place[own] in joined):
                 continue  # nobody with that address is connected
             self._requests.append((request, change))
+            if not request.proxy and change not in self._pushed:
+                self._waiting.add(change)
             keys |= request.keys
             hosts = [key.name for key in request.keys if key.kind in HOST_KINDS]
             owners = frozenset(owners_of_hosts(hosts, istiod.latest.context))
@@ -141,58 +146,77 @@ class IstioPlanner:
         istiod, number = self._asker.istiod, self._pushes
         merged = istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
         changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
-        step = Step(self._asker.moment, merged, changes)
-        self._course, made = self._course.push(self._number, number, step, self._told, istiod)
-        istiod.adopt(self._course.answers.at(number))
+        step = Step(self._asker.moment, merged, changes, frozenset(self._waiting))
+        self._course, made = self._course.push(self._number, self._at(number), step, self._told, istiod)
+        istiod.adopt(self._course.answers.at(self._at(number)))
         self._told, self._pushes = [], number + 1
-        return made
+        self._waiting.difference_update(changes)
+        self._pushed.update(changes)
+        return replace(made, number=number)
+
+    def _at(self, push: int) -> int:
+        """The number of a push in the course."""
+        return push if push < 0 else push - self._ahead
+
+    def _in(self, group: int, state: int) -> int:
+        """The number of a state in the course."""
+        return self._meant.get((group, state), state)
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
-        self._course.keep(self._number, states, push, since)
+        told = {(group, self._in(group, state)) for group, state in states}
+        met = self._course.met(self._number, told, self._at(push), self._at(since))
+        if met is None:
+            self._course.keep(self._number, told, self._at(push), self._at(since))
+            self._meant = {of: meant for of, meant in self._meant.items() if of in states}
+        else:
+            self._meant = {(group, state): met.states[group, self._in(group, state)] for group, state in states}
+            self._course, self._ahead = met.course, push - met.push
+            self._asker.istiod.adopt(self._course.answers.at(met.push))
         self._connected = {key: planned for key, planned in self._connected.items() if key[1] >= push}
         self._plans = {key: planned for key, planned in self._plans.items() if key[3] >= push}
         self._examples = {key: first for key, first in self._examples.items() if key[0][2] >= push}
         self._greetings.clear()
 
     def concerned(self, first: int, last: int) -> Collection[int]:
-        return self._course.answers.concerned(first, last)
+        return self._course.answers.concerned(self._at(first), self._at(last))
 
     def touched(self, first: int, last: int) -> Collection[int] | None:
-        return self._course.answers.touched(first, last)
+        return self._course.answers.touched(self._at(first), self._at(last))
 
     def spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
-        return self._course.answers.spared(group, state, first, last)
+        return self._course.answers.spared(group, self._in(group, state), self._at(first), self._at(last))
 
     def scopes(self, push: int) -> ask.Scopes:
-        return self._course.answers.settling.scopes(push)
+        return self._course.answers.settling.scopes(self._at(push))
 
     # ---- proxies
 
     def connect(self, group: int, push: int) -> ask.Planned:
         if (group, push) not in self._connected:
-            planned, own = self._course.answers.connect(group, push, self._asker)
+            planned, own = self._course.answers.connect(group, self._at(push), self._asker)
             self._connected[group, push] = _shared(self._greetings, (planned.state, push), planned, own)
         return self._connected[group, push]
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
-        answers = self._course.answers
-        state = answers.settle(group, state, first, last, forced=forced)
+        answers, begin, end = self._course.answers, self._at(first), self._at(last)
+        state = answers.settle(group, self._in(group, state), begin, end, forced=forced)
         key = (group, state, first, last, forced)
         if key not in self._plans:
-            self._plans[key] = _shared(self._examples, (state, first, last), *answers.plan(*key, self._asker))
+            answer = answers.plan(group, state, begin, end, forced, self._asker)
+            self._plans[key] = _shared(self._examples, (state, first, last), *answer)
         return self._plans[key]
 
     def alike(self, group: int, state: int) -> int:
-        return self._course.answers.states.alike(group, state)
+        return self._course.answers.states.alike(group, self._in(group, state))
 
     def settled(self, group: int, state: int) -> int:
-        return self._course.answers.states.settled(group, state)
+        return self._course.answers.states.settled(group, self._in(group, state))
 
     def apart(self) -> Collection[int]:
         return self._course.answers.states.changed | self._astray
 
     def shape(self, group: int, state: int, push: int) -> ask.Shape:
-        return self._course.answers.shape(group, state, push)
+        return self._course.answers.shape(group, self._in(group, state), self._at(push))
 
     def inventory(self) -> ask.Counts:
         return inventory_of(self._asker.istiod.registry)

@@ -21,6 +21,7 @@ from pushsim.memo import same
 from pushsim.mesh import ConfigKey, Object
 from pushsim.plan import Push, takes_up_scope
 from pushsim.planners.importers import Importers
+from pushsim.planners.states import Numbers
 from pushsim.planners.work import ScopeWork
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
@@ -57,12 +58,18 @@ class Settling:
         labels: by group, its workload labels.
         start: istiod as it starts.
         rules: the release.
+        numbers: of the run.
     """
 
     def __init__(
-        self, groups: Sequence[ask.Group], labels: Sequence[Mapping[str, str]], start: Push, rules: Rules
+        self,
+        groups: Sequence[ask.Group],
+        labels: Sequence[Mapping[str, str]],
+        start: Push,
+        rules: Rules,
+        numbers: Numbers,
     ) -> None:
-        self._rules, self._count = rules, len(groups)
+        self._rules, self._count, self._given = rules, len(groups), numbers
         self._start = self._latest = start.scopes
         self._sidecars = [
             (number, group.proxies[0], told)
@@ -73,15 +80,15 @@ class Settling:
         self._importers: Importers | None = None
         self._slots = np.full(self._count, -1, dtype=np.int32)
         self._works: dict[ScopeKey, ScopeWork | None] = {}  # by slot
-        self._numbers = 0
         self._scope_of: WeakKeyDictionary[Scopes, dict[ScopeKey, ask.Scope]] = WeakKeyDictionary()
         self._pending: list[_Pushed] = []
         self._after: dict[int, Scopes] = {}
         self._seen: dict[int, _Seen | None] = {}  # None: it may be about more than services and routes
 
-    def fork(self, pushes: int = 0) -> Settling:
+    def fork(self, numbers: Numbers, pushes: int = 0) -> Settling:
         """An independent copy, as it was before the push of that number."""
         copy = shallow(self)
+        copy._given = numbers
         copy._scope_of = WeakKeyDictionary({scopes: dict(known) for scopes, known in self._scope_of.items()})
         copy._pending = [pushed for pushed in self._pending if pushed.number < pushes]
         copy._after = {number: scopes for number, scopes in self._after.items() if number < pushes}
@@ -147,10 +154,9 @@ class Settling:
         return known.get(key) or self._new(known, scopes, key, ScopeWork.of(scopes.at(key)))
 
     def _new(self, known: dict[ScopeKey, ask.Scope], scopes: Scopes, key: ScopeKey, work: ScopeWork) -> ask.Scope:
-        self._numbers += 1
-        lock = self._numbers if work.sidecar else -1
+        number = next(self._given.scopes)
         counts = work.counts(len(scopes.context.services.ordered), self._rules)
-        made = known[key] = ask.Scope(self._numbers, lock, counts)
+        made = known[key] = ask.Scope(number, number if work.sidecar else -1, counts)
         return made
 
     # ---- from one push to the next

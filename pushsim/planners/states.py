@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from copy import copy as shallow
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from copy import copy
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 from pushsim import planner as ask
 from pushsim.context import PushContext
 from pushsim.conversation import selector_keys
+from pushsim.gateways import MergedGateway
 from pushsim.mesh import Change, ConfigKey, Mesh
 from pushsim.names import ClusterNames
 from pushsim.plan import ASKS_NOTHING, Listening, ProxyState, recomputes_targets
@@ -19,7 +20,18 @@ from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.visibility import Scope, Scopes
 
-_Part = TypeVar("_Part", ClusterNames, Listening)
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Where numbers come from, so that each means one thing in all courses of a run: see `planner.Planner`."""
+
+    states: count[int] = field(default_factory=count)
+    alike: count[int] = field(default_factory=count)
+    scopes: count[int] = field(default_factory=lambda: count(1))
+
+    def fork(self) -> Numbers:
+        """The same again, for another run."""
+        return Numbers(copy(self.states), copy(self.alike), copy(self.scopes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +57,23 @@ class States:
         changes: those to come, for the labels that selectors ask for.
         mesh: as istiod starts with it.
         rules: the release.
+        numbers: of the run.
     """
 
-    def __init__(self, groups: Sequence[ask.Group], changes: Iterable[Change], mesh: Mesh, rules: Rules) -> None:
-        self._groups, self._rules = groups, rules
+    def __init__(
+        self, groups: Sequence[ask.Group], changes: Iterable[Change], mesh: Mesh, rules: Rules, numbers: Numbers
+    ) -> None:
+        self._groups, self._rules, self._given = groups, rules, numbers
         written = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
         self._asked = sorted(selector_keys(o for o in written if o.ref.kind not in ("Service", "Gateway")))
         self._own: list[list[_Own]] = [[] for _ in groups]
         self._states: dict[int, ProxyState] = {}
-        self._versions: list[int] = []
+        self._versions: dict[int, int] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
-        self._parts_by_content: dict[Hashable, ClusterNames | Listening] = {}
+        self._names: dict[frozenset[str], ClusterNames] = {}
+        self._listening: dict[Hashable, Listening] = {}
+        self._gateways: dict[int, list[MergedGateway]] = {}  # by group
+        self._heads: dict[int, tuple[object, ...]] = {}
         self._others: list[ProxyState] = []  # whose parts have other identities: what is in `_numbers` must live
         self._alike: dict[tuple[int, int, int], int] = {}
         self._settled: dict[int, int] = {}
@@ -67,16 +85,19 @@ class States:
         self._started = False
         self._changed: set[int] = set()
 
-    def fork(self) -> States:
-        """An independent copy, of one of which no push is made yet."""
-        copy = shallow(self)
-        copy._own = [list(known) for known in self._own]
-        copy._of_key = {key: set(groups) for key, groups in self._of_key.items()}
-        copy._changed = set(self._changed)
-        copy._states, copy._versions, copy._numbers = dict(self._states), list(self._versions), dict(self._numbers)
-        copy._alike, copy._settled = dict(self._alike), dict(self._settled)
-        copy._parts_by_content, copy._others = dict(self._parts_by_content), list(self._others)
-        return copy
+    def fork(self, numbers: Numbers) -> States:
+        """An independent copy."""
+        other = copy(self)
+        other._given = numbers
+        other._own = [list(known) for known in self._own]
+        other._of_key = {key: set(groups) for key, groups in self._of_key.items()}
+        other._changed = set(self._changed)
+        other._states, other._versions, other._numbers = dict(self._states), dict(self._versions), dict(self._numbers)
+        other._alike, other._settled = dict(self._alike), dict(self._settled)
+        other._names, other._listening = dict(self._names), dict(self._listening)
+        other._gateways = {group: list(of) for group, of in self._gateways.items()}
+        other._heads, other._others = dict(self._heads), list(self._others)
+        return other
 
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
@@ -92,33 +113,58 @@ class States:
     def number(self, group: int, state: ProxyState) -> int:
         """The number of a state; states that say the same have one, however their proxies came to it."""
         version = self._version(group, state)
-        told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
-        if state.proxy.type == "sidecar":
-            told = (state.proxy.naming, *(state.labels.get(key) for key in self._asked))
-        key = (version, told, state.asks if state.asks is not ASKS_NOTHING else None, *_parts(state))
+        key = (*self._head(group, version, state), *_parts(state))
         if key not in self._numbers:
-            same = self._of_shared_parts(state)
-            shared = (*key[:3], *_parts(same))
+            same = self._of_shared_parts(group, state)
+            head = self._head(group, version, same)
+            shared = (*head, *_parts(same))
             if shared not in self._numbers:
-                self._numbers[shared] = len(self._versions)
-                self._states[len(self._versions)] = same
-                self._versions.append(version)
+                number = self._numbers[shared] = next(self._given.states)
+                self._states[number], self._versions[number], self._heads[number] = same, version, head
             self._numbers[key] = self._numbers[shared]
             self._others.append(state)
         return self._numbers[key]
 
-    def _of_shared_parts(self, state: ProxyState) -> ProxyState:
-        """That state, its names and listeners the very objects in which other states have the same ones."""
-        watched, clusters = self._shared(state.watched), self._shared(state.clusters)
-        listening = self._shared(state.listening)
-        if watched is state.watched and clusters is state.clusters and listening is state.listening:
-            return state
-        return replace(state, watched=watched, clusters=clusters, listening=listening)
+    def _head(self, group: int, version: int, state: ProxyState) -> tuple[object, ...]:
+        """What tells a state from others that have the same parts."""
+        told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
+        if state.proxy.type == "sidecar":
+            told = (state.proxy.naming, *(state.labels.get(key) for key in self._asked))
+        return version, told, state.asks if state.asks is not ASKS_NOTHING else None
 
-    def _shared(self, part: _Part) -> _Part:
-        content = part.content if isinstance(part, Listening) else part.names
-        shared: _Part = self._parts_by_content.setdefault(content, part)  # type: ignore[assignment]
-        return shared
+    def _of_shared_parts(self, group: int, state: ProxyState) -> ProxyState:
+        """That state, its parts the very objects in which other states have the same ones."""
+        names, listening = self._names, state.listening
+        same = replace(
+            state,
+            watched=names.setdefault(state.watched.names, state.watched),
+            clusters=names.setdefault(state.clusters.names, state.clusters),
+            listening=self._listening.setdefault(listening.content, listening),
+        )
+        if state.proxy.type == "sidecar":
+            return same
+        known = self._gateways.setdefault(group, [])
+        before, now = _same_of(state.previous_gateway, known), _same_of(state.gateway, known)
+        return replace(same, gateway=now, previous_gateway=before)
+
+    def met(
+        self, other: States, used: Iterable[tuple[int, int]], had: Scopes, have: Scopes
+    ) -> dict[tuple[int, int], int]:
+        """Numbers here of states of another course, by group and number there.
+
+        Args:
+            used: of these, groups, each with a state that one of its proxies is in.
+            had: the scopes that its proxies had taken up last. Settled ones that have older ones hold the same.
+            have: those of this course that hold the same.
+        """
+        found: dict[tuple[int, int], int] = {}
+        for group, number in used:
+            state = other.of(group, number)
+            settled = state.settled and state.proxy.type == "sidecar"
+            if settled or state.scope is had.of(state.proxy, state.labels):
+                state = replace(state, scope=have.of(state.proxy, state.labels))
+            found[group, number] = self.number(group, state)
+        return found
 
     def _version(self, group: int, state: ProxyState) -> int:
         known = self._own[group]
@@ -150,7 +196,10 @@ class States:
         if self._groups[group].proxies[0].type != "sidecar":
             return -1
         own = self._own_at(group, number)
-        return self._alike.setdefault((number, len(own.targets), own.inbound), len(self._alike))
+        key = (number, len(own.targets), own.inbound)
+        if key not in self._alike:
+            self._alike[key] = next(self._given.alike)
+        return self._alike[key]
 
     def concerned(self, request: PushRequest) -> set[int]:
         """Groups whose own services a request is about."""
@@ -218,13 +267,21 @@ class States:
             if n in kept and (scope := _later(state, scopes))
         }
         self._states = {n: _renewed(state, newer) for n, state in self._states.items() if n in kept}
-        keys: dict[tuple[object, ...], int] = {}
-        for key, number in self._numbers.items():
-            if number in kept:
-                keys.setdefault((*key[:3], *_parts(self._states[number])), number)
-        self._numbers, self._settled = keys, {n: m for n, m in self._settled.items() if n in kept and m in kept}
-        used_parts = {id(part) for state in self._states.values() for part in _names_and_listeners(state)}
-        self._parts_by_content = {of: part for of, part in self._parts_by_content.items() if id(part) in used_parts}
+        self._versions = {n: version for n, version in self._versions.items() if n in kept}
+        self._alike = {key: number for key, number in self._alike.items() if key[0] in kept}
+        self._heads = {n: head for n, head in self._heads.items() if n in kept}
+        self._numbers = {}
+        for number, head in self._heads.items():
+            self._numbers.setdefault((*head, *_parts(self._states[number])), number)
+        self._settled = {n: m for n, m in self._settled.items() if n in kept and m in kept}
+        self._forget_parts()
+
+    def _forget_parts(self) -> None:
+        """Of what states share, only what some state has."""
+        used = {id(part) for state in self._states.values() for part in _shareable(state)}
+        self._names = {of: names for of, names in self._names.items() if id(names) in used}
+        self._listening = {of: listening for of, listening in self._listening.items() if id(listening) in used}
+        self._gateways = {group: [g for g in known if id(g) in used] for group, known in self._gateways.items()}
         self._others.clear()
 
     def shape(self, group: int, number: int, context: PushContext) -> ask.Shape:
@@ -239,8 +296,18 @@ def _parts(state: ProxyState) -> Iterator[int]:
     return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
 
 
-def _names_and_listeners(state: ProxyState) -> tuple[ClusterNames, ClusterNames, Listening]:
-    return state.watched, state.clusters, state.listening
+def _same_of(gateway: MergedGateway, known: list[MergedGateway]) -> MergedGateway:
+    """One of those known that says the same in the same order, else that one, which is known then."""
+    for same in known:
+        if same is gateway or (same == gateway and list(same.routes) == list(gateway.routes)):
+            return same
+    known.append(gateway)
+    return gateway
+
+
+def _shareable(state: ProxyState) -> tuple[object, ...]:
+    """What of it may say the same as that of another."""
+    return state.watched, state.clusters, state.listening, state.gateway, state.previous_gateway
 
 
 def _later(state: ProxyState, scopes: Scopes) -> Scope | None:
