@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pushsim.errors import InputError
 from pushsim.mesh import Endpoint, Object, Port, Proxy, Ref, Service
@@ -16,6 +18,8 @@ from pushsim.resources import (
 )
 from pushsim.sizes import SIZINGS, Policies, Sizer
 from pushsim.sizes.jwt import http_filters
+from pushsim.sizes.settings import Settings
+from pushsim.sizes.vhosts import GatewayRoutes
 
 HTTP = Port("http", 80, "HTTP")
 LABELS = {"app": "a"}
@@ -221,3 +225,46 @@ def test_the_most_specific_virtual_service_shapes_a_service_from_1_18_on(release
 
     assert size(wide, exact) == size(exact if specific else wide)
     assert size(wide) != size(exact)
+
+
+def of_gateway(redirects: bool) -> Object:
+    tls = {"tls": {"httpsRedirect": True}} if redirects else {}
+    servers = [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"], **tls}]
+    return Object(Ref("Gateway", "n", "g"), {"spec": {"servers": servers}})
+
+
+def routed(name: str, hosts: list[str], destination: str, label: str) -> Object:
+    route = {"destination": {"host": destination}}
+    http = [{"match": [{"sourceLabels": {"app": label}}] if label else [{}], "route": [route], "timeout": "5s"}]
+    return Object(Ref("VirtualService", "n", name), {"spec": {"hosts": hosts, "gateways": ["g"], "http": http}})
+
+
+EDITED = st.builds(
+    routed,
+    st.sampled_from(["v", "w", "x"]),
+    st.lists(st.sampled_from(["a.com", "B.com", "*.com"]), unique=True),
+    st.sampled_from(["s", "longer"]),
+    st.sampled_from(["", "a", "b"]),
+)
+PORTS = st.dictionaries(st.sampled_from(["s.n.svc.cluster.local", "longer.n.svc.cluster.local"]), st.integers(1, 70000))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(EDITED, PORTS, st.booleans(), st.sampled_from(["a", "b"])), min_size=1, max_size=8))
+def test_routes_of_a_gateway_that_were_measured_before_are_as_long_as_new_ones(
+    edits: list[tuple[Object, dict[str, int], bool, str]],
+) -> None:
+    def meter() -> GatewayRoutes:
+        return GatewayRoutes(SIZINGS["1.24"], Settings({}, {}))
+
+    known, written, gateways = meter(), dict[str, Object](), {of: of_gateway(redirects=of) for of in (False, True)}
+    for edited, ports, redirects, label in edits:
+        written[edited.ref.name] = edited
+        proxy = Proxy("p", "n", "10.0.0.1", "router", {"app": label})
+        services = tuple(
+            (service(host.partition(".")[0], "n", "10.0.0.9", port), port)
+            for host, number in ports.items()
+            for port in [Port("http", number, "HTTP")]
+        )
+        resource = RouteConfiguration("http.80", services, tuple(written.values()), ((gateways[redirects], 0),))
+        assert known.length(resource, proxy) == meter().length(resource, proxy)

@@ -5,54 +5,53 @@ Source: pilot/pkg/networking/core/gateway.go, listener.go (buildGatewayListener)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import TrafficDirection, TransportSocket
 from envoy_data_plane.envoy.config.listener.v3 import FilterChain, FilterChainMatch
 from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
-from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRoutes
-from envoy_data_plane.envoy.config.route.v3 import VirtualHost, VirtualHostTlsRequirementType
 
 from pushsim.extensions import Place
 from pushsim.hosts import matches, resolve, subset_of
-from pushsim.mesh import HTTP_PROTOCOLS, Object, Port, Proxy
-from pushsim.resources import Listener, RouteConfiguration
+from pushsim.mesh import HTTP_PROTOCOLS, Object, Port
+from pushsim.resources import Listener
 from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
 from pushsim.sizes.inbound import ALL_ALPN
 from pushsim.sizes.listeners import ListenerBuilder
-from pushsim.sizes.matches import RouteTranslator, resource_hashes
-from pushsim.sizes.releases import Sizing
-from pushsim.sizes.settings import ANYTHING, Settings
+from pushsim.sizes.settings import ANYTHING
 from pushsim.sizes.wire import made
 
 Spec = Mapping[str, Json]
 Server = tuple[Object, int]
 
 
-def _server(server: Server) -> Spec:
+def spec_of(server: Server) -> Spec:
+    """What is written of a server."""
     gateway, index = server
     found: Spec = gateway.spec["servers"][index]
     return found
 
 
-def _name(gateway: Object) -> str:
+def name_of(gateway: Object) -> str:
+    """`namespace/name` of a Gateway."""
     return f"{gateway.ref.namespace}/{gateway.ref.name}"
 
 
-def _bound(written: Object, gateway: Object) -> bool:
+def bound(written: Object, gateway: Object) -> bool:
+    """Whether a VirtualService names a Gateway."""
     names = [str(name) for name in written.spec.get("gateways") or ()]
     own = written.ref.namespace
-    return _name(gateway) in {name if "/" in name else f"{own}/{name}" for name in names}
+    return name_of(gateway) in {name if "/" in name else f"{own}/{name}" for name in names}
 
 
 def server_hosts(server: Server, namespace: str) -> list[str]:
     """The hosts of a server that VirtualServices of a namespace may use (`ns/host`, `./host`, `*/host`, `host`)."""
     gateway, _ = server
     found = []
-    for host in _server(server).get("hosts") or ():
+    for host in spec_of(server).get("hosts") or ():
         scope, _, name = str(host).rpartition("/")
         if scope in ("", "*", namespace) or (scope == "." and gateway.ref.namespace == namespace):
             found.append(name)
@@ -65,7 +64,7 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
     chains: list[FilterChain] = []
     names, place = False, Place("GATEWAY", True, resource.port)
     for server in resource.servers:
-        spec = _server(server)
+        spec = spec_of(server)
         protocol = str((spec.get("port") or {}).get("protocol") or "").upper()
         security = spec.get("tls") or {}
         mode = str(security.get("mode") or "")
@@ -107,7 +106,7 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
 
 def _route_name(server: Server) -> str:
     gateway, _ = server
-    port = _server(server)["port"]
+    port = spec_of(server)["port"]
     return f"https.{port['number']}.{port.get('name') or ''}.{gateway.ref.name}.{gateway.ref.namespace}"
 
 
@@ -127,7 +126,7 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
     mode = security.get("mode")
     if mode == "AUTO_PASSTHROUGH":
         return [_sni_chain(builder, f"outbound_.{p.number}_._.{s.hostname}") for s, p in resource.services]
-    bound = [w for w in resource.virtual_services if _bound(w, gateway) and _shared(server, w)]
+    bound = [w for w in resource.virtual_services if bound(w, gateway) and shared_hosts(server, w)]
     if security and mode == "PASSTHROUGH":
         chains = [
             builder.routed_chain(written, route, match, port, gateway=True)
@@ -157,7 +156,7 @@ def _sni_chain(builder: ListenerBuilder, cluster: str) -> FilterChain:
     return builder.chain(*stack, match=match)
 
 
-def _shared(server: Server, written: Object) -> list[str]:
+def shared_hosts(server: Server, written: Object) -> list[str]:
     """The intersection of a server's hosts and a VirtualService's (host.Names.Intersection)."""
     theirs = [resolve(str(host), written.ref.namespace) for host in written.spec.get("hosts") or ()]
     found: dict[str, None] = {}
@@ -172,7 +171,7 @@ def terminating(resource: Listener) -> list[Spec]:
     """TLS of the servers of a gateway's listener that have a filter chain which terminates it."""
     found = []
     for server in resource.servers:
-        spec = _server(server)
+        spec = spec_of(server)
         protocol, security = str((spec.get("port") or {}).get("protocol") or "").upper(), spec.get("tls") or {}
         if security.get("mode") in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH"):
             continue
@@ -184,69 +183,8 @@ def terminating(resource: Listener) -> list[Spec]:
 def _routed(server: Server, written: Object) -> bool:
     """Whether a TCP route of a VirtualService is for that server."""
     gateway, _ = server
-    number = int((_server(server).get("port") or {}).get("number") or 0)
-    if not _bound(written, gateway) or not _shared(server, written):
+    number = int((spec_of(server).get("port") or {}).get("number") or 0)
+    if not bound(written, gateway) or not shared_hosts(server, written):
         return False
     routes = written.spec.get("tcp") or ()
     return any(int(m.get("port") or number) == number for route in routes for m in route.get("match") or ANYTHING)
-
-
-def routes(resource: RouteConfiguration, proxy: Proxy, sizing: Sizing, settings: Settings) -> EnvoyRoutes:
-    """A gateway's route configuration; hosts with the same routes share one virtual host."""
-    if not resource.servers:
-        return made(EnvoyRoutes, name=resource.name, validate_clusters=False)
-    ports = {service.hostname: port.number for service, port in resource.services}
-    hosts: dict[str, VirtualHost] = {}
-    sources: dict[str, list[tuple[Object, int]]] = {}
-    for server in resource.servers:
-        gateway, _ = server
-        spec = _server(server)
-        port = int(spec["port"]["number"])
-        secure = bool((spec.get("tls") or {}).get("httpsRedirect"))
-        for written in resource.virtual_services:
-            if not _bound(written, gateway) or not (shared := _shared(server, written)):
-                continue
-            translator = RouteTranslator(
-                sizing, settings, port,
-                ports=ports.get, hashes=resource_hashes(resource), gateway=_name(gateway),
-            )  # fmt: skip
-            found = translator.routes(written, proxy.labels, proxy.namespace)
-            for host in map(str.lower, shared if found else ()):
-                virtual = hosts.setdefault(host, _virtual_host(host, port, sizing))
-                virtual.routes = [*virtual.routes, *found]
-                sources.setdefault(host, []).append((written, port))
-                if secure:
-                    virtual.require_tls = VirtualHostTlsRequirementType.ALL
-        for host in spec.get("hosts") or () if secure else ():
-            name = str(host).lower()
-            hosts.setdefault(name, _virtual_host(name, port, sizing)).require_tls = VirtualHostTlsRequirementType.ALL
-    built = made(
-        EnvoyRoutes,
-        name=resource.name,
-        validate_clusters=False,
-        ignore_port_in_host_matching=sizing.ignores_ports != "",
-    )
-    if sizing.body_limit == "all":
-        built.max_direct_response_body_size_bytes = 1048576
-    if hosts:
-        built.virtual_hosts = _collapsed(hosts, sources)
-    else:
-        number = int(_server(resource.servers[0])["port"]["number"])
-        built.virtual_hosts = [made(VirtualHost, name=f"blackhole:{number}", domains=["*"])]
-    return built
-
-
-def _virtual_host(host: str, port: int, sizing: Sizing) -> VirtualHost:
-    domains = [host] if sizing.ignores_ports or host == "*" else [host, f"{host}:*"]
-    return made(VirtualHost, name=f"{host}:{port}", domains=domains, include_request_attempt_count=True)
-
-
-def _collapsed(hosts: Mapping[str, VirtualHost], sources: Mapping[str, Sequence[Json]]) -> list[VirtualHost]:
-    kept: dict[object, VirtualHost] = {}
-    for host, virtual in hosts.items():
-        key = (tuple(sources.get(host, (host,))), virtual.require_tls)
-        if key in kept:
-            kept[key].domains = [*kept[key].domains, *virtual.domains]
-        else:
-            kept[key] = virtual
-    return list(kept.values())

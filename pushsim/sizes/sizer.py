@@ -44,6 +44,7 @@ from pushsim.sizes.releases import sizing_of
 from pushsim.sizes.routes import RouteMeter
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
+from pushsim.sizes.vhosts import GatewayRoutes
 from pushsim.sizes.wire import length
 
 #: Fields by which a policy picks workloads.
@@ -125,7 +126,7 @@ class Sizer:
         self._last: tuple[Proxy, Policies, _View] | None = None
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
-        self._of_gateways = Memo()
+        self._of_gateways, self._gateway_hosts = Memo(), GatewayRoutes(self.sizing, self.settings)
         self._told: dict[tuple[object, ...], int] = {}
 
     def in_mode(self, mode: Mode) -> Sizer:
@@ -182,11 +183,8 @@ class Sizer:
                 return self._routes.sidecar(resource, proxy)
 
     def _gateway_routes(self, resource: RouteConfiguration, proxy: Proxy, view: _View) -> int:
-        def measure() -> int:  # to find an equal one takes long, where it is not the very same
-            key = ("gateway routes", resource, proxy.namespace, view.key)
-            if key not in self._shapes:
-                self._shapes[key] = length(gateway.routes(resource, proxy, self.sizing, self.settings))
-            return self._shapes[key]
+        def measure() -> int:
+            return self._gateway_hosts.length(resource, proxy)
 
         told = (resource.name, resource.servers, resource.known, resource.rules, resource.unknown)
         held = (*chain.from_iterable(resource.services), *resource.virtual_services)

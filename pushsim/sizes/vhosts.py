@@ -1,0 +1,176 @@
+"""RDS of gateways: virtual hosts of VirtualServices, measured again only where these have changed.
+
+Source: pilot/pkg/networking/core/gateway.go (buildGatewayHTTPRouteConfig).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any as Json
+from typing import NamedTuple
+
+from envoy_data_plane.envoy.config.route.v3 import Route, VirtualHost, VirtualHostTlsRequirementType
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRoutes
+
+from pushsim.memo import same
+from pushsim.mesh import Object, Proxy
+from pushsim.resources import RouteConfiguration
+from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of
+from pushsim.sizes.matches import RouteTranslator, resource_hashes
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.settings import Settings
+from pushsim.sizes.wire import framed, length, made
+
+#: What a translator asked, and was answered.
+_Answers = list[tuple[tuple[Json, ...], Json]]
+
+
+class _Asked:
+    """A question that is asked of another, remembered with its answers."""
+
+    def __init__(self, of: Callable[..., Json]) -> None:
+        self._of, self.answers = of, _Answers()
+
+    def __call__(self, *arguments: Json) -> Json:
+        answer = self._of(*arguments)
+        self.answers.append((arguments, answer))
+        return answer
+
+
+class _Translated(NamedTuple):
+    """A VirtualService's routes at a server, and what that hangs on.
+
+    hosts: those that both have; routes: one object as long as they are the same.
+    """
+
+    written: Object
+    gateway: Object
+    ports: _Answers
+    hashes: _Answers
+    hosts: tuple[str, ...]
+    routes: tuple[Route, ...]
+
+
+@dataclass(slots=True)
+class _Host:
+    """A virtual host: its domains, the routes in it with what they are of, and whether TLS is required."""
+
+    name: str
+    domains: tuple[str, ...]
+    routes: list[tuple[Route, ...]] = field(default_factory=list)
+    sources: list[tuple[Object, int]] = field(default_factory=list)
+    secure: bool = False
+
+
+class GatewayRoutes:
+    """Lengths of the route configurations of gateways.
+
+    Args:
+        sizing, settings: of the release and the mesh.
+    """
+
+    def __init__(self, sizing: Sizing, settings: Settings) -> None:
+        self._sizing, self._settings = sizing, settings
+        self._translated: dict[Hashable, _Translated] = {}
+        self._lengths: dict[Hashable, tuple[tuple[tuple[Route, ...], ...], int]] = {}
+
+    def length(self, resource: RouteConfiguration, proxy: Proxy) -> int:
+        """That of one; hosts with the same routes share one virtual host."""
+        if not resource.servers:
+            return length(made(EnvoyRoutes, name=resource.name, validate_clusters=False))
+        built = made(
+            EnvoyRoutes,
+            name=resource.name,
+            validate_clusters=False,
+            ignore_port_in_host_matching=self._sizing.ignores_ports != "",
+        )
+        if self._sizing.body_limit == "all":
+            built.max_direct_response_body_size_bytes = 1048576
+        hosts = _collapsed(self._hosts(resource, proxy))
+        if hosts:
+            where = (resource.name, resource.servers, proxy.namespace)
+            return length(built) + sum(framed(self._length_of(host, where)) for host in hosts)
+        number = int(spec_of(resource.servers[0])["port"]["number"])
+        built.virtual_hosts = [made(VirtualHost, name=f"blackhole:{number}", domains=["*"])]
+        return length(built)
+
+    def _hosts(self, resource: RouteConfiguration, proxy: Proxy) -> dict[str, _Host]:
+        ports = {service.hostname: port.number for service, port in resource.services}.get
+        told = (proxy.namespace, tuple(sorted(proxy.labels.items())))
+        hosts: dict[str, _Host] = {}
+        hashes = resource_hashes(resource)
+        for server in resource.servers:
+            spec = spec_of(server)
+            port, secure = int(spec["port"]["number"]), bool((spec.get("tls") or {}).get("httpsRedirect"))
+            for written in resource.virtual_services:
+                key = (written.ref, server[0].ref, server[1], told)
+                found = self._translated.get(key)
+                if found is None or not _still(found, written, server, ports, hashes):
+                    found = self._translated[key] = self._translate(written, server, port, proxy, ports, hashes)
+                for host in found.hosts if found.routes else ():
+                    of = hosts.get(host)
+                    if of is None:
+                        of = hosts[host] = self._host(host, port)
+                    of.routes.append(found.routes)
+                    of.sources.append((written, port))
+                    of.secure |= secure
+            for host in map(str.lower, map(str, spec.get("hosts") or ())) if secure else ():
+                hosts.setdefault(host, self._host(host, port)).secure = True
+        return hosts
+
+    def _translate(
+        self,
+        written: Object,
+        server: Server,
+        port: int,
+        proxy: Proxy,
+        ports: Callable[..., Json],
+        hashes: Callable[..., Json],
+    ) -> _Translated:
+        gateway, asked, hashed = server[0], _Asked(ports), _Asked(hashes)
+        hosts = tuple(map(str.lower, shared_hosts(server, written))) if bound(written, gateway) else ()
+        routes: list[Route] = []
+        if hosts:
+            translator = RouteTranslator(
+                self._sizing, self._settings, port, ports=asked, hashes=hashed, gateway=name_of(gateway)
+            )
+            routes = translator.routes(written, proxy.labels, proxy.namespace)
+        return _Translated(written, gateway, asked.answers, hashed.answers, hosts, tuple(routes))
+
+    def _host(self, host: str, port: int) -> _Host:
+        with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:*",)
+        return _Host(f"{host}:{port}", (host, *with_port))
+
+    def _length_of(self, host: _Host, where: Hashable) -> int:
+        key, routes = (where, host.name, host.domains, host.secure), tuple(host.routes)
+        known = self._lengths.get(key)
+        if known is None or not same(known[0], routes):
+            virtual = made(VirtualHost, name=host.name, domains=[*host.domains], include_request_attempt_count=True)
+            virtual.routes = [route for of in routes for route in of]
+            if host.secure:
+                virtual.require_tls = VirtualHostTlsRequirementType.ALL
+            known = self._lengths[key] = routes, length(virtual)
+        return known[1]
+
+
+def _still(
+    found: _Translated, written: Object, server: Server, ports: Callable[..., Json], hashes: Callable[..., Json]
+) -> bool:
+    """Whether a translation is of these very objects, and would be answered the same."""
+    return (
+        found.written is written
+        and found.gateway is server[0]
+        and all(ports(*asked) == answer for asked, answer in found.ports)
+        and all(hashes(*asked) == answer for asked, answer in found.hashes)
+    )
+
+
+def _collapsed(hosts: Mapping[str, _Host]) -> Iterator[_Host]:
+    kept: dict[object, _Host] = {}
+    for name, host in hosts.items():
+        key = (tuple(host.sources) or name, host.secure)
+        known = kept.setdefault(key, host)
+        if known is not host:
+            known.domains += host.domains
+    return iter(kept.values())
