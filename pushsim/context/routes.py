@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pushsim.audience import PUBLIC, audience
 from pushsim.hosts import resolve
+from pushsim.memo import Memo
 from pushsim.mesh import ConfigKey, Object, Ref
 from pushsim.registry import delegates, merged
 from pushsim.releases import Rules
@@ -68,6 +69,7 @@ class RouteIndex:
     routes: roots, oldest first.
     destinations_of_gateway: hosts that the routes of a gateway name.
     sourced: whether some http route is for some sourceNamespaces only.
+    memo: what is made of it, by whoever makes it.
 
     Args:
         objects: every VirtualService.
@@ -79,7 +81,7 @@ class RouteIndex:
     def __init__(
         self, objects: Mapping[Ref, Object], default: frozenset[str], rules: Rules, before: RouteIndex | None = None
     ) -> None:
-        self._objects, self._default, self._rules = objects, default, rules
+        self._objects, self._default, self._rules, self.memo = objects, default, rules, Memo()
         ordered = sorted(objects.values(), key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
         known = before.routes if before is not None and before._default == default else ()
         same = {id(route.written): route for route in known if not route.delegates}  # `known` keeps them alive

@@ -43,10 +43,10 @@ class _Pushed:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A push that was asked about: which scopes it touches, and all of it; by slot, their keys."""
+    """A push that was asked about: which scopes it touches, and all of it; by key, in their order, who has them."""
 
     touched: frozenset[ScopeKey]
-    keys: tuple[ScopeKey, ...]
+    groups: Mapping[ScopeKey, Sequence[int]]
     scopes: ask.Scopes
 
 
@@ -80,6 +80,7 @@ class Settling:
         self._importers: Importers | None = None
         self._slots = np.full(self._count, -1, dtype=np.int32)
         self._works: dict[ScopeKey, ScopeWork | None] = {}  # by slot
+        self._groups: dict[ScopeKey, list[int]] = {}  # likewise, who has it
         self._scope_of: WeakKeyDictionary[Scopes, dict[ScopeKey, ask.Scope]] = WeakKeyDictionary()
         self._pending: list[_Pushed] = []
         self._after: dict[int, Scopes] = {}
@@ -121,14 +122,12 @@ class Settling:
             return None
         seen = self._seen[last]
         assert seen is not None
-        slots = [slot for slot, key in enumerate(seen.keys) if key in scopes]
-        found: list[int] = np.flatnonzero(np.isin(seen.scopes.slots, slots)).tolist()
-        return set(found)
+        return {group for key in scopes for group in seen.groups.get(key, ())}
 
     def untouched(self, key: ScopeKey, first: int, last: int) -> bool:
         """Whether the pushes first…last are known not to touch that scope."""
         scopes, seen = self._touched(first, last), self._seen.get(last)
-        return scopes is not None and seen is not None and key in seen.keys and key not in scopes
+        return scopes is not None and seen is not None and key in seen.groups and key not in scopes
 
     def _touched(self, first: int, last: int) -> frozenset[ScopeKey] | None:
         while self._pending and self._pending[0].number <= last:
@@ -168,12 +167,15 @@ class Settling:
             return None
         if self._importers is None:
             self._look_up_all(pushed.before)
-        return _Seen(self._touches(pushed, keys), tuple(self._works), self._all_scopes(pushed))
+        return _Seen(self._touches(pushed, keys), self._groups, self._all_scopes(pushed))
 
     def _look_up_all(self, scopes: Scopes) -> None:
         """What these scopes hold, and which of them each group has."""
         of_group = {number: scopes.key(proxy, labels) for number, proxy, labels in self._sidecars}
-        self._works, self._importers = dict.fromkeys(of_group.values()), Importers()
+        self._groups = {}
+        for number, key in of_group.items():
+            self._groups.setdefault(key, []).append(number)
+        self._works, self._importers = dict.fromkeys(self._groups), Importers()
         for key in self._works:
             self._importers.tell(key, scopes.at(key))
         slot_of = {key: slot for slot, key in enumerate(self._works)}

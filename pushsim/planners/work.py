@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import chain
 from typing import NamedTuple
 
 from pushsim import planner as ask
@@ -162,13 +161,16 @@ def shape_of(state: ProxyState, inbound: int, context: PushContext) -> ask.Shape
 
 def _routed_hosts(state: ProxyState) -> int:
     """Hosts of the VirtualServices at a gateway's servers, each in every route configuration that has it."""
-    context, namespace, count = state.scope.context, state.proxy.namespace, 0
-    for servers in state.gateway.routes.values():
-        seen = (route for name in gateway_names(servers) for route in context.routes.visible(name, namespace))
-        count += sum(
-            len(written.spec.get("hosts") or ()) for written in {r.written.ref: r.written for r in seen}.values()
-        )
-    return count
+    routes, namespace = state.scope.context.routes, state.proxy.namespace
+
+    def counted() -> int:
+        count = 0
+        for servers in state.gateway.routes.values():
+            seen = {id(route): route for name in gateway_names(servers) for route in routes.visible(name, namespace)}
+            count += sum(len(route.hosts) for route in seen.values())
+        return count
+
+    return routes.memo.once(counted, "hosts", namespace, of=(state.gateway,))
 
 
 class _Held(NamedTuple):
@@ -183,12 +185,38 @@ class _Held(NamedTuple):
 def _held(scope: Scope, context: PushContext) -> _Held:
     """What the services of a scope come to."""
     *shared, own = scope.blocks
-    parts = chain.from_iterable(scope.family.parts(block) or (block,) for block in shared)
-    return _total([_held_of(own, context), *(_held_of_shared(part, scope, context) for part in parts)])
+    return _total([_held_of(own, context), *(_held_of_shared(block, scope, context) for block in shared)])
+
+
+class _Sum:
+    """What blocks of one namespace each come to, of which those are looked up anew whose endpoints have changed."""
+
+    def __init__(self, parts: Sequence[tuple[Service, ...]]) -> None:
+        self._parts, self._namespaces = parts, [part[0].namespace for part in parts]
+        self._shards: list[object] = [self] * len(parts)  # that is nobody's endpoints
+        self._each, self._total = [_Held()] * len(parts), _Held()
+
+    def of(self, scope: Scope, context: PushContext) -> _Held:
+        """That with the endpoints of a push."""
+        now = list(map(context.endpoints.of, self._namespaces))
+        for place, (shards, known) in enumerate(zip(now, self._shards, strict=True)):
+            if shards is not known:
+                before, after = self._each[place], _held_of_part(self._parts[place], scope, context)
+                self._each[place] = after
+                self._total = _Held(*(sum - b + a for sum, b, a in zip(self._total, before, after, strict=True)))
+        self._shards = list(now)
+        return self._total
 
 
 def _held_of_shared(block: tuple[Service, ...], scope: Scope, context: PushContext) -> _Held:
-    """The same of a block, looked up anew when endpoints of its namespace have changed."""
+    parts = scope.family.parts(block)
+    if not parts:
+        return _held_of_part(block, scope, context)
+    return scope.family.of_parts(lambda: _Sum(parts), "held", parts).of(scope, context)
+
+
+def _held_of_part(block: tuple[Service, ...], scope: Scope, context: PushContext) -> _Held:
+    """The same of services of a namespace, looked up anew when endpoints there have changed."""
     shards = context.endpoints.of(block[0].namespace) if block else None
     return scope.family.memo_of(block).latest(lambda: _held_of(block, context), "held", of=(shards,))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TypeVar
@@ -34,7 +34,7 @@ class Family:
         self.context = context
         self.memo, self.of_blocks = Memo(), Memo()
         self._memos: dict[int, Memo] = {}  # by the id of a block, which `_blocks` keeps alive
-        self._joined: Memo = Memo() if before is None else before._joined
+        self._parts_of: Memo = Memo() if before is None else before._parts_of
         if before is None:
             return
         old = before.context
@@ -100,7 +100,11 @@ class Family:
 
     def joined(self, what: str, parts: Sequence[tuple[_T, ...]]) -> tuple[_T, ...]:
         """Parts as one; the same object again, in later families too, if what was joined last were the very same."""
-        return self._joined.latest(lambda: tuple(chain.from_iterable(parts)), what, of=parts)
+        return self.of_parts(lambda: tuple(chain.from_iterable(parts)), what, parts)
+
+    def of_parts(self, make: Callable[[], _T], what: str, parts: Sequence[object]) -> _T:
+        """What was made last of these very parts, in later families, too, else what `make` makes."""
+        return self._parts_of.latest(make, what, of=parts)
 
     def hosts_of_rule(self, written: Object) -> Iterator[str]:
         """Hosts in the mesh that a DestinationRule's host covers."""
