@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRoutes
+from envoy_data_plane.envoy.config.route.v3 import VirtualHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from pushsim.sizes import SIZINGS, Policies, Sizer
 from pushsim.sizes.jwt import http_filters
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.vhosts import GatewayRoutes
+from pushsim.sizes.wire import length, made
 
 HTTP = Port("http", 80, "HTTP")
 LABELS = {"app": "a"}
@@ -237,6 +240,21 @@ def routed(name: str, hosts: list[str], destination: str, label: str) -> Object:
     route = {"destination": {"host": destination}}
     http = [{"match": [{"sourceLabels": {"app": label}}] if label else [{}], "route": [route], "timeout": "5s"}]
     return Object(Ref("VirtualService", "n", name), {"spec": {"hosts": hosts, "gateways": ["g"], "http": http}})
+
+
+def test_routes_of_a_gateway_without_hosts_are_a_virtual_host_that_takes_nothing() -> None:
+    resource = RouteConfiguration("http.80", servers=((of_gateway(redirects=False), 0),))
+    proxy = Proxy("p", "n", "10.0.0.1", "router")
+    black_hole = made(VirtualHost, name="blackhole:80", domains=["*"])
+    expected = made(
+        EnvoyRoutes,
+        name="http.80",
+        validate_clusters=False,
+        virtual_hosts=[black_hole],
+        max_direct_response_body_size_bytes=1048576,
+        ignore_port_in_host_matching=True,
+    )
+    assert GatewayRoutes(SIZINGS["1.24"], Settings({}, {})).length(resource, proxy) == length(expected)
 
 
 EDITED = st.builds(

@@ -5,7 +5,7 @@ Source: pilot/pkg/networking/core/gateway.go (buildGatewayHTTPRouteConfig).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
@@ -166,11 +166,11 @@ def _still(
     )
 
 
-def _collapsed(hosts: Mapping[str, _Host]) -> Iterator[_Host]:
+def _collapsed(hosts: Mapping[str, _Host]) -> list[_Host]:
     kept: dict[object, _Host] = {}
     for name, host in hosts.items():
         key = (tuple(host.sources) or name, host.secure)
         known = kept.setdefault(key, host)
         if known is not host:
             known.domains += host.domains
-    return iter(kept.values())
+    return list(kept.values())
