@@ -121,6 +121,13 @@ class Asking:
             if group not in apart and (number := self.planner.alike(group, state)) >= 0:
                 kin[number].add(planned.needed)
         assert all(len(needed) == 1 for needed in kin.values())
+        common = [(g, planned) for g, planned in enumerate(plans) if planned.common and g not in apart]
+        said = {self.planner.alike(group, before[group]): (group, planned) for group, planned in common}
+        for group, (state, planned) in enumerate(zip(before, plans, strict=True)):
+            if group not in apart and (of := said.get(self.planner.alike(group, state))) is not None:
+                like, first_said = of
+                assert replace(planned, common=True) == first_said
+                assert self.planner.alike(group, planned.state) == self.planner.alike(like, planned.state)
 
     def _untouched_stay_as_they_are(self, first, push, before, plans):
         touched = self.planner.touched(first, push)

@@ -110,6 +110,11 @@ class Listeners(Recipient):
         return self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
 
     @property
+    def listens_by_endpoint(self) -> bool:
+        """Whether some endpoints have a listener of their own, which they leave out themselves."""
+        return bool(self._listening_endpoints)
+
+    @property
     def _listening_endpoints(self) -> frozenset[str]:
         """Addresses of endpoints that have a listener of their own."""
 

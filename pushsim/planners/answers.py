@@ -31,6 +31,7 @@ from pushsim.planners.settling import Settling
 from pushsim.planners.showing import Named, shown_by
 from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own, Template, own_of
+from pushsim.planners.usual import Usuals
 from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
@@ -82,25 +83,27 @@ class Answers:
     ) -> None:
         self._groups, self._first, self._start, self._rules, self._given = groups, first, start, rules, numbers
         self.states, self.settling, self._pricing, self._cells = states, settling, pricing, cells
-        # by their numbers; what `keep` lets go is no more in the dictionaries
+        # by their numbers; without what `keep` lets go
         self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._intervals = Intervals(rules)
         self._pushes: dict[int, Push] = {}
         self._connected: dict[tuple[int, int, int], Answer] = {}  # by group, push and moment
         self._plans: dict[tuple[int, int, int, int, bool, int], Answer] = {}  # by moment, too
-        self._alike: dict[tuple[int, int, int, int], ask.Planned] = {}  # of whom nothing is told that is their own
+        self._alike: dict[tuple[int, int, int], ask.Planned] = {}  # what is common to those that are alike
         self._touched: dict[tuple[int, int], Collection[int] | None] = {}
         self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
         self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
         self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
         self._templates: dict[tuple[int, int, int, tuple[int, ...]], Template] = {}  # and kind
+        self._usuals = Usuals(start, pricing)
 
     def fork(self, pushes: int | None = None) -> Answers:
         """An independent copy, as it was before the push of that number; None: for another run."""
         copy = shallow(self)
         numbers = copy._given = self._given.fork() if pushes is None else self._given
-        pushes = pushes or 0
+        if pushes is None:
+            pushes, copy._usuals = 0, Usuals(self._start, self._pricing)
         copy.states, copy.settling = self.states.fork(numbers), self.settling.fork(numbers, pushes)
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
         copy._intervals = self._intervals.fork(pushes)
@@ -134,7 +137,7 @@ class Answers:
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: answer for key, answer in self._connected.items() if key[1] >= push}
         self._plans = {key: answer for key, answer in self._plans.items() if key[3] >= push}
-        self._alike = {key: planned for key, planned in self._alike.items() if key[3] >= push}
+        self._alike = {key: planned for key, planned in self._alike.items() if key[2] >= push}
         self._spares = {key: spared for key, spared in self._spares.items() if key[3] >= push}
         answers = (*self._plans.items(), *self._connected.items())
         led_to = {(key[0], planned.state) for key, (planned, _) in answers}
@@ -207,7 +210,7 @@ class Answers:
         number, state = self.states.number(group, made.state), made.state
         work = {"proxy.targets": len(state.targets)}
         own = own_of(made, state, at, self._pricing, work) if state.proxy.type == "sidecar" else None
-        key = (number, push, own.kind if own else None)
+        key = (number, push, own and own.kind)
         if own is not None and (known := self._greetings.get(key)) is not None:
             return known.of(own), own
         responses = tuple(self._response(r, state, at, (), first=True) for r in made.responses)
@@ -227,15 +230,28 @@ class Answers:
         if key not in self._plans:
             request = self._intervals.request(first, last, forced)
             shared = self.states.shares(group, state, request, asker.istiod.registry)
-            alike = (state, self.states.targets(group, state), first, last)
+            alike = (self.alike(group, state), first, last)
             planned, own = self._alike.get(alike) if shared else None, None
             if planned is None:
                 found = self._by_example(group, state, first, last, request, asker) if shared else None
                 planned, own = found or (self._plan(group, state, first, last, request, asker), None)
-                if shared and all(response.xds == "EDS" for response in planned.responses):
+                plain = all(response.xds == "EDS" for response in planned.responses)
+                if shared and (plain or (own and self._is_usual(group, planned, own, last))):
                     planned = self._alike[alike] = replace(planned, common=True)
             self._plans[key] = planned, own
         return self._plans[key]
+
+    def alike(self, group: int, state: int) -> int:
+        """See `planner.Planner`."""
+        if self._groups[group].proxies[0].type != "sidecar":
+            return -1
+        kind = self._usuals.kind(group, self.states.version(state), self.states.of(group, state))
+        return self.states.alike(group, state, kind)
+
+    def _is_usual(self, group: int, planned: ask.Planned, own: Own, push: int) -> bool:
+        """Whether an answer holds of a group's own what it usually does, so that all of its number get it."""
+        state, version = self.states.of(group, planned.state), self.states.version(planned.state)
+        return self._usuals.holds(group, version, state, own, self._pushes[push])
 
     def _by_example(
         self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker
@@ -251,11 +267,9 @@ class Answers:
         own = self._own(like, after, request, push) if template is not None else None
         if template is None or own is None:
             return None
-        of_kind = self._templates.get((state, first, last, own.kind))
+        of_kind = template if own.kind == template.own.kind else self._templates.get((state, first, last, own.kind))
         if of_kind is None:
-            of_kind = (
-                template if own.kind == template.own.kind else template.told(like, own, after, push, self._pricing)
-            )
+            of_kind = template.told(like, own, after, push, self._pricing)
             self._templates[state, first, last, own.kind] = of_kind
         return of_kind.of(own), own
 
@@ -315,9 +329,8 @@ class Answers:
 
     def _targeting(self, state: ProxyState, request: PushRequest) -> ask.Counts:
         """The work of looking up its services again; none where the state is not computed."""
-        if request.endpoints_only(self._rules):
-            return {}
-        return {"proxy.targets": len(state.targets) if recomputes_targets(request, state.proxy, self._rules) else 0}
+        again = not request.endpoints_only(self._rules) and recomputes_targets(request, state.proxy, self._rules)
+        return {} if request.endpoints_only(self._rules) else {"proxy.targets": len(state.targets) * again}
 
     def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker) -> ask.Planned:
         before = self.states.of(group, state)

@@ -207,7 +207,7 @@ class IstioPlanner:
         return self._plans[key]
 
     def alike(self, group: int, state: int) -> int:
-        return self._course.answers.states.alike(group, self._in(group, state))
+        return self._course.answers.alike(group, self._in(group, state))
 
     def settled(self, group: int, state: int) -> int:
         return self._course.answers.states.settled(group, self._in(group, state))

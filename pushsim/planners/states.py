@@ -75,7 +75,7 @@ class States:
         self._gateways: dict[int, list[MergedGateway]] = {}  # by group
         self._heads: dict[int, tuple[object, ...]] = {}
         self._others: list[ProxyState] = []  # whose parts have other identities: what is in `_numbers` must live
-        self._alike: dict[tuple[int, int, int], int] = {}
+        self._alike: dict[tuple[int, int, int, int], int] = {}
         self._settled: dict[int, int] = {}
         self._of_key: dict[ConfigKey, set[int]] = {}
         self._of_namespace: dict[str, list[int]] = {}
@@ -191,15 +191,17 @@ class States:
             return True
         return registry.targets(proxy) == own.targets
 
-    def alike(self, group: int, number: int) -> int:
-        """See `planner.Planner`; proxies with as many services and ports of their own, in the same state."""
-        if self._groups[group].proxies[0].type != "sidecar":
-            return -1
+    def alike(self, group: int, number: int, kind: int) -> int:
+        """A number for groups with as many services and ports of their own, of that kind, in the same state."""
         own = self._own_at(group, number)
-        key = (number, len(own.targets), own.inbound)
+        key = (number, len(own.targets), own.inbound, kind)
         if key not in self._alike:
             self._alike[key] = next(self._given.alike)
         return self._alike[key]
+
+    def version(self, number: int) -> int:
+        """The version of what is its groups' own in that state."""
+        return self._versions[number]
 
     def concerned(self, request: PushRequest) -> set[int]:
         """Groups whose own services a request is about."""

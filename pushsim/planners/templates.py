@@ -106,7 +106,7 @@ def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, work: as
     parts: dict[Xds, Part] = {}
     if "CDS" in types:
         clusters = generators.base_clusters()
-        if state.mode == "delta" and _names(clusters) != state.base:
+        if state.mode == "delta" and names(clusters) != state.base:
             return None
         size = pricing.framed("CDS", (clusters,), state, push)
         parts["CDS"] = Part(len(clusters), size, of_base_clusters(clusters))
@@ -119,5 +119,6 @@ def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, work: as
     return Own(pricing.told(routes, state, push), work, parts)
 
 
-def _names(block: Block) -> frozenset[str]:
+def names(block: Block) -> frozenset[str]:
+    """Names of a block's resources."""
     return block.memo.once(lambda: frozenset(cluster.name for cluster in block), "names")
