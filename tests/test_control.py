@@ -61,14 +61,30 @@ def test_what_follows_from_a_job_keeps_its_core() -> None:
     assert [_finish(cores, 1000 * end) for end in (2, 3, 4)] == [2, 1, 3]
 
 
-def test_a_core_is_kept_for_a_slice_while_others_wait() -> None:
+def test_a_core_is_kept_until_sysmon_has_looked_twice_while_others_wait() -> None:
     cores = Cores(1)
-    cores.start(0, 0, 25 * MS)
+    cores.start(0, 0, 45 * MS)
     cores.start(0, 1, MS)
-    assert _finish(cores, 10 * MS) == PREEMPTED
-    assert _finish(cores, 11 * MS) == 1
-    assert _finish(cores, 21 * MS) == PREEMPTED, "nobody waits: it goes on at once"
-    assert _finish(cores, 26 * MS) == 0
+    assert _finish(cores, 20 * MS) == PREEMPTED
+    assert _finish(cores, 21 * MS) == 1
+    assert _finish(cores, 40 * MS) == PREEMPTED, "nobody waits: it goes on at once"
+    assert _finish(cores, 46 * MS) == 0
+
+
+def test_sysmon_looks_every_10_ms_whenever_a_slice_begins() -> None:
+    cores = Cores(1)
+    cores.start(3 * MS, 0, 45 * MS)
+    cores.start(3 * MS, 1, MS)
+    assert cores.due() == 23 * MS, "its clock is of service: it stood still before"
+    assert _finish(cores, cores.due()) == PREEMPTED
+
+
+def test_while_garbage_is_marked_no_slice_ends() -> None:
+    cores = Cores(1, 100 * MS, 35 * MS)
+    cores.start(0, 0, 90 * MS)
+    cores.start(0, 1, MS)
+    assert _finish(cores, 50 * MS) == PREEMPTED, "20 ms by sysmon's looks after 35 ms of marking"
+    assert _finish(cores, 51 * MS) == 1
 
 
 def test_a_chain_of_jobs_has_one_slice_together() -> None:
@@ -76,11 +92,11 @@ def test_a_chain_of_jobs_has_one_slice_together() -> None:
     cores.start(0, 0, 6 * MS)
     cores.start(0, 1, MS)
     cores.finish(6 * MS)
-    cores.start(6 * MS, 2, 6 * MS)
+    cores.start(6 * MS, 2, 16 * MS)
     cores.fill()
-    assert _finish(cores, 10 * MS) == PREEMPTED
-    assert _finish(cores, 11 * MS) == 1
-    assert _finish(cores, 13 * MS) == 2
+    assert _finish(cores, 20 * MS) == PREEMPTED
+    assert _finish(cores, 21 * MS) == 1
+    assert _finish(cores, 23 * MS) == 2
 
 
 def test_the_network_is_heard_when_nothing_else_waits_and_now_and_then() -> None:

@@ -1,11 +1,14 @@
 """istiod's cores as Go's scheduler shares them out, in integers.
 
 GOMAXPROCS jobs run at once; the others wait in line. Nobody is interrupted for a short job: whoever has a core keeps
-it, and so does what follows from a job that ends (its next response, or the goroutine it wakes: Go's `runnext`), for a
-slice of 10 ms, after which it goes to the end of the second line. The first line is the local run queues'. The second
+it, and so does what follows from a job that ends (its next response, or the goroutine it wakes: Go's `runnext`), until
+its slice ends; then it goes to the end of the second line. Slices are ended by sysmon, which looks every 10 ms and
+takes the core from whoever had it at its last look already: a slice has 10 to 20 ms. While garbage is marked, the
+marking worker takes the core whenever a job ends (findRunnableGCWorker), and what sysmon saw is not what it sees: then
+slices end only after the marking. The first line is the local run queues'. The second
 is Go's global queue: what comes from the network (events of the API server, requests of proxies) gets there, because
 the network is polled by a processor that has nothing else to do, or by sysmon. It is looked at when the first line is
-empty, and each 61st time (golang/go src/runtime/proc.go: findRunnable, schedule, forcePreemptNS). So under load a
+empty, and each 61st time (golang/go src/runtime/proc.go: findRunnable, schedule, sysmon, retake). So under load a
 push goes on while what was just written waits for the end of the round. What a timer wakes (the debouncer's Push) is
 the first of the first line: whoever gives up a core looks at the timers and then at `runnext` (checkTimers, goready).
 
@@ -29,8 +32,8 @@ NEVER = 1 << 62
 #: The service clock's ticks in one nanosecond of a core.
 TICKS = 16
 SECOND = 1_000_000_000
-#: How long a core is kept while others wait: forcePreemptNS.
-SLICE = TICKS * 10_000_000
+#: How often sysmon looks who has which core (usleep in sysmon; forcePreemptNS is as long).
+SYSMON = TICKS * 10_000_000
 #: Instead of a line: a job is the first of the first line.
 NEXT = 2
 #: Each so many times the second line is looked at first.
@@ -42,12 +45,17 @@ PREEMPTED = -1
 
 
 class Cores:
-    """Cores of one replica. `spent[s]` is what was worked in second s of the run, in ns of a core times `parts`."""
+    """Cores of one replica. `spent[s]` is what was worked in second s of the run, in ns of a core times `parts`.
 
-    def __init__(self, cpus: float) -> None:
+    Garbage is collected once in `cycle_ns` of service, 0 for never, and marked in the first `marking_ns` of them.
+    What it costs is not their concern: see `Prices`.
+    """
+
+    def __init__(self, cpus: float, cycle_ns: int = 0, marking_ns: int = 0) -> None:
         share = Fraction(round(cpus * 1000), 1000)
         self.whole, self.parts = share.numerator, share.denominator
         self.most = max(1, -(-self.whole // self.parts))
+        self.cycle, self.marking = TICKS * cycle_ns, TICKS * marking_ns
         self.now = 0
         self.clock = 0
         self.running: list[tuple[int, int, int, int, int]] = []  # (mark, order of start, job, ticks left, slice's end)
@@ -76,7 +84,7 @@ class Cores:
             self.vacated = 0
             self.lines[1].append((job, ticks))
         else:
-            self._run(job, ticks, self.vacated or self.clock + SLICE)
+            self._run(job, ticks, self.vacated or self._slice_ends())
             self.vacated = 0
 
     def wait(self, job: int, work_ns: int) -> None:
@@ -112,12 +120,19 @@ class Cores:
         while len(self.running) < self.most and (local or polled):
             self.picked += 1
             if polled and self.picked % FAIR == 0:
-                self._run(*polled.popleft(), self.clock + SLICE)
+                self._run(*polled.popleft(), self._slice_ends())
                 continue
             if not local:
                 for _ in range(min(len(polled) // self.most + 1, len(polled), BATCH)):
                     local.append(polled.popleft())
-            self._run(*local.popleft(), self.clock + SLICE)
+            self._run(*local.popleft(), self._slice_ends())
+
+    def _slice_ends(self) -> int:
+        """When the core is taken from who gets it now: at sysmon's second look, from the end of marking on."""
+        since = self.clock
+        if self.cycle and since % self.cycle < self.marking:
+            since += self.marking - since % self.cycle
+        return (since // SYSMON + 2) * SYSMON
 
     def _run(self, job: int, ticks: int, slice_ends: int) -> None:
         mark = min(self.clock + ticks, slice_ends)

@@ -31,11 +31,11 @@ class Replica:
     built:     keys of scopes that are built; holder and line: who builds and who waits, by lock.
     """
 
-    def __init__(self, number: int, planner: Planner, cpus: float, knobs: Knobs, connections: int) -> None:
+    def __init__(self, number: int, planner: Planner, cores: Cores, knobs: Knobs, connections: int) -> None:
         self.number = number
         self.planner = planner
         self.knobs = knobs
-        self.cores = Cores(cpus)
+        self.cores = cores
         self.connections = connections
         self.localities = localities_of(planner.groups)
         self.limiter = RequestLimiter(knobs.streams_per_s)

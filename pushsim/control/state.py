@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
 
-from pushsim.control.cores import SECOND
+from pushsim.control.cores import SECOND, Cores
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import NACK, ORDER, SLOW, draw
 from pushsim.control.queue import Event
@@ -72,7 +72,10 @@ class State:
         total = self.total = self.offset[-1]
         self.changes = changes
         self.prices, self.seed = prices, seed
-        self.replicas = [self._replica(n, planner, cpus, knobs) for n, planner in enumerate(planners)]
+        self.replicas: list[Replica] = []
+        for number, planner in enumerate(planners):
+            cycle = prices.collection(planner.inventory(), total / len(planners), cpus)
+            self.replicas.append(self._replica(number, planner, cpus, cycle, knobs))
         self.tally = Tally(len(planners), detail=detail)
         self.log: list[Entry] | None = [] if keep_log else None
         self.written: dict[int, int] = {}
@@ -122,8 +125,8 @@ class State:
             for c in range(self.offset[number + 1] - group.late, self.offset[number + 1]):
                 self.phase[c] = GONE
 
-    def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
-        return Replica(number, planner, cpus, knobs, self.total)
+    def _replica(self, number: int, planner: Planner, cpus: float, cycle: tuple[int, int], knobs: Knobs) -> Replica:
+        return Replica(number, planner, Cores(cpus, *cycle), knobs, self.total)
 
     def _takes_up(self, now: int, c: int, state: int) -> None:
         """A proxy has connected, and is in this state."""

@@ -7,6 +7,7 @@ least 1 ns. Nothing after that is a float.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ CACHED: Mapping[str, tuple[str, str, str, str]] = {
 #: Sizes of the buffers in gRPC's pool, and up to which size none is taken from it (grpc-go, mem: from v1.66 on).
 BUFFERS = (256, 4 << 10, 16 << 10, 32 << 10, 1 << 20)
 UNPOOLED = 1 << 10
+
+#: From so many cores on, whole ones mark garbage, and all others are left alone.
+WHOLE_MARKERS = 4
 
 
 class Price(NamedTuple):
@@ -75,6 +79,21 @@ class Prices:
         self.reply_ns = max(1, round(calibration["client.reply"] * 1e6))
         self.pooled = bool(calibration["send.pooled"])
         self.latency_ns = round(calibration["client.latency"] * 1e6)
+        self._of = calibration
+
+    def collection(self, inventory: Counts, connections: float, cpus: float) -> tuple[int, int]:
+        """Garbage collection: from the begin of one to the next, and until all is marked, in ns of work of each core.
+
+        With GOGC=100 as much is allocated in between as lives: half of the heap, as memory coefficients are of its
+        highest; responses and the cache are left out. A quarter of the cores marks: from 4 cores on whole ones do, and
+        the others are left alone, so there it is (0, 0) (golang/go src/runtime/mgcpacer.go: startCycle).
+        """
+        of = self._of
+        held = {"memory.base": 1, "memory.connections": connections, **inventory}
+        cores = max(1, math.ceil(cpus))
+        living = sum(of[name] * amount for name, amount in held.items()) / 2
+        cycle_ns = round(1000 * living / (of["gc.allocated"] * cores))
+        return (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
 
     def total_ps(self, counts: Counts) -> int:
         """Σ amount · price."""

@@ -69,7 +69,7 @@ from pushsim.kernel.arrays import (
     X_PLAN,
 )
 from pushsim.kernel.planning import Planning
-from pushsim.kernel.replica import ArrayLevel, KernelReplica
+from pushsim.kernel.replica import ArrayCores, ArrayLevel, KernelReplica
 from pushsim.kernel.serving import CLOSING, DONE, JOB, PLAN, ROOM, TICK, WAKE
 from pushsim.kernel.store import Store
 from pushsim.mesh import XDS
@@ -129,8 +129,9 @@ class KernelMachine(Planning):
         self._spares: list[list[Plan]] = [[] for _ in planners]
         self._place = np.argsort(a.ring)
 
-    def _replica(self, number: int, planner: Planner, cpus: float, knobs: Knobs) -> Replica:
-        return KernelReplica(number, planner, cpus, knobs, self.total, self.store)
+    def _replica(self, number: int, planner: Planner, cpus: float, cycle: tuple[int, int], knobs: Knobs) -> Replica:
+        cores = ArrayCores(cpus, cycle, self.store, number)
+        return KernelReplica(number, planner, cores, knobs, self.total, self.store)
 
     def connect_all(self, now: int) -> None:
         gap = max(1, self.replicas[0].limiter.gap // len(self.replicas))

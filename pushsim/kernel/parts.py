@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SLICE, TICKS
+from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SYSMON, TICKS
 from pushsim.kernel.arrays import (
     C_CLOCK,
+    C_CYCLE,
     C_DUE,
     C_HEAD,
     C_JOBS,
+    C_MARKING,
     C_MOST,
     C_NOW,
     C_PARTS,
@@ -120,9 +122,20 @@ def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
         core[C_VACATED] = 0
         wait(a, r, 1, job, ticks)
     else:
-        run_on(a, r, job, ticks, core[C_VACATED] if core[C_VACATED] else core[C_CLOCK] + SLICE)
+        run_on(a, r, job, ticks, core[C_VACATED] if core[C_VACATED] else slice_ends_of(core))
         core[C_VACATED] = 0
     a.cores[r, C_DUE] = UNKNOWN
+
+
+@compiled
+def slice_ends_of(core: Ints) -> int:
+    """`Cores._slice_ends`."""
+    since = core[C_CLOCK]
+    if core[C_CYCLE]:
+        phase = since % core[C_CYCLE]
+        if phase < core[C_MARKING]:
+            since += core[C_MARKING] - phase
+    return int((since // SYSMON + 2) * SYSMON)
 
 
 @compiled
@@ -155,7 +168,7 @@ def fill(a: Arrays, r: int) -> None:
                 job, ticks = next_in(a, r, 1)
                 wait(a, r, 0, job, ticks)
         job, ticks = next_in(a, r, line)
-        run_on(a, r, job, ticks, core[C_CLOCK] + SLICE)
+        run_on(a, r, job, ticks, slice_ends_of(core))
     a.cores[r, C_DUE] = UNKNOWN
 
 

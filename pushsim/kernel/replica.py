@@ -52,10 +52,10 @@ from pushsim.planner import Cells, Planner
 class ArrayCores(Cores):
     """`Cores` on arrays."""
 
-    def __init__(self, cpus: float, store: Store, number: int) -> None:
-        super().__init__(cpus)
+    def __init__(self, cpus: float, cycle: tuple[int, int], store: Store, number: int) -> None:
+        super().__init__(cpus, *cycle)
         self._store, self._number = store, number
-        store.set_cores(number, self.whole, self.parts, self.most)
+        store.set_cores(number, self.whole, self.parts, self.most, self.cycle, self.marking)
 
     def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
         self._store.room_for_jobs(self._number)
@@ -225,10 +225,11 @@ class ArrayLevel(Level):
 class KernelReplica(Replica):
     """A replica whose cores, queue, cache and slots are in the arrays."""
 
-    def __init__(self, number: int, planner: Planner, cpus: float, knobs: Knobs, total: int, store: Store) -> None:
+    def __init__(
+        self, number: int, planner: Planner, cores: ArrayCores, knobs: Knobs, total: int, store: Store
+    ) -> None:
         self._store = store
-        super().__init__(number, planner, cpus, knobs, total)
-        self.cores = ArrayCores(cpus, store, number)
+        super().__init__(number, planner, cores, knobs, total)
         self.limiter = ArrayLimiter(knobs.streams_per_s, store, number)
 
     @property

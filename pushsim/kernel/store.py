@@ -13,7 +13,9 @@ from pushsim.control.tally import Plan
 from pushsim.cost.prices import Prices
 from pushsim.kernel.arrays import (
     ASKS,
+    C_CYCLE,
     C_DUE,
+    C_MARKING,
     C_MOST,
     C_PARTS,
     C_WHOLE,
@@ -141,11 +143,12 @@ class Store:
         """Places for what is worked until then."""
         self._grow("spent", until // 1_000_000_000 + 2, axis=1)
 
-    def set_cores(self, replica: int, whole: int, parts: int, most: int) -> None:
+    def set_cores(self, replica: int, whole: int, parts: int, most: int, cycle: int, marking: int) -> None:
         """The cores of a replica."""
         self._grow("running", 4 * most + 1, axis=1)
         self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
         self.a.cores[replica, C_MOST] = most
+        self.a.cores[replica, C_CYCLE], self.a.cores[replica, C_MARKING] = cycle, marking
         self.a.cores[replica, C_DUE] = UNKNOWN
 
     def know_members(self, replica: int) -> None:
