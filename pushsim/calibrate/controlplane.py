@@ -35,7 +35,7 @@ from pushsim.units import SECOND_NS
 
 Progress = Callable[[str], None]
 
-#: Simulated time between two changes: every change is a push of its own, as on the real istiod.
+#: Simulated time between two moments of changes: each is a push of its own, as on the real istiod.
 _APART_NS = 2 * SECOND_NS
 #: Nothing has moved for that long: what a change caused is over (two debounces, and what a busy machine adds).
 _STILL_S = 0.35
@@ -110,7 +110,7 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
     client = {"name": "client", "namespaces": ["ns-000"], "per_namespace": 1, "ports": {"http": 8080}}
     few = {**client, "pods": n(10)}
     quiet_app = {"name": "app", "sidecar": False}
-    ready: dict[str, Any] = {"source": "crash-loop", "at": _at(4), "down": "1s", "select": {"names": ["app*"]}}
+    ready: dict[str, Any] = {"source": "crash-loop", "at": _at(4), "down": "1500ms", "select": {"names": ["app*"]}}
     new: dict[str, Any] = {"source": "services", "at": _at(6), "sidecar": False, "pods": 2, "namespaces": ["ns-001"]}
     routes: dict[str, Any] = {"source": "config-push", "at": _at(4), "select": {"names": ["app*"]}, "name": "routes"}
     rules = {**routes, "kind": "DestinationRule", "name": "rules"}
@@ -158,6 +158,11 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
             f"many proxies, {name} services",
             _scenario("crowded", [everywhere, app({"http": 80}, services)], namespaces=10, churn=churn),
         )
+    burst = [{**change, "at": _at(1) * n(40)} for change in (routes, rules, new)]
+    yield (
+        "many changes in one push",
+        _scenario("burst", [{**client, "pods": 2}, app({"http": 80}, 60)], churn=[ready, new, routes, rules, *burst]),
+    )
     spread = [{**client, "namespaces": []}, app({"http": 80}, 400, 1)]
     yield (
         "a proxy in each of many namespaces",
@@ -175,15 +180,19 @@ def probes(size: float = 1.0) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def groups(variant: Variant) -> dict[str, tuple[Timed, ...]]:
-    """A variant's changes by the source that causes them, one source after another, evenly spaced."""
-    found: dict[str, list[Timed]] = {}
+    """A variant's changes by the source that causes them, one source after another, evenly spaced.
+
+    What is written at one moment stays together.
+    """
+    by_source: dict[str, list[Timed]] = {}
     for timed in variant.changes:
-        found.setdefault(timed.source, []).append(timed)
-    places = itertools.count(1)
-    return {
-        source: tuple(replace(timed, at_ns=_APART_NS * next(places)) for timed in changes)
-        for source, changes in found.items()
-    }
+        by_source.setdefault(timed.source, []).append(timed)
+    found: dict[str, tuple[Timed, ...]] = {}
+    moments = itertools.count(1)
+    for source, changes in by_source.items():
+        at = {at_ns: _APART_NS * next(moments) for at_ns in dict.fromkeys(timed.at_ns for timed in changes)}
+        found[source] = tuple(replace(timed, at_ns=at[timed.at_ns]) for timed in changes)
+    return found
 
 
 def simulated_parts(variant: Variant) -> tuple[dict[str, Counter[str]], Machine]:
@@ -318,8 +327,9 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
                 progress(f"{name}: {len(changes)} changes of {source}")
 
                 async def write(changes: Sequence[Timed] = changes) -> None:
-                    for timed in changes:
-                        cluster.write(timed.change)
+                    for _, together in itertools.groupby(changes, key=lambda timed: timed.at_ns):
+                        for timed in together:
+                            cluster.write(timed.change)
                         await asyncio.sleep(0.1)
                         await watched.over()
 

@@ -25,8 +25,8 @@ _PLAIN = frozenset({"Namespace", "Node", "Pod", "Service", "EndpointSlice", "Sec
 
 
 def of_push(before: PushContext, context: PushContext, keys: Iterable[ConfigKey]) -> ask.Counts:
-    """InitContext: the indexes that are made anew."""
-    work = Counter[str]()
+    """Push and InitContext: the indexes that are made anew."""
+    work = Counter[str]({"push.batches": 1})
     if context.services is not before.services:
         count = len(context.services.ordered)
         work["push.services"] = int(count * (1 + math.log2(max(count, 1)) / 10))
