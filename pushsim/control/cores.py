@@ -87,9 +87,9 @@ class Cores:
             self._run(job, ticks, self.vacated or self._slice_ends())
             self.vacated = 0
 
-    def wait(self, job: int, work_ns: int) -> None:
-        """A job waits in the first line, even if a core is free until `fill`."""
-        self.lines[0].append((job, TICKS * work_ns))
+    def wait(self, job: int, work_ns: int, line: int = 0) -> None:
+        """A job waits in that line, even if a core is free until `fill`."""
+        self.lines[line].append((job, TICKS * work_ns))
 
     def due(self) -> int:
         """When the next job or slice ends, NEVER if there is none."""

@@ -28,6 +28,7 @@ from pushsim.control.replica import UNSET, WATCHES, Replica
 from pushsim.control.state import (
     ACCEPT,
     ACCEPTING,
+    ACKING,
     ARRIVE,
     ASK,
     AWAY,
@@ -42,6 +43,7 @@ from pushsim.control.state import (
     PUBLISHED,
     READING,
     RESTART_NS,
+    SCOPING,
     SENDING,
     SERVING,
     SLICES,
@@ -126,8 +128,10 @@ class Machine(Streams):
             self._read(argument)
             if self.phase[argument] == IDLE:
                 self._next_on(now, argument)
-        else:
+        elif kind == SCOPING:
             self._scope_built(now, replica, argument)
+        else:
+            assert kind == ACKING  # nothing follows
 
     def wake_due(self) -> int:
         """When a proxy, a Send or an istiod has waited long enough."""

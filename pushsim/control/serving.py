@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import (
+    ACKING,
     ASK,
     DEQUEUED,
     IDLE,
@@ -121,7 +122,7 @@ class Serving(State):
             self.tally.spare[replica.number].add(now, price.spare_bytes)
             work += price.work_ns(resources, units)
             if self.slow[c] or self.phase[c] == REPLYING:
-                work += price.write_ns
+                work += price.write_ns + price.ack_ns
             elif self._waits_for_wire(c):
                 work += self._unwritten_ns(c)
         replica.cores.start(now, SERVING << 32 | c, max(1, work), POLLED if self.phase[c] == REPLYING else 0)
@@ -171,10 +172,13 @@ class Serving(State):
             self._serve(now, c, 0)
 
     def _write_all(self, now: int, c: int) -> None:
-        """What has been sent is written."""
-        pushed = self._current(c).pushed
+        """What has been sent is written; its ACKs come over the network, and are soon there."""
+        plan = self._current(c)
         for step in range(self.wired[c], self.step[c]):
-            self._on_wire(now, c, step, self.took[c] if step + 1 == pushed else UNSET)
+            self._on_wire(now, c, step, self.took[c] if step + 1 == plan.pushed else UNSET)
+        acks_ns = sum(price.ack_ns for price in plan.prices[self.wired[c] : self.step[c]])
+        if acks_ns:
+            self.replicas[self.home[c]].cores.wait(ACKING << 32 | c, acks_ns, POLLED)
         self.wired[c] = self.step[c]
 
     def _on_wire(self, now: int, c: int, step: int, converged: int) -> int:

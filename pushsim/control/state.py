@@ -21,7 +21,7 @@ from pushsim.settings import Clients
 #: WRITING: what it was pushed is on its way from Send to the wire.
 GONE, AWAY, IDLE, PUSHING, REPLYING, WRITING = range(6)
 #: Kinds of jobs on the cores; a job is KIND << 32 | argument.
-HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING = range(8)
+HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING, ACKING = range(9)
 #: The line in which what comes from the network waits for a core.
 POLLED = 1
 #: Kinds of wakes.

@@ -108,7 +108,7 @@ class Plan:
             missed = self.missed_resources[step]
             ps = price.hit_ps * times + missed * price.resource_ps + self.missed_units[step] * price.unit_ps
             ps += price.size_bytes * missed // max(1, price.cached) * price.byte_ps
-            work += ps // 1000 + price.write_ns * times
+            work += ps // 1000 + (price.write_ns + price.ack_ns) * times
         return work
 
 

@@ -40,8 +40,8 @@ class Price(NamedTuple):
     """A response's work in picoseconds until Send returns: hit_ps if all its cached part hits, and what misses add.
 
     resource_ps per missing resource, unit_ps per missing unit, and byte_ps per byte that had to be marshalled:
-    size_bytes · (missing resources) // (cached resources). write_ns: work of writing it and of receiving its ACK,
-    which others do later: the stream's writer and its reader. spare_bytes: what the buffer it is
+    size_bytes · (missing resources) // (cached resources). write_ns, ack_ns: work of writing it and of receiving its
+    ACK, which others do later: the stream's writer and its reader. spare_bytes: what the buffer it is
     in has beside it, until it is written.
     """
 
@@ -52,6 +52,7 @@ class Price(NamedTuple):
     size_bytes: int
     cached: int
     write_ns: int
+    ack_ns: int
     spare_bytes: int
 
     def work_ns(self, resources: int, units: int) -> int:
@@ -77,6 +78,7 @@ class Prices:
             if c.part == "istiod cpu"
         }
         self.reply_ns = max(1, round(calibration["client.reply"] * 1e6))
+        self.ack_ns = to_ns(self.ps["send.acks"])
         self.pooled = bool(calibration["send.pooled"])
         self.latency_ns = round(calibration["client.latency"] * 1e6)
         self._of = calibration
@@ -113,13 +115,11 @@ class Prices:
         """Price of generating, marshalling and sending a response, and of receiving its ACK."""
         ps = self.ps
         base = self.total_ps(response.work)
-        write = to_ns(ps["send.responses"] + ps["send.acks"] + response.size_bytes * ps["send.bytes"])
-        spare = self._spare(response.size_bytes)
+        write = to_ns(ps["send.responses"] + response.size_bytes * ps["send.bytes"])
+        later = (write, self.ack_ns, self._spare(response.size_bytes))
         view = response.view
         if view is None:
-            return Price(
-                base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0, write, spare
-            )
+            return Price(base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0, *later)
         hit, miss, unit_hit, unit_miss = CACHED[response.xds]
         resources, units = total(view.resources), total(view.units)
         unit_hit_ps, unit_miss_ps = ps.get(unit_hit, 0), ps.get(unit_miss, 0)
@@ -129,7 +129,7 @@ class Prices:
             base += response.size_bytes * uncached // response.resources * ps["send.marshalled"]
         cached_bytes = response.size_bytes * resources // max(1, resources + uncached)
         per = (ps[miss] - ps[hit], unit_miss_ps, ps["send.marshalled"])
-        return Price(base, *per, cached_bytes, resources, write, spare)
+        return Price(base, *per, cached_bytes, resources, *later)
 
 
 def total(amounts: NDArray[np.int32]) -> int:

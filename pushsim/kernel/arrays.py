@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
 CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, THROTTLE = range(13, 21)
-SEED, OPENING, OPENED, REFUSED, USES, OUTCOMES = range(21, 27)
+SEED, OPENING, OPENED, REFUSED, USES, OUTCOMES, ACK = range(21, 28)
 #: Columns of an event: whether there is one, its pushes, the oldest Start, whether a ProxyUpdate is among them.
 HAS, FIRST, LAST, START, FORCED = range(5)
 #: Columns of `Arrays.conn`, a row a connection. Three are events, with the columns above: what waits in the queue, what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pushsim.control.state import (
     ACCEPT,
+    ACKING,
     ARRIVE,
     ASK,
     IDLE,
@@ -228,6 +229,9 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             elif kind == SCOPING:
                 finish(a, r, now)
                 scope_built(a, now, r, c)
+                status = DONE
+            elif kind == ACKING:
+                finish(a, r, now)
                 status = DONE
             else:
                 return JOB

@@ -19,6 +19,7 @@ from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Level, Plan
 from pushsim.kernel import asking, loop, parts, queue, serving, streams
 from pushsim.kernel.arrays import (
+    ACK,
     ASKS,
     CACHE,
     EXPECTED,
@@ -114,6 +115,7 @@ class KernelMachine(Planning):
             a.conn[:, column] = told
         a.conn[:, N_GATEWAY], a.ring[:] = self.gateway, self.ring
         a.s[LATENCY], a.s[REPLY], a.s[THROTTLE] = self.prices.latency_ns, self.prices.reply_ns, knobs.throttle
+        a.s[ACK] = self.prices.ack_ns
         a.cached[:] = [(xds in knobs.cached) * (localities if xds in BY_LOCALITY else 1) for xds in XDS]
         a.s[SEED] = np.uint64(self.seed & (1 << 64) - 1).astype(np.int64)
         a.s[OPENING] = self.prices.work_ns(OPENING_WORK)

@@ -61,7 +61,7 @@ class ArrayCores(Cores):
         self._store.room_for_jobs(self._number)
         parts.start(self._store.k, self._number, now, job, work_ns, line)
 
-    def wait(self, job: int, work_ns: int) -> None:
+    def wait(self, job: int, work_ns: int, line: int = 0) -> None:
         raise NotImplementedError  # compiled code does
 
     def fill(self) -> None:

@@ -24,6 +24,7 @@ from pushsim.control.state import (
     WRITING,
 )
 from pushsim.kernel.arrays import (
+    ACK,
     ASKS,
     CONSIDERED,
     CONVERGED,
@@ -253,7 +254,7 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
         price += marshalled * response[R_BYTE]
         work += max(1, (price + 500) // 1000)
         if a.conn[c, N_SLOW] or a.conn[c, N_PHASE] == REPLYING:
-            work += response[R_WRITE]
+            work += response[R_WRITE] + a.s[ACK]
         elif unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
             work += unwritten(a, c, R_WRITE)
     start(a, r, now, SERVING << 32 | c, max(1, work), POLLED if a.conn[c, N_PHASE] == REPLYING else 0)

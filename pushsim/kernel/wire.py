@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pushsim.control.state import SENT
+from pushsim.control.cores import TICKS
+from pushsim.control.state import ACKING, POLLED, SENT
 from pushsim.kernel.arrays import (
+    ACK,
     DETAILS,
     FLIGHT,
     KEEP_DETAILS,
@@ -33,7 +35,7 @@ from pushsim.kernel.arrays import (
     X_AT,
     Arrays,
 )
-from pushsim.kernel.parts import add_level
+from pushsim.kernel.parts import add_level, wait
 from pushsim.kernel.queue import note
 from pushsim.kernel.struct import compiled
 
@@ -53,6 +55,9 @@ def write_all(a: Arrays, now: int, c: int) -> None:
     count = a.plans[a.conn[c, N_PLAN], P_PUSHED]
     for step in range(a.conn[c, N_WIRED], a.conn[c, N_STEP]):
         on_wire(a, now, c, step, a.conn[c, N_TOOK] if step + 1 == count else -1)
+    acks = a.conn[c, N_STEP] - a.conn[c, N_WIRED]
+    if acks and a.s[ACK]:
+        wait(a, a.conn[c, N_HOME], POLLED, ACKING << 32 | c, TICKS * acks * a.s[ACK])
     a.conn[c, N_WIRED] = a.conn[c, N_STEP]
 
 
