@@ -241,6 +241,18 @@ def test_probes_are_scenarios_whose_parts_have_work() -> None:
         assert whole == +work, "the parts are the whole"
 
 
+def test_a_probe_tells_a_batch_from_its_events() -> None:
+    data = dict(controlplane.probes(0.5))["many changes in one push"]
+    scenario = Scenario(data, Path())
+    variant = scenario.variant(scenario.variant_names[0])
+    moments = {name: len({timed.at_ns for timed in of}) for name, of in controlplane.groups(variant).items()}
+    parts, _ = controlplane.simulated_parts(variant)
+    for name, count in moments.items():
+        assert parts[name]["push.batches"] == count, name
+    assert parts["rules"]["handler.events"] == parts["rules"]["push.batches"] == 4
+    assert (parts["rules-2"]["handler.events"], parts["rules-2"]["push.batches"]) == (20, 1)
+
+
 def test_an_istiods_coefficients_come_back_from_the_work_they_make() -> None:
     """Parts of the probes with CPU times made from known coefficients: the fit finds what makes most of the time."""
     known = shipped("1.24")

@@ -17,7 +17,19 @@ from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, Push
 from pushsim.control.cache import XdsCache
 from pushsim.control.cores import NEXT, PREEMPTED, SECOND, TICKS
 from pushsim.control.limiter import draw
-from pushsim.control.state import CONNECTED, DEQUEUED, IDLE, POLLED, PUBLISHED, PUSHED, PUSHING, SENT, SPARED
+from pushsim.control.state import (
+    ACKING,
+    CONNECTED,
+    DEQUEUED,
+    HANDLING,
+    IDLE,
+    POLLED,
+    PUBLISHED,
+    PUSHED,
+    PUSHING,
+    SENT,
+    SPARED,
+)
 from pushsim.cost import Prices, shipped
 from pushsim.errors import InputError
 from pushsim.mesh import Change
@@ -377,6 +389,20 @@ class Rig:
 
     def of(self, *kinds: int) -> list[tuple[int, int, int, int, int]]:
         return [entry for entry in self.log if entry[1] in kinds]
+
+
+def test_what_is_written_waits_behind_the_acks_of_a_push() -> None:
+    rig = Rig(FakePlanner((8,), services=2), ["svc:0", "svc:1"], cpus=1)
+    cores = rig.replica.cores
+    rig.write(0)
+    while not any(job >> 32 == ACKING for job, _ in cores.lines[1]):
+        rig.until(min(rig.machine.tick_due(0), rig.machine.finish_due(0), rig.machine.wake_due()) + 1)
+    before = sum(job >> 32 == ACKING for job in cores.jobs)
+    rig.write(1)
+    waiting = [job >> 32 for job, _ in cores.lines[1]]
+    assert waiting == [ACKING] * before + [HANDLING]
+    rig.until(NEVER)
+    assert not cores.jobs, "all were read"
 
 
 def test_01_convergence_starts_after_debounce_and_push_context() -> None:
