@@ -285,7 +285,8 @@ class Planner(Protocol):
         """Groups that the pushes first…last may do something to; None if that is not known.
 
         All others that are `settled` and not `apart` are spared: not needed, with equal work if they are of equal
-        number, and in the state they were in. If one of them takes up a scope, all do: that of their group.
+        number, and in the state they were in, whatever its number is then. If one of them takes up a scope, all do:
+        that of their group.
         """
 
     def spared(self, group: int, state: int, first: int, last: int) -> Spared | None:

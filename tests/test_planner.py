@@ -138,9 +138,10 @@ class Asking:
         told = {}
         for group, number in settled.items():
             if number >= 0:
-                assert plans[group].idle and plans[group].state == before[group]
+                spared = self.planner.spared(group, before[group], first, push)
+                assert plans[group].idle and spared == (plans[group].state, number)
                 assert plans[group].work == told.setdefault(number, plans[group].work)
-                assert self.planner.spared(group, before[group], first, push) == (before[group], number)
+                assert self.planner.alike(group, plans[group].state) == self.planner.alike(group, before[group])
         for group in range(len(before)):
             if self.planner.alike(group, before[group]) >= 0 and group not in self.planner.apart():
                 spared = self.planner.spared(group, before[group], first, push)

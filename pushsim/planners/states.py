@@ -18,7 +18,7 @@ from pushsim.planners.work import shape_of
 from pushsim.registry import Registry, Target
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.visibility import Scope, Scopes
+from pushsim.visibility import Scope, Scopes, alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class States:
 
     def number(self, group: int, state: ProxyState) -> int:
         """The number of a state; states that say the same have one, however their proxies came to it."""
-        version = self._version(group, state)
+        version, state = self._version(group, state), _settled(state)
         key = (*self._head(group, version, state), *_parts(state))
         if key not in self._numbers:
             same = self._of_shared_parts(group, state)
@@ -296,6 +296,15 @@ class States:
 def _parts(state: ProxyState) -> Iterator[int]:
     """What groups may share of a state, told apart by identity."""
     return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
+
+
+def _settled(state: ProxyState) -> ProxyState:
+    """That state, without a scope before its own of which all says the same that is asked of it."""
+    scope, previous = state.scope, state.previous
+    if previous is None or state.proxy.type != "sidecar":
+        return state
+    same = scope.memo.once(lambda: alike(scope, previous), "like the one before", of=(previous,))
+    return replace(state, previous=None) if same else state
 
 
 def _same_of(gateway: MergedGateway, known: list[MergedGateway]) -> MergedGateway:

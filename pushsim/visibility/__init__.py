@@ -10,9 +10,9 @@ dependence  `dependence`: does a change of this key concern the proxies of a sco
 scopes      `Scopes`: which scope a proxy has
 """
 
-from pushsim.visibility.dependence import short
+from pushsim.visibility.dependence import alike, short
 from pushsim.visibility.egress import EgressListener
 from pushsim.visibility.scope import Scope
 from pushsim.visibility.scopes import ScopeKey, Scopes
 
-__all__ = ["EgressListener", "Scope", "ScopeKey", "Scopes", "short"]
+__all__ = ["EgressListener", "Scope", "ScopeKey", "Scopes", "alike", "short"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pushsim.mesh import ConfigKey, Service
 
 if TYPE_CHECKING:
-    from pushsim.visibility.scope import Scope
+    from pushsim.visibility.scope import Naming, Scope
 
 
 def dependence(scope: Scope, key: ConfigKey) -> str:
@@ -34,6 +34,31 @@ def dependence(scope: Scope, key: ConfigKey) -> str:
         case "PeerAuthentication":
             return _on_peer_authentication(scope, key)
     return ""
+
+
+def alike(scope: Scope, other: Scope) -> bool:
+    """Whether what concerns the proxies of one of two scopes of the same Sidecar concerns those of the other, too.
+
+    They hold the same services, imported or as destinations of the same VirtualServices, under the same rules. That is
+    not asked of scopes that may differ in more than the content of VirtualServices.
+    """
+    new, old = scope.context, other.context
+    return (
+        scope.sidecar is other.sidecar
+        and scope.family.alike(other.family)
+        and new.policies is old.policies
+        and new.mesh_config is old.mesh_config
+        and scope.route_keys == other.route_keys
+        and all(
+            named.keys() == known.keys() and all(_ports(named[host]) == _ports(known[host]) for host in named)
+            for named, known in zip(scope.destinations, other.destinations, strict=True)
+            if named is not known
+        )
+    )
+
+
+def _ports(named: list[Naming]) -> list[frozenset[int]]:
+    return [ports for _, ports in named]
 
 
 def _on_service(scope: Scope, key: ConfigKey) -> str:
