@@ -150,16 +150,14 @@ class Observed:
             dwell = {key: time for key, time in tally.dwell.items() if key[0] == number}
             names = sum(time * shapes[key[2]].names for key, time in dwell.items()) / max(1, sum(dwell.values()))
             inventory = replica.planner.inventory()
-            flight, cache, connected = tally.flight[number], tally.cache[number], tally.connected[number]
-            at_mean, spare = connected.mean(self.ended), tally.spare[number]
-            levels = [level.mean(self.ended) for level in (flight, cache, spare)]
-            means += priced(self.calibration, inventory, at_mean, at_mean * names, *levels).times(
+            connected, passing = tally.connected[number], tally.passing(number)
+            at_mean, most = connected.mean(self.ended), connected.highest
+            mean = {name: level.mean(self.ended) for name, level in passing.items()}
+            means += priced(self.calibration, inventory, at_mean, at_mean * names, mean).times(
                 *[1 / len(machine.replicas)] * 3
             )
-            most = connected.highest
-            at_most = priced(
-                self.calibration, inventory, most, most * names, flight.highest, cache.highest, spare.highest
-            )
+            peaks = {name: level.highest for name, level in passing.items()}
+            at_most = priced(self.calibration, inventory, most, most * names, peaks)
             highest = max(highest, at_most, key=lambda bound: bound.value)
         return means, highest
 

@@ -269,7 +269,7 @@ def test_an_istiods_coefficients_come_back_from_the_work_they_make() -> None:
             seconds = sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items()) * known["gc"]
             parts.append(controlplane.Part(name, part, 50 * seconds, {d: 50 * n for d, n in amounts.items()}))
         heap = controlplane.Heap(10_000_000, 30_000_000, 100_000_000, 80_000_000)
-        probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, 1e6))
+        probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, {}))
     found = fitting.of_istiod(probed, "1.24.6")
     for name in ("send.responses", "cds.miss"):
         assert found.coefficients[name].value == pytest.approx(true[name], rel=0.25)

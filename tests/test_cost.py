@@ -171,8 +171,8 @@ def test_proxies_keep_the_statistics_that_the_mesh_config_asks_for(matcher: dict
 
 def test_istiod_memory_is_by_connection_and_service() -> None:
     calibration = shipped("1.24")
-    one = istiod_memory(calibration, {"memory.services": 10}, 100, 1000, 0, 0)
-    two = istiod_memory(calibration, {"memory.services": 10}, 200, 2000, 0, 0)
+    one = istiod_memory(calibration, {"memory.services": 10}, 100, 1000, {})
+    two = istiod_memory(calibration, {"memory.services": 10}, 200, 2000, {})
     each = calibration["memory.connections"] + calibration["memory.tls"]
     grown = 100 * each + 1000 * calibration["memory.names"]
     assert two.value - one.value == pytest.approx(grown)

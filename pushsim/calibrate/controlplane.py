@@ -72,8 +72,7 @@ class Part:
 class Probed:
     """A probe's parts, and its heap: with nobody connected, and with all.
 
-    held: amounts of memory of both by coefficient; flight, spare: the most bytes of responses on their way
-        out, and of the buffers beside them, simulated.
+    held: amounts of memory of both by coefficient; passing: what comes and goes of it, at its simulated highest.
     """
 
     probe: str
@@ -82,8 +81,7 @@ class Probed:
     full: Heap
     held_alone: Mapping[str, float]
     held_full: Mapping[str, float]
-    flight: float
-    spare: float = 0.0
+    passing: Mapping[str, float]
 
 
 def _scenario(question: str, apps: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -339,9 +337,10 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
             full = await watched.heap(goal)
     amounts, machine = simulated_parts(variant)
     parts = tuple(Part(name, part, cpu_s, dict(amounts[part])) for part, cpu_s in spent.items())
-    flight, spare, cached = (of[0].highest for of in (machine.tally.flight, machine.tally.spare, machine.tally.cache))
+    passing = {name: float(level.highest) for name, level in machine.tally.passing(0).items()}
     planner = machine.replicas[0].planner
     names = sum(planner.shape(machine.group_of[c], machine.state[c], -1).names for c in range(machine.total))
     stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
+    cached = passing.pop("memory.cache")  # it does not go
     connected = {"memory.connections": len(variant.mesh.proxies), "memory.names": names, "memory.cache": cached}
-    return Probed(name, parts, alone, full, stored, {**stored, **connected}, flight, spare)
+    return Probed(name, parts, alone, full, stored, {**stored, **connected}, passing)

@@ -256,7 +256,7 @@ def _heap(probed: Sequence[controlplane.Probed]) -> list[Measurement]:
         for name, heap, held in (
             ("alone", 2 * each.alone.live, each.held_alone),
             ("connected", 2 * each.full.live, each.held_full),
-            ("peak", each.full.goal, {**each.held_full, "memory.flight": each.flight, "memory.spare": each.spare}),
+            ("peak", each.full.goal, {**each.held_full, **each.passing}),
         ):
             error = max(_HEAP_FLOOR, _HEAP_SHARE * heap)
             found.append(Measurement(f"{each.probe}: {name} ({number})", held, heap, error))

@@ -24,6 +24,7 @@ mark; jobs with equal marks end in the order in which they started. Cores are a 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 from heapq import heappop, heappush
 
@@ -64,6 +65,7 @@ class Cores:
         self.picked = 0
         self.vacated = 0  # the end of the slice of the core that the last job left, 0 if another has taken it
         self.spent: list[int] = [0]
+        self.runs: Callable[[int], None] = lambda job: None  # told of each job that gets a core, new or again
         self._second_ends = SECOND
 
     @property
@@ -135,6 +137,7 @@ class Cores:
         return (since // SYSMON + 2) * SYSMON
 
     def _run(self, job: int, ticks: int, slice_ends: int) -> None:
+        self.runs(job)
         mark = min(self.clock + ticks, slice_ends)
         heappush(self.running, (mark, self.started, job, self.clock + ticks - mark, slice_ends))
         self.started += 1

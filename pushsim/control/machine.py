@@ -182,7 +182,7 @@ class Machine(Streams):
         for c in accepting:
             if self.phase[c] == AWAY:
                 self._set(now, ARRIVE, c)
-        for level in (self.tally.flight[number], self.tally.spare[number]):
+        for level in (self.tally.making[number], self.tally.flight[number], self.tally.spare[number]):
             level.add(now, -level.value)
         self.tally.cache[number].add(now, -self.tally.cache[number].value)
         self._set(now + RESTART_NS, UP, number)

@@ -106,7 +106,7 @@ class Serving(State):
         """The connection works: `before_ns`, then the response it is at, if there is one to make."""
         plan, step = self._current(c), self.step[c]
         replica = self.replicas[self.home[c]]
-        work = before_ns
+        work, self.to_make[c] = before_ns, 0
         if step < plan.pushed or self.phase[c] == REPLYING:
             response, price = plan.planned.responses[step], plan.prices[step]
             resources = units = 0
@@ -118,14 +118,20 @@ class Serving(State):
                     plan.missed_resources[step] += resources
                     plan.missed_units[step] += units
                     self._cached(now, replica)
-            self.tally.flight[replica.number].add(now, response.size_bytes)
-            self.tally.spare[replica.number].add(now, price.spare_bytes)
+            self.to_make[c] = response.size_bytes
             work += price.work_ns(resources, units)
             if self.slow[c] or self.phase[c] == REPLYING:
                 work += price.write_ns + price.ack_ns
             elif self._waits_for_wire(c):
                 work += self._unwritten_ns(c)
         replica.cores.start(now, SERVING << 32 | c, max(1, work), POLLED if self.phase[c] == REPLYING else 0)
+
+    def _runs(self, replica: Replica, job: int) -> None:
+        """A job gets a core: a connection's begins to generate, unless it did already."""
+        c = job & 0xFFFFFFFF
+        if job >> 32 == SERVING and self.to_make[c]:
+            self.tally.making[replica.number].add(replica.cores.now, self.to_make[c])
+            self.to_make[c] = 0
 
     def _waits_for_wire(self, c: int) -> bool:
         """Whether the next Send waits until what was sent before is written."""
@@ -143,6 +149,10 @@ class Serving(State):
         if self.phase[c] == PUSHING and step >= plan.pushed:
             self._pushed(now, c)
             return
+        home, size_bytes = self.home[c], plan.planned.responses[step].size_bytes
+        self.tally.making[home].add(now, -size_bytes)
+        self.tally.flight[home].add(now, size_bytes)
+        self.tally.spare[home].add(now, plan.prices[step].spare_bytes)
         if self.phase[c] == PUSHING and self._waits_for_wire(c):
             self._write_all(now, c)
         if self.slow[c] and self.read_before[c] > now:
@@ -267,7 +277,7 @@ class Serving(State):
         if self.phase[c] == REPLYING and self._current(c).first != UNSET:
             self.following -= 1
         self.asked[c].clear()
-        self.readable[c] = 0
+        self.readable[c] = self.to_make[c] = 0
         for xds in XDS if self.sotw else ():
             self.newest.pop((c, xds), None)
         held = self.offered[c] is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from heapq import heappop, heappush
 
 from pushsim.control.cores import SECOND, Cores
@@ -75,7 +76,9 @@ class State:
         self.replicas: list[Replica] = []
         for number, planner in enumerate(planners):
             cycle = prices.collection(planner.inventory(), total / len(planners), cpus)
-            self.replicas.append(self._replica(number, planner, cpus, cycle, knobs))
+            replica = self._replica(number, planner, cpus, cycle, knobs)
+            replica.cores.runs = partial(self._runs, replica)
+            self.replicas.append(replica)
         self.tally = Tally(len(planners), detail=detail)
         self.log: list[Entry] | None = [] if keep_log else None
         self.written: dict[int, int] = {}
@@ -117,6 +120,7 @@ class State:
         self.sotw = planners[0].sotw
         self.newest: dict[tuple[int, Xds], int] = {}  # the push whose response made older requests stale, see `Serving`
         self.wired = [0] * total  # the first response of its plan that is not on the wire yet
+        self.to_make = [0] * total  # bytes that it will generate when it gets a core
         self.took = [0] * total  # from the Start of its push until that was pushed
         self.last_start = [0] * total
         self.read_at = [0] * total
@@ -124,6 +128,9 @@ class State:
         for number, group in enumerate(groups):
             for c in range(self.offset[number + 1] - group.late, self.offset[number + 1]):
                 self.phase[c] = GONE
+
+    def _runs(self, replica: Replica, job: int) -> None:
+        raise NotImplementedError  # serving
 
     def _replica(self, number: int, planner: Planner, cpus: float, cycle: tuple[int, int], knobs: Knobs) -> Replica:
         return Replica(number, planner, Cores(cpus, *cycle), knobs, self.total)

@@ -9,6 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -209,8 +210,9 @@ class Tally:
     received:   by (change, proxy); completed: by change, the latest of its `received`.
     away:       from the end of a stream to the next that an istiod has accepted.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
-    flight, cache, connected: levels, by replica: bytes on their way out, bytes cached, streams; spare: of the buffers
-                around what is on its way out; waiting: connections in the push queue; slots: of the throttle in use.
+    making, flight, cache: levels, by replica, of bytes: that are being generated, on their way out, cached; spare: of the
+                buffers around what is on its way out. connected: streams; waiting: connections in the push queue;
+                slots: of the throttle in use.
     gauges:     (time, integrals of waiting and slots, all replicas together), by when they were asked for.
     dwell:      ns that proxies spent, by (replica, whether it is a gateway, number of its state's shape).
     """
@@ -226,6 +228,7 @@ class Tally:
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
         self.amounts: Counter[str] = Counter()
         self.pushes: list[PushRecord] = []
+        self.making = [Level() for _ in range(replicas)]
         self.flight = [Level() for _ in range(replicas)]
         self.spare = [Level() for _ in range(replicas)]
         self.cache = [Level() for _ in range(replicas)]
@@ -236,6 +239,11 @@ class Tally:
         self.dwell: Counter[tuple[int, bool, int]] = Counter()
         self.details: list[Sent] | None = [] if detail else None
 
+    def passing(self, replica: int) -> dict[str, Level]:
+        """Levels of bytes that come and go in a replica, by the coefficient of memory that they are multiplied with."""
+        of = {"making": self.making, "flight": self.flight, "spare": self.spare, "cache": self.cache}
+        return {f"memory.{name}": levels[replica] for name, levels in of.items()}
+
     def start_counting(self, now: int) -> None:
         """Forget what was before now; levels keep their value."""
         self.since = now
@@ -245,7 +253,8 @@ class Tally:
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
         self.amounts.clear()
         self.pushes.clear()
-        for level in (*self.flight, *self.spare, *self.cache, *self.connected, *self.waiting, *self.slots):
+        of = (self.making, self.flight, self.spare, self.cache, self.connected, self.waiting, self.slots)
+        for level in chain.from_iterable(of):
             level.reset(now)
         self.gauges.clear()
         self.dwell.clear()

@@ -62,45 +62,24 @@ def istiod_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds
 
 
 def istiod_memory(
-    calibration: Calibration,
-    inventory: Counts,
-    connections: float,
-    names: float,
-    flight: float,
-    cached: float,
-    spare: float = 0,
+    calibration: Calibration, inventory: Counts, connections: float, names: float, passing: Mapping[str, float]
 ) -> Bounds:
     """Bytes of one istiod replica at their highest: Go gives memory back over minutes.
 
     inventory: what `Planner.inventory` counts; connections: proxies connected to it, and names the resource names they
-    watch in all; flight: bytes of responses on their way out; cached: bytes in the xDS cache; spare: of gRPC's
-    buffers around responses.
+    watch in all; passing: bytes that come and go, by coefficient: memory.making of responses being generated,
+    memory.flight of those on their way out, memory.spare of gRPC's buffers around these, memory.cache.
     """
     beside = {"memory.runtime": 1, "memory.tls": connections}
-    return istiod_heap(calibration, inventory, connections, names, flight, cached, spare) + total(calibration, beside)
+    return istiod_heap(calibration, inventory, connections, names, passing) + total(calibration, beside)
 
 
 def istiod_heap(
-    calibration: Calibration,
-    inventory: Counts,
-    connections: float,
-    names: float,
-    flight: float,
-    cached: float,
-    spare: float = 0,
+    calibration: Calibration, inventory: Counts, connections: float, names: float, passing: Mapping[str, float]
 ) -> Bounds:
     """Bytes of its heap in use, with connections that are plaintext, as in a replay; see `istiod_memory`."""
-    amounts: dict[str, float] = {
-        "memory.base": 1,
-        "memory.connections": connections,
-        "memory.names": names,
-        "memory.flight": flight,
-        "memory.cache": cached,
-        "memory.spare": spare,
-    }
-    for name, amount in inventory.items():
-        amounts[name] = amounts.get(name, 0) + amount
-    return total(calibration, amounts)
+    held = {"memory.base": 1, "memory.connections": connections, "memory.names": names}
+    return total(calibration, {**held, **inventory, **passing})
 
 
 def held_by(shape: Shape, workers: int) -> dict[str, float]:

@@ -114,7 +114,8 @@ memory.configs | 15e3 | 0.35 | config | [E] 10-20 kB
 memory.connections | 2.5e5 | 0.5 | connected proxy: its stream | [E]
 memory.tls | 1e6 | 0.5 | connected proxy: TLS | [D] AKS istio-scale: 1.28-1.71 MB with the rest
 memory.names | 370 | 0.5 | resource name watched by a proxy | [D] AKS istio-scale: +0.75 MB a proxy with 1,000 services
-memory.flight | 2.5 | 0.25 | byte of responses being made | [E] 2-3 times
+memory.making | 10 | 0.8 | byte of responses being generated: what it is made of | [E]
+memory.flight | 2.5 | 0.25 | byte of responses that are sent and not written | [E] 2-3 times
 memory.spare | 2 | 0.5 | byte of gRPC's buffers beside their responses (`send.pooled`) | [D] GOGC=100: what lives, twice
 memory.cache | 1 | 0.3 | byte cached | [E]
 """

@@ -28,8 +28,9 @@ N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
 N_KIN, N_GROUP, N_HOME = 21, 22, 23
 N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_LOCALITY = range(24, 32)
 N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION, N_ASKED, N_READABLE = range(32, 41)
+N_TO_MAKE = 41
 #: From here on a column for each xDS type: `State.newest`.
-N_NEWEST = 41
+N_NEWEST = 42
 #: Columns of `Arrays.plans`.
 #: The scope is the key of one, -1 for none; with slots, a row of `Arrays.slot_of` (else -1), where
 #: those of a push begin in `Arrays.taken_up`.
@@ -71,7 +72,7 @@ ALL, KIN = range(2)
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
 L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
 #: The levels.
-FLIGHT, CACHE, WAITING, SLOTS, SPARE = range(5)
+FLIGHT, CACHE, WAITING, SLOTS, SPARE, MAKING = range(6)
 
 
 class Arrays(NamedTuple):
@@ -162,7 +163,7 @@ def arrays(replicas: int, total: int, groups: int, localities: int, *, log: bool
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 13), replicas=zeros(replicas, 12), levels=zeros(5, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 13), replicas=zeros(replicas, 12), levels=zeros(6, replicas, 7),
         running=zeros(replicas, 64, 4),
         lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), scopes=zeros(replicas, 1024, 4),

@@ -31,6 +31,7 @@ from pushsim.kernel.arrays import (
     K_TICK,
     LAST,
     LATENCY,
+    MAKING,
     N_ASK_HEAD,
     N_ASKED,
     N_CLOSING,
@@ -53,6 +54,7 @@ from pushsim.kernel.arrays import (
     N_SHAPED_AT,
     N_SLOW,
     N_STATE,
+    N_TO_MAKE,
     N_WAITING,
     NOW,
     OPENING,
@@ -88,6 +90,7 @@ COLUMNS = {
     "last_start": N_PUSHING + START,  # of the newest event, whether or not there is one now
     "read_at": N_READ_AT,
     "read_before": N_READ_BEFORE,
+    "to_make": N_TO_MAKE,
 }
 
 
@@ -123,7 +126,7 @@ class KernelMachine(Planning):
         def levels(kind: int) -> list[Level]:
             return [ArrayLevel(self.store, kind, number) for number in range(len(planners))]
 
-        tally.flight, tally.cache, tally.spare = map(levels, (FLIGHT, CACHE, SPARE))
+        tally.making, tally.flight, tally.cache, tally.spare = map(levels, (MAKING, FLIGHT, CACHE, SPARE))
         tally.waiting, tally.slots = map(levels, (WAITING, SLOTS))
         self._begin_observing()
         self._apart: list[set[int]] = [set() for _ in planners]
@@ -287,7 +290,7 @@ class KernelMachine(Planning):
             a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
         if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.conn[c, N_PLAN], P_FIRST] >= 0):
             self.following -= 1
-        a.conn[c, N_ASKED] = a.conn[c, N_READABLE] = 0
+        a.conn[c, N_ASKED] = a.conn[c, N_READABLE] = a.conn[c, N_TO_MAKE] = 0
         a.conn[c, N_NEWEST:] = UNSET
         held = bool(a.conn[c, N_OFFERED + HAS])
         a.conn[c, N_PUSHING + HAS] = a.conn[c, N_OFFERED + HAS] = 0

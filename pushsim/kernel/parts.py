@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SYSMON, TICKS
+from pushsim.control.state import SERVING
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_CYCLE,
@@ -32,6 +33,8 @@ from pushsim.kernel.arrays import (
     L_NOW,
     L_SINCE,
     L_VALUE,
+    MAKING,
+    N_TO_MAKE,
     R_SIZE,
     R_VIEW,
     UNKNOWN,
@@ -185,7 +188,10 @@ def next_in(a: Arrays, r: int, line: int) -> tuple[int, int]:
 @compiled
 def run_on(a: Arrays, r: int, job: int, ticks: int, slice_ends: int) -> None:
     """`Cores._run`."""
-    core, running = a.cores[r], a.running[r]
+    core, running, c = a.cores[r], a.running[r], job & 0xFFFFFFFF
+    if job >> 32 == SERVING and a.conn[c, N_TO_MAKE]:  # `Serving._runs`
+        add_level(a, MAKING, r, core[C_NOW], a.conn[c, N_TO_MAKE])
+        a.conn[c, N_TO_MAKE] = 0
     mark = min(core[C_CLOCK] + ticks, slice_ends)
     if core[C_HEAD] + core[C_JOBS] == running.shape[0]:
         for place in range(core[C_JOBS]):

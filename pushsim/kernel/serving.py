@@ -45,6 +45,7 @@ from pushsim.kernel.arrays import (
     LATENCY,
     M_RESOURCES,
     M_UNITS,
+    MAKING,
     N_ASK_HEAD,
     N_ASKED,
     N_CLOSING,
@@ -68,6 +69,7 @@ from pushsim.kernel.arrays import (
     N_SLOW,
     N_STATE,
     N_STEP,
+    N_TO_MAKE,
     N_TOOK,
     N_USE,
     N_WAIT_NEXT,
@@ -228,6 +230,7 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
     """`Serving._serve`."""
     plan, step, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP], a.conn[c, N_HOME]
     work = before
+    a.conn[c, N_TO_MAKE] = 0
     if step < plan[P_PUSHED] or a.conn[c, N_PHASE] == REPLYING:
         at = plan[P_AT] + step
         response = a.responses[at]
@@ -244,9 +247,7 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
             if resources > 0:
                 a.missed[at, M_RESOURCES] += resources
                 a.missed[at, M_UNITS] += units
-        add_level(a, FLIGHT, r, now, response[R_SIZE])
-        if response[R_SPARE]:
-            add_level(a, SPARE, r, now, response[R_SPARE])
+        a.conn[c, N_TO_MAKE] = response[R_SIZE]
         marshalled = 0
         if response[R_CACHED] > 0:
             marshalled = response[R_PRICED] * resources // response[R_CACHED]
@@ -266,6 +267,11 @@ def generated(a: Arrays, now: int, c: int) -> int:
     plan, step = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP]
     if a.conn[c, N_PHASE] == PUSHING and step >= plan[P_PUSHED]:
         return pushed(a, now, c)
+    response, home = a.responses[plan[P_AT] + step], a.conn[c, N_HOME]
+    add_level(a, MAKING, home, now, -response[R_SIZE])
+    add_level(a, FLIGHT, home, now, response[R_SIZE])
+    if response[R_SPARE]:
+        add_level(a, SPARE, home, now, response[R_SPARE])
     if a.conn[c, N_PHASE] == PUSHING and unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
         write_all(a, now, c)
     if a.conn[c, N_SLOW] and a.conn[c, N_READ_BEFORE] > now:

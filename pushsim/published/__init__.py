@@ -157,7 +157,7 @@ def _predicted(
     if "istiod" in figure:
         held = dict(figure["istiod"])
         connections, names = held.pop("memory.connections"), held.pop("memory.names")
-        return istiod_memory(known, held, connections, names, 0, 0).value, "B"
+        return istiod_memory(known, held, connections, names, {}).value, "B"
     if "envoy" in figure:
         memory = _envoy(known, figure["envoy"], all_stats=bool(figure.get("all_stats"))).value
         memory += BINARY_BYTES if figure.get("binary") else 0
