@@ -210,7 +210,7 @@ class Tally:
     received:   by (change, proxy); completed: by change, the latest of its `received`.
     away:       from the end of a stream to the next that an istiod has accepted.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
-    making, flight, cache: levels, by replica, of bytes: that are being generated, on their way out, cached; spare: of the
+    making, flight, cache: levels, by replica, of bytes: being generated, on their way out, cached; spare: of the
                 buffers around what is on its way out. connected: streams; waiting: connections in the push queue;
                 slots: of the throttle in use.
     gauges:     (time, integrals of waiting and slots, all replicas together), by when they were asked for.
