@@ -295,6 +295,37 @@ def test_replicas_that_came_apart_meet_again(mode):
         assert (others[0] == first) == (number >= 3) or not number
 
 
+def test_who_comes_apart_later_than_others_takes_along_what_its_proxies_have_become_since():
+    def service(port):
+        metadata = {"name": "a", "namespace": "n"}
+        spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
+        return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+
+    changes = [Change(apply=service(port)) for port in (81, 82, 83)]
+    mesh = Mesh({o.ref: o for o in service(80)}, (Proxy("p", "n", "10.1.0.1"),))
+    variant = Asking.variant("1.24", "delta", mesh, changes)
+    together = replace(variant, settings=replace(variant.settings, replicas=3))
+    first, second, third = (Asking(variant, planner) for planner in planners(together))
+    alone = Asking(variant)
+
+    def both(asking):
+        for number in (1, 2):
+            asking.handle(number, changes[number])
+        asking.push()
+
+    for asking in (first, second, third, alone):
+        asking.handle(0, changes[0])
+        asking.push()
+    first.step(1, changes[1], forgetting=False)
+    both(second)
+    answers = []
+    for asking in (third, alone):
+        asking.states[0], asking.pushed = asking.connect(0).state, 0
+        both(asking)
+        answers.append(asking.answer(forgetting=False))
+    assert answers[0] == answers[1]
+
+
 def hosted(namespace, port, created):
     """A ServiceEntry of the host x.com."""
     metadata = {"name": "e", "namespace": namespace, "creationTimestamp": f"2024-01-01T00:0{created}:00Z"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -213,7 +213,7 @@ class Store:
         planned, responses = plan.planned, plan.planned.responses
         at, self._responses = self._responses, self._responses + len(responses)
         if planned.scope is not None:
-            self._add_scope(plan.replica, planned.scope, prices)
+            self._add_scopes(plan.replica, (planned.scope,), prices)
             if plan.first < 0:
                 self._of_greetings.add((plan.replica, planned.scope.key))
         for number, (response, price) in enumerate(zip(responses, plan.prices, strict=True), start=at):
@@ -237,8 +237,7 @@ class Store:
         key = (plan.replica, id(scopes))
         at, row, last, _ = self._taken_up.get(key, (self._keys, self._row(scopes.slots), plan.last, scopes))
         if at == self._keys:
-            for scope in scopes.scopes:
-                self._add_scope(plan.replica, scope, prices)
+            self._add_scopes(plan.replica, scopes.scopes, prices)
             self._keys += len(scopes.scopes)
             self._grow("taken_up", self._keys)
             self.a.taken_up[at : self._keys] = [scope.key for scope in scopes.scopes]
@@ -253,14 +252,20 @@ class Store:
             self.a.slot_of[known[0]] = slots
         return known[0]
 
-    def _add_scope(self, replica: int, scope: Scope, prices: Prices) -> None:
-        if scope.key in self.scopes[replica]:
+    def _add_scopes(self, replica: int, scopes: Sequence[Scope], prices: Prices) -> None:
+        known = self.scopes[replica]
+        new = {scope.key: scope for scope in scopes if scope.key not in known}
+        if not new:
             return
-        self.scopes[replica][scope.key] = scope
-        self._grow("scopes", scope.key + 1, axis=1)
+        known.update(new)
+        locks = [scope.lock + 1 for scope in new.values()]
+        self._grow("scopes", max(new) + 1, axis=1)
         for name in ("holder", "wait_head", "wait_tail"):
-            self._grow(name, scope.lock + 2, axis=1, fill=-1)
-        self.a.scopes[replica, scope.key, [S_WORK, S_LOCK]] = prices.work_ns(scope.work), scope.lock + 1
+            self._grow(name, max(locks) + 1, axis=1, fill=-1)
+        counts = [tuple(scope.work.items()) for scope in new.values()]
+        works = {of: prices.work_ns(dict(of)) for of in dict.fromkeys(counts)}  # most cost the same
+        keys = np.fromiter(new, np.int64, len(new))
+        self.a.scopes[replica, keys, S_WORK], self.a.scopes[replica, keys, S_LOCK] = [works[of] for of in counts], locks
 
     def _view(self, replica: int, view: View) -> int:
         known = self._views.get((replica, view.number))

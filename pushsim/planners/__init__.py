@@ -4,6 +4,7 @@ istio      `IstioPlanner`: one istiod replica
 proxies    who there is, and how they are grouped
 course     pushes, made once for replicas that push the same
 answers    what proxies are sent for them, priced
+askers     `Asker`: who asks
 states     states of proxies by number
 templates  what one proxy is sent, from what another is
 usual      what groups are sent of their own as long as policies stay as they are

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
 from copy import copy as shallow
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from pushsim import planner as ask
 from pushsim.plan import (
-    Istiod,
     Plan,
     ProxyState,
     Push,
@@ -25,10 +24,11 @@ from pushsim.plan import (
     recomputes_targets,
     takes_up_scope,
 )
+from pushsim.planners.askers import Asker
 from pushsim.planners.cells import Cells, owners_of_keys
 from pushsim.planners.intervals import Intervals
 from pushsim.planners.settling import Settling
-from pushsim.planners.showing import Named, shown_by
+from pushsim.planners.showing import shown_by
 from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own, Template, own_of
 from pushsim.planners.usual import Usuals
@@ -36,20 +36,6 @@ from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
-
-
-@dataclass(slots=True)
-class Asker:
-    """An istiod that asks, as it is now.
-
-    named:  what the changes that it has been told name.
-    moment: equal for those that have been told the same.
-    """
-
-    istiod: Istiod
-    named: dict[int, Named]
-    moment: int
-
 
 #: What somebody gets, and what in it is its own, if others are answered by its example.
 Answer = tuple[ask.Planned, Own | None]
@@ -108,10 +94,24 @@ class Answers:
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
-        copy._connected = {key: answer for key, answer in self._connected.items() if key[1] < pushes}
+        copy._connected = {}
         copy._plans, copy._alike, copy._touched, copy._spares, copy._greetings = {}, {}, {}, {}, {}
         copy._examples, copy._kindred, copy._templates = {}, {}, {}
+        copy._lead_to(self, pushes)
         return copy
+
+    def adopts(self, other: Answers, pushes: int) -> bool:
+        """Take over what was planned elsewhere since it came apart from there before that push; False if it cannot."""
+        if not self.states.adopts(other.states):
+            return False
+        self._lead_to(other, pushes)
+        return True
+
+    def _lead_to(self, other: Answers, pushes: int) -> None:
+        """Proxies may yet go where plans of earlier pushes lead."""
+        self._plans |= {key: answer for key, answer in other._plans.items() if key[3] < pushes}
+        self._spares |= {key: spared for key, spared in other._spares.items() if key[3] < pushes}
+        self._connected |= {key: answer for key, answer in other._connected.items() if key[1] < pushes}
 
     # ---- pushes
 

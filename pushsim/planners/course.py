@@ -171,6 +171,10 @@ class Course:
     def _leave(self, planner: int, number: int, step: Step, istiod: Istiod) -> Course:
         """The course of a planner that makes another push of that number."""
         apart = self._apart.get((number, step))
+        if apart is not None and not apart.answers.adopts(self.answers, number):
+            for other in set(apart._awaited):
+                apart._never(other)
+            apart = None
         if apart is None:
             apart = Course(istiod.fork(), self.answers.fork(number), self.shared, (), self._signs[number][0])
             apart._pushed = number

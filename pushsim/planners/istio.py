@@ -15,7 +15,8 @@ from pushsim import planner as ask
 from pushsim.conversation import Conversation
 from pushsim.memo import Memo
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode
-from pushsim.planners.answers import Answers, Asker
+from pushsim.planners.answers import Answers
+from pushsim.planners.askers import Asker
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts
 from pushsim.planners.course import Course, Shared, Step
 from pushsim.planners.proxies import groups_of, late_proxies, proxy_id

@@ -99,6 +99,17 @@ class States:
         other._heads, other._others = dict(self._heads), list(self._others)
         return other
 
+    def adopts(self, other: States) -> bool:
+        """Take over states that there are elsewhere, if groups have had the same of their own there; else False."""
+        if self._own != other._own:
+            return False
+        for number in other._states.keys() - self._states.keys():
+            self._states[number], self._versions[number] = other._states[number], other._versions[number]
+            head = self._heads[number] = other._heads[number]
+            self._numbers.setdefault((*head, *_parts(self._states[number])), number)
+        self._changed |= other._changed
+        return True
+
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
         return self.as_of(group, number, self._states[number])
