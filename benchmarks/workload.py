@@ -14,7 +14,7 @@ from pushsim.control import Knobs, Machine
 from pushsim.cost import Prices, shipped
 from pushsim.kernel import Kernel, KernelMachine
 from pushsim.mesh import Change, Proxy
-from pushsim.planner import Counts, Group, Handled, Planned, Push, Request, Response, Scopes, Shape
+from pushsim.planner import Counts, Group, Handled, Planned, Push, Request, Response, Scopes, Shape, Spared
 from pushsim.settings import Clients, Timed
 from pushsim.simulation import Simulation
 
@@ -66,6 +66,9 @@ class FlatPlanner:
 
     def touched(self, first: int, last: int) -> Collection[int]:
         return self.concerned(first, last)
+
+    def spared(self, group: int, state: int, first: int, last: int) -> Spared | None:
+        return None if self._everyone or group in self.concerned(first, last) else Spared(state, 0)
 
     def scopes(self, push: int) -> Scopes:
         raise NotImplementedError  # nobody takes one up

@@ -126,11 +126,11 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
     mode = security.get("mode")
     if mode == "AUTO_PASSTHROUGH":
         return [_sni_chain(builder, f"outbound_.{p.number}_._.{s.hostname}") for s, p in resource.services]
-    bound = [w for w in resource.virtual_services if bound(w, gateway) and shared_hosts(server, w)]
+    routing = [w for w in resource.virtual_services if bound(w, gateway) and shared_hosts(server, w)]
     if security and mode == "PASSTHROUGH":
         chains = [
             builder.routed_chain(written, route, match, port, gateway=True)
-            for written in bound
+            for written in routing
             for route in written.spec.get("tls") or ()
             for match in route.get("match") or ()
             if int(match.get("port") or number) == number
@@ -138,7 +138,7 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
         for chain in chains:
             chain.metadata = None
         return chains
-    for written in bound:
+    for written in routing:
         for route in written.spec.get("tcp") or ():
             if any(int(m.get("port") or number) == number for m in route.get("match") or ANYTHING):
                 chain = builder.routed_chain(written, route, {}, port, gateway=True)
