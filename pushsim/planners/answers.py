@@ -75,7 +75,7 @@ class Answers:
         self._pushes: dict[int, Push] = {}
         self._connected: dict[tuple[int, int, int], Answer] = {}  # by group, push and moment
         self._plans: dict[tuple[int, int, int, int, bool, int], Answer] = {}  # by moment, too
-        self._alike: dict[tuple[int, int, int], ask.Planned] = {}  # what is common to those that are alike
+        self._alike: dict[tuple[int, ...], ask.Planned] = {}  # what is common to those that are alike
         self._touched: dict[tuple[int, int], Collection[int] | None] = {}
         self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
@@ -137,7 +137,7 @@ class Answers:
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: answer for key, answer in self._connected.items() if key[1] >= push}
         self._plans = {key: answer for key, answer in self._plans.items() if key[3] >= push}
-        self._alike = {key: planned for key, planned in self._alike.items() if key[2] >= push}
+        self._alike = {key: planned for key, planned in self._alike.items() if key[-1] >= push}
         self._spares = {key: spared for key, spared in self._spares.items() if key[3] >= push}
         answers = (*self._plans.items(), *self._connected.items())
         led_to = {(key[0], planned.state) for key, (planned, _) in answers}
@@ -174,8 +174,7 @@ class Answers:
         return self._spares[key]
 
     def _known_to_be_spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
-        touched = self.touched(first, last)
-        if touched is None or group in touched:
+        if (touched := self.touched(first, last)) is None or group in touched:
             return None
         request = self._intervals.request(first, last)
         if takes_up_scope(request, self._rules):
@@ -230,14 +229,15 @@ class Answers:
         if key not in self._plans:
             request = self._intervals.request(first, last, forced)
             shared = self.states.shares(group, state, request, asker.istiod.registry)
-            alike = (self.alike(group, state), first, last)
-            planned, own = self._alike.get(alike) if shared else None, None
+            usual = self.alike(group, state), first, last
+            plain = state, self.states.targets(group, state), first, last
+            planned, own = (self._alike.get(usual) or self._alike.get(plain)) if shared else None, None
             if planned is None:
                 found = self._by_example(group, state, first, last, request, asker) if shared else None
                 planned, own = found or (self._plan(group, state, first, last, request, asker), None)
-                plain = all(response.xds == "EDS" for response in planned.responses)
-                if shared and (plain or (own and self._is_usual(group, planned, own, last))):
-                    planned = self._alike[alike] = replace(planned, common=True)
+                none_own = all(response.xds == "EDS" for response in planned.responses)
+                if shared and (none_own or (own and self._is_usual(group, planned, own, last))):
+                    planned = self._alike[plain if none_own else usual] = replace(planned, common=True)
             self._plans[key] = planned, own
         return self._plans[key]
 
