@@ -3,8 +3,8 @@
 Sources in brackets: [D] documented or measured by somebody, named; [E] estimated by people who read istiod's source
 (reference `push-timing-and-cost.md` §8.3, one modern core, good to about a factor of two). `error` is relative: a value
 of 10 with error 0.5 lies in 5…15. Nothing here was chosen to meet a published figure; `calibrate` replaces what it can
-measure. CPU profiles are of that istiod under the bundled `overload-sidecars`, unscoped: what `parity` says of that
-scenario is not independent of them.
+measure. CPU profiles and what garbage collection does are of istiods under the bundled `overload-sidecars`, unscoped:
+what `parity` says of that scenario is not independent of them.
 """
 
 from __future__ import annotations
