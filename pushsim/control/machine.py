@@ -182,9 +182,8 @@ class Machine(Streams):
         for c in accepting:
             if self.phase[c] == AWAY:
                 self._set(now, ARRIVE, c)
-        for level in (self.tally.making[number], self.tally.flight[number], self.tally.spare[number]):
+        for level in self.tally.passing(number).values():
             level.add(now, -level.value)
-        self.tally.cache[number].add(now, -self.tally.cache[number].value)
         self._set(now + RESTART_NS, UP, number)
 
     @property
@@ -266,7 +265,7 @@ class Machine(Streams):
         self._handle_next(now, replica, watch)
 
     def _start_push(self, now: int, replica: Replica, batch: Batch) -> None:
-        """Push() begins: the PushContext, unless it is reused."""
+        """Push() begins: its work, if it has any, the PushContext among it."""
         push = replica.planner.push(batch.requests)
         for number in batch.requests:
             replica.unpushed.pop(number, None)

@@ -74,8 +74,8 @@ class State:
         self.changes = changes
         self.prices, self.seed = prices, seed
         self.replicas: list[Replica] = []
+        cycle = prices.collection(planners[0].inventory(), total / len(planners), cpus)
         for number, planner in enumerate(planners):
-            cycle = prices.collection(planner.inventory(), total / len(planners), cpus)
             replica = self._replica(number, planner, cpus, cycle, knobs)
             replica.cores.runs = partial(self._runs, replica)
             self.replicas.append(replica)

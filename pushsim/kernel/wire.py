@@ -56,7 +56,7 @@ def write_all(a: Arrays, now: int, c: int) -> None:
     for step in range(a.conn[c, N_WIRED], a.conn[c, N_STEP]):
         on_wire(a, now, c, step, a.conn[c, N_TOOK] if step + 1 == count else -1)
     acks = a.conn[c, N_STEP] - a.conn[c, N_WIRED]
-    if acks and a.s[ACK]:
+    if acks:
         wait(a, a.conn[c, N_HOME], POLLED, ACKING << 32 | c, TICKS * acks * a.s[ACK])
     a.conn[c, N_WIRED] = a.conn[c, N_STEP]
 
