@@ -133,16 +133,15 @@ class Answers:
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         """See `planner.Planner`."""
-        taken = since - 1  # by everybody
         self._pushes = {number: made for number, made in self._pushes.items() if number >= push}
         self._connected = {key: answer for key, answer in self._connected.items() if key[1] >= push}
         self._plans = {key: answer for key, answer in self._plans.items() if key[3] >= push}
         self._alike = {key: planned for key, planned in self._alike.items() if key[-1] >= push}
         self._spares = {key: spared for key, spared in self._spares.items() if key[3] >= push}
-        answers = (*self._plans.items(), *self._connected.items())
-        led_to = {(key[0], planned.state) for key, (planned, _) in answers}
+        led_to = {(key[0], planned.state) for key, (planned, _) in (*self._plans.items(), *self._connected.items())}
         led_to |= {(key[0], spared.state) for key, spared in self._spares.items() if spared is not None}
-        self.states.keep(led_to.union(states, (key[:2] for key in self._plans)), self.settling.after(taken))
+        led_to.update(states, (key[:2] for key in self._plans))
+        self.states.keep(led_to, self.settling.after(since - 1))  # everybody has taken that
         self.settling.keep(since)
         self._greetings.clear()
         self._intervals.keep(push)
@@ -329,8 +328,9 @@ class Answers:
 
     def _targeting(self, state: ProxyState, request: PushRequest) -> ask.Counts:
         """The work of looking up its services again; none where the state is not computed."""
-        again = not request.endpoints_only(self._rules) and recomputes_targets(request, state.proxy, self._rules)
-        return {} if request.endpoints_only(self._rules) else {"proxy.targets": len(state.targets) * again}
+        if request.endpoints_only(self._rules):
+            return {}
+        return {"proxy.targets": len(state.targets) * recomputes_targets(request, state.proxy, self._rules)}
 
     def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker) -> ask.Planned:
         before = self.states.of(group, state)
