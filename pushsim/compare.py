@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from pushsim.figures import number_at, numbers
 from pushsim.intervals import Interval
 from pushsim.problems import nearest
 from pushsim.result import Result, tidy
-from pushsim.runs import Engine, simulate
+from pushsim.runs import Engine, How, run
 from pushsim.scenario import Scenario
-from pushsim.workers import Progress, side_by_side
+from pushsim.workers import Progress, Share, side_by_side
 from pushsim.zones import cross_zone_share, per_month
 
 
@@ -249,15 +250,7 @@ def compare(
     first = columns[0].scenario
     numbers = tuple(range(first.seed, first.seed + seeds))
     runs = {f"{arm.name}, seed {seed}": (arm.scenario, arm.policy, seed, engine) for seed in numbers for arm in columns}
-    if jobs > 1 and len(runs) > 1:
-        results: dict[str, Result] = side_by_side(_run, runs, jobs, progress)
-    else:
-        results = {}
-        for name, arguments in runs.items():
-            told = (lambda share, name=name: progress(name, share)) if progress else None
-            results[name] = _run(*arguments, told)
-            if not results[name].complete:
-                break
+    results: dict[str, Result] = side_by_side(_run, runs, jobs, progress, attrgetter("complete"))
     before, made, unseen, calls = None, [], 0, None
     for arm in columns:
         of_arm = [results[name] for seed in numbers if (name := f"{arm.name}, seed {seed}") in results]
@@ -285,9 +278,8 @@ def compare(
     return Comparison(first, numbers, tuple(made), price_per_gb, unseen, calls)
 
 
-def _run(scenario: Scenario, policy: str, seed: int, engine: Engine, progress: Any) -> Result:
-    told = (lambda _, share: progress(share)) if progress else None
-    return simulate(_seeded(scenario, seed), [policy], engine=engine, progress=told, tables=False)[policy]
+def _run(scenario: Scenario, policy: str, seed: int, engine: Engine, progress: Share) -> Result:
+    return run(_seeded(scenario, seed), policy, How(engine, tables=False), progress)
 
 
 def _seeded(scenario: Scenario, seed: int) -> Scenario:

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,12 +21,10 @@ from pushsim.mesh import Change, Mesh, Mode, Proxy
 from pushsim.preview import Preview, PushedType, preview
 from pushsim.releases import RuleDifference, Rules, differences
 from pushsim.result import Results
-from pushsim.runs import simulate
+from pushsim.runs import run
 from pushsim.scenario import Scenario
-from pushsim.workers import Progress
+from pushsim.workers import Progress, Share
 
-#: Called with the share done.
-Share = Callable[[float], None]
 #: What of a response must be equal for a proxy to count as getting the same: type, solicited, resources, removed.
 Shape = tuple[str, bool, int, int]
 
@@ -227,9 +226,8 @@ def diff_scenario(
     name = variant or scenario.variant_names[0]
     found = {}
     for release, given in names.items():
-        told = (lambda _, share, given=given: progress(given, share)) if progress else None
-        ran = simulate(scenario.replaced({"istiod.release": given}), [name], progress=told)
-        found[release] = replace(ran[name], variant=given)
+        told = partial(progress, given) if progress else None
+        found[release] = replace(run(scenario.replaced({"istiod.release": given}), name, progress=told), variant=given)
         if not found[release].complete:
             break
     rules: Mapping[str, Rules] = {given: releases.rules(given) for given in (old, new)}

@@ -205,7 +205,9 @@ def parity(
         folder = Path(out) / name if out is not None else None
         progress(f"{name}: simulating", 0.0)
         variant = asked.variant(name)
-        simulated = runs.simulate(asked, [name])[name]
+        simulated = runs.run(asked, name)
+        if not simulated.complete:
+            raise KeyboardInterrupt
         if folder is not None:
             simulated.save(folder / "simulated")
         score = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from pushsim.runs import simulate
+from pushsim.runs import summaries
 from pushsim.scenario import Assumption, Figure, Published, Scenario
 from pushsim.workers import Progress
 
@@ -98,12 +98,11 @@ def assumptions(
     rows = []
     for assumption in scenario.assumptions:
 
-        def summaries(changed: Scenario, names: Sequence[str], field: str = assumption.field) -> Summaries:
+        def ran(changed: Scenario, names: Sequence[str], field: str = assumption.field) -> Summaries:
             told = (lambda _, share: progress(field, share)) if progress else None
-            results = simulate(changed, names, jobs=jobs, progress=told)
-            return {name: result.summary for name, result in results.items()}
+            return summaries({name: (changed, name) for name in names}, jobs=jobs, progress=told)
 
-        rows += sensitivity(scenario, assumption, variants or scenario.variant_names[:2], summaries)
+        rows += sensitivity(scenario, assumption, variants or scenario.variant_names[:2], ran)
     return rows
 
 

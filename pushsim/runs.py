@@ -5,8 +5,10 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,7 +24,7 @@ from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Variant
 from pushsim.simulation import Simulation
 from pushsim.tabulate import tables
-from pushsim.workers import Progress, side_by_side
+from pushsim.workers import Progress, Share, side_by_side
 
 if TYPE_CHECKING:
     from pushsim.kernel import Kernel
@@ -40,6 +42,24 @@ Planners = Callable[[Variant], Sequence[Planner]]
 Watch = Callable[[str, Mapping[str, Any]], None]
 #: How often, in seconds, a run is shown at most.
 _WATCH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a run is made, whatever is asked.
+
+    engine, detail, tables, watch: as for `simulate`.
+    planners: Istio's semantics; default: those of `planners.planners`.
+    """
+
+    engine: Engine = "auto"
+    detail: Detail = "group"
+    tables: bool = True
+    planners: Planners | None = None
+    watch: Watch | None = None
+
+
+USUAL = How()
 
 
 class Asked(Protocol):
@@ -69,7 +89,6 @@ def simulate(
     out: str | Path | None = None,
     progress: Progress | None = None,
     detail: Detail = "group",
-    planners: Planners | None = None,
     jobs: int = 1,
     watch: Watch | None = None,
     tables: bool = True,
@@ -84,12 +103,12 @@ def simulate(
     out:      folder for one result folder per variant, each written as soon as its variant is done.
     progress: called now and then; what it raises ends the run, and KeyboardInterrupt keeps what there is.
     detail:   "proxy" keeps a row per response instead of one per group of equal proxies.
-    planners: Istio's semantics, for tests; by default those of `planners.planners`.
     jobs:     so many variants at once, each in a process of its own; the answers are the same.
     watch:    shown a run while it runs (then in this process), each second or so.
     tables:   False for the summary alone, all tables empty: for who makes many runs and asks for no more.
 
-    Returns the Results by variant. After an interrupt the last has `complete` False and later variants are absent.
+    Returns the Results by variant. After an interrupt the last has `complete` False and later variants are absent;
+    where it came before the first had begun, KeyboardInterrupt is raised.
     Raises InputError for what is wrong with the scenario's settings.
     """
     if isinstance(scenario, str | Path):
@@ -97,91 +116,44 @@ def simulate(
     if seed is not None:
         scenario = scenario.replaced({"seed": seed})
     names = scenario.variant_names if variants is None else variants
-    if jobs > 1 and len(names) > 1 and watch is None:
-        runs = {name: (scenario, name, engine, out, detail, planners, tables) for name in names}
-        return Results(side_by_side(_simulated, runs, jobs, progress), scenario.question)
-    results: dict[str, Result] = {}
-    for name in names:
-        told = (lambda share, name=name: progress(name, share)) if progress else None
-        results[name] = _simulated(scenario, name, engine, out, detail, planners, tables, told, watch)
-        if not results[name].complete:
-            break
+    folder = Path(out) if out is not None else None
+    asked = {name: (scenario, name, How(engine, detail, tables, watch=watch), folder) for name in names}
+    results = side_by_side(_saved, asked, 1 if watch else jobs, progress, attrgetter("complete"))
     return Results(results, scenario.question)
 
 
-def _simulated(
-    scenario: Asked,
-    name: str,
-    engine: Engine,
-    out: str | Path | None,
-    detail: Detail,
-    planners: Planners | None,
-    with_tables: bool,
-    progress: Callable[[float], None] | None,
-    watch: Watch | None = None,
-) -> Result:
-    """One variant, simulated and written."""
-    begun = time.perf_counter()
-    result = run(
-        scenario.variant(name),
-        seed=scenario.seed,
-        warmup_ns=scenario.warmup_ns,
-        duration_ns=scenario.duration_ns,
-        identity={"id": scenario.id, "variants": list(scenario.variant_names)},
-        engine=engine,
-        detail=detail,
-        progress=progress,
-        planners=planners,
-        watch=watch,
-        with_tables=with_tables,
-    )
-    seconds = time.perf_counter() - begun
-    result = _with_run(
-        result, {"scenario_path": str(scenario.path), "question": scenario.question, "seconds": round(seconds, 3)}
-    )
+def summaries(
+    asked: Mapping[str, tuple[Asked, str]], *, engine: Engine = "auto", jobs: int = 1, progress: Progress | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """The SUMMARYs of runs, each a scenario and a variant of it, by their names.
+
+    An interrupt is raised: a run that was cut short has figures, but none to go by.
+    """
+    how = How(engine, tables=False)
+    runs = {name: (scenario, variant, how) for name, (scenario, variant) in asked.items()}
+    results = side_by_side(run, runs, jobs, progress, attrgetter("complete"))
+    if len(results) < len(runs) or not all(result.complete for result in results.values()):
+        raise KeyboardInterrupt
+    return {name: result.summary for name, result in results.items()}
+
+
+def _saved(scenario: Asked, name: str, how: How, out: Path | None, progress: Share) -> Result:
+    result = run(scenario, name, how, progress)
     if out is not None:
-        result.save(Path(out) / name)
+        result.save(out / name)
     return result
 
 
-def run(
-    variant: Variant,
-    *,
-    seed: int,
-    warmup_ns: int,
-    duration_ns: int,
-    identity: Mapping[str, Any] | None = None,
-    engine: Engine = "auto",
-    detail: Detail = "group",
-    progress: Callable[[float], None] | None = None,
-    planners: Planners | None = None,
-    watch: Watch | None = None,
-    with_tables: bool = True,
-) -> Result:
-    """Simulate one variant. The same arguments give the same Result, `run` aside."""
-    with few_collections():
-        return _run(
-            variant, seed, warmup_ns, duration_ns, identity, engine, detail, progress, planners, watch, with_tables
-        )
-
-
-def _run(
-    variant: Variant,
-    seed: int,
-    warmup_ns: int,
-    duration_ns: int,
-    identity: Mapping[str, Any] | None,
-    engine: Engine,
-    detail: Detail,
-    progress: Callable[[float], None] | None,
-    planners: Planners | None,
-    watch: Watch | None,
-    with_tables: bool,
-) -> Result:
+@few_collections()
+def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = None) -> Result:
+    """Simulate one variant (or any `--policy` text). The same arguments give the same Result, its `run` aside."""
+    begun = time.perf_counter()
+    variant = scenario.variant(name)
     settings = variant.settings
     calibration = calibration_of(settings)
-    made = (planners or _planners)(variant)
+    made = (how.planners or _planners)(variant)
     pushes = len(variant.changes) * sum(group.size for group in made[0].groups)
+    engine = how.engine
     if engine == "auto":
         engine = "kernel" if pushes >= _MANY_PUSHES else "simpy"
     machine_type, engine_type = engines(engine)
@@ -192,15 +164,15 @@ def _run(
         knobs=knobs(settings.release, settings.cpus, settings.env),
         prices=Prices(calibration),
         clients=settings.clients,
-        seed=seed,
-        detail=detail == "proxy",
+        seed=scenario.seed,
+        detail=how.detail == "proxy",
     )
     simulation = engine_type(
         machine,
         variant.changes,
-        warmup_ns=warmup_ns,
-        duration_ns=duration_ns,
-        progress=_watched(progress, watch, variant.name, machine) if watch else progress,
+        warmup_ns=scenario.warmup_ns,
+        duration_ns=scenario.duration_ns,
+        progress=_watched(progress, how.watch, variant.name, machine) if how.watch else progress,
         settled=lambda now: connect_summary(machine, now),
     )
     timeline = simulation.run()
@@ -219,37 +191,36 @@ def _run(
     summary = observed.summary()
     summary["connect"] = timeline.connect
     summary["notes"] = [*variant.notes, *summary["notes"]]
-    scenario = {
-        **(identity or {}),
-        "seed": seed,
-        "release": settings.release,
-        "duration_s": duration_ns / 1e9,
-        "warmup_s": warmup_ns / 1e9,
+    identity = {
+        "scenario": {
+            "id": scenario.id,
+            "variants": list(scenario.variant_names),
+            "seed": scenario.seed,
+            "release": settings.release,
+            "duration_s": scenario.duration_ns / 1e9,
+            "warmup_s": scenario.warmup_ns / 1e9,
+        },
+        "mode": settings.mode,
+        "versions": {"pushsim": _version()},
+        "calibration": {
+            "name": calibration.name,
+            "istio": calibration.istio,
+            "cpu_speed": calibration.cpu_speed,
+        },
     }
-    return Result(
-        variant.name,
-        tidy(summary),
-        tidy(
-            {
-                "scenario": scenario,
-                "mode": settings.mode,
-                "versions": {"pushsim": _version()},
-                "calibration": {
-                    "name": calibration.name,
-                    "istio": calibration.istio,
-                    "cpu_speed": calibration.cpu_speed,
-                },
-            }
-        ),
-        timeline.complete,
-        tables(observed) if with_tables else {},
-        {"engine": engine, "date": datetime.now(UTC).isoformat(timespec="seconds"), "host": platform.node()},
-    )
+    found = tables(observed) if how.tables else {}
+    about = {
+        "engine": engine,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "scenario_path": str(scenario.path),
+        "question": scenario.question,
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+    return Result(variant.name, tidy(summary), tidy(identity), timeline.complete, found, about)
 
 
-def _watched(
-    progress: Callable[[float], None] | None, watch: Watch, name: str, machine: Machine
-) -> Callable[[float], None]:
+def _watched(progress: Share | None, watch: Watch, name: str, machine: Machine) -> Share:
     """Progress that also shows the run, no more often than `_WATCH_S`."""
     shown = -_WATCH_S
 
@@ -283,11 +254,6 @@ def calibration_of(settings: Settings) -> Calibration:
 def _planners(variant: Variant) -> Sequence[Planner]:
     made: Sequence[Planner] = import_module("pushsim.planners").planners(variant)
     return made
-
-
-def _with_run(result: Result, more: Mapping[str, Any]) -> Result:
-    run = {**result.run, **more}
-    return Result(result.variant, result.summary, result.identity, result.complete, result.tables, run)
 
 
 def _version() -> str:

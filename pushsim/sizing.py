@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pushsim.figures import number_at
-from pushsim.runs import Engine, simulate
+from pushsim.runs import Engine, summaries
 from pushsim.scenario import Scenario
 from pushsim.thresholds import Threshold, judge
-from pushsim.workers import Progress, side_by_side
+from pushsim.workers import Progress, Share, side_by_side
 
 #: Cores of a replica that are tried, as clouds and clusters deal them out.
 CORES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -21,7 +21,6 @@ STEP_BYTES = 16 * 2**20
 _REACH = 1.959964
 
 Summary = Mapping[str, Any]
-Evaluate = Callable[[int, float], Sequence[Summary]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +141,7 @@ def size(
         name: (scenario, tuple(slo), name, seeds, (min_replicas, max_replicas, max_cpus), risk, engine)
         for name in names
     }
-    if jobs > 1 and len(runs) > 1:
-        return side_by_side(_size, runs, jobs, progress)
-    found = {}
-    for name, arguments in runs.items():
-        told = (lambda share, name=name: progress(name, share)) if progress else None
-        found[name] = _size(*arguments, told)
-    return found
+    return side_by_side(_size, runs, jobs, progress)
 
 
 def _size(
@@ -159,7 +152,7 @@ def _size(
     limits: tuple[int, int, float],
     risk: float,
     engine: Engine,
-    progress: Callable[[float], None] | None,
+    progress: Share,
 ) -> Size:
     min_replicas, max_replicas, max_cpus = limits
     known: dict[tuple[int, float], tuple[list[Summary], bool]] = {}
@@ -167,27 +160,21 @@ def _size(
 
     def keeps(replicas: int, cpus: float) -> bool:
         if (replicas, cpus) not in known:
-            summaries: list[Summary] = []
-            for seed in range(scenario.seed, scenario.seed + seeds):
-                asked = scenario.replaced({"istiod.replicas": replicas, "istiod.cpus": cpus, "seed": seed})
-                done = len(known) + len(summaries) / seeds
+            tried = scenario.replaced({"istiod.replicas": replicas, "istiod.cpus": cpus})
+            asked = {str(n): (tried.replaced({"seed": tried.seed + n}), policy) for n in range(seeds)}
 
-                def told(_: str, share: float, done: float = done) -> None:
-                    if progress:
-                        progress(min(1.0, (done + share / seeds) / expected))
+            def told(seed: str, share: float) -> None:
+                progress(min(1.0, (len(known) + (int(seed) + share) / seeds) / expected))
 
-                result = simulate(asked, [policy], engine=engine, progress=told, tables=False)[policy]
-                if not result.complete:
-                    raise KeyboardInterrupt
-                summaries.append(result.summary)
-            known[replicas, cpus] = summaries, all(_holds(slo, policy, summary) for summary in summaries)
+            found = list(summaries(asked, engine=engine, progress=told).values())
+            known[replicas, cpus] = found, all(_holds(slo, policy, summary) for summary in found)
         return known[replicas, cpus][1]
 
     found = smallest(keeps, max_replicas=max_replicas, max_cpus=max_cpus, min_replicas=min_replicas)
     chosen = found or max(known, key=lambda tried: tried[0] * tried[1])
-    summaries = known[chosen][0]
-    memory = {kind: held for kind in ("istiod", "sidecar", "gateway") if (held := memory_of(kind, summaries, risk))}
-    worst = {condition.path: _worst(condition, summaries) for condition in slo}
+    ran = known[chosen][0]
+    memory = {kind: held for kind in ("istiod", "sidecar", "gateway") if (held := memory_of(kind, ran, risk))}
+    worst = {condition.path: _worst(condition, ran) for condition in slo}
     tried = tuple((*key, kept) for key, (_, kept) in known.items())
     return Size(policy, found is not None, *chosen, memory, worst, tried)
 

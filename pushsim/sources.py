@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pushsim.result import Result
-from pushsim.runs import simulate
+from pushsim.runs import summaries
 from pushsim.scenario import Scenario
 from pushsim.topology.churn import unique_names
 
 #: What a source is told by.
 COSTS = ("proxy_pushes", "bytes_sent", "istiod_cpu_s")
+#: The run with all sources: no source is named so.
+_WHOLE = ""
+
+Summary = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,10 @@ class Caused:
 def caused(scenario: Scenario, variant: str | None = None, *, jobs: int = 1) -> list[Caused]:
     """Each source of the scenario's churn, under one variant (default: the first). Raises InputError."""
     name = variant or scenario.variant_names[0]
-    whole = simulate(scenario, [name], jobs=1)[name]
-    return [
-        _caused(source, whole, simulate(without, [name], jobs=jobs)[name])
-        for source, without in _without_each(scenario)
-    ]
+    asked = {_WHOLE: (scenario, name)} | {source: (without, name) for source, without in _without_each(scenario)}
+    found = summaries(asked, jobs=jobs)
+    whole = found.pop(_WHOLE)
+    return [_caused(source, whole, rest) for source, rest in found.items()]
 
 
 def _without_each(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:
@@ -52,13 +55,13 @@ def _without_each(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:
         yield name, scenario.replaced({"churn": [*told[:place], *told[place + 1 :]]})
 
 
-def _caused(source: str, whole: Result, rest: Result) -> Caused:
-    own = whole.summary["churn"].get(source, {})
-    saved = {key: whole.summary[key] - rest.summary[key] for key in ("proxy_pushes", "bytes_sent")}
+def _caused(source: str, whole: Summary, rest: Summary) -> Caused:
+    own = whole["churn"].get(source, {})
+    saved = {key: whole[key] - rest[key] for key in ("proxy_pushes", "bytes_sent")}
     saved["istiod_cpu_s"] = _cpu_s(whole) - _cpu_s(rest)
-    p99 = {when: each.summary.get("converged_s", {}).get("p99") for when, each in (("with", whole), ("without", rest))}
+    p99 = {when: each.get("converged_s", {}).get("p99") for when, each in (("with", whole), ("without", rest))}
     return Caused(source, own.get("changes", 0), {key: own.get(key, 0) for key in COSTS}, saved, p99)
 
 
-def _cpu_s(result: Result) -> float:
-    return float(result.summary["istiod_cpu_cores"]["mean"] * result.summary["span_s"])
+def _cpu_s(summary: Summary) -> float:
+    return float(summary["istiod_cpu_cores"]["mean"] * summary["span_s"])

@@ -28,6 +28,7 @@ from pushsim.scenario import Scenario
 from pushsim.settings import Settings
 from pushsim.sources import Caused, caused
 from pushsim.topology import read_calls, watch
+from pushsim.workers import Share
 
 if TYPE_CHECKING:
     from pushsim.calibrate.churning import Churn
@@ -115,7 +116,7 @@ def diff_releases(
     mode: Mode | None = None,
     inject: Inject = "detect",
     namespace: str = "default",
-    progress: diff.Share | None = None,
+    progress: Share | None = None,
 ) -> diff.ReleaseDiff:
     """What a change pushes on one release and not, or otherwise, on another, and by which rule and pull request.
 

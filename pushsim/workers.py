@@ -6,6 +6,8 @@ import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
 from multiprocessing import active_children, get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
@@ -15,6 +17,9 @@ _T = TypeVar("_T")
 
 #: Told the name of a run and the share (0…1) of it that is done.
 Progress = Callable[[str, float], None]
+
+#: Told the share (0…1) of one run that is done; may raise KeyboardInterrupt.
+Share = Callable[[float], None]
 
 #: How often, in seconds, progress is asked for.
 _POLL_S = 0.1
@@ -26,21 +31,53 @@ _stop: Event
 
 
 def side_by_side(
-    run: Callable[..., _T], runs: Mapping[str, tuple[Any, ...]], jobs: int, progress: Progress | None = None
+    run: Callable[..., _T],
+    runs: Mapping[str, tuple[Any, ...]],
+    jobs: int,
+    progress: Progress | None = None,
+    whole: Callable[[_T], bool] = lambda _: True,
 ) -> dict[str, _T]:
     """Call `run(*arguments, progress)` for each of `runs`, at most `jobs` at once; results by name, in their order.
 
-    `run` and its arguments are pickled; it must call progress(share) now and then, and may be told by it to stop
-    (KeyboardInterrupt). After an interrupt, runs that had not begun are absent, and those that did not stop in
-    `GRACE_S` seconds. What a run raises is raised here.
+    It must call progress(share) now and then, and may be told by it to stop (KeyboardInterrupt). A single run, or a
+    single job, is run in this process; else `run` and its arguments are pickled. After an interrupt, runs that had not
+    begun are absent, and those that did not stop in `GRACE_S` seconds; if none is left, KeyboardInterrupt is raised.
+    What else a run raises is raised here.
     A run that has returned is told as done (1.0), last of all that is told of it.
+    whole: False of a result that was cut short by an interrupt.
     """
+    tell = progress or _untold
+    if min(jobs, len(runs)) > 1:
+        results = _at_once(run, runs, jobs, tell)
+    else:
+        results = _one_by_one(run, runs, tell, whole)
+    if runs and not results:
+        raise KeyboardInterrupt
+    return results
+
+
+def _one_by_one(
+    run: Callable[..., _T], runs: Mapping[str, tuple[Any, ...]], progress: Progress, whole: Callable[[_T], bool]
+) -> dict[str, _T]:
+    results: dict[str, _T] = {}
+    with suppress(KeyboardInterrupt):
+        for name, arguments in runs.items():
+            results[name] = run(*arguments, partial(progress, name))
+            if not whole(results[name]):
+                break
+            progress(name, 1.0)
+    return results
+
+
+def _at_once(
+    run: Callable[..., _T], runs: Mapping[str, tuple[Any, ...]], jobs: int, progress: Progress
+) -> dict[str, _T]:
     context = get_context("spawn")
     told, stop, others = context.Queue(), context.Event(), set(active_children())
     with ProcessPoolExecutor(min(jobs, len(runs)), context, _begin, (told, stop)) as pool:
         futures = {name: pool.submit(_call, run, name, arguments) for name, arguments in runs.items()}
         try:
-            _watch(futures, told, progress or _untold)
+            _watch(futures, told, progress)
         except BaseException as error:
             stop.set()
             for future in futures.values():
@@ -78,7 +115,7 @@ def _untold(name: str, share: float) -> None:
 def _result(future: Future[_T]) -> _T | None:
     try:
         return future.result()
-    except (CancelledError, BrokenProcessPool):  # after an interrupt: it had not begun, or did not stop
+    except (CancelledError, BrokenProcessPool, KeyboardInterrupt):  # it had not begun, did not stop, or has no part
         return None
 
 

@@ -12,7 +12,9 @@ Group g imports service k if k % groups == g, or every service if `unscoped`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,30 @@ from pushsim.planner import (
     Spared,
     View,
 )  # fmt: skip
+from pushsim.settings import Variant
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What `runs` needs of a scenario, around variants that are there."""
+
+    variants: tuple[Variant, ...]
+    seed: int = 1
+    warmup_ns: int = 10**9
+    duration_ns: int = 10 * 10**9
+    path: str = "s.yaml"
+    id: str = "abc"
+    question: str = "Which?"
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        return tuple(variant.name for variant in self.variants)
+
+    def variant(self, name: str) -> Variant:
+        return next(variant for variant in self.variants if variant.name == name)
+
+    def replaced(self, values: Mapping[str, Any]) -> Asking:
+        return replace(self, **values)
 
 
 def proxies(group: int, size: int, *, gateway: bool = False) -> tuple[Proxy, ...]:

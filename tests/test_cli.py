@@ -7,6 +7,7 @@ import pytest
 
 from pushsim import __version__
 from pushsim.cli import main
+from pushsim.simulation import Simulation
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -71,3 +72,41 @@ def test_a_case_is_answered_in_the_recordings_format(capsys):
             assert all(response["why"] for response in responses)
             told = [(r["xds"], r["names"], r["removed_names"], r["solicited"]) for r in responses]
             assert told == [(r["xds"], r["names"], r["removed_names"], r["solicited"]) for r in theirs[proxy]]
+
+
+TINY = """
+mesh: {generate: {namespaces: 2, apps: [{name: web, pods: 2}]}}
+churn: [{source: rollout, rate: 1/s}]
+duration: 5s
+variants: {unscoped: [], scoped: [namespace]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["simulate", "TINY", "--jobs", "1"], "unscoped"),
+        (["compare", "TINY", "--jobs", "1"], "unscoped"),
+        (["churn", "TINY", "--jobs", "1"], ""),
+        (["size", "TINY", "--slo", "received_s.p99 < 5s", "--jobs", "1"], ""),
+        (["published", "--case", "5"], ""),
+        (["diff-releases", "--scenario", "TINY", "--from", "1.14", "--to", "1.24"], ""),
+    ],
+    ids=lambda given: given[0] if given else "",
+)
+def test_no_figure_is_drawn_from_a_run_that_ctrl_c_cut_short(capsys, monkeypatch, tmp_path, arguments, shown):
+    """What shows a run itself says that it was cut short; what reckons with it has nothing to say."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    tell, told = Simulation._tell, []
+
+    def interrupted(self: Simulation, share: float) -> None:
+        told.append(share)
+        if share > 0.5:
+            raise KeyboardInterrupt
+        tell(self, share)
+
+    monkeypatch.setattr(Simulation, "_tell", interrupted)
+    code, printed, said = run(capsys, *(str(tmp_path / "tiny.yaml") if a == "TINY" else a for a in arguments))
+    assert (code, "interrupted" in said) == (130, True)
+    assert told.count(max(told)) == 1, "nothing else is begun"
+    assert shown in printed if shown else not printed

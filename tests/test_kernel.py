@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from fake_planner import FakePlanner
+from fake_planner import Asking, FakePlanner
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numba import config
@@ -212,15 +212,8 @@ def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
     env = {"PILOT_PUSH_THROTTLE": str(case.knobs.throttle), "PILOT_DEBOUNCE_MAX": "1s"}
     wanted = Settings(cpus=case.cpus, replicas=case.replicas, env=env, clients=case.clients)
     variant = Variant("v", Mesh(), case.changes, wanted)
-    return runs.run(
-        variant,
-        seed=case.seed,
-        warmup_ns=case.warmup,
-        duration_ns=20 * S,
-        planners=planners,
-        engine=engine,
-        detail=detail,
-    )
+    asking = Asking((variant,), case.seed, case.warmup, 20 * S)
+    return runs.run(asking, "v", runs.How(engine, detail, planners=planners))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -252,9 +245,9 @@ def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cp
     timed = tuple(Timed(n * gap, "test", change) for n, change in enumerate(changes))
     env = {"PILOT_PUSH_THROTTLE": "3"}
     variant = Variant("v", mesh, timed, Settings(release=release, cpus=cpus, replicas=2, env=env))
-    arguments: dict[str, Any] = {"seed": seed, "warmup_ns": S, "duration_ns": 10 * S}
+    asking = Asking((variant,), seed)
     with mock.patch("pushsim.control.machine.KEPT_PUSHES", kept):
-        expected, found = (runs.run(variant, engine=engine, **arguments) for engine in ("simpy", "kernel"))
+        expected, found = (runs.run(asking, "v", runs.How(engine)) for engine in ("simpy", "kernel"))
     assert found.text() == expected.text()
     assert found.rows.equals(expected.rows)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from fake_planner import FakePlanner
+from fake_planner import Asking, FakePlanner
 
 from pushsim import runs
 from pushsim.mesh import Change, Mesh
@@ -46,15 +46,8 @@ def run(
     **settings: object,
 ) -> Result:
     variant = Variant("v", Mesh(), tuple(changes), Settings(**settings))  # type: ignore[arg-type]
-    return runs.run(
-        variant,
-        seed=seed,
-        warmup_ns=warmup * S,
-        duration_ns=seconds * S,
-        planners=planners,
-        progress=progress,
-        detail=detail,
-    )
+    asking = Asking((variant,), seed, warmup * S, seconds * S)
+    return runs.run(asking, "v", runs.How(detail=detail, planners=planners), progress)
 
 
 def churn(count: int, seconds: int, services: int, seed: int = 3) -> tuple[Timed, ...]:
@@ -232,27 +225,21 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
     assert not load(result.save(tmp_path / "v")).complete
 
 
-class _Scenario:
-    path, id, seed, duration_ns, warmup_ns, variant_names = "s.yaml", "abc", 1, 5 * S, S, ("one", "two")
-    question = "Which?"
-
-    def variant(self, name: str) -> Variant:
-        return Variant(name, Mesh(), timed((2 * S, "svc:0")), Settings(cpus=1 if name == "one" else 8))
-
-
-def test_simulate_runs_the_variants_asked_for_and_writes_their_folders(tmp_path: Path) -> None:
+def test_simulate_runs_the_variants_asked_for_and_writes_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pushsim.planners.planners", fakes(4, services=3))
+    cpus = {"one": 1, "two": 8}
+    changes = timed((2 * S, "svc:0"))
+    variants = tuple(Variant(name, Mesh(), changes, Settings(cpus=number)) for name, number in cpus.items())
+    asking = Asking(variants, duration_ns=5 * S)
     told: list[tuple[str, float]] = []
-    results = runs.simulate(
-        _Scenario(),
-        out=tmp_path,
-        progress=lambda name, share: told.append((name, share)),
-        planners=fakes(4, services=3),
-    )
+    results = runs.simulate(asking, out=tmp_path, progress=lambda name, share: told.append((name, share)))
     assert list(results) == ["one", "two"]
     assert {name for name, _ in told} == {"one", "two"}
     assert load(tmp_path / "two").text() == results["two"].text()
     assert "seconds" in load(tmp_path / "two").run
-    assert list(runs.simulate(_Scenario(), ["two"], planners=fakes(2))) == ["two"]
+    assert list(runs.simulate(asking, ["two"])) == ["two"]
 
 
 def test_types_on_demand_are_counted_where_somebody_asks_for_them() -> None:
@@ -267,8 +254,7 @@ def test_types_on_demand_are_counted_where_somebody_asks_for_them() -> None:
     )
     results = []
     for engine in ("simpy", "kernel"):
-        variant = Scenario.loads(text).variant("as-is")
-        results.append(runs.run(variant, seed=1, warmup_ns=S, duration_ns=10 * S, engine=engine))
+        results.append(runs.run(Scenario.loads(text), "as-is", runs.How(engine)))
     first, second = results
     assert first.text() == second.text() and first.rows.equals(second.rows)
     responses = first.summary["responses"]
@@ -278,5 +264,5 @@ def test_types_on_demand_are_counted_where_somebody_asks_for_them() -> None:
     of_secrets = [row for row in first.rows.to_dict("records") if row["xds"] == "SDS"]
     assert [(row["resources"], row["proxies"]) for row in of_secrets] == [(1, 2)]
     assert 5300 < of_secrets[0]["size_bytes"] < 5900, "a chain and a key"
-    without = Scenario.loads(text.replace("'true'", "'false'")).variant("as-is")
-    assert "NDS" not in runs.run(without, seed=1, warmup_ns=S, duration_ns=10 * S).summary["responses"]
+    without = Scenario.loads(text.replace("'true'", "'false'"))
+    assert "NDS" not in runs.run(without, "as-is").summary["responses"]

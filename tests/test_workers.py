@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from pushsim import workers
 from pushsim.workers import side_by_side
@@ -41,6 +42,33 @@ def test_a_run_that_does_not_hear_an_interrupt_is_ended_and_the_others_are_kept(
     assert found == {"quiet": 4}
     left = set(psutil.Process().children(recursive=True)) - before
     assert all("resource_tracker" in " ".join(process.cmdline()) for process in left)
+
+
+def _until_stopped(value: int, progress: Callable[[float], None]) -> int:
+    while value != 4:
+        progress(0.1)
+        threading.Event().wait(0.01)
+    return _quiet(value, progress)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_was_done_before_an_interrupt_is_kept(jobs: int) -> None:
+    done = set()
+
+    def interrupted(name: str, share: float) -> None:
+        done.update({name} if share == 1.0 or name == "long" else set())
+        if done == {"short", "long"}:
+            raise KeyboardInterrupt
+
+    assert side_by_side(_until_stopped, {"short": (4,), "long": (5,)}, jobs, interrupted) == {"short": 4}
+
+
+def test_an_interrupt_that_leaves_nothing_is_told() -> None:
+    def interrupted(name: str, share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(_until_stopped, {"long": (5,)}, 1, interrupted)
 
 
 def _quiet_or_deaf(name: str, progress: Callable[[float], None]) -> int:

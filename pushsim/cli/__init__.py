@@ -26,7 +26,6 @@ def main(arguments: list[str] | None = None) -> None:
         _say(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted")
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -40,7 +39,6 @@ def main(arguments: list[str] | None = None) -> None:
         elif kind == "Exit":
             code = int(getattr(error, "exit_code", 0))
         elif kind == "Abort":
-            _say("interrupted")
             code = 130
         elif debug:
             raise
@@ -50,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             _say(f"a defect of pushsim: {kind}: {error} (run again with --debug and report it)")
             code = 4
+    if code == 130:
+        _say("interrupted")
     sys.exit(code or 0)
 
 

@@ -83,8 +83,8 @@ def calibrate(
         save(fitted, Path(out))
         _told(fitted, out)
     if not whole:
-        note("interrupted: what was fitted by then was kept" if fitted.fit else "interrupted: nothing was fitted yet")
-        raise typer.Exit(130)
+        note("what was fitted by then was kept" if fitted.fit else "nothing was fitted yet")
+        raise KeyboardInterrupt
 
 
 def _told(calibration: Calibration, out: str) -> None:

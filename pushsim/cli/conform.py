@@ -44,7 +44,7 @@ def conform(
         for line in table.lines():
             typer.echo(line)
     if not table.complete:
-        note(f"interrupted: {len(table.scores)} of {table.planned} recordings compared")
-        raise typer.Exit(130)
+        note(f"{len(table.scores)} of {table.planned} recordings compared")
+        raise KeyboardInterrupt
     if not table.exact:
         raise typer.Exit(1)

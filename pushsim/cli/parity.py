@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Json, note, print_json
+from pushsim.cli.options import Json, print_json
 from pushsim.cli.replay import Binary, CoreList, core_numbers, given, told
 
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def parity(
     if found.ended and found.ended != "interrupted":
         raise EnvironmentProblem(found.ended)
     if not found.complete:
-        note("interrupted")
-        raise typer.Exit(130)
+        raise KeyboardInterrupt
     if not found.within:
         raise typer.Exit(1)
 

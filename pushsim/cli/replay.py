@@ -127,8 +127,9 @@ def replay(
         ended = str(last.run["ended"])
         if ended != "interrupted":
             raise EnvironmentProblem(ended + ("\nwhat came until then was kept" if out else ""))
-        note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
-        raise typer.Exit(130)
+        if out:
+            note("what there is was kept, marked complete: false")
+        raise KeyboardInterrupt
 
 
 def given(binary: Path | None) -> Path:

@@ -76,9 +76,10 @@ def simulate(
         if live and results.complete:
             live.done(results)
             _until_interrupted()
-    if any(not result.complete for result in results.values()):
-        note("interrupted: what there is was kept, marked complete: false" if out else "interrupted")
-        raise typer.Exit(130)
+    if len(results) < len(names) or not results.complete:
+        if out:
+            note("what there is was kept, marked complete: false")
+        raise KeyboardInterrupt
 
 
 @contextmanager

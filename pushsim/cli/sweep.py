@@ -57,8 +57,9 @@ def sweep(
     else:
         _print(found, delay, cost)
     if not found.complete:
-        note(f"interrupted: {len(found.frame)} runs are kept; the same command does the rest" if out else "interrupted")
-        raise typer.Exit(130)
+        if out:
+            note(f"{len(found.frame)} runs are kept; the same command does the rest")
+        raise KeyboardInterrupt
 
 
 class _bar:  # noqa: N801 - a context manager that reads as a word

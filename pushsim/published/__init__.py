@@ -15,7 +15,7 @@ from pushsim.errors import InputError, Problem
 from pushsim.figures import shown, unit
 from pushsim.planner import Shape
 from pushsim.publication import compare, value_of
-from pushsim.runs import simulate
+from pushsim.runs import summaries
 from pushsim.scenario import Scenario
 from pushsim.units import quantity
 
@@ -118,20 +118,20 @@ def _rows(case: Mapping[str, Any], progress: Progress | None) -> Iterator[Row]:
     if "why" in case:
         yield Row(number, source, "", None, None, False, None, "", str(case["why"]))
         return
-    summaries: Mapping[str, Mapping[str, Any]] = {}
+    ran: Mapping[str, Mapping[str, Any]] = {}
     if "scenario" in case:
         scenario = _scenario(str(case["scenario"]))
         wanted = _variants(scenario, case)
         told = (lambda variant, share: progress(f"case {number}: {variant}", share)) if progress else None
-        summaries = {name: result.summary for name, result in simulate(scenario, wanted, progress=told).items()}
+        ran = summaries({name: (scenario, name) for name in wanted}, progress=told)
         if scenario.published is not None:
-            for each in compare(scenario.published, summaries):
+            for each in compare(scenario.published, ran):
                 use: Use = "fit" if each.used else "hold"
                 figure = f"{each.metric}, {each.variant}"
                 yield Row(number, source, figure, use, each.published, each.at_least, each.predicted, unit(each.metric))
     for figure in case.get("figures", ()):
         low, high = figure["published"] if isinstance(figure["published"], list) else [figure["published"]] * 2
-        predicted, of_unit = _predicted(figure, shipped(str(case.get("release", "1.24"))), summaries)
+        predicted, of_unit = _predicted(figure, shipped(str(case.get("release", "1.24"))), ran)
         published = (float(quantity(low)), float(quantity(high)))
         yield Row(number, source, figure["name"], figure["use"], published, False, predicted, of_unit)
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from pushsim import __version__
 from pushsim.errors import EnvironmentProblem
-from pushsim.runs import Engine, simulate
+from pushsim.runs import Engine, How, run
 from pushsim.scenario import Scenario
 from pushsim.sweeps.grid import Point
 
@@ -33,7 +33,7 @@ Task = tuple[str, Scenario, str, Engine]
 def run_one(task: Task) -> tuple[str, str]:
     """Carry out one run, wherever: its key and the text of its result.json."""
     key, scenario, policy, engine = task
-    return key, simulate(scenario, [policy], engine=engine, tables=False)[policy].text()
+    return key, run(scenario, policy, How(engine, tables=False)).text()
 
 
 def execute(points: Sequence[Point], *, engine: Engine, jobs: int, scheduler: str | None) -> Iterator[tuple[str, str]]:
