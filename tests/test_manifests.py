@@ -622,6 +622,21 @@ def test_what_a_change_holds_that_is_not_modelled_is_told():
     assert read.notes == ("not modelled, left out: 1 ConfigMap",)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("spec.egres", "egress"), ("spec.workloadselector", "workloadSelector"), ("spec.egress[1].host", "hosts")],
+)
+def test_a_field_that_its_kind_has_not_is_told_with_the_one_that_was_meant(wrong, meant):
+    egress = [{"hosts": ["./*"]}, {"hosts": ["b/*"]}]
+    body = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "s", "namespace": "a"}}
+    body["spec"] = {"egress": egress}
+    assert not loaded(body).notes
+    place, _, name = wrong.rpartition(".")
+    (body["spec"] if place == "spec" else egress[1])[name] = []
+    said = f"d0: {wrong}: is no field of a Sidecar, so it is left out (did you mean {meant}?)"
+    assert loaded(body).notes == (said,)
+
+
 @pytest.mark.parametrize("release", ["1.14", "1.24", "1.30"])
 def test_a_mesh_config_that_changes_is_pushed_to_everybody_in_full(release):
     mesh = mesh_of(WEB, inject="all").mesh

@@ -280,6 +280,25 @@ MESH_CONFIG_FIELDS = frozenset(path for path in MESH_CONFIG if path.isalnum()) |
     "inboundTrafficPolicy", "tlsDefaults", "proxyListenPort",
 }  # fmt: skip
 
+#: All fields of these kinds' specs, and of a Sidecar's listeners (istio.io/api networking/v1, of Istio 1.31).
+_FIELDS: Mapping[str, Mapping[str, frozenset[str]]] = {
+    kind: {path: frozenset(names.split()) for path, names in paths.items()}
+    for kind, paths in {
+        "Sidecar": {
+            "": "workloadSelector ingress egress inboundConnectionPool outboundTrafficPolicy",
+            "egress": "port bind captureMode hosts",
+            "ingress": "port bind captureMode defaultEndpoint tls connectionPool",
+        },
+        "VirtualService": {"": "hosts gateways http tls tcp exportTo"},
+        "DestinationRule": {"": "host trafficPolicy subsets exportTo workloadSelector"},
+        "ServiceEntry": {
+            "": "hosts addresses ports location resolution endpoints workloadSelector exportTo subjectAltNames"
+        },
+        "Gateway": {"": "servers selector"},
+        "WorkloadEntry": {"": "address ports labels network locality weight serviceAccount"},
+    }.items()
+}
+
 
 @dataclass(slots=True)
 class _Field:
@@ -315,6 +334,28 @@ _MESH_CONFIG_TREE = _tree(MESH_CONFIG)
 def check_object(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
     """Every field of a modelled object that has the wrong shape."""
     return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(body, _TREES[kind], "")]
+
+
+def unknown_fields(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
+    """Fields of an Istio object's spec that its kind has not: a slip of the pen, or newer than we know.
+
+    `kubectl apply` refuses them, but where it is told not to, or the object comes by another way, they are dropped.
+    """
+    found: list[Problem] = []
+    spec = body.get("spec")
+    for path, names in _FIELDS.get(kind, {}).items() if isinstance(spec, dict) else ():
+        parts = {"spec": spec} if not path else _items(spec, path)
+        for at, part in parts.items():
+            for name in sorted(map(str, part.keys() - names)) if isinstance(part, dict) else ():
+                from pushsim.problems import nearest
+
+                remedy = nearest(name, names, "fields")
+                found.append(Problem(f"is no field of a {kind}, so it is left out", where, f"{at}.{name}", remedy))
+    return found
+
+
+def _items(spec: Mapping[str, Any], path: str) -> dict[str, Any]:
+    return {f"spec.{path}[{number}]": item for number, item in enumerate(spec.get(path) or ())}
 
 
 def check_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.errors import InputError, Problem
-from pushsim.manifests.checks import MESH_CONFIG_FIELDS, check_mesh_config, check_object
+from pushsim.manifests.checks import MESH_CONFIG_FIELDS, check_mesh_config, check_object, unknown_fields
 from pushsim.manifests.document import HELM_REMEDY, Document, parse_one
 from pushsim.manifests.kinds import modelled
 from pushsim.mesh import CLUSTER_SCOPED, Object, Ref
@@ -127,6 +127,7 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
             raise InputError(Problem("holds '{{' of an unrendered Helm template", where, path, HELM_REMEDY))
     if found := check_object(body, kind, where):
         raise InputError(found)
+    parsed.notes += map(str, unknown_fields(body, kind, where))
     scope = "" if kind in CLUSTER_SCOPED else its_namespace or namespace
     if its_namespace != scope and scope:
         body = {**body, "metadata": {**(metadata or {}), "namespace": scope}}
