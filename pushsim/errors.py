@@ -7,7 +7,8 @@ Every error that may reach a user is a `PushsimError`; its `exit_code` is part o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -60,3 +61,12 @@ class EnvironmentProblem(PushsimError):
     """What surrounds us is missing or broke: no istiod, no cluster, a port taken, istiod died."""
 
     exit_code = 3
+
+
+@contextmanager
+def writing(path: object) -> Iterator[None]:
+    """What the file system refuses within the block is told as the environment's: that path cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushsim import __version__
-from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import number_at
 from pushsim.mesh import XDS
 from pushsim.metrics import BOUNDS, Histogram, Labels, Scrape, write_openmetrics
@@ -61,11 +61,9 @@ def export(results: Results, to: str | Path, *, table: str | None = None) -> Pat
     if path.suffix not in writers:
         remedy = f"end it in {', '.join(writers)}"
         raise InputError(Problem("has an ending that says no form", str(path), remedy=remedy))
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(writers[path.suffix]())
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror}") from None
     return path
 
 

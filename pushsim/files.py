@@ -1,4 +1,7 @@
-"""Reads manifests from files, folders and standard input: the only I/O on the way from manifests to a Mesh."""
+"""Reads manifests from files, folders and standard input: the only I/O on the way from manifests to a Mesh.
+
+And writes a file so that it is there whole, or not at all.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, writing
 from pushsim.manifests import Inject, Loaded, LoadedChange, from_parsed, to_change
 from pushsim.manifests.document import LARGE_BYTES, Document, parse_text
 from pushsim.manifests.objects import parse
@@ -103,6 +106,22 @@ def _texts(path: str, stdin: Stdin, seen: set[Path], problems: list[Problem]) ->
 
 def _unreadable(path: str, error: OSError) -> Problem:
     return Problem(f"cannot be read: {error.strerror or error}", path, remedy="check its permissions")
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a file whole or not at all, whenever the process ends, in a folder that is made if need be.
+
+    Returns its path. Raises EnvironmentProblem.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return path
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pushsim.ads import Response
 from pushsim.agents import configured
 from pushsim.cases import Case
 from pushsim.errors import EnvironmentProblem
+from pushsim.files import write_whole
 from pushsim.mesh import ON_DEMAND, SLICES_LATER_NS, XDS, Mode, Proxy
 from pushsim.randomcase import Kinds, random_case, to_yaml
 from pushsim.replay.fleet import Recorder
@@ -129,7 +129,7 @@ def record_case(
     for mode in modes:
         conversation = asyncio.run(converse(case, binary, mode, progress))
         path = out / case.name / f"{minor(conversation.release)}-{mode}.json"
-        written.append(_write(path, dumps(conversation.recording())))
+        written.append(write_whole(path, dumps(conversation.recording())))
         progress(f"wrote {path}")
     return written
 
@@ -139,22 +139,7 @@ def random_case_file(seed: int, out: Path, *, steps: int = 24, kinds: Kinds = "a
 
     Raises EnvironmentProblem if it can't be written.
     """
-    return _write(out / "cases" / f"seed-{seed}.yaml", to_yaml(random_case(seed, steps, kinds)))
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as problem:
-        raise EnvironmentProblem(f"{path}: cannot be written: {problem.strerror}") from None
-    return path
+    return write_whole(out / "cases" / f"seed-{seed}.yaml", to_yaml(random_case(seed, steps, kinds)))
 
 
 def minor(release: str) -> str:

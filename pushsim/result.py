@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pushsim import figures
-from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import HEADLINES
 from pushsim.tables import DETAIL, ROWS, SCHEMAS
 
@@ -160,15 +160,13 @@ class Result(Tabled):
     def save(self, folder: str | Path) -> Path:
         """Write the result folder, made if need be; returns it. EnvironmentProblem if it can't be written."""
         folder = Path(folder)
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for name in SCHEMAS:
                 if name in self.tables or name == "rows":
                     pq.write_table(self.table(name), folder / f"{name}.parquet")
             (folder / _RUN).write_text(json.dumps(tidy(dict(self.run)), indent=1) + "\n", encoding="utf-8")
             (folder / _RESULT).write_text(self.text(), encoding="utf-8")  # last: where it is, the folder is whole
-        except OSError as error:
-            raise EnvironmentProblem(f"{folder}: cannot be written: {error.strerror}") from None
         return folder
 
     def __repr__(self) -> str:

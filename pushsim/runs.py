@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module
 from operator import attrgetter
@@ -16,6 +16,7 @@ from pushsim import cost
 from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
+from pushsim.errors import InputError, writing
 from pushsim.moments import connect_summary, so_far
 from pushsim.observed import Observed
 from pushsim.planner import Planner
@@ -117,6 +118,9 @@ def simulate(
         scenario = scenario.replaced({"seed": seed})
     names = scenario.variant_names if variants is None else variants
     folder = Path(out) if out is not None else None
+    if folder is not None:
+        with writing(folder):  # before what is to be kept in it takes its time
+            folder.mkdir(parents=True, exist_ok=True)
     asked = {name: (scenario, name, How(engine, detail, tables, watch=watch), folder) for name in names}
     results = side_by_side(_saved, asked, 1 if watch else jobs, progress, attrgetter("complete"))
     return Results(results, scenario.question)
@@ -151,6 +155,10 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
     variant = scenario.variant(name)
     settings = variant.settings
     calibration = calibration_of(settings)
+    try:
+        its_knobs = knobs(settings.release, settings.cpus, settings.env)
+    except InputError as error:
+        raise InputError(replace(problem, where=scenario.path) for problem in error.problems) from None
     made = (how.planners or _planners)(variant)
     pushes = len(variant.changes) * sum(group.size for group in made[0].groups)
     engine = how.engine
@@ -161,7 +169,7 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
         made,
         [timed.change for timed in variant.changes],
         cpus=settings.cpus,
-        knobs=knobs(settings.release, settings.cpus, settings.env),
+        knobs=its_knobs,
         prices=Prices(calibration),
         clients=settings.clients,
         seed=scenario.seed,

@@ -16,7 +16,7 @@ from pushsim import asking, diff, files, releases, runs, sizing, thresholds
 from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, writing
 from pushsim.importers import Held
 from pushsim.importers import inspect as inspecting
 from pushsim.manifests import Inject
@@ -277,7 +277,8 @@ def recommend(
         budget=budget,
     )
     if out is not None:
-        Path(out).write_text(found.yaml(), encoding="utf-8")
+        with writing(out):
+            Path(out).write_text(found.yaml(), encoding="utf-8")
     return found
 
 

@@ -110,3 +110,19 @@ def test_no_figure_is_drawn_from_a_run_that_ctrl_c_cut_short(capsys, monkeypatch
     assert (code, "interrupted" in said) == (130, True)
     assert told.count(max(told)) == 1, "nothing else is begun"
     assert shown in printed if shown else not printed
+
+
+def test_a_knob_that_is_wrong_is_told_with_its_scenario(capsys, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY + "istiod: {env: {PILOT_DEBOUNCE_AFTER: 1}}\n")
+    code, _, said = run(capsys, "simulate", str(tmp_path / "tiny.yaml"), "--jobs", "1")
+    assert (code, said) == (
+        2,
+        f"pushsim: {tmp_path}/tiny.yaml: istiod.env.PILOT_DEBOUNCE_AFTER: '1' is not valid (add the unit: 1s)\n",
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_run(capsys, monkeypatch, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    monkeypatch.setattr(Simulation, "run", None)
+    code, _, said = run(capsys, "simulate", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "tiny.yaml" / "out"))
+    assert (code, "tiny.yaml/out: cannot be written" in said) == (3, True)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsim.errors import InputError
+from pushsim.errors import InputError, Problem
 from pushsim.manifests.document import parse_text
 from pushsim.mesh import Ref
 from pushsim.policies import EXPORT_TO
@@ -93,10 +93,14 @@ def example(tmp_path: Path) -> Path:
     return path
 
 
-def problems(text: str) -> list[tuple[str, str]]:
+def problems_in(text: str) -> tuple[Problem, ...]:
     with pytest.raises(InputError) as failed:
         Scenario.loads(text)
-    return [(problem.field, problem.remedy) for problem in failed.value.problems]
+    return failed.value.problems
+
+
+def problems(text: str) -> list[tuple[str, str]]:
+    return [(problem.field, problem.remedy) for problem in problems_in(text)]
 
 
 def test_the_contracts_example(example: Path) -> None:
@@ -251,6 +255,12 @@ def test_sections_that_contradict_each_other() -> None:
         "mesh.generate.gateways.virtual_services",
         "churn[0]",
     ]
+
+
+def test_a_release_there_is_not_is_told_with_its_place() -> None:
+    (found,) = problems_in(MINIMAL + "istiod: {release: '1.2'}\n")
+    assert (found.where, found.field) == ("scenario", "istiod.release")
+    assert "1.24" in found.remedy
 
 
 def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from pushsim.cost import Calibration
 from pushsim.errors import EnvironmentProblem
+from pushsim.files import write_whole
 
 
 def needs_its_extra() -> None:
@@ -21,9 +22,4 @@ def needs_its_extra() -> None:
 def save(calibration: Calibration, path: Path) -> None:
     """Write a calibration file, whole or not at all. Raises EnvironmentProblem."""
     text = yaml.safe_dump(calibration.dump(), sort_keys=False, allow_unicode=True, width=120)
-    try:
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as problem:
-        raise EnvironmentProblem(f"can't write {path}: {problem.strerror}") from None
+    write_whole(path, text)

@@ -84,15 +84,13 @@ def cluster(
 
 
 def _write(text: str, to: str) -> None:
-    from pushsim.errors import EnvironmentProblem
+    from pushsim.errors import writing
 
     if to == "-":
         typer.echo(text, nl=False)
         return
-    try:
+    with writing(to):
         Path(to).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"{to}: cannot be written: {error.strerror}") from None
     typer.echo(to)
 
 

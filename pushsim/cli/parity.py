@@ -100,14 +100,12 @@ def _tolerances(texts: list[str]) -> dict[str, float]:
 
 
 def _write(found: Parity, folder: Path) -> None:
-    from pushsim.errors import EnvironmentProblem
+    from pushsim.errors import writing
 
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         text = jsonlib.dumps(found.to_json(), indent=1, ensure_ascii=False)
         (folder / "parity.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"{folder}: cannot be written: {error.strerror}") from None
     if any(compared.real for compared in found.variants.values()):
         from pushsim.plots import parity_details
 

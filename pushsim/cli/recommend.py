@@ -53,7 +53,7 @@ def recommend(
 
     Example: pushsim recommend ecommerce --per workload --json
     """
-    from pushsim.errors import EnvironmentProblem
+    from pushsim.errors import writing
     from pushsim.recommend import Limits
     from pushsim.recommend import recommend as run
     from pushsim.scenario import Scenario
@@ -76,10 +76,8 @@ def recommend(
         budget=budget,
     )
     if out is not None:
-        try:
+        with writing(out):
             Path(out).write_text(found.yaml(), encoding="utf-8")
-        except OSError as error:
-            raise EnvironmentProblem(f"{out}: cannot be written: {error.strerror}") from None
     if json:
         print_json(found.to_json())
         return

@@ -337,13 +337,13 @@ def check_object(body: Mapping[str, Any], kind: str, where: str) -> list[Problem
 
 
 def unknown_fields(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
-    """Fields of an Istio object's spec that its kind has not: a slip of the pen, or newer than we know.
+    """Fields of a checked Istio object's spec that its kind has not: a slip of the pen, or newer than we know.
 
     `kubectl apply` refuses them, but where it is told not to, or the object comes by another way, they are dropped.
     """
     found: list[Problem] = []
-    spec = body.get("spec")
-    for path, names in _FIELDS.get(kind, {}).items() if isinstance(spec, dict) else ():
+    spec: dict[str, Any] = body.get("spec") or {}
+    for path, names in _FIELDS.get(kind, {}).items():
         parts = {"spec": spec} if not path else _items(spec, path)
         for at, part in parts.items():
             for name in sorted(map(str, part.keys() - names)) if isinstance(part, dict) else ():

@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.errors import EnvironmentProblem, InputError, Problem, writing
 from pushsim.figures import amount
 
 try:
@@ -90,10 +90,8 @@ class Plot:
                     remedy="name it .svg or .png",
                 )
             )
-        try:
+        with writing(path):
             path.write_bytes(self._drawn(path.suffix[1:]))
-        except OSError as error:
-            raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror}") from None
         return path
 
     def _drawn(self, form: str) -> bytes:

@@ -11,7 +11,7 @@ import yaml
 
 from pushsim.cost import Bounds, Calibration, envoy_cpu, envoy_memory, istiod_cpu, istiod_memory, shipped
 from pushsim.cost.amounts import total
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import shown, unit
 from pushsim.planner import Shape
 from pushsim.publication import compare, value_of
@@ -110,7 +110,8 @@ def _write(path: Path, text: str) -> None:
     except ValueError:
         message = "has no block for the table"
         raise InputError(Problem(message, str(path), remedy=f"add lines `{BEGIN}` and `{END}`")) from None
-    path.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+    with writing(path):
+        path.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
 
 
 def _rows(case: Mapping[str, Any], progress: Progress | None) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pushsim import plots
-from pushsim.errors import EnvironmentProblem
+from pushsim.errors import writing
 from pushsim.figures import HEADLINES, number_at, shown, unit
 from pushsim.plots import Plot
 from pushsim.result import Results
@@ -55,11 +55,9 @@ def report(results: Results, to: str | Path, *, title: str = "") -> Path:
     Raises EnvironmentProblem if it can't be written.
     """
     path = Path(to)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(html(results, title=title), encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror}") from None
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from pushsim import files, policies
+from pushsim import files, policies, releases
 from pushsim.errors import InputError, Problem
 from pushsim.manifests.document import parse_text
 from pushsim.mesh import Mesh
@@ -60,7 +61,7 @@ class Scenario:
             try:
                 self.id = build.identity(model, base_dir)
             except InputError as error:
-                problems.extend(Problem(p.message, where, p.field, p.remedy) for p in error.problems)
+                problems.extend(replace(problem, where=where) for problem in error.problems)
         if model is None or problems:
             raise InputError(problems)
         self.model, self._data, self._base_dir = model, data, base_dir
@@ -256,6 +257,10 @@ def _policies(data: Any, base_dir: Path, where: str) -> tuple[dict[str, Policy],
 def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
     """What one section says of another that is not so."""
     problems: list[Problem] = []
+    try:
+        releases.rules(model.istiod.release)
+    except InputError as error:
+        problems += [replace(problem, where=where, field="istiod.release") for problem in error.problems]
     names = list(model.variants) or [AS_IS]
     for index, figure in enumerate(model.published.figures if model.published else ()):
         if figure.variant not in names:
@@ -268,8 +273,7 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
         try:
             fields.scaled(fields.value_at(complete, assumption.field), Fraction(2))
         except fields.NoSuchField as error:
-            problem = _no_field(assumption.field, error, where)
-            problems.append(Problem(problem.message, where, field, problem.remedy))
+            problems.append(replace(_no_field(assumption.field, error, where), field=field))
         except ValueError as error:
             problems.append(Problem(f"{assumption.field} {error}", where, field, "name a field that holds an amount"))
     generated = model.mesh.generate

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushsim import __version__, intervals
-from pushsim.errors import EnvironmentProblem, InputError, Problem
+from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import figures
+from pushsim.files import write_whole
 from pushsim.problems import nearest
 from pushsim.runs import Engine
 from pushsim.scenario import Scenario
@@ -168,7 +169,7 @@ def sweep(
                     raise KeyboardInterrupt
                 texts[key] = text
                 if folder:
-                    _write(folder / _RUNS / f"{key}.json", text)
+                    write_whole(folder / _RUNS / f"{key}.json", text)
                 _tell(progress, points, texts)
     except KeyboardInterrupt:
         complete = False
@@ -219,15 +220,13 @@ def _asked(scenario: Scenario, knobs: Mapping[str, Sequence[Any]], seeds: int) -
 def _begin(folder: Path, asked: Mapping[str, Any], points: Sequence[Point]) -> dict[str, str]:
     """The folder, made if need be, and the runs of this grid that it has."""
     texts: dict[str, str] = {}
-    try:
+    with writing(folder):
         (folder / _RUNS).mkdir(parents=True, exist_ok=True)
-        _write(folder / _ASKED, json.dumps({**asked, "complete": False}, indent=1, ensure_ascii=False) + "\n")
+        write_whole(folder / _ASKED, json.dumps({**asked, "complete": False}, indent=1, ensure_ascii=False) + "\n")
         for point in points:
             path = folder / _RUNS / f"{point.key}.json"
             if path.exists():
                 texts[point.key] = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentProblem(f"{folder}: cannot be written: {error.strerror}") from None
     return texts
 
 
@@ -236,17 +235,7 @@ def _finish(folder: Path, found: Sweep) -> None:
     found.frame.to_parquet(partial, index=False)
     partial.replace(folder / _TABLE)
     text = json.dumps({**found.asked, "complete": found.complete}, indent=1, ensure_ascii=False)
-    _write(folder / _ASKED, text + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """All of it or nothing: a run that is there is whole, whenever the process ends."""
-    partial = path.with_name(f".{path.name}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(folder / _ASKED, text + "\n")
 
 
 def _frame(points: Sequence[Point], names: Sequence[str], texts: Mapping[str, str]) -> pd.DataFrame:
