@@ -18,7 +18,7 @@ class Block:
     0
     """
 
-    __slots__ = ("_count", "_resources", "memo", "parts")
+    __slots__ = ("__weakref__", "_count", "_resources", "memo", "parts")
 
     def __init__(self, resources: Iterable[Resource] = ()) -> None:
         self._resources = tuple(resources)

@@ -1,5 +1,7 @@
 """Values that are made once: what is told apart by identity, and what is kept."""
 
+from weakref import ref
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,3 +31,31 @@ def test_a_latest_value_is_not_what_is_made_once() -> None:
 @given(st.lists(st.integers(0, 3), max_size=4), st.lists(st.integers(0, 3), max_size=4))
 def test_the_same_are_the_very_same_in_the_same_order(some: list[int], others: list[int]) -> None:
     assert same([OBJECTS[n] for n in some], [OBJECTS[n] for n in others]) == (some == others)
+
+
+class _Thing:
+    """What there may be weak references to."""
+
+
+def test_a_value_is_forgotten_with_what_it_is_made_of() -> None:
+    memo, lasting, passing, strong = Memo(), _Thing(), _Thing(), [1]
+    alive = ref(memo.once(_Thing, "key", of=(lasting, passing, strong)))
+    assert memo.once(_Thing, "key", of=(lasting, passing, strong)) is alive() is not None
+    del passing
+    assert alive() is None
+    assert memo.once(lambda: 2, "key", of=(lasting, strong)) == 2
+    assert memo.once(lambda: 3, "key", of=(lasting, strong)) == 2
+
+
+def test_what_was_made_of_each_other_is_not_kept_by_that() -> None:
+    """Each of a long row, compared with the one before, as scopes are."""
+    before, alive = _Thing(), []
+    memos = []
+    for _ in range(5):
+        after, memo = _Thing(), Memo()
+        memo.once(lambda: True, "like the one before", of=(before,))
+        after.memo = memo  # type: ignore[attr-defined]
+        memos.append(memo)
+        alive.append(ref(before))
+        before = after
+    assert not any(each() for each in alive)
