@@ -23,12 +23,7 @@ class Routes(Recipient):
         if not self.sidecar:
             return self._gateway_route(name)
         told = (name, self.unknown, self.told if self.scope.context.rule_index.hashing else ())
-        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", *told, of=self.routed)
-
-    @property
-    def routed(self) -> tuple[object, ...]:
-        """All of its scope that decides its routes, told apart by identity."""
-        return (self.scope,) if any(egress.routes for egress in self.scope.listeners) else self.scope.content
+        return self.scope.family.memo.once(lambda: self._sidecar_route(name), "RDS", *told, of=self.scope.routed)
 
     def _gateway_route(self, name: str) -> RouteConfiguration:
         servers = self.view.gateway.routes.get(name, ())

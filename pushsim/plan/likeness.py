@@ -16,8 +16,8 @@ from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.visibility import Scope
 
-#: Kinds of keys that concern the scopes which hold a service.
-_OF_SERVICES = frozenset({"ServiceEntry", "Endpoints"})
+#: Kinds of keys that concern the scopes which hold a service or import a VirtualService.
+_OF_CONTENT = frozenset({"ServiceEntry", "Endpoints", "VirtualService"})
 
 
 def kin(state: ProxyState, asked: Collection[str]) -> Hashable:
@@ -46,8 +46,9 @@ def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) ->
 def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hashable:
     """Sidecars of equal values, of whatever namespaces, are sent the same, but for their own; None: like no other.
 
-    Their scopes hold nothing but blocks that look the same from everywhere, and import no VirtualService; and the
-    request is about services, which concern a scope that holds them. Equal as long as one of the states lives.
+    Their scopes hold nothing but blocks that look the same from everywhere, and import the same VirtualServices; and
+    the request is about these or services, which concern a scope that holds them. Equal as long as one of the states
+    lives.
 
     Args:
         before: the state before the push. after: brought up to date.
@@ -57,7 +58,7 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hash
         before.asks is not ASKS_NOTHING
         or request.forced
         or not request.keys
-        or any(key.kind not in _OF_SERVICES for key in request.keys)
+        or any(key.kind not in _OF_CONTENT for key in request.keys)
     ):
         return None
     held = tuple(_held(scope) for scope in (before.scope, before.previous, after.scope, after.previous))
@@ -70,9 +71,9 @@ def _held(scope: Scope | None) -> Hashable:
     """What decides all that a scope's services come to, told apart by identity; None: the scope itself."""
     if scope is None:
         return ()
-    if scope.context.rule_index.selective or any(listener.routes for listener in scope.listeners):
+    if scope.context.rule_index.selective or scope.context.routes.sourced or scope.content == (scope,):
         return None
-    return None if scope.content == (scope,) else (id(scope.family), id(scope.sidecar), *map(id, scope.content))
+    return id(scope.family), id(scope.sidecar), *map(id, scope.routed)
 
 
 def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:

@@ -30,7 +30,7 @@ def configurations(generators: Generators, names: frozenset[str], *, solicited: 
 
     if not generators.sidecar:
         return Response("RDS", (made(),), solicited=solicited)
-    block = generators.scope.family.memo.once(made, "RDS of", names, of=generators.routed)
+    block = generators.scope.family.memo.once(made, "RDS of", names, of=generators.scope.routed)
     return Response("RDS", (block,), solicited=solicited)
 
 

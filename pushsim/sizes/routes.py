@@ -5,8 +5,10 @@ Source: pilot/pkg/networking/core/httproute.go, route/route.go (BuildSidecarVirt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any as Json
 from typing import NamedTuple
 
@@ -21,9 +23,11 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteConfiguration as EnvoyRoutes,
 )
 
+from pushsim.blocks import Block
 from pushsim.hosts import resolve, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, RouteConfiguration
+from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
@@ -38,13 +42,41 @@ _SUMS = 1 << 12
 _SUFFIX = ".svc.cluster.local"
 
 
+class Seen(NamedTuple):
+    """A length, of what is seen from elsewhere; and by namespace, what more it is at home."""
+
+    elsewhere: int
+    own: Mapping[str, int]
+
+    def of(self, namespace: str) -> int:
+        """That, as a namespace sees it."""
+        return self.elsewhere + self.own.get(namespace, 0)
+
+
 class _Services(NamedTuple):
-    """A route's services by host, and the length of their virtual hosts: elsewhere, and what more at home."""
+    """A route's services by host, and the length of their virtual hosts."""
 
     of: object
     by_host: dict[str, tuple[Service, Port]]
-    elsewhere: int
-    own: dict[str, int]
+    seen: Seen
+
+
+class _Sum:
+    """What virtual hosts come to."""
+
+    def __init__(self) -> None:
+        self.elsewhere, self.own = 0, dict[str, int]()
+
+    @property
+    def seen(self) -> Seen:
+        """That."""
+        return Seen(self.elsewhere, self.own)
+
+    def add(self, elsewhere: int, namespace: str = "", at_home: int | None = None) -> None:
+        """Add one, which may be longer in a namespace."""
+        self.elsewhere += elsewhere
+        if at_home is not None and at_home != elsewhere:
+            self.own[namespace] = self.own.get(namespace, 0) + at_home - elsewhere
 
 
 class RouteMeter:
@@ -61,17 +93,42 @@ class RouteMeter:
 
     def sidecar(self, route: RouteConfiguration, proxy: Proxy) -> int:
         """Length of the route configuration `PORT` or `HOST:PORT` of a sidecar."""
+        return self.seen(route, proxy).of(proxy.namespace)
+
+    def framed(self, routes: Block, proxy: Proxy, envelope: Envelope) -> int:
+        """What a sidecar's route configurations add to a response; measured once for all namespaces."""
+        of = [resource for resource in routes if isinstance(resource, RouteConfiguration)]
+        keys, by_namespace = routes.memo.once(lambda: _asked(of), "asked by routes")
+        told = (*(proxy.labels.get(key) for key in keys), proxy.namespace if by_namespace else "")
+
+        def seen() -> Seen:
+            total = _Sum()
+            for route in of:
+                size = self.seen(route, proxy)
+                elsewhere = envelope.framed("RDS", [(route.name, size.elsewhere)])
+                total.add(elsewhere)
+                for namespace in size.own:
+                    total.add(0, namespace, envelope.framed("RDS", [(route.name, size.of(namespace))]) - elsewhere)
+            return total.seen
+
+        return routes.memo.once(seen, "seen", told, of=(envelope,)).of(proxy.namespace)
+
+    def seen(self, route: RouteConfiguration, proxy: Proxy) -> Seen:
+        """Length of a sidecar's route configuration for all sidecars that have what it asks for."""
         host, _, number = route.name.rpartition(":")
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0:
-            return length(EnvoyRoutes(name=route.name, validate_clusters=False))
+            return Seen(length(EnvoyRoutes(name=route.name, validate_clusters=False)), {})
         services = self._services_of(route, sniffed=bool(host))
-        total = services.elsewhere + services.own.get(proxy.namespace, 0)
-        if route.virtual_services or route.rules:
-            total += self._shaped(route, proxy, port, services.by_host, sniffed=bool(host))
+        around = self._frame(route.name)
         if not host:
-            total += framed(self._catch_all(route.unknown or self._settings.unknown))
-        return total + self._frame(route.name)
+            around += framed(self._catch_all(route.unknown or self._settings.unknown))
+        if not route.virtual_services and not route.rules:
+            return Seen(services.seen.elsewhere + around, services.seen.own)
+        shaped = self._shaped(route, proxy, port, services.by_host, sniffed=bool(host))
+        own = Counter(services.seen.own)
+        own.update(shaped.own)
+        return Seen(services.seen.elsewhere + shaped.elsewhere + around, own)
 
     def _services_of(self, route: RouteConfiguration, *, sniffed: bool) -> _Services:
         """The services of a route, and their virtual hosts where nothing else shapes them.
@@ -85,13 +142,10 @@ class RouteMeter:
             if len(self._sums) > _SUMS:
                 self._sums.clear()
             by_host = {service.hostname: (service, port) for service, port in route.services}
-            elsewhere, own = 0, dict[str, int]()
+            total = _Sum()
             for service, port in by_host.values():
-                size = self._framed_service(service, port, "", sniffed=sniffed)
-                at_home = self._framed_service(service, port, service.namespace, sniffed=sniffed)
-                elsewhere += size
-                own[service.namespace] = own.get(service.namespace, 0) + at_home - size
-            known = self._sums[key] = _Services(route.services, by_host, elsewhere, own)
+                total.add(*self._framed_services(service, port, sniffed=sniffed))
+            known = self._sums[key] = _Services(route.services, by_host, total.seen)
         return known
 
     def _shaped(
@@ -102,16 +156,21 @@ class RouteMeter:
         services: Mapping[str, tuple[Service, Port]],
         *,
         sniffed: bool,
-    ) -> int:
+    ) -> Seen:
         """What VirtualServices and DestinationRules add to the virtual hosts, or take from them."""
-        total, shaped = self._virtual_services(route, proxy, port, services, sniffed=sniffed)
+        total = _Sum()
+        shaped = self._virtual_services(total, route, proxy, port, services, sniffed=sniffed)
         rules = {host: of for host, of in route.rules if of and host in services}
         for host in shaped | rules.keys():
             service, p = services[host]
-            total -= self._framed_service(service, p, proxy.namespace, sniffed=sniffed)
+            elsewhere, home, at_home = self._framed_services(service, p, sniffed=sniffed)
+            total.add(-elsewhere, home, -at_home)
             if host not in shaped and service.resolution != "ALIAS":
-                total += framed(self._service(service, p, rules[host], proxy.namespace, sniffed=sniffed))
-        return total
+                home = _home(service)
+                sizes = (self._service(service, p, rules[host], seen, sniffed=sniffed) for seen in ("", home))
+                elsewhere, at_home = map(framed, sizes)
+                total.add(elsewhere, home, at_home)
+        return total.seen
 
     def _frame(self, name: str) -> int:
         key = ("frame", len(name))
@@ -127,6 +186,12 @@ class RouteMeter:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(frame)
 
+    def _framed_services(self, service: Service, port: Port, *, sniffed: bool) -> tuple[int, str, int]:
+        """The virtual host of a service in its frame, as seen from elsewhere, and from which namespace otherwise."""
+        home = service.namespace
+        elsewhere, at_home = (self._framed_service(service, port, seen, sniffed=sniffed) for seen in ("", home))
+        return elsewhere, home, at_home
+
     def _framed_service(self, service: Service, port: Port, namespace: str, *, sniffed: bool) -> int:
         """The virtual host of a service as seen from a namespace, in its frame; nothing for an alias."""
         if service.resolution == "ALIAS":
@@ -141,9 +206,8 @@ class RouteMeter:
         return known[1]
 
     def _service(self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool) -> int:
-        domains = ["*"] if sniffed else self.domains(service, port.number, namespace)
+        size = self._domains_length(service, port.number, namespace, sniffed=sniffed)
         hashing = consistent_hash(rules, "", port.number) if rules else None
-        size = texts(domains)
         key = (len(service.hostname), port.number, size, repr(hashing) if hashing else "")
         if key not in self._known:
             cluster = f"outbound|{port.number}||{service.hostname}"
@@ -156,13 +220,16 @@ class RouteMeter:
         """A virtual host without its domains."""
         return length(made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True))
 
+    def _domains_length(self, service: Service, port: int, namespace: str, *, sniffed: bool) -> int:
+        return texts(["*"] if sniffed else self.domains(service, port, namespace))
+
     def domains(self, service: Service, port: int, namespace: str) -> list[str]:
         """Every name a client in `namespace` may call the service by."""
         sizing, host = self._sizing, service.hostname
         names = [host, *([f"{host}."] if sizing.absolute_domains else [])]
         if host.endswith(_SUFFIX):
             short = host.removesuffix(_SUFFIX)
-            own = short.partition(".")[2] == namespace
+            own = namespace != "" and _home(service) == namespace
             names += [*([short.partition(".")[0]] if own else []), f"{short}.svc", short]
         if service.headless:
             names += [f"*.{name}" for name in names]
@@ -186,15 +253,16 @@ class RouteMeter:
 
     def _virtual_services(
         self,
+        total: _Sum,
         route: RouteConfiguration,
         proxy: Proxy,
         port: int,
         services: Mapping[str, tuple[Service, Port]],
         *,
         sniffed: bool,
-    ) -> tuple[int, set[str]]:
-        """Length of the virtual hosts that VirtualServices shape, and the services among them."""
-        total, shaped, named = 0, set[str](), set[str]()
+    ) -> set[str]:
+        """Add the virtual hosts that VirtualServices shape; the services among them."""
+        shaped, named = set[str](), set[str]()
         hosts_of = [
             (written, [resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()])
             for written in route.virtual_services
@@ -215,14 +283,23 @@ class RouteMeter:
                 shaped.add(host)
                 if f"{host}:{port}" not in named:
                     named.add(f"{host}:{port}")
-                    domains = ["*"] if sniffed else self.domains(service, port, proxy.namespace)
-                    total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
+                    home, size = _home(service), self._named_host(f"{host}:{port}") + bodies
+                    sizes = (size + self._domains_length(service, port, seen, sniffed=sniffed) for seen in ("", home))
+                    elsewhere, at_home = map(framed, sizes)
+                    total.add(elsewhere, home, at_home)
             for host in others if not sniffed else ():
                 if f"{host}:{port}" not in named:
                     named.add(f"{host}:{port}")
                     domains = [host] if self._sizing.ignores_ports == "all" else [host, f"{host}:{port}"]
-                    total += framed(self._host(f"{host}:{port}", []) + bodies + texts(domains))
-        return total, shaped
+                    total.add(framed(self._named_host(f"{host}:{port}") + bodies + texts(domains)))
+        return shaped
+
+    def _named_host(self, name: str) -> int:
+        """A virtual host with neither domains nor routes."""
+        key = ("host", len(name.encode()))
+        if key not in self._known:
+            self._known[key] = self._host(name, [])
+        return self._known[key]
 
     def _bodies(self, route: RouteConfiguration, written: Object, proxy: Proxy, port: int) -> int:
         """Length of a VirtualService's routes on a port, 0 if it has none for this proxy."""
@@ -239,6 +316,18 @@ class RouteMeter:
             routes = translator.routes(written, proxy.labels, proxy.namespace)
             known = self._routes[key] = (written, sum(framed(length(r)) for r in routes))
         return known[1]
+
+
+def _asked(routes: Iterable[RouteConfiguration]) -> tuple[tuple[str, ...], bool]:
+    """What the VirtualServices of some routes ask of a sidecar: labels of these keys, and whether its namespace."""
+    written = dict.fromkeys(chain.from_iterable(route.virtual_services for route in routes))
+    return tuple(sorted(asked_labels(written))), any(map(asks_namespace, written))
+
+
+def _home(service: Service) -> str:
+    """The namespace in which its first label alone is a name of a service, too; "" if there is none."""
+    host = service.hostname
+    return host.removesuffix(_SUFFIX).partition(".")[2] if host.endswith(_SUFFIX) else ""
 
 
 def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Collection[str]) -> dict[str, Object]:

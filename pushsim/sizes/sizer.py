@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from pushsim.blocks import Block
 from pushsim.extensions import Plugins
 from pushsim.memo import Memo
 from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
@@ -145,6 +146,8 @@ class Sizer:
 
     def framed_bytes(self, xds: Xds, resources: Iterable[Resource], proxy: Proxy, policies: Policies) -> int:
         """What resources add to the length of a response."""
+        if xds == "RDS" and proxy.type == "sidecar" and isinstance(resources, Block):
+            return self._routes.framed(resources, proxy, self._envelope)
         view = self._view(proxy, policies)
         priced = [(resource.name, self._measure(resource, proxy, view)) for resource in resources]
         return self._envelope.framed(xds, priced)

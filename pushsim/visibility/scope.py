@@ -228,6 +228,12 @@ class Scope:
         return tuple(shared) if plain and not own else (self,)
 
     @property
+    def routed(self) -> tuple[object, ...]:
+        """The same of its route configurations: that, and the VirtualServices it imports."""
+        content = self.content
+        return content if content == (self,) else (*content, self.listeners[0].routes)
+
+    @property
     def memo_of_content(self) -> Memo:
         """For what is made of its `content` and rules, by whoever makes it."""
         return self.family.memo if self.content == (self,) else self.family.of_blocks
