@@ -1,4 +1,6 @@
-"""A scenario that is small enough to replay in a test."""
+"""A scenario that is small enough to replay in a test, and what of a test's processes is left."""
+
+import psutil
 
 SMALL = """
 # Do a replay, and what is said of it, come out?
@@ -13,3 +15,12 @@ clients: {reconnect: {every: never}}
 duration: 1s
 warmup: 0s
 """
+
+
+def left_running() -> list[psutil.Process]:
+    """The processes we have begun and not ended.
+
+    multiprocessing's resource tracker is none: it comes with the first pool, whichever test that is in, and stays.
+    """
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "multiprocessing.resource_tracker" not in " ".join(child.cmdline())]

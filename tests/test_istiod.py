@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from replayed import left_running
 
 from pushsim import child, istiod
 from pushsim.cases import Case, load_case, parse_case
@@ -96,7 +97,7 @@ def test_a_recording_holds_what_was_sent_step_by_step(binary: Binary, tmp_path: 
     assert found["connect"]["p0.ns"][0]["size_bytes"] > 50
     assert any("step 2 of 3: new service c" in line for line in told)
     assert [p.name for p in path.parent.iterdir()] == ["1.24-sotw.json"]
-    assert not psutil.Process().children()
+    assert not left_running()
 
 
 def pushsim(*arguments: Any, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -160,7 +161,7 @@ def test_a_step_that_is_torn_by_a_busy_machine_is_recorded_anew(
     waits[:] = [0.03] * ATTEMPTS
     with pytest.raises(EnvironmentProblem, match=r"writing step 1 took \d+ ms.*too busy"):
         record_case(torn, binary("normal"), tmp_path / "out", ["sotw"])
-    assert not list((tmp_path / "out").rglob("*.json*")) and not psutil.Process().children()
+    assert not list((tmp_path / "out").rglob("*.json*")) and not left_running()
 
 
 def test_a_step_of_which_istiod_makes_several_pushes_is_recorded_anew_unless_it_always_does(
@@ -194,7 +195,7 @@ def test_what_a_dying_istiod_said_is_told_and_no_half_file_is_left(binary: Binar
 def test_a_refused_stream_is_told_with_its_reason(binary: Binary, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="RESOURCE_EXHAUSTED: request rate limit exceeded"):
         record_case(case(), binary("refuse"), tmp_path / "out", ["sotw"])
-    assert not psutil.Process().children()
+    assert not left_running()
 
 
 def test_an_istiod_that_exits_at_start_shows_its_last_lines(binary: Binary) -> None:
@@ -206,7 +207,7 @@ def test_an_istiod_that_never_gets_ready_is_given_up_and_ended(binary: Binary, m
     monkeypatch.setattr(istiod, "READY_WITHIN_S", 0.3)
     with pytest.raises(EnvironmentProblem, match="not ready after"):
         run(Settings(binary("silent")))
-    assert not psutil.Process().children()
+    assert not left_running()
 
 
 def test_a_free_port_that_another_process_took_first_is_replaced(binary: Binary) -> None:

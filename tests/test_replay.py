@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-from replayed import SMALL
+from replayed import SMALL, left_running
 
 from pushsim.ads import AdsClient, Response
 from pushsim.control.limiter import REPLICA, draw
@@ -56,7 +56,7 @@ def test_a_replay_fills_a_result_and_leaves_nothing_running(binary: Binary, tmp_
     assert summary["clients"]["fleet_cpu_s"] > 0 and summary["istiod_cpu_cores"]["mean"] >= 0
     assert load(tmp_path / "out" / "as-is").summary == summary
     assert ("as-is", "counting") in told and ("as-is", "draining") in told
-    assert not psutil.Process().children(recursive=True)
+    assert not left_running()
 
 
 def test_a_row_per_response_tells_when_a_change_was_received(binary: Binary) -> None:
@@ -119,7 +119,7 @@ def test_a_restarted_istiod_has_its_proxies_again_and_what_it_counted_is_kept(bi
     assert [log.name for log in logs] == ["istiod-0-1.log", "istiod.log"] and all(
         "starting" in f.read_text() for f in logs
     )
-    assert not psutil.Process().children(recursive=True)
+    assert not left_running()
 
 
 def test_what_several_istiods_send_is_told_apart_and_their_figures_are_of_each(binary: Binary) -> None:
@@ -142,7 +142,7 @@ def test_what_several_istiods_send_is_told_apart_and_their_figures_are_of_each(b
 def test_an_istiod_that_does_not_start_again_is_told(binary: Binary) -> None:
     (result,) = replay(restarting(), binary("start-once")).values()
     assert not result.complete and "no such thing as a mesh" in result.run["ended"]
-    assert not psutil.Process().children(recursive=True)
+    assert not left_running()
 
 
 def test_a_proxy_that_waits_to_connect_again_does_not_do_so_earlier_for_its_age() -> None:
@@ -178,7 +178,7 @@ def test_an_istiod_that_dies_is_told_and_what_came_before_is_kept(binary: Binary
     kept = load(tmp_path / "out" / "as-is")
     assert not kept.complete and kept.summary["connect"]["responses"]["CDS"] == 8
     assert any("it died" in note for note in kept.summary["notes"])
-    assert not psutil.Process().children(recursive=True)
+    assert not left_running()
 
 
 def test_an_istiod_that_exits_at_start_shows_its_last_lines(binary: Binary) -> None:
@@ -204,7 +204,7 @@ def test_a_real_envoy_rides_along(istiod_binary: Path) -> None:
     assert 0 < told["cpu_cores"]["mean"] < 2
     assert told["allocated_bytes"]["connected"] < told["memory_bytes"]["connected"]
     assert any("rode along" in note for note in result.summary["notes"])
-    assert not psutil.Process().children(recursive=True)
+    assert not left_running()
 
 
 def test_what_can_not_be_replayed_is_bad_input(binary: Binary, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_real_istiod_restarts(istiod_binary: Path, replicas: int) -> None:
     assert 0 < summary["reconnects"] <= 8 and ("reconnected_s" in summary)
     assert summary["responses"]["CDS"] >= summary["pilot_xds_pushes"]["CDS"] >= summary["reconnects"]
     assert summary["istiod_memory_bytes"]["max"] < 400 << 20  # of one
-    assert not psutil.Process().children(recursive=True)
+    assert not left_running()
 
 
 @pytest.mark.istiod
