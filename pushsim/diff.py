@@ -144,9 +144,9 @@ def _shapes(types: tuple[PushedType, ...]) -> tuple[Shape, ...]:
     return tuple(sorted((t.xds, t.solicited, t.resources, t.removed) for t in types))
 
 
+@few_collections()
 def _shapes_of(mesh: Mesh, change: Change, rules: Rules, mode: Mode | None) -> dict[str, tuple[Shape, ...]]:
-    with few_collections():
-        step = Conversation(mesh, rules, mode, [change], answered=False).step(change)
+    step = Conversation(mesh, rules, mode, [change], answered=False).step(change)
     return {proxy.id: _shape(outcome) for outcome in step.outcomes for proxy in outcome.members}
 
 

@@ -134,6 +134,7 @@ def _shortened(names: list[str], most: int = 12) -> str:
     return f"{shown}, … ({len(names)} in all)" if len(names) > most else shown
 
 
+@few_collections()
 def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode: Mode | None = None) -> Preview:
     """Which proxies a change pushes, with what, and why; nothing is applied anywhere.
 
@@ -146,11 +147,7 @@ def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode:
     Raises:
         InputError: the release is not known.
     """
-    with few_collections():
-        return _preview(mesh, change, releases.rules(release), mode)
-
-
-def _preview(mesh: Mesh, change: Change, rules: Rules, mode: Mode | None) -> Preview:
+    rules = releases.rules(release)
     conversation = Conversation(mesh, rules, mode, [change], answered=False)
     used = conversation.istiod.mode
     pricing = Pricing(mesh.after(change), rules, used)

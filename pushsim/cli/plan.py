@@ -25,7 +25,12 @@ def plan(
     ] = None,
     release: Release = None,
     mode: XdsMode = None,
-    explain: Annotated[str | None, typer.Option("--explain", metavar="POD.NS", help="One proxy's reasoning.")] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain", metavar="POD.NS", help="One proxy's reasoning, rule by rule (rules: pushsim/dependencies.py)."
+        ),
+    ] = None,
     inject: Inject = "detect",
     namespace: Namespace = "default",
     case: Annotated[str | None, typer.Option("--case", help="A case file: mesh, proxies and steps in one.")] = None,
