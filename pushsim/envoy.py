@@ -35,7 +35,7 @@ KEPT_REGEXES = (r"vhost\..*\.route\..*",)
 #: Environment of an istiod that leaves out its own filters, which stock Envoy can't load.
 WITHOUT_FILTERS = {"PILOT_ENABLE_METADATA_EXCHANGE": "false", "PILOT_ENABLE_ALPN_FILTER": "false"}
 
-READY_WITHIN_S, SETTLED_WITHIN_S = 30.0, 120.0
+READY_WITHIN_S, AT_REST_WITHIN_S = 30.0, 120.0
 _POLL_S = 0.1
 #: Heap that has moved by less than this between two looks is at rest.
 _STILL_BYTES = 32_768
@@ -258,27 +258,27 @@ class Fed(Protocol):
     problems: list[str]
 
     @property
-    def settled(self) -> bool:
+    def acknowledged(self) -> bool:
         """All was acknowledged."""
         ...
 
 
-async def settled(started: Envoy, feed: Fed | None = None) -> Memory:
+async def at_rest(started: Envoy, feed: Fed | None = None) -> Memory:
     """Wait until all was acknowledged and the heap is at rest; its memory then. Raises EnvironmentProblem."""
     last: Memory | None = None
     still = 0
     try:
-        async with asyncio.timeout(SETTLED_WITHIN_S):
+        async with asyncio.timeout(AT_REST_WITHIN_S):
             while True:
                 await asyncio.sleep(_POLL_S)
                 if feed is not None and feed.problems:
                     raise started.problem(f"it rejected what it was fed: {feed.problems[0]}")
                 now = await started.memory()
-                quiet = feed is None or feed.settled
+                quiet = feed is None or feed.acknowledged
                 moved = last is None or abs(now.allocated - last.allocated) > _STILL_BYTES
                 still = 0 if moved or not quiet else still + 1
                 last = now
                 if still >= 3:
                     return now
     except TimeoutError:
-        raise started.problem(f"it is not at rest after {SETTLED_WITHIN_S:.0f} s") from None
+        raise started.problem(f"it is not at rest after {AT_REST_WITHIN_S:.0f} s") from None

@@ -29,7 +29,7 @@ ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class Transcript:
     """All responses of one recording, raw: by proxy id, in order of arrival; those on connecting, then by step."""
 
     release: str
@@ -58,7 +58,7 @@ class _Torn(Exception):
     """A step took so long to write that istiod may have pushed its first part alone."""
 
 
-async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = lambda _: None) -> Conversation:
+async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = lambda _: None) -> Transcript:
     """Run a case on a real istiod: connect its proxies, then write each step once all is quiet.
 
     The case's mesh config and environment are laid over those of `istiod.run`. A step must be on the wire well within
@@ -77,7 +77,7 @@ async def converse(case: Case, binary: Path, mode: Mode, progress: Progress = la
     )
 
 
-async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *, last: bool) -> Conversation:
+async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *, last: bool) -> Transcript:
     cluster = stub.Cluster.of(case.mesh)
     env = {**istiod.RECORDING, **istiod.AUTHENTICATED, **case.mesh.env}
     settings = istiod.Settings(binary, case.mesh.mesh_config, env)
@@ -104,7 +104,7 @@ async def _converse(case: Case, binary: Path, mode: Mode, progress: Progress, *,
                 if several and not last and (pushes := await _debounced(server) - before) > 1:
                     raise _Torn(f"step {index} became {pushes:.0f} pushes")
                 steps.append((change.name, recorder.take()))
-    return Conversation(server.release, mode, connect, tuple(steps))
+    return Transcript(server.release, mode, connect, tuple(steps))
 
 
 def _token(proxy: Proxy) -> str:
@@ -127,9 +127,9 @@ def record_case(
     """
     written = []
     for mode in modes:
-        conversation = asyncio.run(converse(case, binary, mode, progress))
-        path = out / case.name / f"{minor(conversation.release)}-{mode}.json"
-        written.append(write_whole(path, dumps(conversation.recording())))
+        transcript = asyncio.run(converse(case, binary, mode, progress))
+        path = out / case.name / f"{minor(transcript.release)}-{mode}.json"
+        written.append(write_whole(path, dumps(transcript.recording())))
         progress(f"wrote {path}")
     return written
 

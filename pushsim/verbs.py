@@ -164,7 +164,7 @@ def compare(
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Evidence:
     """What `recommend` goes by. notes: what reading has to say."""
 
     mesh: Mesh
@@ -173,7 +173,7 @@ class Observed:
     notes: tuple[str, ...]
 
 
-def observed(
+def evidence(
     mesh: Scenario | Mesh | Sequence[str],
     calls: str | None,
     *,
@@ -182,7 +182,7 @@ def observed(
     namespace: str = "default",
     inject: Inject = "detect",
     stdin: files.Stdin = None,
-) -> Observed:
+) -> Evidence:
     """The mesh, its settings, and the calls: a scenario's own by default.
 
     mesh:  a scenario, a Mesh, or manifests. watched: how long the calls were, where they do not say: "168h".
@@ -212,7 +212,7 @@ def observed(
         raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))
     if watched is not None:
         watch(graph, watched)
-    return Observed(there, graph, settings, notes)
+    return Evidence(there, graph, settings, notes)
 
 
 def _calls_in(calls: str, stdin: files.Stdin) -> str:
@@ -254,7 +254,7 @@ def recommend(
         question = loaded(mesh)
     else:
         question = mesh if isinstance(mesh, Mesh) else as_paths(mesh)
-    read = observed(
+    read = evidence(
         question,
         str(calls) if calls is not None else None,
         watched=watched,

@@ -132,7 +132,7 @@ def connected(mode: Mode) -> Wire:
     wire.get("LDS", listener("l", "80"))
     wire.get("RDS", routes("80"))
     assert wire.client.synced
-    wire.client.settle()
+    wire.client.mark_quiet()
     return wire
 
 
@@ -202,14 +202,14 @@ def test_secrets_are_asked_for_by_clusters_and_listeners_together(mode: Mode) ->
     assert named(requests[-1]) == (
         ["kubernetes://a", "kubernetes://b", "kubernetes://out-cacert"] if mode == "sotw" else added
     )
-    wire.client.settle()
+    wire.client.mark_quiet()
     gone = {"removed": ("out",)} if mode == "delta" else {}
     _, requests = wire.get("CDS", cluster("in", eds=False), **gone)
     if mode == "sotw":
         assert named(requests[-1]) == added
     else:
         assert requests[-1].resource_names_unsubscribe == ["kubernetes://out-cacert"]
-    wire.client.settle()
+    wire.client.mark_quiet()
     response, _ = wire.get("SDS", secret_pb2.Secret(name="kubernetes://a"))
     assert not response.solicited, "what was asked for in vain is pushed when it is there"
 
@@ -267,10 +267,10 @@ def test_sotw_takes_the_answer_to_a_shortened_list_for_solicited_and_a_push_of_t
     assert not wire.get("EDS", endpoints("x"))[0].solicited
 
 
-def test_settle_turns_what_was_never_answered_into_nothing() -> None:
+def test_quiet_turns_what_was_never_answered_into_nothing() -> None:
     wire = connected("sotw")
     wire.get("CDS", cluster("x"))
-    wire.client.settle()
+    wire.client.mark_quiet()
     assert not wire.get("EDS", endpoints("x"))[0].solicited
 
 
@@ -372,7 +372,7 @@ def test_a_conversation_with_a_real_istiod_goes_the_same_way_again(path: Path) -
     for line in lines:
         if line["from"] == "settle":
             assert not waiting
-            client.settle()
+            client.mark_quiet()
         elif line["from"] == "client":
             assert waiting.pop(0) == wire.parse([base64.b64decode(line["bytes"])])[0]
         else:

@@ -301,11 +301,11 @@ def test_a_feed_serves_a_whole_conversation_and_pushes() -> None:
 
             fleet.add(AdsClient(Proxy("a", "ns", "10.1.1.1"), "1.24", "sotw"))
             async with asyncio.timeout(20):
-                while "RDS" not in seen or not feed.settled:
+                while "RDS" not in seen or not feed.acknowledged:
                     feed.heard.clear()
                     await feed.heard.wait()
                 feed.push("LDS")
-                while not feed.settled:
+                while not feed.acknowledged:
                     feed.heard.clear()
                     await feed.heard.wait()
             await fleet.close()

@@ -10,7 +10,7 @@ A client speaks SotW or delta, as Envoy does (and as the recordings' proxies did
 3. When CDS or LDS change what there is to watch, EDS and RDS follow: SotW sends the new list (also an empty one), delta
    a spontaneous request of what to subscribe and unsubscribe.
 
-A response is `solicited` if it answers a change of subscription that we sent since the last `settle`: it holds a
+A response is `solicited` if it answers a change of subscription that we sent since the last `mark_quiet`: it holds a
 name we had newly asked for, or (SotW istiods that answer a shortened list, but not of ECDS) just the list and nothing
 given up.
 
@@ -118,8 +118,8 @@ class _Watch:
     names:            what is subscribed to; always empty for wildcards.
     version, nonce:   of the last response; no nonce, no response on this stream yet.
     requested:        a request was sent on this stream.
-    asked, shortened: names newly subscribed to, and whether some were given up, since the last answer or `settle`.
-    settled:          the first request on this stream is answered, or will not be.
+    asked, shortened: names newly subscribed to, and whether some were given up, since the last answer or `mark_quiet`.
+    opening_over:     the first request on this stream is answered, or will not be.
     held:             the resources we have: a hash of each by name (for SotW's CDS and LDS the payload's own).
     versions:         delta: of what we have, where istiod gave one; told on reconnection.
     hosts:            RDS: a hash of each virtual host, by route.
@@ -134,7 +134,7 @@ class _Watch:
     requested: bool = False
     asked: set[str] = field(default_factory=set)
     shortened: bool = False
-    settled: bool = False
+    opening_over: bool = False
     held: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, Mapping[str, int]] = field(default_factory=dict)
@@ -189,14 +189,14 @@ class AdsClient:
         """The requests that open a stream, the first or after a broken one."""
         for watch in self._watches.values():
             watch.nonce, watch.requested, watch.asked, watch.shortened = "", False, set(), False
-            watch.settled = False
+            watch.opening_over = False
         self._connected = True
         return [self._request("CDS", first=True)]
 
-    def settle(self) -> None:
+    def mark_quiet(self) -> None:
         """All is quiet: what was not answered will not be, so whatever comes now is a push."""
         for watch in self._watches.values():
-            watch.asked, watch.shortened, watch.settled = set(), False, watch.requested
+            watch.asked, watch.shortened, watch.opening_over = set(), False, watch.requested
 
     def receive(self, data: bytes) -> tuple[Response, list[bytes]]:
         """One message of istiod: what it was, and the requests it calls for. Raises ProtocolError."""
@@ -263,7 +263,7 @@ class AdsClient:
             watch.drop(name)
 
     def _solicited(self, xds: Xds, watch: _Watch, names: tuple[str, ...], removed: tuple[str, ...]) -> bool:
-        if not (watch.nonce or watch.settled) or not watch.asked.isdisjoint(names):
+        if not (watch.nonce or watch.opening_over) or not watch.asked.isdisjoint(names):
             return True
         if not watch.asked.isdisjoint(removed):
             return True

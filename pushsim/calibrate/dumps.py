@@ -27,7 +27,7 @@ from pushsim.calibrate.fitting import Findings, calibration, compared, told
 from pushsim.cost import envoy_memory
 from pushsim.cost.amounts import held_by
 from pushsim.cost.fit import Measurement, Prior, fit
-from pushsim.envoy import options_of, settled
+from pushsim.envoy import at_rest, options_of
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Xds
 from pushsim.planner import Shape
@@ -190,11 +190,11 @@ async def _fed(binary: Path, release: str, dump: Dump) -> tuple[float, float]:
     """What an Envoy allocates for a dump, and its private memory then."""
     run = proxies.Run(dump.name, (), 2, options_of(release))
     async with proxies.running(binary, run) as (started, feed):
-        before = await settled(started, feed)
+        before = await at_rest(started, feed)
         for xds, resources in dump.resources.items():
             feed.put(xds, resources)
         feed.push("CDS", "LDS")
-        after = await settled(started, feed)
+        after = await at_rest(started, feed)
     return after.allocated - before.allocated, after.private
 
 

@@ -15,7 +15,7 @@ from google.protobuf.json_format import MessageToDict
 
 from pushsim import ads, envoy, istiod, stub
 from pushsim.calibrate.controlplane import simulated
-from pushsim.envoy import WITHOUT_FILTERS, options_of, settled
+from pushsim.envoy import WITHOUT_FILTERS, at_rest, options_of
 from pushsim.mesh import Proxy
 from pushsim.planner import Shape
 from pushsim.releases import rules
@@ -103,14 +103,14 @@ async def _as(
     node |= {"cluster": proxy.id}
     settings = envoy.Settings(binary, server.grpc, secrets.address, node, delta=delta, **options)
     async with envoy.run(settings) as started:
-        await settled(started)
+        await at_rest(started)
         for _ in range(100):
             told = await started.stats("update_rejected|update_success|warming_clusters|listeners_warming")
             rejected = {name: value for name, value in told.items() if name.endswith("rejected") and value}
             if rejected:
                 raise started.problem(f"it rejected what istiod sent: {rejected}")
             done = told.get("listener_manager.lds.update_success") and not told.get("cluster_manager.warming_clusters")
-            await settled(started)
+            await at_rest(started)
             if done:
                 break
         else:
@@ -118,4 +118,4 @@ async def _as(
         for timed in changes:
             cluster.write(timed.change)
             await quiet(server, cluster, None, still_for_s({}))
-        return await settled(started)
+        return await at_rest(started)

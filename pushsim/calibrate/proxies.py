@@ -17,7 +17,7 @@ from pathlib import Path
 from pushsim import envoy
 from pushsim.calibrate import resources as make
 from pushsim.cost.fit import Measurement
-from pushsim.envoy import settled
+from pushsim.envoy import at_rest
 from pushsim.errors import EnvironmentProblem
 from pushsim.mesh import Xds
 from pushsim.replay.feeding import Feed, serve
@@ -179,14 +179,14 @@ async def running(binary: Path, run: Run) -> AsyncIterator[tuple[envoy.Envoy, Fe
         settings = envoy.Settings(binary, feed.address, feed.address, workers=run.workers, **options)  # type: ignore[arg-type]
         feed.put("CDS", {name: make.passthrough(name) for name in _STATIC})
         async with envoy.run(settings) as started:
-            await settled(started, feed)
+            await at_rest(started, feed)
             yield started, feed
 
 
 async def measure(binary: Path, run: Run) -> tuple[Idle, list[Seen]]:
     """Feed one Envoy a run's steps. Raises EnvironmentProblem."""
     async with running(binary, run) as (started, feed):
-        before = await settled(started, feed)
+        before = await at_rest(started, feed)
         idle = Idle(before.allocated, before.private, before.resident)
         seen = []
         spent, received = started.cpu_s(), sum(feed.bytes_sent.values())
@@ -194,7 +194,7 @@ async def measure(binary: Path, run: Run) -> tuple[Idle, list[Seen]]:
             for xds, resources in step.put.items():
                 feed.put(xds, resources)
             feed.push(*step.push)
-            after = await settled(started, feed)
+            after = await at_rest(started, feed)
             now, got = started.cpu_s(), sum(feed.bytes_sent.values())
             grown = after.allocated - before.allocated, after.private - before.private
             seen.append(Seen(run, step, *grown, now - spent, got - received))

@@ -57,10 +57,10 @@ def recommend(
     from pushsim.recommend import Limits
     from pushsim.recommend import recommend as run
     from pushsim.scenario import Scenario
-    from pushsim.verbs import observed
+    from pushsim.verbs import evidence
 
     question = Scenario.load(mesh[0]) if len(mesh) == 1 and Scenario.is_one(mesh[0]) else mesh
-    read = observed(
+    read = evidence(
         question, calls, watched=watched, release=release, namespace=namespace, inject=inject, stdin=stdin_bytes
     )
     for text in read.notes:

@@ -16,7 +16,7 @@ from pushsim.plan.rds import routes
 from pushsim.plan.refresh import refresh
 from pushsim.plan.sds import secrets
 from pushsim.plan.state import Plan, ProxyState, Push
-from pushsim.plan.subscriptions import settle
+from pushsim.plan.subscriptions import follow_up
 from pushsim.requests import PushRequest
 
 
@@ -46,7 +46,7 @@ def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[
     nds = names(pushing) if state.proxy.captures_dns and "NDS" in push.on_demand else None
     sds = secrets(pushing) if state.asks.secrets.open else None
     ecds = extensions(pushing) if state.asks.extensions.open else None
-    after, answers = settle(pushing, cds, listening)
+    after, answers = follow_up(pushing, cds, listening)
     asks, more = asked(state, push, cds, lds)
     if asks is not state.asks:
         after = replace(after, asks=asks)

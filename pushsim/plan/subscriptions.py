@@ -24,7 +24,7 @@ class _Clusters(NamedTuple):
     clusters: ClusterNames
 
 
-def settle(pushing: Pushing, cds: Response | None, listening: Listening) -> tuple[ProxyState, list[Response]]:
+def follow_up(pushing: Pushing, cds: Response | None, listening: Listening) -> tuple[ProxyState, list[Response]]:
     """The proxy's state after these responses, and istiod's answers to what it then asks for."""
     state, generators = pushing.state, pushing.generators
     if cds is None and listening is state.listening:

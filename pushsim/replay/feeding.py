@@ -66,7 +66,7 @@ class Feed:
                 self._queue.put_nowait(self._answer(xds))
 
     @property
-    def settled(self) -> bool:
+    def acknowledged(self) -> bool:
         """Whether the Envoy has asked for its listeners, and acknowledged all that it was sent."""
         return "LDS" in self._subs and all(sub.acknowledged for sub in self._subs.values())
 

@@ -208,10 +208,10 @@ class Fleet:
         """Whether a proxy that has a stream, or begins one, is in its first conversation."""
         return any(m.stream is not None and not m.client.synced for m in self.members.values())
 
-    def settle(self) -> None:
+    def mark_quiet(self) -> None:
         """All is quiet: what was not answered will not be."""
         for member in self.members.values():
-            member.client.settle()
+            member.client.mark_quiet()
 
     async def look(self) -> Seen:
         """How it is now; raises what ended a stream that was not to end (EnvironmentProblem)."""
@@ -351,7 +351,7 @@ class Recorder:
         """What each proxy got since the last call, in order (every proxy is a key). Call it when all is quiet."""
         taken = {name: self._taken.get(name, []) for name in self.fleet.members}
         self._taken.clear()
-        self.fleet.settle()
+        self.fleet.mark_quiet()
         return taken
 
     @classmethod

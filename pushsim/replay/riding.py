@@ -14,7 +14,7 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToDict
 
 from pushsim import ads, envoy
-from pushsim.envoy import Envoy, Memory, settled
+from pushsim.envoy import Envoy, Memory, at_rest
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mode, Proxy
 from pushsim.replay.feeding import Feed, serve
@@ -56,7 +56,7 @@ class Rider:
 
     async def begin(self) -> None:
         """Count from now. Raises EnvironmentProblem if it is gone, or never comes to rest."""
-        self._memory = await settled(self._started)
+        self._memory = await at_rest(self._started)
         self._updates = await self._told()
         self._cpu_s, self._at_s = self._started.cpu_s(), time.monotonic()
 
@@ -64,7 +64,7 @@ class Rider:
         """What it took since then."""
         assert self._memory is not None, "it has begun"
         cpu_s, span_s = self._started.cpu_s() - self._cpu_s, time.monotonic() - self._at_s
-        ended = await settled(self._started)
+        ended = await at_rest(self._started)
         accepted, rejected = (now - was for now, was in zip(await self._told(), self._updates, strict=True))
         return Ride(*self._who, self._memory, ended, cpu_s, span_s, accepted, rejected)
 

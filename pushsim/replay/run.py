@@ -309,7 +309,7 @@ class _Run:
         record.connect_state = await fleet.state()
         record.connect = await fleet.take()
         record.connected = time.monotonic_ns()
-        await fleet.settle()
+        await fleet.mark_quiet()
         await sampler.weigh()
 
     def _watched(self, fleet: Workers) -> Watched:

@@ -92,8 +92,8 @@ class _Worker:
     def away(self) -> list[tuple[int, int]]:
         return self.fleet.away
 
-    def settle(self) -> None:
-        self.fleet.settle()
+    def mark_quiet(self) -> None:
+        self.fleet.mark_quiet()
 
     def state(self) -> State:
         fleet, failed = self.fleet, str(self.fleet.failed or "")
@@ -274,9 +274,9 @@ class Workers:
         """When streams were lost, and how long until their proxies were answered on the next, in ns."""
         return [one for found in await self._all("away") for one in found]
 
-    async def settle(self) -> None:
+    async def mark_quiet(self) -> None:
         """All is quiet."""
-        await self._all("settle")
+        await self._all("mark_quiet")
 
     async def state(self) -> State:
         """How all of them are."""
