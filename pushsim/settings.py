@@ -31,6 +31,26 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+#: Variables of istiod's environment that a simulation goes by.
+ENVIRONMENT = frozenset(
+    [
+        "ENABLE_ENHANCED_RESOURCE_SCOPING",
+        "PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS",
+        "PILOT_DEBOUNCE_AFTER",
+        "PILOT_DEBOUNCE_MAX",
+        "PILOT_ENABLE_CDS_CACHE",
+        "PILOT_ENABLE_EDS_DEBOUNCE",
+        "PILOT_ENABLE_IP_AUTOALLOCATE",
+        "PILOT_ENABLE_ISTIO_TAGS",
+        "PILOT_ENABLE_RDS_CACHE",
+        "PILOT_ENABLE_XDS_CACHE",
+        "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG",
+        "PILOT_MAX_REQUESTS_PER_SECOND",
+        "PILOT_PUSH_THROTTLE",
+        "PILOT_TRACE_SAMPLING",
+    ]
+)
+
 #: Change.name of a marker: something that happens to istiod and writes no object.
 ISTIOD_RESTART = "istiod-restart"
 MARKERS = frozenset({ISTIOD_RESTART})

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pushsim
 from pushsim.errors import InputError, Problem
 from pushsim.manifests.document import parse_text
 from pushsim.mesh import Ref
@@ -21,7 +22,7 @@ from pushsim.policies import EXPORT_TO
 from pushsim.scenario import Scenario, bundled, check, schema
 from pushsim.scenario.bundle import folder
 from pushsim.scenario.model import Model
-from pushsim.settings import ISTIOD_RESTART
+from pushsim.settings import ENVIRONMENT, ISTIOD_RESTART
 from pushsim.units import SECOND_NS, UnitError, bytes_text, duration, duration_text, quantity, rate, rate_text
 
 #: formats.md's own example, with shorter churn so that it is built in a moment.
@@ -261,6 +262,20 @@ def test_a_release_there_is_not_is_told_with_its_place() -> None:
     (found,) = problems_in(MINIMAL + "istiod: {release: '1.2'}\n")
     assert (found.where, found.field) == ("scenario", "istiod.release")
     assert "1.24" in found.remedy
+
+
+def test_what_of_the_environment_changes_nothing_is_told() -> None:
+    scenario = Scenario.loads(MINIMAL + "istiod: {env: {PILOT_DEBOUNCE_AFTR: 1s, PILOT_PUSH_THROTTLE: 5}}\n")
+    said = "istiod.env.PILOT_DEBOUNCE_AFTR is not modelled: it changes nothing in a simulation"
+    assert scenario.notes == (f"{said} (did you mean PILOT_DEBOUNCE_AFTER?)",)
+
+
+def test_the_environment_that_a_simulation_goes_by_is_what_its_modules_read() -> None:
+    package = Path(pushsim.__file__).parent
+    modules = ("control", "context", "registry", "releases", "sizes", "visibility")
+    files = [file for name in modules for file in package.glob(f"{name}/*.py")]
+    read = {name for file in files for name in re.findall(r'"((?:PILOT|ENABLE)_[A-Z_]+)"', file.read_text())}
+    assert read == ENVIRONMENT
 
 
 def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, print_json
+from pushsim.cli.options import Jobs, Json, cores, print_json, scenario_at
 
 
 def churn(
@@ -52,10 +52,9 @@ def _section(sources: list[str], window: str | None, *, json: bool) -> None:
 
 
 def _attributed(path: str, variant: str | None, jobs: int, *, json: bool) -> None:
-    from pushsim.scenario import Scenario
     from pushsim.sources import caused
 
-    loaded = Scenario.load(path)
+    loaded = scenario_at(path)
     name = variant or loaded.variant_names[0]
     rows = [asdict(each) for each in caused(loaded, name, jobs=jobs or cores())]
     if json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, cores, print_json
+from pushsim.cli.options import Jobs, cores, print_json, tell_notes
 from pushsim.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def compare(
 
     before = baseline_of(baseline) if baseline else None
     columns = arms(Scenario.load(scenario), policy or (), _meshes(mesh or []))
+    tell_notes(*(column.scenario for column in columns))
     conditions = conditions_on([column.name for column in columns], fail_on or ())
     first = columns[0].scenario.seed
     names = [f"{column.name}, seed {seed}" for seed in range(first, first + seeds) for column in columns]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, XdsMode, note, print_json, stdin_bytes
+from pushsim.cli.options import Inject, Json, Namespace, XdsMode, note, print_json, scenario_at, stdin_bytes
 from pushsim.cli.plan import members, say_if_unproven
 from pushsim.cli.progress import bars
 from pushsim.figures import amount
@@ -46,7 +46,6 @@ def diff_releases(
     from pushsim.diff import diff_releases as run
     from pushsim.diff import diff_scenario
     from pushsim.errors import InputError, Problem
-    from pushsim.scenario import Scenario
 
     for release in (old, new):
         say_if_unproven(releases.rules(release).release)
@@ -55,7 +54,7 @@ def diff_releases(
             raise InputError(
                 Problem("a scenario has a mesh and changes of its own", field="--scenario", remedy="give one")
             )
-        loaded = Scenario.load(scenario)
+        loaded = scenario_at(scenario)
         if mode is not None:
             loaded = loaded.replaced({"proxies.mode": mode})
         with bars([old, new], quiet=json) as tell:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from pushsim.scenario import Scenario
 
 Release = Annotated[str | None, typer.Option("--release", "-r", help="Istio release or patch. [default: newest]")]
 XdsMode = Annotated[
@@ -38,6 +41,21 @@ def print_json(value: Any) -> None:
 def note(text: str) -> None:
     """Say something beside the answer, on standard error."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def scenario_at(path: str) -> Scenario:
+    """The scenario in that file, or the bundled one; on standard error, what reading its manifests had to say."""
+    from pushsim.scenario import Scenario
+
+    found = Scenario.load(path)
+    tell_notes(found)
+    return found
+
+
+def tell_notes(*scenarios: Scenario) -> None:
+    """What reading the manifests of scenarios had to say, each thing once."""
+    for text in dict.fromkeys(text for scenario in scenarios for text in scenario.notes):
+        note(text)
 
 
 def stdin_bytes() -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Json, print_json
+from pushsim.cli.options import Json, print_json, scenario_at
 from pushsim.cli.replay import Binary, CoreList, core_numbers, given, told
 
 if TYPE_CHECKING:
@@ -48,11 +48,10 @@ def parity(
     from pushsim.errors import EnvironmentProblem
     from pushsim.parity import parity as run
     from pushsim.parity import tolerances_of
-    from pushsim.scenario import Scenario
 
     binary, tolerances = given(istiod_binary), _tolerances(tolerance or [])
     tolerances_of(tolerances)  # before anything runs
-    loaded = Scenario.load(scenario)
+    loaded = scenario_at(scenario)
     with told(quiet=json) as progress:
 
         def tell(what: str, share: float) -> None:

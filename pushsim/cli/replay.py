@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pushsim.cli.options import Json, note, print_json
+from pushsim.cli.options import Json, note, print_json, scenario_at
 
 if TYPE_CHECKING:
     from pushsim.replay import Progress
@@ -85,9 +85,8 @@ def replay(
     from pushsim.errors import EnvironmentProblem
     from pushsim.proving import replay as run
     from pushsim.replay import adapted, allot, release_of
-    from pushsim.scenario import Scenario
 
-    loaded = shown = Scenario.load(scenario)
+    loaded = shown = scenario_at(scenario)
     binary, wanted = None, core_numbers(cores)
     if istiod is None:
         binary = given(istiod_binary)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, note, print_json
+from pushsim.cli.options import Jobs, Json, cores, note, print_json, scenario_at
 from pushsim.cli.progress import bars
 from pushsim.figures import HEADLINES, number_at, shown, unit
 
@@ -53,9 +53,8 @@ def simulate(
     Example: pushsim simulate aisuite-small --serve :9464
     """
     from pushsim.runs import simulate as run
-    from pushsim.scenario import Scenario
 
-    loaded = Scenario.load(scenario)
+    loaded = scenario_at(scenario)
     if seed is not None:
         loaded = loaded.replaced({"seed": seed})  # here, so that what is printed has it, too
     names = variant or list(loaded.variant_names)

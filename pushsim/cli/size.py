@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, print_json
+from pushsim.cli.options import Jobs, Json, cores, print_json, scenario_at
 from pushsim.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def size(
     """
     from pushsim import thresholds
     from pushsim.errors import CheckFailed, InputError, Problem
-    from pushsim.scenario import Scenario
     from pushsim.sizing import size as run
 
     if max_replicas < min_replicas:
@@ -45,7 +44,7 @@ def size(
     conditions = [thresholds.parse(text, "--slo") for text in slo]
     if any(condition.increase for condition in conditions):
         raise InputError(Problem("an increase is no promise", field="--slo", remedy="write PATH < NUMBER"))
-    loaded = Scenario.load(scenario)
+    loaded = scenario_at(scenario)
     names = policy or list(loaded.variant_names)
     with bars(names, quiet=json) as progress:
         found = run(

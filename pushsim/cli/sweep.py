@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, note, print_json
+from pushsim.cli.options import Jobs, Json, cores, note, print_json, scenario_at
 
 if TYPE_CHECKING:
     from pushsim.sweeps import Sweep
@@ -43,7 +43,7 @@ def sweep(
 
     with _bar(quiet=json) as progress:
         found = run(
-            scenario,
+            scenario_at(scenario),
             parse_vary(vary),
             seeds=seeds,
             out=out,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from pushsim.problems import nearest, problems_of
 from pushsim.scenario import build, fields
 from pushsim.scenario.bundle import bundled_path
 from pushsim.scenario.model import Assumption, Model, Published
-from pushsim.settings import Settings, Variant
+from pushsim.settings import ENVIRONMENT, Settings, Variant
 from pushsim.topology import call_graph, read_calls
 
 if TYPE_CHECKING:
@@ -146,8 +147,9 @@ class Scenario:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What reading the manifests had to say."""
-        return self._base.notes
+        """What reading the manifests had to say, and what of the environment a simulation does not go by."""
+        strange = sorted(self.model.istiod.env.keys() - ENVIRONMENT)
+        return (*map(_unmodelled, strange), *(self._base.notes if self.model.mesh.manifests else ()))
 
     def calls(self) -> Graph | None:
         """The call graph: the observed one, else the generated one, else None."""
@@ -289,6 +291,12 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
                 remedy = "give one of mesh.generate.apps headless: true"
                 problems.append(Problem("no service of this mesh is headless", where, f"churn[{index}]", remedy))
     return problems
+
+
+def _unmodelled(name: str) -> str:
+    near = get_close_matches(name, ENVIRONMENT, 1, 0.8)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"istiod.env.{name} is not modelled: it changes nothing in a simulation{hint}"
 
 
 def _no_field(path: str, error: fields.NoSuchField, where: str) -> Problem:
