@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pushsim.control.cores import SECOND
 from pushsim.control.machine import Machine
-from pushsim.control.tally import Plan, Tally
+from pushsim.control.sums import Sums
+from pushsim.control.tally import Tally
 from pushsim.mesh import COMMON, XDS, Xds
 from pushsim.metrics import BOUNDS, Histogram
 
 
-def sent(plans: Iterable[Plan]) -> dict[str, Any]:
+def sent(sums: Sums) -> dict[str, Any]:
     """Responses by type and bytes sent, solicited ones included."""
-    counts: Counter[Xds] = Counter()
-    size = 0
-    for plan in plans:
-        for response, times in zip(plan.planned.responses, plan.sent, strict=True):
-            counts[response.xds] += times
-            size += response.size_bytes * times
-    return {"responses": by_type(counts), "bytes_sent": size}
+    return {"responses": by_type(sums.responses), "bytes_sent": sums.bytes_sent}
 
 
 def by_type(counts: Mapping[Xds, int]) -> dict[Xds, int]:
@@ -48,7 +42,7 @@ def so_far(machine: Machine) -> dict[str, Any]:
     counts = {"merged_pushes": len(tally.pushes), "proxy_pushes": tally.pushed, "proxies_considered": tally.considered}
     connected = sum(level.value for level in tally.connected)
     delays = {"histograms": histograms(tally), "connect": {"connections": connected}}
-    return {"source": "simulated", **counts, **sent(machine.plans), "rejects": tally.rejected, **delays}
+    return {"source": "simulated", **counts, **sent(machine.sums), "rejects": tally.rejected, **delays}
 
 
 def connect_summary(machine: Machine, now: int) -> dict[str, Any]:
@@ -60,6 +54,6 @@ def connect_summary(machine: Machine, now: int) -> dict[str, Any]:
         "seconds": now / SECOND,
         "connections": machine.tally.connects,
         "streams_refused": machine.tally.refused,
-        **sent(machine.plans),
+        **sent(machine.sums),
         "istiod_cpu_s": spent / SECOND / len(machine.replicas),
     }

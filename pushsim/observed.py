@@ -14,15 +14,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from pushsim.attribution import NO_SHARE, Attribution, Merged, Share
+from pushsim.attribution import NO_SHARE, Attribution, Share
 from pushsim.control.cores import SECOND, Cores
 from pushsim.control.machine import Machine
+from pushsim.control.sums import Merged, Sums
 from pushsim.control.tally import UNSET, Plan, Sends, Sent, Uses
 from pushsim.cost import (
     Bounds,
     Calibration,
     envoy_cpu,
-    envoy_work,
     istiod_cpu,
     istiod_heap,
     istiod_memory,
@@ -71,7 +71,7 @@ class Observed:
             "proxy_pushes": tally.pushed,
             "proxies_considered": tally.considered,
             "fan_out_mean": tally.pushed / pushes if pushes else 0.0,
-            **sent(machine.plans),
+            **sent(self.sums),
             "span_s": span_s,
         }
         summary["bytes_sent_per_s"] = summary["bytes_sent"] / span_s
@@ -112,7 +112,7 @@ class Observed:
 
     def amounts(self) -> Counter[str]:
         """istiod's work while counting, by cost driver."""
-        return amounts_of(self.machine)
+        return self.machine.tally.amounts + self.sums.amounts
 
     def _istiod(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
         machine = self.machine
@@ -165,7 +165,7 @@ class Observed:
 
     def _proxies(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
         machine = self.machine
-        groups, shapes = machine.replicas[0].planner.groups, machine.shapes
+        shapes = machine.shapes
         found: dict[str, Any] = {}
         for kind, gateway in (("sidecar", False), ("gateway", True)):
             dwell: Counter[Shape] = Counter()
@@ -191,14 +191,7 @@ class Observed:
             }
             bounds[f"{kind}_memory_bytes.mean"] = [mean.low, mean.high]
             bounds[f"{kind}_memory_bytes.max"] = [most.low, most.high]
-            work: Counter[str] = Counter()
-            for plan in machine.plans:
-                if groups[plan.group].gateway == gateway:
-                    for response, times in zip(plan.planned.responses, plan.sent, strict=True):
-                        if times:
-                            for name, amount in envoy_work(response, first=plan.first == UNSET).items():
-                                work[name] += amount * times
-            cpu = envoy_cpu(self.calibration, work)
+            cpu = envoy_cpu(self.calibration, self.sums.envoy[gateway])
             proxies = total / max(1, self.ended - self.counted)
             found[f"{kind}_cpu_cores"] = {"mean": cpu.value / span_s / proxies}
             bounds[f"{kind}_cpu_cores.mean"] = [cpu.low / span_s / proxies, cpu.high / span_s / proxies]
@@ -227,7 +220,12 @@ class Observed:
     @cached_property
     def attribution(self) -> Attribution:
         """Who caused what."""
-        return Attribution(self.machine)
+        return Attribution(self.sums.caused)
+
+    @cached_property
+    def sums(self) -> Sums:
+        """What uses of plans came to."""
+        return self.machine.sums
 
     def _notes(self, summary: Mapping[str, Any]) -> list[str]:
         """What a reader of the figures should know."""
@@ -273,7 +271,7 @@ class Observed:
         queued = dict(
             zip(zip(uses.plan.tolist(), uses.group.tolist(), strict=True), uses.queued_at.tolist(), strict=True)
         )
-        merged, told = Merged(self.machine.tally.pushes), dict[tuple[int, int], list[Any]]()
+        merged, told = self.machine.merged, dict[tuple[int, int], list[Any]]()
         counted, details, plans = self.counted, self.machine.tally.details, self.machine.plans
 
         def row(number: int, group: int, step: int, times: int, first: int, last: int) -> list[Any]:
@@ -318,10 +316,7 @@ def _costs(share: Share) -> dict[str, Any]:
 
 def amounts_of(machine: Machine) -> Counter[str]:
     """istiod's work since counting began, by cost driver; of all replicas."""
-    amounts = Counter(machine.tally.amounts)
-    for plan in machine.plans:
-        plan.add_amounts(amounts)
-    return amounts
+    return machine.tally.amounts + machine.sums.amounts
 
 
 def _quantiles(samples: Samples, names: Iterable[str]) -> dict[str, float]:

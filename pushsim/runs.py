@@ -174,6 +174,7 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
         clients=settings.clients,
         seed=scenario.seed,
         detail=how.detail == "proxy",
+        rows=how.tables,
     )
     simulation = engine_type(
         machine,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pushsim.attribution import NO_SHARE, Share
 from pushsim.control.cores import SECOND
+from pushsim.control.tally import UNSET
 from pushsim.cost import envoy_memory
 from pushsim.mesh import Change
 from pushsim.metrics import Samples, exact_quantiles
@@ -90,7 +91,8 @@ def _fan_out(observed: Observed) -> pa.Table:
         number: [namespace for _, namespace, _ in touched(observed.changes[number].change)]
         for number in observed.machine.written
     }
-    caused = {plan.number: numbers for plan, numbers in observed.attribution.caused}
+    machine = observed.machine
+    caused = {plan.number: machine.merged.causes(plan) for plan in machine.plans if plan.first != UNSET}
     sums: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for place, amounts in enumerate(_pushes(observed)):
         for plan, group, amount in amounts:

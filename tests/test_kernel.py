@@ -205,7 +205,7 @@ def test_logs_of_both_engines_are_equal_where_most_are_spared(case: Case) -> Non
     say_the_same(case)
 
 
-def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
+def result(case: Case, engine: runs.Engine, detail: runs.Detail, *, tables: bool = True) -> Any:
     def planners(variant: Variant) -> Sequence[FakePlanner]:
         return [FakePlanner(case.sizes, **case.planner) for _ in range(variant.settings.replicas)]
 
@@ -213,7 +213,7 @@ def result(case: Case, engine: runs.Engine, detail: runs.Detail) -> Any:
     wanted = Settings(cpus=case.cpus, replicas=case.replicas, env=env, clients=case.clients)
     variant = Variant("v", Mesh(), case.changes, wanted)
     asking = Asking((variant,), case.seed, case.warmup, 20 * S)
-    return runs.run(asking, "v", runs.How(engine, detail, planners=planners))
+    return runs.run(asking, "v", runs.How(engine, detail, planners=planners, tables=tables))
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -227,12 +227,15 @@ def test_results_of_both_engines_are_equal_to_the_byte(case: Case, detail: runs.
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(cases() | waves(), st.integers(1, 3))
-def test_results_are_equal_where_plans_are_let_go_all_the_time(case: Case, kept: int) -> None:
-    with mock.patch("pushsim.control.machine.KEPT_PUSHES", kept):
+@given(cases() | waves(), st.integers(1, 3), st.sampled_from([3, 1 << 30]))
+def test_results_are_equal_where_plans_are_let_go_all_the_time(case: Case, kept: int, share: int) -> None:
+    let_go = mock.patch("pushsim.control.machine.KEPT_PUSHES", kept)
+    with let_go, mock.patch("pushsim.kernel.observing._SHARE_GONE", share):
         expected, found = (result(case, engine, "group") for engine in ("simpy", "kernel"))
+        summed = result(case, "kernel", "group", tables=False)
     assert found.text() == expected.text()
     assert found.tables == expected.tables
+    assert summed.summary == expected.summary
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -248,8 +251,10 @@ def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cp
     asking = Asking((variant,), seed)
     with mock.patch("pushsim.control.machine.KEPT_PUSHES", kept):
         expected, found = (runs.run(asking, "v", runs.How(engine)) for engine in ("simpy", "kernel"))
+        summed = runs.run(asking, "v", runs.How("kernel", tables=False))
     assert found.text() == expected.text()
     assert found.rows.equals(expected.rows)
+    assert summed.summary == expected.summary
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is lent to compiled code")

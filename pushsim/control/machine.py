@@ -211,6 +211,7 @@ class Machine(Streams):
             plan.reset()
         self._uses.clear()
         self.tally.start_counting(now)
+        self._begin_sums()
         for c in range(self.total):
             self.shaped_at[c] = now
 

@@ -341,6 +341,8 @@ class Serving(State):
         self._plan_of[n] = {key: plan for key, plan in plans.items() if key[1] in states and key[3] >= oldest}
         self._planned[n] = {key: plan for key, plan in planned.items() if key[2] >= oldest}
         self._shapes[n] = {key: shape for key, shape in shapes.items() if key[2] >= oldest}
+        greeted = self._connect_plan
+        self._connect_plan = {key: plan for key, plan in greeted.items() if key[0] != n or key[1] >= oldest}
 
     def _in_use(self, replica: Replica) -> tuple[set[tuple[int, int]], int, int]:
         """Groups with states of a replica's connections, and the oldest pushes that events end and begin with.

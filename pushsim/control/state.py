@@ -12,6 +12,7 @@ from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import NACK, ORDER, SLOW, draw
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
+from pushsim.control.sums import Merged, Sums
 from pushsim.control.tally import Plan, Sends, Tally, Use, Uses, uses_of
 from pushsim.cost import Price, Prices
 from pushsim.mesh import Change, Xds
@@ -47,7 +48,8 @@ Wake = tuple[int, int, int, int, int, int, int]
 class State:
     """State of all replicas and connections; no rules.
 
-    `log`, if kept, has (time, kind, proxy or replica or change, first, last) for every step.
+    `log`, if kept, has (time, kind, proxy or replica or change, first, last) for every step. `rows`: whether `uses` are
+    asked for; `plans` need not be kept otherwise.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class State:
         seed: int,
         detail: bool = False,
         keep_log: bool = False,
+        rows: bool = True,
     ) -> None:
         groups = planners[0].groups
         self.group_of = [number for number, group in enumerate(groups) for _ in range(group.size)]
@@ -80,6 +83,9 @@ class State:
             replica.cores.runs = partial(self._runs, replica)
             self.replicas.append(replica)
         self.tally = Tally(len(planners), detail=detail)
+        self.rows = rows or detail
+        self._gateway_groups = [group.gateway for group in groups]
+        self._begin_sums()
         self.log: list[Entry] | None = [] if keep_log else None
         self.written: dict[int, int] = {}
         self.plans: list[Plan] = []
@@ -91,7 +97,8 @@ class State:
         self._planned: list[dict[tuple[int, int, int], Plan]] = [{} for _ in planners]
         self._shapes: list[dict[tuple[int, int, int], int]] = [{} for _ in planners]
         self._shape_numbers: dict[Shape, int] = {}
-        self._connect_plan: dict[tuple[int, int], Plan] = {}  # by the planner's own value, which the plan keeps alive
+        # by replica and push, and by the planner's own value, which the plan keeps alive
+        self._connect_plan: dict[tuple[int, int, int], Plan] = {}
         self._uses: dict[tuple[int, int], Use] = {}  # by number of a plan, and group
         self._wakes: list[Wake] = []
         self._waked = 0
@@ -128,6 +135,15 @@ class State:
         for number, group in enumerate(groups):
             for c in range(self.offset[number + 1] - group.late, self.offset[number + 1]):
                 self.phase[c] = GONE
+
+    def _begin_sums(self) -> None:
+        """Nothing has become of any plan yet."""
+        self._past, self.merged = Sums(), Merged(self.tally.pushes)
+
+    @property
+    def sums(self) -> Sums:
+        """What uses of plans came to while counting."""
+        return self._past.with_plans(self.plans, self.merged, self._gateway_groups)
 
     def _runs(self, replica: Replica, job: int) -> None:
         raise NotImplementedError  # serving

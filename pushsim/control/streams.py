@@ -68,9 +68,10 @@ class Streams(Serving):
         if self.phase[c] != AWAY:
             return
         planned = replica.planner.connect(self.group_of[c], replica.published)
-        plan = self._connect_plan.get((replica.number, id(planned)))
+        key = (replica.number, replica.published, id(planned))
+        plan = self._connect_plan.get(key)
         if plan is None:
-            plan = self._connect_plan[replica.number, id(planned)] = self._priced(planned, replica, c, UNSET, UNSET)
+            plan = self._connect_plan[key] = self._priced(planned, replica, c, UNSET, UNSET)
         self._takes(plan)
         self.tally.connects += 1
         if self.lost_at[c] >= self.tally.since:

@@ -198,3 +198,20 @@ def grown(old: NDArray[np.int64], least: int, axis: int = 0, fill: int = 0) -> N
     shape = list(old.shape)
     shape[axis] = max(2 * shape[axis], least) - shape[axis]
     return np.concatenate([old, np.full(shape, fill, dtype=old.dtype)], axis=axis)
+
+
+def begins(lengths: Ints) -> Ints:
+    """Where parts of these lengths begin, one after the other."""
+    return np.cumsum(lengths) - lengths
+
+
+def spread(at: Ints, lengths: Ints) -> Ints:
+    """The places of parts that begin there and have these lengths, one part after the other."""
+    return np.repeat(at - begins(lengths), lengths) + np.arange(lengths.sum())
+
+
+def renumbered(kept: Ints, count: int) -> Ints:
+    """By old number, of so many, the new one if those that are kept are counted anew; -1 for others, and for -1."""
+    found = np.full(count + 1, -1, dtype=np.int64)
+    found[kept] = np.arange(len(kept))
+    return found

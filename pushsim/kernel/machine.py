@@ -130,8 +130,9 @@ class KernelMachine(Planning):
         tally.waiting, tally.slots = map(levels, (WAITING, SLOTS))
         self._begin_observing()
         self._apart: list[set[int]] = [set() for _ in planners]
-        self._vacant: list[int] = []  # numbers of plans that are folded into others
-        self._spares: list[list[Plan]] = [[] for _ in planners]
+        # plans that need not be kept: by replica those that may yet be taken, and all that will be taken no more
+        self._passing: list[list[Plan]] = [[] for _ in planners]
+        self._gone: list[Plan] = []
         self._place = np.argsort(a.ring)
 
     def _replica(self, number: int, planner: Planner, cpus: float, cycle: tuple[int, int], knobs: Knobs) -> Replica:
@@ -319,7 +320,7 @@ class KernelMachine(Planning):
     def _forget_plans(self, replica: Replica, states: Collection[int], oldest: int) -> None:
         super()._forget_plans(replica, states, oldest)
         self.store.keep(replica.number, oldest)
-        self._fold(replica.number, oldest)
+        self._part_with(replica.number, oldest)
         self._tell_apart(replica)
 
     def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pushsim.control.machine import Machine
 from pushsim.control.replica import UNSET
-from pushsim.control.state import IDLE, PUSHING
+from pushsim.control.state import IDLE
 from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Plan, Sends, Sent, Uses
 from pushsim.kernel import loop, serving
@@ -20,7 +20,6 @@ from pushsim.kernel.arrays import (
     DETAILS,
     LOG,
     N_PHASE,
-    N_PLAN,
     O_FIRST,
     O_LAST,
     O_SENT,
@@ -43,10 +42,11 @@ from pushsim.kernel.arrays import (
 )
 from pushsim.kernel.store import Store
 from pushsim.metrics import Weighted
-from pushsim.planner import Planned
 
 #: So many pairs of a response and a change that it shows are looked at together.
 _MOST_PAIRS = 1 << 21
+#: Plans are let go when they are more than one in so many.
+_SHARE_GONE = 3
 
 
 class Delays:
@@ -100,8 +100,8 @@ class Observing(Machine):
     """`Machine`, as far as it tells what it has observed."""
 
     store: Store
-    _spares: list[list[Plan]]
-    _vacant: list[int]
+    _passing: list[list[Plan]]
+    _gone: list[Plan]
 
     def _begin_observing(self) -> None:
         """Nothing is observed yet."""
@@ -155,6 +155,7 @@ class Observing(Machine):
         for name in ("queued", "converged", "received"):
             setattr(self.tally, name, [])
         self.tally.start_counting(now)
+        self._begin_sums()
 
     def stop_counting(self, now: int) -> None:
         for replica in self.replicas:
@@ -191,21 +192,24 @@ class Observing(Machine):
 
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
-        missed, sent = a.missed.T.tolist(), self._sent_in_all().tolist()
+        self._show_plans()
         done = self.store.built + Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
         for replica, key in zip(*np.nonzero(a.scopes[:, :, S_TIMES]), strict=True):
             for name, amount in self.store.scopes[replica][int(key)].work.items():
                 done[name] += amount * int(a.scopes[replica, key, S_TIMES])
-        at = 0
+        tally.amounts.subtract(self._done)
+        tally.amounts += done
+        self._done = done
+
+    def _show_plans(self) -> None:
+        a, at = self.store.a, 0
+        missed, sent = a.missed.T.tolist(), self._sent_in_all().tolist()
         for plan, taken in zip(self.plans, a.used[: len(self.plans)].tolist(), strict=True):
             plan.taken = taken
             count = len(plan.planned.responses)
             plan.sent = sent[at : at + count]
             plan.missed_resources, plan.missed_units = (column[at : at + count] for column in missed)
             at += count
-        tally.amounts.subtract(self._done)
-        tally.amounts += done
-        self._done = done
 
     def _outcomes(self) -> tuple[Ints, Ints, Ints]:
         """Uses, and of every outcome the use that it is of and the step."""
@@ -236,34 +240,29 @@ class Observing(Machine):
         known = merged((taken[:, X_PLAN], taken[:, X_GROUP]), taken[:, X_TAKEN], taken[:, X_QUEUED_AT])
         return Uses(*known), Sends(*sends)
 
-    def _fold(self, replica: int, oldest: int) -> None:
-        """Plans of a replica that spare proxies become one by interval when nobody will take them any more.
-
-        All there is to tell of them is their work, so that is what is left: the plan that stands for them is taken
-        once, and its work is what they were in all.
-        """
-        a, conn = self.store.a, self.store.a.conn
-        at_it = set(conn[conn[:, N_PHASE] == PUSHING, N_PLAN].tolist())
-        left, folded = [], dict[tuple[int, int, tuple[int, ...]], list[Plan]]()
-        for plan in self._spares[replica]:
-            if plan.last >= oldest or plan.number in at_it:
-                left.append(plan)
-            else:
-                folded.setdefault((plan.first, plan.last, plan.planned.causes), []).append(plan)
-        self._spares[replica] = left
-        for (_, _, causes), plans in folded.items():
-            used = a.used[[plan.number for plan in plans]].tolist()
-            work, core_ns = Counter[str](), 0
-            for plan, taken in zip(plans, used, strict=True):
-                core_ns += plan.work_ns * taken
-                for name, amount in plan.planned.work.items():
-                    work[name] += amount * taken
-            kept, *others = plans
-            kept.planned, kept.work_ns = Planned(needed=False, state=0, work=work, causes=causes), core_ns
-            a.used[kept.number] = any(used)
-            numbers = [plan.number for plan in others]
-            a.used[numbers] = 0  # until others have their numbers
-            self._vacant += numbers
+    def _part_with(self, replica: int, oldest: int) -> None:
+        """Plans of a replica that nobody will take any more become part of the sums; their places are others' then."""
+        if self.tally.details is not None:
+            return
+        at_it = set(self.store.plans_in_use().tolist())
+        greeted = {plan.number for plan in self._connect_plan.values()}
+        left: list[Plan] = []
+        for plan in self._passing[replica]:
+            stays = plan.last >= oldest or plan.number in at_it or (plan.first < 0 and plan.number in greeted)
+            (left if stays else self._gone).append(plan)
+        self._passing[replica] = left
+        if _SHARE_GONE * len(self._gone) > len(self.plans):
+            self._stow()
+            self._show_plans()
+            self._past.add(self._gone, self.merged, self._gateway_groups)
+            gone = {plan.number for plan in self._gone}
+            self.plans = [plan for plan in self.plans if plan.number not in gone]
+            self.store.keep_plans(np.array([plan.number for plan in self.plans], dtype=np.int64))
+            for number, plan in enumerate(self.plans):
+                plan.number = number
+            responses = {id(response) for plan in self.plans for response in plan.planned.responses}
+            self._price_of = {key: known for key, known in self._price_of.items() if key in responses}
+            self._gone = []
 
     def _detail(self, row: list[int]) -> Sent:
         number, step, c, sent, converged, received = row

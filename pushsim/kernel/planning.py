@@ -78,12 +78,8 @@ class Planning(Observing):
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
         plan = super()._priced(planned, replica, c, first, last)
-        if not planned.needed and not planned.responses:
-            if self._vacant:
-                self.plans.pop()
-                plan.number = self._vacant.pop()
-                self.plans[plan.number] = plan
-            self._spares[replica.number].append(plan)
+        if not self.rows or planned.idle:
+            self._passing[replica.number].append(plan)
         self.store.add_plan(plan, self.prices)
         return plan
 

@@ -1,4 +1,4 @@
-"""`Store`: the arrays, made larger where they must be, and the tables of plans in them."""
+"""`Store`: the arrays, and the tables of plans in them."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pushsim.control.state import ASK, IDLE
 from pushsim.control.tally import Plan
 from pushsim.cost.prices import Prices
 from pushsim.kernel.arrays import (
+    APIECE,
     ASKS,
-    C_CYCLE,
-    C_DUE,
-    C_MARKING,
-    C_MOST,
-    C_PARTS,
-    C_WHOLE,
-    DETAILS,
     E_AT,
     E_END,
     E_GROUP,
     E_LAST,
     E_OF,
     E_PLAN,
-    K_MEMBERS,
-    LOG,
-    N_HOME,
+    N_PHASE,
+    N_PLAN,
+    N_USE,
     NOBODY,
     OUTCOMES,
+    P_AT,
+    P_COUNT,
     P_SCOPE,
     P_SLOTS,
+    R_VIEW,
     S_BUILT,
     S_LOCK,
     S_TIMES,
     S_WORK,
-    UNKNOWN,
     USES,
-    W_AT,
-    W_LONG,
+    V_AT,
+    V_END,
     WAKES,
-    Arrays,
+    X_AT,
+    X_PLAN,
     Ints,
-    arrays,
+    begins,
     grown,
+    renumbered,
+    spread,
 )
 from pushsim.kernel.queue import rehash, slot_of
-from pushsim.kernel.struct import struct_of
+from pushsim.kernel.room import Room
 from pushsim.mesh import XDS
 from pushsim.planner import Scope, Scopes, View
 
@@ -56,15 +56,11 @@ from pushsim.planner import Scope, Scopes, View
 SAME = (-1, -1, -1)
 
 
-class Store:
-    """The arrays of a machine; `a` is another tuple whenever one of them was made larger."""
+class Store(Room):
+    """The arrays of a machine, with the tables of plans in them."""
 
-    def __init__(
-        self, replicas: int, total: int, groups: int, localities: int, *, log: bool, details: bool, margin: int
-    ) -> None:
-        self.margin = margin
-        self._struct: Any = None
-        self.a: Arrays = arrays(replicas, total, groups, localities, log=log, details=details)
+    def __init__(self, replicas: int, total: int, groups: int, localities: int, **options: Any) -> None:
+        super().__init__(replicas, total, groups, localities, **options)
         self._kin: dict[tuple[int, int, bool], int] = {}
         self._home_of = np.zeros(1024, dtype=np.int64)  # by kin, the replica
         #: By replica and key, scopes that may still be built; `built` is the work on others while counting.
@@ -80,104 +76,6 @@ class Store:
         self._cells_of: dict[int, tuple[int, View]] = {}  # by id of a view, where its cells begin
         self._entries = self._responses = self._cells = self._concerned = self._lists = self._keys = 0
         self._list_of: dict[frozenset[int], tuple[int, int]] = {}  # where a list of groups is in `concerned`
-
-    @property
-    def k(self) -> Any:
-        """The arrays as compiled functions take them."""
-        if self._struct is None:
-            self._struct = struct_of(self.a)
-        return self._struct
-
-    # ---- room
-
-    def _grow(self, name: str, least: int, axis: int = 0, fill: int = 0) -> None:
-        old = getattr(self.a, name)
-        if least > old.shape[axis]:
-            larger: Any = {name: grown(old, least, axis, fill)}
-            self.a = self.a._replace(**larger)
-            self._struct = None
-
-    def room(self) -> None:
-        """Places for what the next event may add; samples must have been taken away before."""
-        s, margin = self.a.s, self.margin
-        if self.a.log.shape[0] > 1:
-            self._grow("log", int(s[LOG]) + 2 * margin)
-        if self.a.details.shape[0] > 1:
-            self._grow("details", int(s[DETAILS]) + 2 * margin)
-        for name in ("queued", "converged", "sends"):
-            self._grow(name, 2 * margin)
-        self._grow("uses", int(s[USES]) + 2 * margin)
-        self._grow("outcomes", int(s[OUTCOMES]) + 4 * margin)
-        self.room_for_wakes(0)
-        self.room_to_ask()
-
-    def room_for_wakes(self, more: int) -> None:
-        """Places for so many wakes, beside what the next event may set."""
-        self._grow("wakes", int(self.a.s[WAKES]) + 2 * self.margin + more)
-
-    def room_to_ask(self) -> None:
-        """A place for one that asks."""
-        if self.a.s[ASKS] >= 0:
-            return
-        had = len(self.a.asks)
-        self._grow("asks", had + 1024)
-        asks = self.a.asks
-        asks[had:, 2] = np.arange(had + 1, len(asks) + 1)
-        asks[-1, 2] = -1
-        self.a.s[ASKS] = had
-
-    def room_for_jobs(self, replica: int) -> None:
-        """Places in the lines for one more job, even if all connections have one, too."""
-        of, had = self.a.line_of, self.a.lines.shape[2]
-        if max(of[0, replica, W_LONG], of[1, replica, W_LONG]) + len(self.a.conn) + 64 <= had:
-            return
-        lines = np.zeros((*self.a.lines.shape[:2], 2 * had, 2), dtype=np.int64)
-        for line, number in np.ndindex(*lines.shape[:2]):
-            places = np.arange(had) + self.a.line_of[line, number, W_AT]
-            lines[line, number, :had] = self.a.lines[line, number].take(places, axis=0, mode="wrap")
-        self.a.line_of[:, :, W_AT] = 0
-        self.a = self.a._replace(lines=lines)
-        self._struct = None
-
-    def room_for_seconds(self, until: int) -> None:
-        """Places for what is worked until then."""
-        self._grow("spent", until // 1_000_000_000 + 2, axis=1)
-
-    def set_cores(self, replica: int, whole: int, parts: int, most: int, cycle: int, marking: int) -> None:
-        """The cores of a replica."""
-        self._grow("running", 4 * most + 1, axis=1)
-        self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
-        self.a.cores[replica, C_MOST] = most
-        self.a.cores[replica, C_CYCLE], self.a.cores[replica, C_MARKING] = cycle, marking
-        self.a.cores[replica, C_DUE] = UNKNOWN
-
-    def know_members(self, replica: int) -> None:
-        """See that the members of a replica are known: they need not be before its first push."""
-        a = self.a
-        if a.replicas[replica, K_MEMBERS] < 0:
-            places = np.flatnonzero(a.conn[a.ring, N_HOME] == replica)
-            a.members[replica, : len(places)], a.replicas[replica, K_MEMBERS] = places, len(places)
-
-    def add_member(self, replica: int, place: int) -> None:
-        """The connection at that place of the ring is a replica's from now on."""
-        of, members = self.a.replicas[replica], self.a.members[replica]
-        count = of[K_MEMBERS]
-        if count < 0:
-            return
-        at = np.searchsorted(members[:count], place)
-        members[at + 1 : count + 1] = members[at:count]
-        members[at] = place
-        of[K_MEMBERS] += 1
-
-    def drop_member(self, replica: int, place: int) -> None:
-        """It is no more."""
-        of, members = self.a.replicas[replica], self.a.members[replica]
-        count = of[K_MEMBERS]
-        if count < 0:
-            return
-        at = np.searchsorted(members[:count], place)
-        members[at : count - 1] = members[at + 1 : count]
-        of[K_MEMBERS] -= 1
 
     # ---- plans
 
@@ -331,6 +229,78 @@ class Store:
             self._lists, self._concerned = self._lists + 1, end
             known = self._list_of[groups] = at, end
         return known
+
+    def plans_in_use(self) -> Ints:
+        """Numbers of plans that connections are at, or have yet to ask what follows from."""
+        a = self.a
+        busy = a.conn[a.conn[:, N_PHASE] > IDLE, N_PLAN]
+        asks, wakes = a.asks[self._asked()], a.wakes[: a.s[WAKES]]
+        uses = np.concatenate([asks[:, 0], wakes[wakes[:, 2] == ASK, 5]])
+        return np.unique(np.concatenate([busy, a.uses[uses, X_PLAN]]))
+
+    def _asked(self) -> Ints:
+        """Places of what is asked: all but those that are in the list of free ones."""
+        asked, place = np.ones(len(self.a.asks), dtype=np.bool_), int(self.a.s[ASKS])
+        while place >= 0:
+            asked[place] = False
+            place = int(self.a.asks[place, 2])
+        return np.flatnonzero(asked)
+
+    def keep_plans(self, kept: Ints) -> None:
+        """Only these plans, int64[n], ascending, and what is theirs; they are numbered anew in this order."""
+        a = self.a
+        plans = a.plans[kept]
+        places = spread(plans[:, P_AT], plans[:, P_COUNT])
+        of_plan = renumbered(kept, len(a.plans))
+        self.shows = [self.shows[place] for place in places.tolist()]
+        self._responses = len(places)
+        a.responses[: len(places)], a.missed[: len(places)] = a.responses[places], a.missed[places]
+        plans[:, P_AT] = begins(plans[:, P_COUNT])
+        a.plans[: len(kept)], a.used[: len(kept)] = plans, a.used[kept]
+        answered = (a.entries[:, E_PLAN] >= 0) & (a.entries[:, E_PLAN] < APIECE)
+        a.entries[answered, E_PLAN] = of_plan[a.entries[answered, E_PLAN]]
+        a.conn[:, N_PLAN] = of_plan[a.conn[:, N_PLAN]]
+        self._keep_uses(of_plan)
+        self._keep_views()
+
+    def _keep_uses(self, of_plan: Ints) -> None:
+        """Only uses of plans that still have a number."""
+        a = self.a
+        had = a.uses[: a.s[USES]]
+        kept = np.flatnonzero(of_plan[had[:, X_PLAN]] >= 0)
+        uses, of_use = had[kept], renumbered(kept, len(a.uses))
+        uses[:, X_PLAN] = of_plan[uses[:, X_PLAN]]
+        counts = a.plans[uses[:, X_PLAN], P_COUNT]
+        places = spread(uses[:, X_AT], counts)
+        a.outcomes[: len(places)] = a.outcomes[places]
+        uses[:, X_AT] = begins(counts)
+        a.uses[: len(uses)] = uses
+        a.s[USES], a.s[OUTCOMES] = len(uses), len(places)
+        asks = a.wakes[: a.s[WAKES], 2] == ASK
+        for held in (a.use_of, a.conn[:, N_USE], a.asks[:, 0]):
+            held[...] = of_use[held]
+        a.wakes[: a.s[WAKES], 5][asks] = of_use[a.wakes[: a.s[WAKES], 5][asks]]
+
+    def _keep_views(self) -> None:
+        """Only views that some response has, and their cells."""
+        a = self.a
+        held = a.responses[: self._responses, R_VIEW]
+        kept = np.unique(held[held >= 0])
+        of_view = renumbered(kept, len(a.views))
+        held[:] = of_view[held]
+        spans, of_span = np.unique(a.views[kept], axis=0, return_inverse=True)
+        lengths = spans[:, V_END] - spans[:, V_AT]
+        places, at = spread(spans[:, V_AT], lengths), begins(lengths)
+        for array in (a.cells, a.cell_resources, a.cell_units):
+            array[: len(places)] = array[places]
+        a.views[: len(kept)] = np.stack([at, at + lengths], axis=1)[of_span.reshape(-1)]
+        a.lacking[:, : len(kept)] = a.lacking[:, kept]
+        a.lacking[:, len(kept) :] = -1
+        moved = dict(zip(map(tuple, spans.tolist()), at.tolist(), strict=True))
+        had = ((of, (begin, begin + len(view.cells)), view) for of, (begin, view) in self._cells_of.items())
+        self._cells_of = {of: (moved[span], view) for of, span, view in had if span in moved}
+        self._cells = len(places)
+        self._views = {key: int(of_view[number]) for key, number in self._views.items() if of_view[number] >= 0}
 
     def keep(self, replica: int, oldest: int) -> None:
         """Of a replica, only entries of intervals that end with the oldest push or later."""
