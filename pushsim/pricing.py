@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import PushContext
@@ -79,6 +79,11 @@ class Pricing:
         asked = frozenset[str]().union(*map(_asked, blocks))
         common = {xds: told[xds] for xds in COMMON}
         return common | {"RDS": self._sizer.number_asked("RDS", proxy, policies, asked)} if asked else common
+
+    @staticmethod
+    def asks(routes: Iterable[Blocks]) -> bool:
+        """Whether any of these asks a proxy for its labels."""
+        return any(_asked(block) for blocks in routes for block in blocks)
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:
         """The policies that may apply to a proxy: of its namespace and the root namespace, selectors not yet judged."""

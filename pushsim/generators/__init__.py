@@ -14,11 +14,11 @@ extensions   the names that ECDS is asked for
 from pushsim.generators.assignments import Assignments
 from pushsim.generators.clusters import eds_names
 from pushsim.generators.extensions import Extensions
-from pushsim.generators.listeners import Listeners
+from pushsim.generators.listeners import Listeners, listening_endpoints
 from pushsim.generators.routes import Routes
 from pushsim.generators.tables import Tables
 
-__all__ = ["Generators", "eds_names"]
+__all__ = ["Generators", "eds_names", "listening_endpoints"]
 
 
 class Generators(Assignments, Extensions, Listeners, Routes, Tables):

@@ -10,7 +10,7 @@ from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, 
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
 from pushsim.resources import Listener
-from pushsim.visibility import EgressListener
+from pushsim.visibility import EgressListener, Scope
 
 #: Where a listener listens: bind address and port.
 _Socket = tuple[str, int]
@@ -107,22 +107,7 @@ class Listeners(Recipient):
     @property
     def own_endpoint(self) -> str:
         """Its address, if it is an endpoint that others have a listener for."""
-        return self.view.proxy.ip if self.view.proxy.ip in self._listening_endpoints else ""
-
-    @property
-    def listens_by_endpoint(self) -> bool:
-        """Whether some endpoints have a listener of their own, which they leave out themselves."""
-        return bool(self._listening_endpoints)
-
-    @property
-    def _listening_endpoints(self) -> frozenset[str]:
-        """Addresses of endpoints that have a listener of their own."""
-
-        def found() -> frozenset[str]:
-            services = (s for s in self.scope.all_services if s.resolution == "PASSTHROUGH")
-            return frozenset(e.address for s in services for e in self.scope.context.instances_of(s))
-
-        return self.scope.memo_of_content.once(found, "listening", of=self.scope.content)
+        return self.view.proxy.ip if self.view.proxy.ip in listening_endpoints(self.scope) else ""
 
     def _outbound_block(self) -> Block:
         listeners = self.scope.listeners
@@ -254,6 +239,16 @@ class Listeners(Recipient):
             for route in self.context.routes.visible(name, self.view.proxy.namespace)
             if route.written.spec.get("tcp") or route.written.spec.get("tls")
         )
+
+
+def listening_endpoints(scope: Scope) -> frozenset[str]:
+    """Addresses of endpoints that have a listener of their own, which they leave out themselves."""
+
+    def found() -> frozenset[str]:
+        services = (s for s in scope.all_services if s.resolution == "PASSTHROUGH")
+        return frozenset(e.address for s in services for e in scope.context.instances_of(s))
+
+    return scope.memo_of_content.once(found, "listening", of=scope.content)
 
 
 def _listeners(block: Block) -> Iterator[Listener]:

@@ -19,10 +19,10 @@ likeness       the same for proxies that differ only in the services they belong
 istiod         `Istiod`: the registry and the pushes made of it; a proxy's first conversation
 """
 
-from pushsim.plan.deciding import answered, decided, plan
+from pushsim.plan.deciding import answered, plan
 from pushsim.plan.istiod import Istiod
 from pushsim.plan.likeness import kin, kindred, likewise, shares
-from pushsim.plan.refresh import recomputes_targets, takes_up_scope
+from pushsim.plan.refresh import recomputes_targets, refresh, takes_up_scope
 from pushsim.plan.state import ASKS_NOTHING, Listening, Plan, ProxyState, Push, Response
 
 __all__ = [
@@ -34,12 +34,12 @@ __all__ = [
     "Push",
     "Response",
     "answered",
-    "decided",
     "kin",
     "kindred",
     "likewise",
     "plan",
     "recomputes_targets",
+    "refresh",
     "shares",
     "takes_up_scope",
 ]

@@ -1,4 +1,4 @@
-"""`plan`: one push of a merged request for one proxy, `decided`, then `answered` in istiod's order (pushConnection)."""
+"""`plan`: one push of a merged request for one proxy, decided, then `answered` in istiod's order (pushConnection)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,12 @@ def plan(state: ProxyState, request: PushRequest, push: Push, lost: frozenset[st
 
     lost: clusters it is known to have lost, where istiod leaves to chance which.
     """
-    return answered(*decided(state, request, push), push, lost)
-
-
-def decided(state: ProxyState, request: PushRequest, push: Push) -> tuple[ProxyState, Decision]:
-    """The proxy's state, brought up to date, and whether it needs the push."""
     state = refresh(state, request, push)
-    return state, decide(state.view, request)
+    return answered(state, decide(state.view, request), push, lost)
 
 
 def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[str] = frozenset()) -> Plan:
-    """What a proxy gets about which it is `decided`."""
+    """What a proxy gets whose state was brought up to date, and about which that is decided."""
     if not decision.needed:
         return Plan(state, decision)
     pushing = Pushing(state, state.view, decision.request, push, lost)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 
 from pushsim.blocks import Blocks
@@ -60,7 +61,7 @@ class Push:
     on_demand: frozenset[Xds] = ON_DEMAND
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Listening:
     """The listeners a proxy has; one object for all proxies that have the same.
 
@@ -73,7 +74,7 @@ class Listening:
     routes: frozenset[str]
     served: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def content(self) -> Hashable:
         """Equal for those that say the same."""
         return frozenset(self.by_listener.items()), self.routes, self.served
@@ -155,6 +156,13 @@ class ProxyState:
         return ProxyState(
             other.proxy, self.mode, other.labels, self.scope, self.previous, other.targets, self.gateway,
             self.previous_gateway, self.watched, self.base, self.clusters, self.listening, self.asks,
+        )  # fmt: skip
+
+    def refreshed(self, other: ProxyState) -> ProxyState:
+        """This state, of the proxy of another, with all that is looked up of that before anything is decided."""
+        return ProxyState(
+            other.proxy, self.mode, other.labels, other.scope, other.previous, other.targets, self.gateway,
+            self.previous_gateway, self.watched, other.base, self.clusters, self.listening, self.asks,
         )  # fmt: skip
 
     @property

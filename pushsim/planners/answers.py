@@ -17,15 +17,12 @@ from pushsim.plan import (
     ProxyState,
     Push,
     Response,
-    answered,
-    decided,
-    kindred,
     plan,
-    recomputes_targets,
     takes_up_scope,
 )
 from pushsim.planners.askers import Asker
 from pushsim.planners.cells import Cells, owners_of_keys
+from pushsim.planners.examples import Answer, Asked, Examples, targeting
 from pushsim.planners.intervals import Intervals
 from pushsim.planners.settling import Settling
 from pushsim.planners.showing import shown_by
@@ -36,9 +33,6 @@ from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
-
-#: What somebody gets, and what in it is its own, if others are answered by its example.
-Answer = tuple[ask.Planned, Own | None]
 
 
 class Answers:
@@ -79,26 +73,28 @@ class Answers:
         self._touched: dict[tuple[int, int], Collection[int] | None] = {}
         self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
-        self._examples: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
-        self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
-        self._templates: dict[tuple[int, int, int, tuple[int, ...]], Template] = {}  # and kind
-        self._usuals = Usuals(start, pricing)
+        self._addresses = frozenset(proxy.ip for group in groups for proxy in group.proxies)
+        self._usuals = Usuals(start, pricing, self._addresses)
+        self._examples = self._no_examples()
 
     def fork(self, pushes: int | None = None) -> Answers:
         """An independent copy, as it was before the push of that number; None: for another run."""
         copy = shallow(self)
         numbers = copy._given = self._given.fork() if pushes is None else self._given
         if pushes is None:
-            pushes, copy._usuals = 0, Usuals(self._start, self._pricing)
+            pushes, copy._usuals = 0, Usuals(self._start, self._pricing, self._addresses)
         copy.states, copy.settling = self.states.fork(numbers), self.settling.fork(numbers, pushes)
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
         copy._connected = {}
         copy._plans, copy._alike, copy._touched, copy._spares, copy._greetings = {}, {}, {}, {}, {}
-        copy._examples, copy._kindred, copy._templates = {}, {}, {}
+        copy._examples = copy._no_examples()
         copy._lead_to(self, pushes)
         return copy
+
+    def _no_examples(self) -> Examples:
+        return Examples(self.states, self.settling, self._usuals, self._pricing, self._cells, self._rules)
 
     def adopts(self, other: Answers, pushes: int) -> bool:
         """Take over what was planned elsewhere since it came apart from there before that push; False if it cannot."""
@@ -146,9 +142,7 @@ class Answers:
         self._greetings.clear()
         self._intervals.keep(push)
         self._touched = {key: groups for key, groups in self._touched.items() if key[1] >= push}
-        self._examples = {key: example for key, example in self._examples.items() if key[2] >= push}
-        self._kindred = {key: known for key, known in self._kindred.items() if key[2] >= push}
-        self._templates = {key: template for key, template in self._templates.items() if key[2] >= push}
+        self._examples.keep(push)
 
     def concerned(self, first: int, last: int) -> Collection[int]:
         """See `planner.Planner`."""
@@ -212,7 +206,7 @@ class Answers:
         if own is not None and (known := self._greetings.get(key)) is not None:
             return known.of(own), own
         responses = tuple(self._response(r, state, at, (), first=True) for r in made.responses)
-        planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self._scope(state, at))
+        planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self.settling.scope_of(state, at))
         if own is not None:
             self._greetings[key] = Template(planned, own)
         return planned, own
@@ -232,8 +226,10 @@ class Answers:
             plain = state, self.states.targets(group, state), first, last
             planned, own = (self._alike.get(usual) or self._alike.get(plain)) if shared else None, None
             if planned is None:
-                found = self._by_example(group, state, first, last, request, asker) if shared else None
-                planned, own = found or (self._plan(group, state, first, last, request, asker), None)
+                asked = Asked(group, state, first, last, request, self._seen(last, asker))
+                tell = partial(self._planned, asked, asker)
+                found = self._examples.answer(asked, tell) if shared else None
+                planned, own = found or (tell(plan(self.states.of(group, state), request, asked.push)), None)
                 none_own = all(response.xds == "EDS" for response in planned.responses)
                 if shared and (none_own or (own and self._is_usual(group, planned, own, last))):
                     planned = self._alike[plain if none_own else usual] = replace(planned, common=True)
@@ -244,7 +240,7 @@ class Answers:
         """See `planner.Planner`."""
         if self._groups[group].proxies[0].type != "sidecar":
             return -1
-        kind = self._usuals.kind(group, self.states.version(state), self.states.of(group, state))
+        kind = self._usuals.kind(group, self.states.version(state), lambda: self.states.of(group, state))
         return self.states.alike(group, state, kind)
 
     def _is_usual(self, group: int, planned: ask.Planned, own: Own, push: int) -> bool:
@@ -252,115 +248,20 @@ class Answers:
         state, version = self.states.of(group, planned.state), self.states.version(planned.state)
         return self._usuals.holds(group, version, state, own, self._pushes[push])
 
-    def _by_example(
-        self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker
-    ) -> Answer | None:
-        """What a sidecar gets for pushes that do to it what they do to others in its state, as another's plan tells."""
-        push, example = self._seen(last, asker), self._examples.get((state, first, last))
-        if example is None:
-            like, planned, template = self._example(group, state, first, last, request, asker)
-            self._examples[state, first, last] = like, template
-            return planned, template.own if template is not None else None
-        like, template = example
-        after = self.states.as_of(group, state, like.state)
-        own = self._own(like, after, request, push) if template is not None else None
-        if template is None or own is None:
-            return None
-        of_kind = template if own.kind == template.own.kind else self._templates.get((state, first, last, own.kind))
-        if of_kind is None:
-            of_kind = template.told(like, own, after, push, self._pricing)
-            self._templates[state, first, last, own.kind] = of_kind
-        return of_kind.of(own), own
-
-    def _example(
-        self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker
-    ) -> tuple[Plan, ask.Planned, Template | None]:
-        """The plan that is the example for all in a state, from that for a state of another namespace if one is known.
-
-        No template: it is an example for nobody.
-        """
-        before, push = self.states.of(group, state), self._seen(last, asker)
-        after, decision = decided(before, request, push)
-        key = kindred(before, after, request) if decision.needed else None
-        known = self._kindred.get((key, first, last)) if key is not None else None
-        if known is not None:
-            found = self._from_kindred(group, *known[:2], before, after, request, push)
-            if found is not None:
-                return found[0], found[1].planned, found[1]
-        made = answered(after, decision, push)
-        planned = self._planned(group, state, before, made, first, last, request, asker)
-        own = self._own(made, made.state, request, push)
-        template = Template(planned, own) if own is not None else None
-        if key is not None and template is not None:
-            self._kindred[key, first, last] = made, template, before
-        return made, planned, template
-
-    def _from_kindred(
-        self,
-        group: int,
-        like: Plan,
-        template: Template,
-        before: ProxyState,
-        refreshed: ProxyState,
-        request: PushRequest,
-        push: Push,
-    ) -> tuple[Plan, Template] | None:
-        mine = {name: getattr(refreshed, name) for name in ("proxy", "labels", "targets", "base", "scope", "previous")}
-        after = replace(like.state, **mine)
-        made = replace(like, state=after)
-        own = self._own(made, after, request, push)
-        if own is None:
-            return None
-        told = template.told(made, own, after, push, self._pricing)
-        planned = replace(
-            told.planned,
-            state=self.states.number(group, after),
-            scope=self._scope(after, push) if after.scope is not before.scope else None,
-            responses=tuple(
-                replace(r, view=self._cells.view(of, after)) if r.xds == "RDS" else r  # cached by namespace
-                for r, of in zip(told.planned.responses, made.responses, strict=True)
-            ),
-        )
-        return made, replace(told, planned=planned)
-
-    def _own(self, like: Plan, state: ProxyState, request: PushRequest, push: Push) -> Own | None:
-        return own_of(like, state, push, self._pricing, self._targeting(state, request))
-
-    def _targeting(self, state: ProxyState, request: PushRequest) -> ask.Counts:
-        """The work of looking up its services again; none where the state is not computed."""
-        if request.endpoints_only(self._rules):
-            return {}
-        return {"proxy.targets": len(state.targets) * recomputes_targets(request, state.proxy, self._rules)}
-
-    def _plan(self, group: int, state: int, first: int, last: int, request: PushRequest, asker: Asker) -> ask.Planned:
-        before = self.states.of(group, state)
-        made = plan(before, request, self._seen(last, asker))
-        return self._planned(group, state, before, made, first, last, request, asker)
-
-    def _planned(
-        self,
-        group: int,
-        state: int,
-        before: ProxyState,
-        planned: Plan,
-        first: int,
-        last: int,
-        request: PushRequest,
-        asker: Asker,
-    ) -> ask.Planned:
-        push, named = self._pushes[last], asker.named
-        after, decision = planned.state, planned.decision
+    def _planned(self, asked: Asked, asker: Asker, planned: Plan) -> ask.Planned:
+        push, named, request = self._pushes[asked.last], asker.named, asked.request
+        before, after, decision = self.states.of(asked.group, asked.state), planned.state, planned.decision
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
-            work |= {"proxy.states": 1, **self._targeting(after, request)}
-        scope = self._scope(after, push) if after.scope is not before.scope else None
+            work |= {"proxy.states": 1, **targeting(after, request, self._rules)}
+        scope = self.settling.scope_of(after, push) if after.scope is not before.scope else None
         if not decision.needed:
-            after = self._spared(group, before, after, first, last)
-        number = state if after is before else self.states.number(group, after)
+            after = self._spared(asked.group, before, after, *asked.interval)
+        number = asked.state if after is before else self.states.number(asked.group, after)
         if not decision.needed:
             return ask.Planned(False, number, work=work, scope=scope)
-        changes = self._intervals.changes(first, last)
-        shown = shown_by(planned, before, {c: named[c] for c in changes if self._pushed[c] >= first})
+        changes = self._intervals.changes(*asked.interval)
+        shown = shown_by(planned, before, {c: named[c] for c in changes if self._pushed[c] >= asked.first})
         return ask.Planned(
             needed=True,
             state=number,
@@ -379,11 +280,7 @@ class Answers:
             return after
         return before if before.settled else replace(before, previous=None)
 
-    # ---- states, scopes and responses as the machine knows them
-
-    def _scope(self, state: ProxyState, push: Push) -> ask.Scope:
-        """The scope a proxy takes up, with the work of building it, to be paid by its first user."""
-        return self.settling.scope(push.scopes, push.scopes.key(state.proxy, state.labels))
+    # ---- responses as the machine knows them
 
     def _response(
         self, response: Response, state: ProxyState, push: Push, shows: tuple[int, ...], *, first: bool = False

@@ -19,7 +19,7 @@ from pushsim import planner as ask
 from pushsim.context import PushContext
 from pushsim.memo import same
 from pushsim.mesh import ConfigKey, Object
-from pushsim.plan import Push, takes_up_scope
+from pushsim.plan import ProxyState, Push, takes_up_scope
 from pushsim.planners.importers import Importers
 from pushsim.planners.states import Numbers
 from pushsim.planners.work import ScopeWork
@@ -151,6 +151,10 @@ class Settling:
         """A scope of a push, with the work of building it, to be paid by its first user."""
         known = self._scope_of.setdefault(scopes, {})
         return known.get(key) or self._new(known, scopes, key, ScopeWork.of(scopes.at(key)))
+
+    def scope_of(self, state: ProxyState, push: Push) -> ask.Scope:
+        """The same, that a proxy takes up."""
+        return self.scope(push.scopes, push.scopes.key(state.proxy, state.labels))
 
     def _new(self, known: dict[ScopeKey, ask.Scope], scopes: Scopes, key: ScopeKey, work: ScopeWork) -> ask.Scope:
         number = next(self._given.scopes)

@@ -11,6 +11,7 @@ from pushsim import planner as ask
 from pushsim.context import PushContext
 from pushsim.conversation import selector_keys
 from pushsim.gateways import MergedGateway
+from pushsim.memo import same as are_same
 from pushsim.mesh import Change, ConfigKey, Mesh
 from pushsim.names import ClusterNames
 from pushsim.plan import ASKS_NOTHING, Listening, ProxyState, recomputes_targets
@@ -145,13 +146,12 @@ class States:
 
     def _of_shared_parts(self, group: int, state: ProxyState) -> ProxyState:
         """That state, its parts the very objects in which other states have the same ones."""
-        names, listening = self._names, state.listening
-        same = replace(
-            state,
-            watched=names.setdefault(state.watched.names, state.watched),
-            clusters=names.setdefault(state.clusters.names, state.clusters),
-            listening=self._listening.setdefault(listening.content, listening),
-        )
+        names, given = self._names, (state.watched, state.clusters, state.listening)
+        watched, clusters = (names.setdefault(of.names, of) for of in given[:2])
+        listening = self._listening.setdefault(state.listening.content, state.listening)
+        same = state
+        if not are_same(given, (watched, clusters, listening)):
+            same = replace(state, watched=watched, clusters=clusters, listening=listening)
         if state.proxy.type == "sidecar":
             return same
         known = self._gateways.setdefault(group, [])

@@ -7,7 +7,7 @@ labels mean the same for both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pushsim import planner as ask
@@ -29,6 +29,8 @@ class Part:
 
 
 _NONE = Part(0, 0, ask.NO_COUNTS)
+#: Types of which each sidecar has some resources of its own.
+_WITH_OWN = frozenset[Xds](("CDS", "LDS"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +85,14 @@ class Template:
             own, state: of the other proxy; its state after the push.
         """
 
-        def measured() -> Iterator[ask.Response]:
-            for response, made in zip(self.of(own).responses, likewise(like, state, push).responses, strict=True):
-                same = own.told.get(response.xds) == self.own.told.get(response.xds)
-                yield response if same else replace(response, size_bytes=pricing.size(made, state, push))
-
-        return Template(replace(self.of(own), responses=tuple(measured())), own)
+        mine = self.of(own)
+        others = {xds for xds, told in own.told.items() if self.own.told.get(xds) != told}
+        made = like.responses if others.isdisjoint(_WITH_OWN) else likewise(like, state, push).responses
+        responses = (
+            replace(r, size_bytes=pricing.size(of, state, push)) if r.xds in others else r
+            for r, of in zip(mine.responses, made, strict=True)
+        )
+        return Template(replace(mine, responses=tuple(responses)), own)
 
 
 def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, work: ask.Counts) -> Own | None:

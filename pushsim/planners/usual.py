@@ -6,16 +6,19 @@ all the same are sent the same in all, if they are in one state: a plan for one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
-from pushsim.generators import Generators
+from pushsim.generators import Generators, listening_endpoints
 from pushsim.memo import Memo
 from pushsim.mesh import Object
-from pushsim.plan import ProxyState, Push
+from pushsim.plan import Plan, ProxyState, Push
 from pushsim.planners.templates import Own, Part, names
 from pushsim.planners.work import of_base_clusters
 from pushsim.pricing import Pricing
+from pushsim.visibility import Scope
 
 
 class _Usual(NamedTuple):
@@ -32,14 +35,15 @@ class Usuals:
     Args:
         start: istiod as it starts: as its policies are then.
         pricing: of the run.
+        addresses: those of all proxies.
     """
 
-    def __init__(self, start: Push, pricing: Pricing) -> None:
-        self._start, self._pricing = start, pricing
+    def __init__(self, start: Push, pricing: Pricing, addresses: frozenset[str]) -> None:
+        self._start, self._pricing, self._addresses = start, pricing, addresses
         self._known: dict[tuple[int, int], _Usual] = {}
         self._kinds, self._numbers = Memo(), count()
 
-    def kind(self, group: int, version: int, state: ProxyState) -> int:
+    def kind(self, group: int, version: int, state: Callable[[], ProxyState]) -> int:
         """A number, equal for groups of which it is the same.
 
         Args:
@@ -48,30 +52,57 @@ class Usuals:
         """
         return self._of(group, version, state).kind
 
+    def sent(self, group: int, version: int, state: ProxyState, like: Plan, push: Push) -> Own | None:
+        """A group's own in a plan like that, without work, if that is what it usually is; None: look for yourself.
+
+        Args:
+            state: after the push.
+        """
+        known = self._holding(group, version, lambda: state, state.scope, push)
+        if known is None or self._pricing.asks(r.blocks for r in like.responses if r.xds == "RDS"):
+            return None
+        types = {response.xds for response in like.responses}
+        if types <= {"EDS"}:
+            return Own({}, {}, {})
+        return replace(known, parts={xds: part for xds, part in known.parts.items() if xds in types})
+
+    def _holding(
+        self, group: int, version: int, state: Callable[[], ProxyState], scope: Scope, push: Push
+    ) -> Own | None:
+        """What a group's own usually is, if nothing that decides it is otherwise in a push. scope: after that."""
+        known, context = self._of(group, version, state), push.context
+        same = (
+            known.sidecar is scope.sidecar
+            and context.policies is self._start.context.policies
+            and context.rule_index is self._start.context.rule_index
+        )
+        if not same or known.own is None or not listening_endpoints(scope).isdisjoint(self._addresses):
+            return None
+        return known.own
+
     def holds(self, group: int, version: int, state: ProxyState, own: Own, push: Push) -> bool:
         """Whether a push sends what is usual to a group, so that it does to all of its kind.
 
         Args:
             state: after the push. own: the group's, in that push.
         """
-        known, context = self._of(group, version, state), push.context
+        known = self._holding(group, version, lambda: state, state.scope, push)
         return (
-            known.own is not None
-            and known.sidecar is state.scope.sidecar
-            and context.policies is self._start.context.policies
-            and context.rule_index is self._start.context.rule_index
-            and not Generators(state.view, context).listens_by_endpoint
-            and own.told == known.own.told
-            and all(known.own.parts.get(xds) == part for xds, part in own.parts.items())
+            known is not None
+            and own.told == known.told
+            and all(known.parts.get(xds) == part for xds, part in own.parts.items())
         )
 
-    def _of(self, group: int, version: int, state: ProxyState) -> _Usual:
-        if (group, version) not in self._known:
-            own, sidecar = self._own(state), state.scope.sidecar
-            key = (group, version) if own is None else (own.kind, *map(_told, own.parts.values()), state.base)
-            kind = self._kinds.once(lambda: next(self._numbers), *key, of=(sidecar,))
-            self._known[group, version] = _Usual(kind, own, sidecar)
-        return self._known[group, version]
+    def _of(self, group: int, version: int, state: Callable[[], ProxyState]) -> _Usual:
+        known = self._known.get((group, version))
+        return known or self._look_at(group, version, state())
+
+    def _look_at(self, group: int, version: int, state: ProxyState) -> _Usual:
+        own, sidecar = self._own(state), state.scope.sidecar
+        key = (group, version) if own is None else (own.kind, *map(_told, own.parts.values()), state.base)
+        kind = self._kinds.once(lambda: next(self._numbers), *key, of=(sidecar,))
+        known = self._known[group, version] = _Usual(kind, own, sidecar)
+        return known
 
     def _own(self, state: ProxyState) -> Own | None:
         push, generators = self._start, Generators(state.view, self._start.context)
