@@ -35,16 +35,27 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 #: A bound as Go writes it: `0.1`, `1.0`, `+Inf`.
 _go: Any = floatToGoString
 
+#: So many values are worked on at once.
+_PART = 1 << 20
+
+
+def _narrow(values: NDArray[np.int64]) -> NDArray[np.integer]:
+    """The same in as few bytes as all of them fit in."""
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    kinds = (np.uint8, np.uint16, np.uint32)
+    return values.astype(next((kind for kind in kinds if low >= 0 and high <= np.iinfo(kind).max), np.int64))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weighted:
     """Samples by how often each was observed: a hundred million of them need no gigabytes.
 
-    values: int64[n], ascending, distinct; times: int64[n], at least 1. Its length is that of all samples.
+    values: ints[n], ascending, distinct; times: ints[n], at least 1; of as few bytes as they need. Its length is that
+    of all samples.
     """
 
-    values: NDArray[np.int64]
-    times: NDArray[np.int64]
+    values: NDArray[np.integer]
+    times: NDArray[np.integer]
 
     @classmethod
     def of(cls, values: ArrayLike, times: ArrayLike) -> Weighted:
@@ -53,7 +64,23 @@ class Weighted:
         order = np.argsort(every, kind="stable")
         every, often = every[order], often[order]
         first = np.flatnonzero(np.diff(every, prepend=every[:1] - 1))
-        return cls(every[first], np.add.reduceat(often, first) if first.size else often)
+        return cls(_narrow(every[first]), _narrow(np.add.reduceat(often, first) if first.size else often))
+
+    def plus(self, other: Weighted) -> Weighted:
+        """These and others, part by part."""
+        edges = self.values[_PART::_PART]
+        cuts = (np.searchsorted(values, edges) for values in (self.values, other.values))
+        mine, theirs = ([0, *cut.tolist(), None] for cut in cuts)
+        parts = []
+        for (a, b), (c, d) in zip(pairwise(mine), pairwise(theirs), strict=True):
+            values = np.append(self.values[a:b].astype(np.int64), other.values[c:d])
+            parts.append(Weighted.of(values, np.append(self.times[a:b], other.times[c:d])))
+        return Weighted(np.concatenate([of.values for of in parts]), np.concatenate([of.times for of in parts]))
+
+    def parts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Values and times, some at once."""
+        for at in range(0, len(self.values), _PART):
+            yield self.values[at : at + _PART].astype(np.int64), self.times[at : at + _PART].astype(np.int64)
 
     def __len__(self) -> int:
         return int(self.times.sum())
@@ -184,8 +211,10 @@ def _rank(q: float, size: int) -> int:
 
 def _sum(samples: Weighted) -> int:
     # in two halves, which do not overflow
-    high, low = samples.values >> 20, samples.values & 0xFFFFF
-    return (int((high * samples.times).sum()) << 20) + int((low * samples.times).sum())
+    return sum(
+        (int(((values >> 20) * times).sum()) << 20) + int(((values & 0xFFFFF) * times).sum())
+        for values, times in samples.parts()
+    )
 
 
 Labels = tuple[tuple[str, str], ...]

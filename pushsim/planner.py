@@ -256,7 +256,10 @@ class Planner(Protocol):
         """The handlers: the registry is as after the change from here on."""
 
     def push(self, requests: Sequence[int]) -> Push:
-        """Begin a Push of these requests merged in this order: a new PushContext of the registry as it is now."""
+        """Begin a Push of these requests merged in this order: a new PushContext of the registry as it is now.
+
+        Each request is pushed once at most.
+        """
 
     def connect(self, group: int, push: int) -> Planned:
         """First conversation of a proxy of that group; `push` is the published PushContext, -1 before any push."""

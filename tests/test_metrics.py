@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from random import Random
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -93,6 +94,24 @@ def test_weighted_samples_are_told_of_as_their_repetition_is(pairs: list[tuple[i
     assert len(weighted) == len(repeated)
     assert exact_quantiles(weighted, (0.0, 0.5, 0.99, 1.0)) == exact_quantiles(repeated, (0.0, 0.5, 0.99, 1.0))
     assert Histogram.of_ns(CONVERGENCE, weighted) == Histogram.of_ns(CONVERGENCE, repeated)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1 << 34) | st.integers(0, 9), st.integers(1, 1 << 34))),
+    st.lists(st.tuples(st.integers(0, 1 << 34) | st.integers(0, 9), st.integers(1, 300))),
+)
+def test_samples_that_are_added_part_by_part_are_those_of_both(
+    some: list[tuple[int, int]], others: list[tuple[int, int]]
+) -> None:
+    def weighted(pairs: list[tuple[int, int]]) -> Weighted:
+        return Weighted.of([value for value, _ in pairs], [times for _, times in pairs])
+
+    with mock.patch("pushsim.metrics._PART", 2):
+        found = weighted(some).plus(weighted(others))
+        histogram = Histogram.of_ns((1, 5), found)
+    expected = weighted([*some, *others])
+    assert (found.values.tolist(), found.times.tolist()) == (expected.values.tolist(), expected.times.tolist())
+    assert histogram.sum == sum(value * times for value, times in (*some, *others)) / 1e9
 
 
 def test_sums_of_many_weighted_samples_do_not_overflow() -> None:

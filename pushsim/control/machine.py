@@ -24,7 +24,7 @@ from __future__ import annotations
 from pushsim.control.cores import NEVER, NEXT, PREEMPTED
 from pushsim.control.debounce import Batch
 from pushsim.control.limiter import AGE, RING, draw
-from pushsim.control.replica import UNSET, WATCHES, Replica
+from pushsim.control.replica import UNSET, WATCHES, Begun, Replica
 from pushsim.control.state import (
     ACCEPT,
     ACCEPTING,
@@ -174,8 +174,8 @@ class Machine(Streams):
         replica.cores.stop(now)
         replica.up = False
         replica.fresh()
-        if replica.begun:
-            replica.published = replica.begun[-1].number  # the new process starts from the newest context
+        if replica.pushes:
+            replica.published = replica.pushes - 1  # the new process starts from the newest context
         for c in range(self.total):
             if self.home[c] == number:
                 self._forget(now, c, to_push=False)
@@ -232,11 +232,10 @@ class Machine(Streams):
             return
         change = replica.handling[watch] = inbox.popleft()
         handled = replica.planner.handle(change, in_parts(self.changes[change])[watch])
-        replica.submitting[watch] = range(len(replica.requests), len(replica.requests) + len(handled.requests))
-        for request in handled.requests:
-            replica.unpushed[len(replica.requests)] = None
-            replica.requests.append(request)
-            replica.of.append(change)
+        replica.submitting[watch] = range(replica.requested, replica.requested + len(handled.requests))
+        for number, request in enumerate(handled.requests, replica.requested):
+            replica.unpushed[number] = request, change
+        replica.requested += len(handled.requests)
         if replica.number == 0:
             for group, member in handled.joined:
                 self._join(now, self.offset[group] + member)
@@ -248,7 +247,7 @@ class Machine(Streams):
         """A handler is done: its requests go to the debouncer, or around it."""
         replica.handling[watch] = UNSET
         for number in replica.submitting[watch]:
-            request = replica.requests[number]
+            request, _ = replica.unpushed[number]
             if request.evicts is not None:
                 replica.cache.clear(now, request.evicts())
                 self._cached(now, replica)
@@ -268,21 +267,19 @@ class Machine(Streams):
     def _start_push(self, now: int, replica: Replica, batch: Batch) -> None:
         """Push() begins: its work, if it has any, the PushContext among it."""
         push = replica.planner.push(batch.requests)
-        for number in batch.requests:
-            replica.unpushed.pop(number, None)
-        place = len(replica.batches)
-        replica.batches.append(batch)
-        replica.begun.append(push)
+        changes = tuple(dict.fromkeys(replica.unpushed.pop(number)[1] for number in batch.requests))
+        replica.begun[push.number] = Begun(batch, push, changes)
+        replica.pushes += 1
         replica.running += 1
         replica.preparing.add(push.number)
         if push.work:
-            self._start(now, replica, CONTEXT, place, self._work(push.work), NEXT)
+            self._start(now, replica, CONTEXT, push.number, self._work(push.work), NEXT)
         else:
-            self._publish(now, replica, place)
+            self._publish(now, replica, push.number)
 
-    def _publish(self, now: int, replica: Replica, place: int) -> None:
+    def _publish(self, now: int, replica: Replica, number: int) -> None:
         """The PushContext is ready: the cache is cleared, Start is now, every connection is enqueued."""
-        batch, push = replica.batches[place], replica.begun[place]
+        batch, push, changes = replica.begun[number]
         if push.evict_all:
             replica.cache.clear_all(now)
         else:
@@ -291,11 +288,10 @@ class Machine(Streams):
         replica.preparing.discard(push.number)
         replica.published = max(replica.published, push.number)
         self._note(now, PUBLISHED, replica.number, push.number, len(batch.requests))
-        changes = tuple(dict.fromkeys(replica.of[number] for number in batch.requests))
         self.tally.pushes.append(PushRecord(replica.number, push.number, changes, batch.since, now, batch.held))
         begin = draw(self.seed, RING, replica.number, push.number) % self.total if self.total else 0
         self._enqueue_all(now, replica, push.number, begin)
-        self._start(now, replica, ENQUEUING, place, self._work({"push.connections": replica.connected}))
+        self._start(now, replica, ENQUEUING, number, self._work({"push.connections": replica.connected}))
         if push.number % KEPT_PUSHES == 0:
             self._let_go(replica)
         self._dispatch(now, replica)
@@ -313,10 +309,10 @@ class Machine(Streams):
         replica.planner.keep(used, oldest, since)
         self._forget_plans(replica, {state for _, state in used}, oldest)
 
-    def _push_returned(self, now: int, replica: Replica, place: int) -> None:
+    def _push_returned(self, now: int, replica: Replica, number: int) -> None:
         """Push() returns: the debouncer may begin the next."""
         replica.running -= 1
-        since = replica.batches[place].since
+        since = replica.begun.pop(number).batch.since
         if since == UNSET:
             return
         self.tally.debounced.append(now - since)
@@ -328,8 +324,8 @@ class Machine(Streams):
         """A restarted istiod serves again; what it had not pushed is in its first Push."""
         replica.up = True
         replica.limiter.next = now
-        for number in replica.unpushed:
-            if not replica.requests[number].proxies:
+        for number, (request, _) in replica.unpushed.items():
+            if not request.proxies:
                 replica.debouncer.submit(now, number)
         for watch in range(WATCHES):
             self._handle_next(now, replica, watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 from pushsim.control.cache import XdsCache
 from pushsim.control.cores import Cores
@@ -16,6 +17,14 @@ UNSET = -1
 WATCHES = 2
 
 
+class Begun(NamedTuple):
+    """A Push call, what the planner made of it, and the changes in it."""
+
+    batch: Batch
+    push: Push
+    changes: tuple[int, ...]
+
+
 class Replica:
     """State of one istiod replica.
 
@@ -23,9 +32,9 @@ class Replica:
     inboxes:   changes that came over a watch and wait for its handler, in order; handling: the change that is at, UNSET
                if idle; submitting: the requests it will submit when it is done with it. The first parts of changes come
                over one watch, the EndpointSlices of their Services over another (`mesh.in_parts`).
-    requests:  all that its planner has returned, by number; of[n] is the change request n is of.
-    unpushed:  requests that no Push has taken yet, for a restart.
-    batches:   Push calls in the order they began; begun[i] is what the planner made of batch i.
+    requested: so many requests its planner has returned.
+    unpushed:  those that no Push has taken yet, by number, with the change that each is of.
+    begun:     Push calls that have not returned, by number; pushes: how many have begun.
     published: number of the newest published PushContext, UNSET before the first.
     preparing: numbers of pushes whose PushContext is being made.
     built:     keys of scopes that are built; holder and line: who builds and who waits, by lock.
@@ -41,11 +50,8 @@ class Replica:
         self.limiter = RequestLimiter(knobs.streams_per_s)
         self.inboxes: tuple[deque[int], ...] = tuple(deque() for _ in range(WATCHES))
         self.submitting = [range(0)] * WATCHES
-        self.requests: list[Request] = []
-        self.of: list[int] = []
-        self.unpushed: dict[int, None] = {}
-        self.batches: list[Batch] = []
-        self.begun: list[Push] = []
+        self.unpushed: dict[int, tuple[Request, int]] = {}
+        self.requested = self.pushes = 0
         self.published = UNSET
         self.up = True
         self.connected = 0
@@ -61,12 +67,13 @@ class Replica:
         self.built: set[int] = set()
         self.holder: dict[int, int] = {}
         self.line: dict[int, deque[int]] = {}
+        self.begun: dict[int, Begun] = {}
         self.running = 0
         self.preparing: set[int] = set()
 
     def unpublished(self) -> list[int]:
         """Numbers of the pushes that have begun and are not published, and the next one."""
-        return [*self.preparing, len(self.begun)]
+        return [*self.preparing, self.pushes]
 
     @property
     def drained(self) -> bool:

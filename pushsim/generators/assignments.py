@@ -80,7 +80,7 @@ class Assignments(Clusters):
         assert service is not None, "a host of the scope"
         rule = self.rule_for(service)
         shards = self.context.endpoints.get((service.hostname, service.namespace))
-        return self.memo_of(service).once(
+        return self.memo_of(service).latest(
             lambda: Block(self._assignment(name, service) for name in sorted(names)),
             "EDS",
             names,

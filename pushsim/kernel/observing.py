@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 from itertools import chain
 
 import numpy as np
@@ -64,15 +65,13 @@ class Delays:
             return
         part = Weighted.of(delays, times)
         while self._parts and len(self._parts[-1].values) < 2 * len(part.values):
-            last = self._parts.pop()
-            part = Weighted.of(np.append(last.values, part.values), np.append(last.times, part.times))
+            part = self._parts.pop().plus(part)
         self._parts.append(part)
 
     @property
     def all(self) -> Weighted:
         """All of them."""
-        parts = self._parts or [Weighted.of((), ())]
-        return Weighted.of(np.concatenate([p.values for p in parts]), np.concatenate([p.times for p in parts]))
+        return reduce(Weighted.plus, reversed(self._parts), Weighted.of((), ()))
 
 
 def merged(key: Sequence[Ints], times: Ints, first: Ints, last: Ints | None = None) -> tuple[Ints, ...]:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from pushsim import planner as ask
 from pushsim.context import PushContext
-from pushsim.mesh import Change, Ref
+from pushsim.mesh import Change, ConfigKey, Ref
 from pushsim.plan import Istiod, Push
 from pushsim.planners.answers import Answers
+from pushsim.planners.showing import Named
 from pushsim.requests import PushRequest
 from pushsim.visibility import Scopes
 
@@ -76,16 +77,21 @@ def _parts(context: PushContext) -> list[object]:
 
 
 class Shared:
-    """What all courses of a run share: the numbers of moments, and where each push was made first."""
+    """What all courses of a run share: the numbers of moments, where each push was made first, and what keys name."""
 
     def __init__(self) -> None:
         self.moments, self.courses = Moments(), 0
+        self._named: dict[frozenset[ConfigKey], Named] = {}
         self.made: dict[tuple[Since, Step], tuple[Course, int]] = {}
 
     def course(self) -> int:
         """The number of a new course."""
         self.courses += 1
         return self.courses
+
+    def named(self, keys: frozenset[ConfigKey]) -> Named:
+        """What these keys name: one object for all changes that come again and again."""
+        return self._named.get(keys) or self._named.setdefault(keys, Named.by(keys))
 
 
 class _Need(NamedTuple):

@@ -21,7 +21,6 @@ from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts
 from pushsim.planners.course import Course, Shared, Step
 from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
 from pushsim.planners.settling import Settling
-from pushsim.planners.showing import Named
 from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own
 from pushsim.planners.work import inventory_of
@@ -79,7 +78,8 @@ class IstioPlanner:
     def _follow(self, course: Course, number: int, asker: Asker) -> None:
         """Nothing is handled yet."""
         self._course, self._number, self._asker = course, number, asker
-        self._requests: list[tuple[PushRequest, int]] = []  # with the change
+        self._requests: dict[int, tuple[PushRequest, int]] = {}  # that are not pushed, by number, with the change
+        self._requested = 0
         self._told: list[Change] = []  # since the last push
         self._pushes = self._ahead = 0  # so many of its pushes the course has not made
         self._waiting, self._pushed = set[int](), set[int]()  # changes that are to be pushed for the first time; others
@@ -122,7 +122,8 @@ class IstioPlanner:
             own = self._by_ip.get(request.proxy) if request.proxy else None
             if request.proxy and (own is None or self._place[own] in joined):
                 continue  # nobody with that address is connected
-            self._requests.append((request, change))
+            self._requests[self._requested] = request, change
+            self._requested += 1
             if not request.proxy and change not in self._pushed:
                 self._waiting.add(change)
             keys |= request.keys
@@ -138,15 +139,16 @@ class IstioPlanner:
             )
         if change in named:
             keys |= named[change].keys
-        named[change] = Named.by(frozenset(keys))
+        named[change] = self._course.shared.named(frozenset(keys))
         endpoints = sum(len(o.body.get("endpoints") or ()) for o in written.apply if o.ref.kind == "EndpointSlice")
         work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
         return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
 
     def push(self, requests: Sequence[int]) -> ask.Push:
         istiod, number = self._asker.istiod, self._pushes
-        merged = istiod.merge(self._requests[r][0] for r in requests) or PushRequest(forced=True)
-        changes = tuple(dict.fromkeys(self._requests[r][1] for r in requests))
+        pushed = [self._requests.pop(r) for r in requests]
+        merged = istiod.merge(request for request, _ in pushed) or PushRequest(forced=True)
+        changes = tuple(dict.fromkeys(change for _, change in pushed))
         step = Step(self._asker.moment, merged, changes, frozenset(self._waiting))
         self._course, made = self._course.push(self._number, self._at(number), step, self._told, istiod)
         istiod.adopt(self._course.answers.at(self._at(number)))

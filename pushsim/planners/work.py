@@ -232,7 +232,7 @@ def _total(each: Sequence[tuple[int, int, int, int]]) -> _Held:
 def _held_of_one(service: Service, context: PushContext) -> tuple[int, int, int, int]:
     shards = context.endpoints.get((service.hostname, service.namespace))
     memo = context.services.memo_of(service) or Memo()
-    return memo.once(lambda: _new_held(service, len(context.endpoints_of(service))), "held", of=(shards,))
+    return memo.latest(lambda: _new_held(service, len(context.endpoints_of(service))), "held", of=(shards,))
 
 
 def _new_held(service: Service, found: int) -> tuple[int, int, int, int]:

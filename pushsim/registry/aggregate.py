@@ -65,6 +65,7 @@ class Registry:
         self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
         self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
+        self._targets_before: dict[str, dict[Proxy, tuple[Target, ...]]] = {}  # as found last
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
         for written in sorted(mesh.objects.values(), key=lambda o: rank.get(o.ref.kind, len(rank))):
             self._write(written, None)
@@ -78,6 +79,7 @@ class Registry:
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
         copy._discovery = self._discovery.fork()
         copy._targets = {namespace: dict(known) for namespace, known in self._targets.items()}
+        copy._targets_before = {namespace: dict(known) for namespace, known in self._targets_before.items()}
         return copy
 
     def handle(self, change: Change, *, services_first: bool = False, used: Used = _never) -> tuple[PushRequest, ...]:
@@ -131,7 +133,7 @@ class Registry:
 
     def _written(self, written: Object, used: Used | None = _never) -> list[PushRequest]:
         before = self.store.write(written)
-        self._targets.pop(written.ref.namespace, None)
+        self._look_up_again(written.ref.namespace)
         match written.ref.kind:
             case "Service":
                 return self._kubernetes.service_written(before, written)
@@ -164,7 +166,7 @@ class Registry:
         before = self.store.delete(ref)
         if before is None:
             return []
-        self._targets.pop(ref.namespace, None)
+        self._look_up_again(ref.namespace)
         match ref.kind:
             case "Service":
                 return self._kubernetes.service_deleted(before)
@@ -208,12 +210,18 @@ class Registry:
     def targets(self, proxy: Proxy) -> tuple[Target, ...]:
         """The services a proxy belongs to, one entry per service port (istiod's GetProxyServiceTargets).
 
-        They hang on objects of the proxy's namespace alone, so they are remembered until one of those is written.
+        They hang on objects of the proxy's namespace alone, so they are remembered until one of those is written; where
+        they are the same then, they are the very same.
         """
         known = self._targets.setdefault(proxy.namespace, {})
         if proxy not in known:
-            known[proxy] = self._find_targets(proxy)
+            found, before = self._find_targets(proxy), self._targets_before.get(proxy.namespace, {}).get(proxy)
+            known[proxy] = before if before == found else found
         return known[proxy]
+
+    def _look_up_again(self, namespace: str) -> None:
+        if known := self._targets.pop(namespace, None):
+            self._targets_before.setdefault(namespace, {}).update(known)
 
     def retargeted(self, change: Change) -> set[str]:
         """Namespaces in which proxies may belong to other services after a change that is about to be handled."""
