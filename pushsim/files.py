@@ -6,12 +6,12 @@ And writes a file so that it is there whole, or not at all.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pushsim.collecting import no_collections
 from pushsim.errors import InputError, Problem, writing
 from pushsim.manifests import Inject, Loaded, LoadedChange, from_parsed, to_change
 from pushsim.manifests.document import LARGE_BYTES, Document, parse_text
@@ -36,7 +36,7 @@ def read_sources(paths: Sequence[str], stdin: Stdin = None) -> list[Document]:
 
 def load(paths: Sequence[str], *, namespace: str = "default", inject: Inject = "detect", stdin: Stdin = None) -> Loaded:
     """The mesh in these files; raises InputError with every problem of all of them, syntax and content at once."""
-    with _no_collection():
+    with no_collections():
         documents, problems = _read(paths, stdin)
         parsed = parse(documents, namespace)
         parsed.problems[:0] = problems
@@ -122,18 +122,6 @@ def write_whole(path: Path, text: str) -> Path:
         finally:
             partial.unlink(missing_ok=True)
     return path
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without cyclic garbage collection: scanning millions of fresh values again and again doubles the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager

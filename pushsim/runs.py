@@ -25,7 +25,7 @@ from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Variant
 from pushsim.simulation import Simulation
 from pushsim.tabulate import tables
-from pushsim.workers import Progress, Share, side_by_side
+from pushsim.workers import Progress, Share, interruptible, side_by_side
 
 if TYPE_CHECKING:
     from pushsim.kernel import Kernel
@@ -176,15 +176,16 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
         detail=how.detail == "proxy",
         rows=how.tables,
     )
-    simulation = engine_type(
-        machine,
-        variant.changes,
-        warmup_ns=scenario.warmup_ns,
-        duration_ns=scenario.duration_ns,
-        progress=_watched(progress, how.watch, variant.name, machine) if how.watch else progress,
-        settled=lambda now: connect_summary(machine, now),
-    )
-    timeline = simulation.run()
+    with interruptible(progress) as told:
+        simulation = engine_type(
+            machine,
+            variant.changes,
+            warmup_ns=scenario.warmup_ns,
+            duration_ns=scenario.duration_ns,
+            progress=_watched(told, how.watch, variant.name, machine) if how.watch else told,
+            settled=lambda now: connect_summary(machine, now),
+        )
+        timeline = simulation.run()
     counted = timeline.counted if timeline.counted >= 0 else 0
     observed = Observed(
         machine,
@@ -229,7 +230,7 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
     return Result(variant.name, tidy(summary), tidy(identity), timeline.complete, found, about)
 
 
-def _watched(progress: Share | None, watch: Watch, name: str, machine: Machine) -> Share:
+def _watched(progress: Share, watch: Watch, name: str, machine: Machine) -> Share:
     """Progress that also shows the run, no more often than `_WATCH_S`."""
     shown = -_WATCH_S
 
@@ -238,8 +239,7 @@ def _watched(progress: Share | None, watch: Watch, name: str, machine: Machine) 
         if time.monotonic() - shown >= _WATCH_S:
             watch(name, so_far(machine))
             shown = time.monotonic()
-        if progress:
-            progress(share)
+        progress(share)
 
     return told
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import active_children, get_context
 from multiprocessing.queues import Queue
@@ -28,6 +29,34 @@ GRACE_S = 20.0
 
 _told: Queue[tuple[str, float]]
 _stop: Event
+
+
+@contextmanager
+def interruptible(progress: Share | None) -> Iterator[Share]:
+    """Progress that raises an interrupt which Python lost since the block began.
+
+    One that arrives while the callback of a weak reference or a destructor runs is handed to sys.unraisablehook, which
+    prints it, and work goes on as if nobody had pressed Ctrl-C.
+    """
+    usual, lost = sys.unraisablehook, list[BaseException]()
+
+    def keep(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            lost.append(unraisable.exc_value)
+        else:
+            usual(unraisable)
+
+    def told(share: float) -> None:
+        if lost:
+            raise KeyboardInterrupt
+        if progress is not None:
+            progress(share)
+
+    sys.unraisablehook = keep
+    try:
+        yield told
+    finally:
+        sys.unraisablehook = usual
 
 
 def side_by_side(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -223,6 +225,22 @@ def test_an_interrupt_keeps_what_there_is(tmp_path: Path) -> None:
     assert not result.complete
     assert 4 <= result["merged_pushes"] <= 7
     assert not load(result.save(tmp_path / "v")).complete
+
+
+def test_an_interrupt_that_python_loses_ends_the_run() -> None:
+    """Who presses Ctrl-C while a weak reference's callback runs is not heard by Python itself."""
+    told: list[float] = []
+
+    def lost(share: float) -> None:
+        told.append(share)
+        held = FakePlanner([1])
+        reference = weakref.ref(held, lambda _: signal.raise_signal(signal.SIGINT))
+        del held
+        assert reference() is None
+
+    result = run(timed((2 * S, "svc:0")), fakes(2, services=1), progress=lost)
+    assert not result.complete
+    assert len(told) == 1
 
 
 def test_simulate_runs_the_variants_asked_for_and_writes_their_folders(

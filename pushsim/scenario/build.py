@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pushsim import files
+from pushsim.collecting import no_collections
 from pushsim.errors import InputError, Problem
 from pushsim.manifests import to_change
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
@@ -25,18 +24,6 @@ from pushsim.units import SECOND_NS
 
 #: keepaliveMaxServerConnectionAge of Istio's chart, all releases; istiod's own default is never.
 CHART_CONNECTION_AGE_NS = 30 * 60 * SECOND_NS
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without cyclic garbage collection: rescanning hundreds of thousands of fresh objects takes half the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
         loaded = files.load([str(base_dir / path) for path in model.mesh.manifests], inject=model.mesh.inject)
         mesh, notes = loaded.mesh, tuple(loaded.notes)
     if model.mesh.generate is not None:
-        with _no_collection():
+        with no_collections():
             mesh = _beside(mesh, generate(model.mesh.generate, model.seed, beside=mesh), where)
     extra, problems = list[Dated](), list[Problem]()
     for dated in model.changes:
@@ -72,7 +59,7 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
             problems.extend(error.problems)
     if problems:
         raise InputError(problems)
-    with _no_collection():
+    with no_collections():
         changes = tuple(run(model.churn, mesh, model.seed, model.warmup, model.duration, extra))
     return Base(mesh, changes, notes)
 
