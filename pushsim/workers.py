@@ -59,6 +59,22 @@ def interruptible(progress: Share | None) -> Iterator[Share]:
         sys.unraisablehook = usual
 
 
+@contextmanager
+def interrupt_held() -> Iterator[None]:
+    """Processes that are begun in the block never hear a Ctrl-C, which a terminal sends to all: the parent alone does.
+
+    One that comes meanwhile is heard at the end of the block.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def side_by_side(
     run: Callable[..., _T],
     runs: Mapping[str, tuple[Any, ...]],
@@ -104,8 +120,10 @@ def _at_once(
     context = get_context("spawn")
     told, stop, others = context.Queue(), context.Event(), set(active_children())
     with ProcessPoolExecutor(min(jobs, len(runs)), context, _begin, (told, stop)) as pool:
-        futures = {name: pool.submit(_call, run, name, arguments) for name, arguments in runs.items()}
+        futures: dict[str, Future[_T]] = {}
         try:
+            with interrupt_held():
+                futures |= {name: pool.submit(_call, run, name, arguments) for name, arguments in runs.items()}
             _watch(futures, told, progress)
         except BaseException as error:
             stop.set()
@@ -149,9 +167,14 @@ def _result(future: Future[_T]) -> _T | None:
 
 
 def _begin(told: Queue[tuple[str, float]], stop: Event) -> None:
-    """In each process: the parent alone hears of an interrupt."""
+    """In each process."""
     global _told, _stop
     _told, _stop = told, stop
+    deaf()
+
+
+def deaf() -> None:
+    """In each process: the parent alone hears of an interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -1,7 +1,10 @@
 """Runs side by side: their progress."""
 
+import os
+import signal
 import threading
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 
 import pytest
 from replayed import left_running
@@ -72,3 +75,21 @@ def test_an_interrupt_that_leaves_nothing_is_told() -> None:
 
 def _quiet_or_deaf(name: str, progress: Callable[[float], None]) -> int:
     return _deaf(progress) if name == "deaf" else _quiet(4, progress)
+
+
+@pytest.mark.parametrize("hears", ["child", "parent"])
+def test_a_ctrl_c_while_processes_begin_is_the_parents_alone(monkeypatch: pytest.MonkeyPatch, hears: str) -> None:
+    """A terminal sends it to all: a process that only begins must not end by it, and take the others with it."""
+    usual = BaseProcess.start
+
+    def start(self: BaseProcess) -> None:
+        usual(self)
+        assert self.pid is not None
+        os.kill(self.pid if hears == "child" else os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(BaseProcess, "start", start)
+    if hears == "child":
+        assert side_by_side(_quiet, {"a": (3,), "b": (4,)}, 2) == {"a": 3, "b": 4}
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side(_until_stopped, {"a": (5,), "b": (6,)}, 2)

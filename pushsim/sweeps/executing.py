@@ -6,7 +6,6 @@ times is given up.
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +19,7 @@ from pushsim.errors import EnvironmentProblem
 from pushsim.runs import Engine, How, run
 from pushsim.scenario import Scenario
 from pushsim.sweeps.grid import Point
+from pushsim.workers import deaf, interrupt_held
 
 #: How often a run may lose its worker.
 ATTEMPTS = 3
@@ -54,14 +54,15 @@ def execute(points: Sequence[Point], *, engine: Engine, jobs: int, scheduler: st
 def _in_processes(tasks: dict[str, Task], names: dict[str, str], jobs: int) -> Iterator[tuple[str, str]]:
     left, lost = dict(tasks), Counter[str]()
     while left:
-        pool = ProcessPoolExecutor(min(jobs, len(left)), get_context("spawn"), _deaf)
+        pool = ProcessPoolExecutor(min(jobs, len(left)), get_context("spawn"), deaf)
         try:
             waiting = list(left.items())
             at_work: dict[Future[tuple[str, str]], str] = {}
             while waiting or at_work:
                 while waiting and len(at_work) < jobs:  # no more than are at work: if a process dies, these are suspect
                     key, task = waiting.pop(0)
-                    at_work[pool.submit(run_one, task)] = key
+                    with interrupt_held():
+                        at_work[pool.submit(run_one, task)] = key
                 for future in wait(at_work, return_when=FIRST_COMPLETED).done:
                     key, text = future.result()
                     del at_work[future], left[key]
@@ -79,11 +80,6 @@ def _give_up(lost: Counter[str], names: dict[str, str]) -> None:
             raise EnvironmentProblem(
                 f"{names[key]}: its process was lost {times} times (killed, or out of memory?); run with fewer --jobs"
             )
-
-
-def _deaf() -> None:
-    """In each process: the parent alone hears of an interrupt."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
