@@ -22,5 +22,11 @@ def left_running() -> list[psutil.Process]:
 
     multiprocessing's resource tracker is none: it comes with the first pool, whichever test that is in, and stays.
     """
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "multiprocessing.resource_tracker" not in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children(recursive=True) if not _ended_or_tracker(child)]
+
+
+def _ended_or_tracker(process: psutil.Process) -> bool:
+    try:
+        return "multiprocessing.resource_tracker" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie, too
+        return True
