@@ -8,6 +8,7 @@ from envoy_data_plane.envoy.config.route.v3 import VirtualHost
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pushsim.blocks import Block
 from pushsim.errors import InputError
 from pushsim.mesh import Endpoint, Object, Port, Proxy, Ref, Service
 from pushsim.resources import (
@@ -286,3 +287,49 @@ def test_routes_of_a_gateway_that_were_measured_before_are_as_long_as_new_ones(
         )
         resource = RouteConfiguration("http.80", services, tuple(written.values()), ((gateways[redirects], 0),))
         assert known.length(resource, proxy) == meter().length(resource, proxy)
+
+
+def shaping(name: str, host: str, label: str, namespace: str) -> Object:
+    match = {"sourceLabels": {"app": label}} if label else {}
+    match |= {"sourceNamespace": namespace} if namespace else {}
+    http = [{"match": [match], "route": [{"destination": {"host": "elsewhere.com"}}]}]
+    return Object(Ref("VirtualService", "ns-b", name), {"spec": {"hosts": [host], "http": http}})
+
+
+SHAPING = st.builds(
+    shaping,
+    st.sampled_from(["v", "longer"]),
+    st.sampled_from([A.hostname, B.hostname, "*.ns-a.svc.cluster.local", "*.com"]),
+    st.sampled_from(["", "a"]),
+    st.sampled_from(["", "ns-a"]),
+)
+ASKING = st.tuples(st.sampled_from(["ns-a", "ns-b", "ns-c"]), st.sampled_from(["a", "b"]))
+
+
+@pytest.mark.parametrize("release", ["1.14", "1.24"])
+@settings(max_examples=50, deadline=None)
+@given(st.lists(SHAPING, max_size=3), st.lists(ASKING, min_size=2, max_size=6))
+def test_routes_that_were_measured_for_one_sidecar_are_as_long_for_others_as_measured_for_them_alone(
+    release: str, virtual_services: list[Object], asking: list[tuple[str, str]]
+) -> None:
+    def route(name: str, *services: Service) -> RouteConfiguration:
+        return RouteConfiguration(name, tuple((s, HTTP) for s in services), tuple(virtual_services))
+
+    known, routes = Sizer(release, mesh_config={}), Block([route("80", A, B), route(f"{A.hostname}:80", A)])
+    for namespace, label in asking:
+        proxy = Proxy("p", namespace, "10.0.0.1", labels={"app": label})
+        alone = Sizer(release, mesh_config={})
+        priced = [(each.name, alone.resource_bytes(each, proxy, NONE)) for each in routes]  # type: ignore[arg-type]
+        expected = alone.response_bytes("RDS", priced) - alone.response_bytes("RDS", ())
+        assert known.framed_bytes("RDS", routes, proxy, NONE) == expected
+
+
+def test_a_virtual_service_leaves_a_service_the_name_it_has_at_home() -> None:
+    def length_in(namespace: str, *virtual_services: Object) -> int:
+        resource = RouteConfiguration("80", ((A, HTTP),), virtual_services)
+        return Sizer("1.24", mesh_config={}).resource_bytes(resource, Proxy("p", namespace, "10.0.0.1"), NONE)
+
+    shaped = shaping("v", A.hostname, "", "")
+    assert (
+        length_in("ns-a") - length_in("ns-b") == length_in("ns-a", shaped) - length_in("ns-b", shaped) == len("a") + 2
+    )

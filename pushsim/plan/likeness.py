@@ -14,7 +14,6 @@ from pushsim.plan.refresh import recomputes_targets
 from pushsim.plan.state import ASKS_NOTHING, Plan, ProxyState, Push, Response
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
-from pushsim.visibility import Scope
 
 #: Kinds of keys that concern the scopes which hold a service or import a VirtualService.
 _OF_CONTENT = frozenset({"ServiceEntry", "Endpoints", "VirtualService"})
@@ -61,19 +60,11 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hash
         or any(key.kind not in _OF_CONTENT for key in request.keys)
     ):
         return None
-    held = tuple(_held(scope) for scope in (before.scope, before.previous, after.scope, after.previous))
+    scopes = (before.scope, before.previous, after.scope, after.previous)
+    held = tuple(() if scope is None else scope.kin for scope in scopes)
     if None in held:
         return None
     return (*held, before.proxy.naming, *map(id, (before.watched, before.clusters, before.listening)))
-
-
-def _held(scope: Scope | None) -> Hashable:
-    """What decides all that a scope's services come to, told apart by identity; None: the scope itself."""
-    if scope is None:
-        return ()
-    if scope.context.rule_index.selective or scope.context.routes.sourced or scope.content == (scope,):
-        return None
-    return id(scope.family), id(scope.sidecar), *map(id, scope.routed)
 
 
 def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:

@@ -153,9 +153,15 @@ class ProxyState:
 
     def of(self, other: ProxyState) -> ProxyState:
         """This state, of the proxy of another, with its labels and services."""
+        return self.owned(other.proxy, other.labels, other.targets, self.base)
+
+    def owned(
+        self, proxy: Proxy, labels: Mapping[str, str], targets: tuple[Target, ...], base: frozenset[str]
+    ) -> ProxyState:
+        """This state, as another proxy has it."""
         return ProxyState(
-            other.proxy, self.mode, other.labels, self.scope, self.previous, other.targets, self.gateway,
-            self.previous_gateway, self.watched, self.base, self.clusters, self.listening, self.asks,
+            proxy, self.mode, labels, self.scope, self.previous, targets, self.gateway,
+            self.previous_gateway, self.watched, base, self.clusters, self.listening, self.asks,
         )  # fmt: skip
 
     def refreshed(self, other: ProxyState) -> ProxyState:

@@ -71,6 +71,7 @@ class Answers:
         self._plans: dict[tuple[int, int, int, int, bool, int], Answer] = {}  # by moment, too
         self._alike: dict[tuple[int, ...], ask.Planned] = {}  # what is common to those that are alike
         self._touched: dict[tuple[int, int], Collection[int] | None] = {}
+        self._concerned: dict[tuple[int, int, int], Collection[int]] = {}  # with what is recorded of groups' own
         self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
         self._addresses = frozenset(proxy.ip for group in groups for proxy in group.proxies)
@@ -88,7 +89,8 @@ class Answers:
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
         copy._connected = {}
-        copy._plans, copy._alike, copy._touched, copy._spares, copy._greetings = {}, {}, {}, {}, {}
+        copy._plans, copy._alike, copy._spares, copy._greetings = {}, {}, {}, {}
+        copy._touched, copy._concerned = {}, {}
         copy._examples = copy._no_examples()
         copy._lead_to(self, pushes)
         return copy
@@ -142,11 +144,15 @@ class Answers:
         self._greetings.clear()
         self._intervals.keep(push)
         self._touched = {key: groups for key, groups in self._touched.items() if key[1] >= push}
+        self._concerned.clear()
         self._examples.keep(push)
 
     def concerned(self, first: int, last: int) -> Collection[int]:
         """See `planner.Planner`."""
-        return self.states.concerned(self._intervals.request(first, last))
+        key = (first, last, self.states.recorded)
+        if key not in self._concerned:
+            self._concerned[key] = self.states.concerned(self._intervals.request(first, last))
+        return self._concerned[key]
 
     def touched(self, first: int, last: int) -> Collection[int] | None:
         """See `planner.Planner`."""

@@ -85,7 +85,7 @@ class Examples:
             return None
         of_kind = template if own.kind == template.own.kind else self._templates.get((*place, own.kind))
         if of_kind is None:
-            of_kind = template.told(like, own, after, asked.push, self._pricing)
+            of_kind = template.told(like, own, after, asked.push, self._pricing, None)
             self._templates[*place, own.kind] = of_kind
         return of_kind.of(own), own
 
@@ -122,16 +122,11 @@ class Examples:
         own = self._own(asked, made, after)
         if own is None:
             return None
-        told = template.told(made, own, after, push, self._pricing)
-        taken_up = after.scope is not before.scope
+        told = template.told(made, own, after, push, self._pricing, self._cells)
         planned = replace(
             told.planned,
             state=self._states.number(asked.group, after),
-            scope=self._settling.scope_of(after, push) if taken_up else None,
-            responses=tuple(
-                replace(r, view=self._cells.view(of, after)) if r.xds == "RDS" else r  # cached by namespace
-                for r, of in zip(told.planned.responses, made.responses, strict=True)
-            ),
+            scope=self._settling.scope_of(after, push) if after.scope is not before.scope else None,
         )
         return made, replace(told, planned=planned)
 

@@ -79,6 +79,8 @@ class States:
         self._alike: dict[tuple[int, int, int, int], int] = {}
         self._settled: dict[int, int] = {}
         self._of_key: dict[ConfigKey, set[int]] = {}
+        #: how many versions of what is groups' own are recorded
+        self.recorded = 0
         self._of_namespace: dict[str, list[int]] = {}
         for number, group in enumerate(groups):
             if group.proxies[0].type == "sidecar":
@@ -120,7 +122,7 @@ class States:
         own, proxy = self._own_at(group, number), self._groups[group].proxies[0]
         if state.proxy is proxy:
             return state
-        return replace(state, proxy=proxy, targets=own.targets, labels=own.labels, base=own.base)
+        return state.owned(proxy, own.labels, own.targets, own.base)
 
     def number(self, group: int, state: ProxyState) -> int:
         """The number of a state; states that say the same have one, however their proxies came to it."""
@@ -186,6 +188,7 @@ class States:
                 return version
         keys = frozenset(target.service.key for target in state.targets)
         inbound = len({target.target_port for target in state.targets})
+        self.recorded += 1
         known.append(_Own(state.targets, state.labels, state.base, keys, inbound))
         for key in keys:
             self._of_key.setdefault(key, set()).add(group)
@@ -300,7 +303,8 @@ class States:
     def shape(self, group: int, number: int, context: PushContext) -> ask.Shape:
         """What the proxies of a group hold in that state, with the endpoints of a push."""
         state, inbound = self._states[number], self._own_at(group, number).inbound
-        of = (state.scope, state.clusters, state.listening, state.gateway)
+        held = state.scope.content if state.proxy.type == "sidecar" else (state.scope,)
+        of = (*held, state.clusters, state.listening, state.gateway)
         return context.memo.once(lambda: shape_of(state, inbound, context), "shape", inbound, of=of)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.generators import Generators
 from pushsim.mesh import Xds
 from pushsim.plan import Plan, ProxyState, Push, likewise
+from pushsim.planners.cells import Cells
 from pushsim.planners.work import of_base_clusters
 from pushsim.pricing import Pricing
 
@@ -70,29 +72,38 @@ class Template:
         before, now = self.own.parts.get(like.xds, _NONE), own.parts.get(like.xds, _NONE)
         if before == now:
             return like
-        return replace(
-            like,
-            resources=like.resources - before.resources + now.resources,
-            size_bytes=like.size_bytes - before.bytes + now.bytes,
-            work={**like.work, **now.work},
+        return ask.Response(
+            like.xds,
+            like.resources - before.resources + now.resources,
+            like.size_bytes - before.bytes + now.bytes,
+            like.removed,
+            like.solicited,
+            like.view,
+            {**like.work, **now.work},
+            like.shows,
         )
 
-    def told(self, like: Plan, own: Own, state: ProxyState, push: Push, pricing: Pricing) -> Template:
+    def told(self, like: Plan, own: Own, state: ProxyState, push: Push, pricing: Pricing, views: Cells | None) -> Self:
         """That of another kind: of types that it is told otherwise, lengths are measured anew.
 
         Args:
             like: the plan that this is of.
             own, state: of the other proxy; its state after the push.
+            views: routes are cached by namespace, and it is of another one.
         """
-
         mine = self.of(own)
         others = {xds for xds, told in own.told.items() if self.own.told.get(xds) != told}
         made = like.responses if others.isdisjoint(_WITH_OWN) else likewise(like, state, push).responses
-        responses = (
-            replace(r, size_bytes=pricing.size(of, state, push)) if r.xds in others else r
-            for r, of in zip(mine.responses, made, strict=True)
-        )
-        return Template(replace(mine, responses=tuple(responses)), own)
+        responses = []
+        for response, of in zip(mine.responses, made, strict=True):
+            size, view = response.size_bytes, response.view
+            if response.xds in others:
+                size = pricing.size(of, state, push)
+            if views is not None and response.xds == "RDS":
+                view = views.view(of, state)
+            same = size == response.size_bytes and view is response.view
+            responses.append(response if same else replace(response, size_bytes=size, view=view))
+        return replace(self, planned=replace(mine, responses=tuple(responses)), own=own)
 
 
 def own_of(like: Plan, state: ProxyState, push: Push, pricing: Pricing, work: ask.Counts) -> Own | None:

@@ -85,7 +85,7 @@ class RouteMeter:
     def __init__(self, sizing: Sizing, settings: Settings) -> None:
         self._sizing, self._settings = sizing, settings
         self._known: dict[tuple[object, ...], int] = {}
-        self._hosts: dict[tuple[int, int, bool, bool], tuple[Service, int]] = {}
+        self._hosts: dict[tuple[int, int, bool], tuple[Service, int, int]] = {}
         self._sums: dict[tuple[int, bool], _Services] = {}
         self._routes: dict[tuple[object, ...], tuple[Object, int]] = {}
 
@@ -144,7 +144,7 @@ class RouteMeter:
             by_host = {service.hostname: (service, port) for service, port in route.services}
             total = _Sum()
             for service, port in by_host.values():
-                total.add(*self._framed_services(service, port, sniffed=sniffed))
+                total.add(*self._framed_service(service, port, sniffed=sniffed))
             known = self._sums[key] = _Services(route.services, by_host, total.seen)
         return known
 
@@ -163,7 +163,7 @@ class RouteMeter:
         rules = {host: of for host, of in route.rules if of and host in services}
         for host in shaped | rules.keys():
             service, p = services[host]
-            elsewhere, home, at_home = self._framed_services(service, p, sniffed=sniffed)
+            elsewhere, home, at_home = self._framed_service(service, p, sniffed=sniffed)
             total.add(-elsewhere, home, -at_home)
             if host not in shaped and service.resolution != "ALIAS":
                 home = _home(service)
@@ -186,24 +186,19 @@ class RouteMeter:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(frame)
 
-    def _framed_services(self, service: Service, port: Port, *, sniffed: bool) -> tuple[int, str, int]:
-        """The virtual host of a service in its frame, as seen from elsewhere, and from which namespace otherwise."""
-        home = service.namespace
-        elsewhere, at_home = (self._framed_service(service, port, seen, sniffed=sniffed) for seen in ("", home))
-        return elsewhere, home, at_home
-
-    def _framed_service(self, service: Service, port: Port, namespace: str, *, sniffed: bool) -> int:
-        """The virtual host of a service as seen from a namespace, in its frame; nothing for an alias."""
+    def _framed_service(self, service: Service, port: Port, *, sniffed: bool) -> tuple[int, str, int]:
+        """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
         if service.resolution == "ALIAS":
-            return 0
-        key = (id(service), port.number, service.namespace == namespace, sniffed)
+            return 0, "", 0
+        home, key = service.namespace, (id(service), port.number, sniffed)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
                 self._hosts.clear()
-            size = framed(self._service(service, port, (), namespace, sniffed=sniffed))
-            known = self._hosts[key] = (service, size)
-        return known[1]
+            sizes = (self._service(service, port, (), seen, sniffed=sniffed) for seen in ("", home))
+            elsewhere, at_home = map(framed, sizes)
+            known = self._hosts[key] = (service, elsewhere, at_home)
+        return known[1], home, known[2]
 
     def _service(self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool) -> int:
         size = self._domains_length(service, port.number, namespace, sniffed=sniffed)

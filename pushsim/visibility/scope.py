@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -227,7 +227,14 @@ class Scope:
         plain = len(self.listeners) == 1 and not self.listeners[0].special
         return tuple(shared) if plain and not own else (self,)
 
-    @property
+    @cached_property
+    def kin(self) -> Hashable:
+        """Equal for scopes of a push that hold the same and look the same from everywhere; None: like no other."""
+        if self.context.rule_index.selective or self.context.routes.sourced or self.content == (self,):
+            return None
+        return id(self.family), id(self.sidecar), *map(id, self.routed)
+
+    @cached_property
     def routed(self) -> tuple[object, ...]:
         """The same of its route configurations: that, and the VirtualServices it imports."""
         content = self.content
