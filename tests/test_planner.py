@@ -295,6 +295,37 @@ def test_replicas_that_came_apart_meet_again(mode):
         assert (others[0] == first) == (number >= 3) or not number
 
 
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_replicas_that_came_apart_tell_what_is_a_proxys_own_apart(mode):
+    """To one a service has become another twice, to the other once: then its proxies' own is not the same."""
+
+    def service(name, *ports):
+        metadata = {"name": name, "namespace": "n"}
+        listed = [{"name": f"http-{port}", "port": port} for port in ports]
+        spec = {"clusterIP": "10.0.0.9", "selector": {"app": name}, "ports": listed}
+        return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+
+    def both(*ports):
+        return [*service("a", *ports), *service("c", ports[0])]
+
+    written = [service("b", 91), service("b", 92), both(81), service("b", 93), both(82, 83, 84), service("b", 94)]
+    changes = [Change(apply=tuple(of)) for of in written]
+    proxies = tuple(Proxy(of, "n", f"10.1.0.{n}", labels={"app": of}) for n, of in enumerate("ac", 1))
+    mesh = Mesh({o.ref: o for o in (*both(80), *service("b", 90))}, proxies)
+    variant = Asking.variant("1.24", mode, mesh, changes)
+    together = replace(variant, settings=replace(variant.settings, replicas=2))
+    pushing, (soon, late) = ({0, 1, 2, 3}, {1, 4, 5}), planners(together)
+    askings = [(Asking(variant, planner), Asking(variant)) for planner in (soon, late)]
+    for number, change in enumerate(changes):
+        for pushes, (asking, alone) in zip(pushing, askings, strict=True):
+            for each in (asking, alone):
+                each.handle(number, change)
+            if number in pushes:
+                asking.push()
+                alone.push()
+                assert asking.answer(forgetting=False) == alone.answer(forgetting=False)
+
+
 def test_who_comes_apart_later_than_others_takes_along_what_its_proxies_have_become_since():
     def service(port):
         metadata = {"name": "a", "namespace": "n"}

@@ -246,13 +246,13 @@ class Answers:
         """See `planner.Planner`."""
         if self._groups[group].proxies[0].type != "sidecar":
             return -1
-        kind = self._usuals.kind(group, self.states.version(state), lambda: self.states.of(group, state))
+        kind = self._usuals.kind(self.states.own(group, state), lambda: self.states.of(group, state))
         return self.states.alike(group, state, kind)
 
     def _is_usual(self, group: int, planned: ask.Planned, own: Own, push: int) -> bool:
         """Whether an answer holds of a group's own what it usually does, so that all of its number get it."""
-        state, version = self.states.of(group, planned.state), self.states.version(planned.state)
-        return self._usuals.holds(group, version, state, own, self._pushes[push])
+        of, state = self.states.own(group, planned.state), self.states.of(group, planned.state)
+        return self._usuals.holds(of, state, own, self._pushes[push])
 
     def _planned(self, asked: Asked, asker: Asker, planned: Plan) -> ask.Planned:
         push, named, request = self._pushes[asked.last], asker.named, asked.request

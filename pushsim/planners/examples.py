@@ -133,7 +133,7 @@ class Examples:
     def _own(self, asked: Asked, like: Plan, state: ProxyState) -> Own | None:
         """What of a plan like that is a group's own; None if it is not like it. state: its own after the push."""
         work = targeting(state, asked.request, self._rules)
-        usual = self._usuals.sent(asked.group, self._states.version(asked.state), state, like, asked.push)
+        usual = self._usuals.sent(self._states.own(asked.group, asked.state), state, like, asked.push)
         return replace(usual, work=work) if usual else own_of(like, state, asked.push, self._pricing, work)
 
 

@@ -213,9 +213,9 @@ class States:
             self._alike[key] = next(self._given.alike)
         return self._alike[key]
 
-    def version(self, number: int) -> int:
-        """The version of what is its groups' own in that state."""
-        return self._versions[number]
+    def own(self, group: int, number: int) -> object:
+        """What is a group's own in that state: one object in all courses that have it from one."""
+        return self._own_at(group, number)
 
     def concerned(self, request: PushRequest) -> set[int]:
         """Groups whose own services a request is about."""

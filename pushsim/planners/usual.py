@@ -24,6 +24,7 @@ from pushsim.visibility import Scope
 class _Usual(NamedTuple):
     """What a group's own usually is, with that Sidecar, and its number; None: it may be otherwise by and by."""
 
+    of: object  # which must live, since it is told from others by identity
     kind: int
     own: Own | None
     sidecar: Object | None
@@ -40,25 +41,26 @@ class Usuals:
 
     def __init__(self, start: Push, pricing: Pricing, addresses: frozenset[str]) -> None:
         self._start, self._pricing, self._addresses = start, pricing, addresses
-        self._known: dict[tuple[int, int], _Usual] = {}
+        self._known: dict[int, _Usual] = {}
         self._kinds, self._numbers = Memo(), count()
 
-    def kind(self, group: int, version: int, state: Callable[[], ProxyState]) -> int:
+    def kind(self, of: object, state: Callable[[], ProxyState]) -> int:
         """A number, equal for groups of which it is the same.
 
         Args:
-            version: of what is the group's own.
+            of: see `States.own`.
             state: of its sidecars.
         """
-        return self._of(group, version, state).kind
+        return self._of(of, state).kind
 
-    def sent(self, group: int, version: int, state: ProxyState, like: Plan, push: Push) -> Own | None:
+    def sent(self, of: object, state: ProxyState, like: Plan, push: Push) -> Own | None:
         """A group's own in a plan like that, without work, if that is what it usually is; None: look for yourself.
 
         Args:
+            of: see `States.own`.
             state: after the push.
         """
-        known = self._holding(group, version, lambda: state, state.scope, push)
+        known = self._holding(of, lambda: state, state.scope, push)
         if known is None or self._pricing.asks(r.blocks for r in like.responses if r.xds == "RDS"):
             return None
         types = {response.xds for response in like.responses}
@@ -66,11 +68,9 @@ class Usuals:
             return Own({}, {}, {})
         return replace(known, parts={xds: part for xds, part in known.parts.items() if xds in types})
 
-    def _holding(
-        self, group: int, version: int, state: Callable[[], ProxyState], scope: Scope, push: Push
-    ) -> Own | None:
+    def _holding(self, of: object, state: Callable[[], ProxyState], scope: Scope, push: Push) -> Own | None:
         """What a group's own usually is, if nothing that decides it is otherwise in a push. scope: after that."""
-        known, context = self._of(group, version, state), push.context
+        known, context = self._of(of, state), push.context
         same = (
             known.sidecar is scope.sidecar
             and context.policies is self._start.context.policies
@@ -80,28 +80,28 @@ class Usuals:
             return None
         return known.own
 
-    def holds(self, group: int, version: int, state: ProxyState, own: Own, push: Push) -> bool:
+    def holds(self, of: object, state: ProxyState, own: Own, push: Push) -> bool:
         """Whether a push sends what is usual to a group, so that it does to all of its kind.
 
         Args:
+            of: see `States.own`.
             state: after the push. own: the group's, in that push.
         """
-        known = self._holding(group, version, lambda: state, state.scope, push)
+        known = self._holding(of, lambda: state, state.scope, push)
         return (
             known is not None
             and own.told == known.told
             and all(known.parts.get(xds) == part for xds, part in own.parts.items())
         )
 
-    def _of(self, group: int, version: int, state: Callable[[], ProxyState]) -> _Usual:
-        known = self._known.get((group, version))
-        return known or self._look_at(group, version, state())
+    def _of(self, of: object, state: Callable[[], ProxyState]) -> _Usual:
+        return self._known.get(id(of)) or self._look_at(of, state())
 
-    def _look_at(self, group: int, version: int, state: ProxyState) -> _Usual:
+    def _look_at(self, of: object, state: ProxyState) -> _Usual:
         own, sidecar = self._own(state), state.scope.sidecar
-        key = (group, version) if own is None else (own.kind, *map(_told, own.parts.values()), state.base)
+        key = (id(of),) if own is None else (own.kind, *map(_told, own.parts.values()), state.base)
         kind = self._kinds.once(lambda: next(self._numbers), *key, of=(sidecar,))
-        known = self._known[group, version] = _Usual(kind, own, sidecar)
+        known = self._known[id(of)] = _Usual(of, kind, own, sidecar)
         return known
 
     def _own(self, state: ProxyState) -> Own | None:
