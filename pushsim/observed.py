@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pushsim.attribution import NO_SHARE, Attribution, Share
-from pushsim.control.cores import SECOND, Cores
+from pushsim.control.cores import SECOND, THOUSAND, Cores
 from pushsim.control.machine import Machine
 from pushsim.control.sums import Merged, Sums
 from pushsim.control.tally import UNSET, Plan, Sends, Sent, Uses
@@ -112,7 +112,7 @@ class Observed:
 
     def amounts(self) -> Counter[str]:
         """istiod's work while counting, by cost driver."""
-        return self.machine.tally.amounts + self.sums.amounts
+        return amounts_of(self.machine, self.sums)
 
     def _istiod(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
         machine = self.machine
@@ -314,9 +314,10 @@ def _costs(share: Share) -> dict[str, Any]:
     }
 
 
-def amounts_of(machine: Machine) -> Counter[str]:
-    """istiod's work since counting began, by cost driver; of all replicas."""
-    return machine.tally.amounts + machine.sums.amounts
+def amounts_of(machine: Machine, sums: Sums) -> Counter[str]:
+    """istiod's work since counting began, by cost driver; of all replicas. sums: the machine's."""
+    wakes = sum(replica.cores.woken for replica in machine.replicas) // THOUSAND
+    return machine.tally.amounts + sums.amounts + Counter({"rest.wakes": wakes})
 
 
 def _quantiles(samples: Samples, names: Iterable[str]) -> dict[str, float]:

@@ -30,7 +30,7 @@ from pushsim.control.state import (
     SENT,
     SPARED,
 )
-from pushsim.cost import Prices, shipped
+from pushsim.cost import Prices, Runtime, shipped
 from pushsim.errors import InputError
 from pushsim.mesh import Change
 from pushsim.metrics import BOUNDS, Histogram
@@ -92,11 +92,28 @@ def test_sysmon_looks_every_10_ms_whenever_a_slice_begins() -> None:
 
 
 def test_while_garbage_is_marked_no_slice_ends() -> None:
-    cores = Cores(1, 100 * MS, 35 * MS)
+    cores = Cores(1, Runtime(cycle_ns=100 * MS, marking_ns=35 * MS))
     cores.start(0, 0, 90 * MS)
     cores.start(0, 1, MS)
     assert _finish(cores, 50 * MS) == PREEMPTED, "20 ms by sysmon's looks after 35 ms of marking"
     assert _finish(cores, 51 * MS) == 1
+
+
+def test_the_first_job_after_a_rest_takes_longer_by_how_long_it_was() -> None:
+    cores = Cores(2, Runtime(wake_ns=400_000, half_ns=2 * MS))
+    cores.start(0, 0, MS)
+    cores.start(0, 1, MS)
+    assert [cores.finish(cores.due()), cores.finish(cores.due())] == [0, 1], "they do not wait: the second is not first"
+    assert cores.now == MS, "nobody has rested before the run began"
+    cores.fill()
+    cores.start(3 * MS, 2, MS)
+    cores.start(3 * MS, 3, MS)
+    assert cores.finish(cores.due()) == 3, "somebody works already"
+    assert cores.due() == 4 * MS + 200_000, "half of it, after a rest of half_ns"
+    cores.finish(cores.due())
+    cores.start(cores.now, 4, MS)
+    assert cores.due() == cores.now + MS, "what follows at once has not rested"
+    assert cores.woken == 500
 
 
 def test_a_chain_of_jobs_has_one_slice_together() -> None:

@@ -10,12 +10,15 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_planner import Asking, FakePlanner
 
 from pushsim import runs
+from pushsim.cost import istiod_cpu
 from pushsim.mesh import Change, Mesh
+from pushsim.observed import Observed
 from pushsim.planner import Planner
 from pushsim.result import Result, load
 from pushsim.scenario import Scenario
@@ -284,3 +287,20 @@ def test_types_on_demand_are_counted_where_somebody_asks_for_them() -> None:
     assert 5300 < of_secrets[0]["size_bytes"] < 5900, "a chain and a key"
     without = Scenario.loads(text.replace("'true'", "'false'"))
     assert "NDS" not in runs.run(without, "as-is").summary["responses"]
+
+
+@pytest.mark.parametrize("variant", ["root-sidecar", "hidden-training"])
+def test_all_of_istiods_core_time_is_some_drivers(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Observed] = []
+    summary = Observed.summary
+
+    def seeing(observed: Observed) -> dict[str, Any]:
+        seen.append(observed)
+        return summary(observed)
+
+    monkeypatch.setattr(Observed, "summary", seeing)
+    runs.simulate(Scenario.load("aisuite-small"), [variant])
+    (observed,) = seen
+    (replica,) = observed.machine.replicas
+    spent_s = (sum(replica.cores.spent) - observed.spent_before[0]) / replica.cores.parts / 1e9
+    assert istiod_cpu(observed.calibration, observed.amounts()).value == pytest.approx(spent_s, rel=0.01)

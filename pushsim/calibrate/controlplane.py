@@ -225,9 +225,9 @@ def simulated(variant: Variant, changes: Sequence[Timed]) -> tuple[Counter[str],
         changes,
         warmup_ns=0,
         duration_ns=_APART_NS * (len(changes) + 2),
-        settled=lambda now: connecting.update(amounts_of(machine)) or {},
+        settled=lambda now: connecting.update(amounts_of(machine, machine.sums)) or {},
     ).run()
-    return connecting, amounts_of(machine), machine
+    return connecting, amounts_of(machine, machine.sums), machine
 
 
 def cpu_seconds(process: psutil.Process) -> float:

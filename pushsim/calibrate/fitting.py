@@ -8,12 +8,12 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, pstdev
+from statistics import fmean, median, pstdev
 from typing import Any
 
 from pushsim import envoy
 from pushsim.calibrate import controlplane, meshes, proxies
-from pushsim.cost import DEFAULTS, Calibration, Coefficient, envoy_memory, shipped
+from pushsim.cost import DEFAULTS, Calibration, Coefficient, envoy_memory, shipped, table
 from pushsim.cost.fit import Estimate, Fit, Measurement, Prior, fit, predict
 from pushsim.istiod import detect_release
 
@@ -24,8 +24,9 @@ _WIDTH = 1.0
 #: CPU time is read to a millisecond or two; it scatters by this share of itself from run to run.
 _CPU_FLOOR_US, _CPU_SHARE = 3000.0, 0.08
 _HEAP_FLOOR, _HEAP_SHARE = 2e6, 0.05
-#: What the shipped values are good to; and where to look for what is no coefficient of the model (us).
-_FACTOR, _UNKNOWN_US = 2.0, 200.0
+#: Where to look for what is no coefficient of the model (us); and how little and how much an error may say.
+_UNKNOWN_US = 200.0
+_LEAST_ERROR, _MOST_ERROR = 0.1, 0.85
 #: What is not told is as good as fixed.
 _FIXED = 1.0001
 
@@ -81,17 +82,28 @@ def told(fitted: Fit, source: str) -> dict[str, Coefficient]:
     }
 
 
-def _priors(measurements: Sequence[Measurement], known: Calibration) -> dict[str, Prior]:
-    """What was known: the value, to a factor of two; of what is no coefficient, next to nothing."""
+def _priors(measurements: Sequence[Measurement], known: Calibration, times: float) -> dict[str, Prior]:
+    """What was known: `times` the value, as good as its error; of what is no coefficient, next to nothing."""
     names = {name for measurement in measurements for name in measurement.amounts}
-    return {
-        name: Prior(known[name], _FACTOR) if name in known.coefficients else Prior(_UNKNOWN_US, 20.0) for name in names
-    }
+    return {name: _prior(known.coefficients.get(name), times) for name in names}
 
 
-def _settled(measurements: Sequence[Measurement], known: Calibration) -> Fit:
-    """A fit in which what the data do not tell is at its known value, so that the others go with it."""
-    priors = _priors(measurements, known)
+def _prior(known: Coefficient | None, times: float) -> Prior:
+    if known is None:
+        return Prior(_UNKNOWN_US, 20.0)
+    return Prior(times * known.value, 1 / (1 - min(max(known.error, _LEAST_ERROR), _MOST_ERROR)))
+
+
+def _slower(measurements: Sequence[Measurement], known: Calibration) -> float:
+    """How many times as long as was known all takes on this machine."""
+    estimates = {name: Estimate(known[name], 0.0, False) for name in known.coefficients}
+    predicted = [(m.value, predict(m.amounts, estimates)) for m in measurements]
+    return median(value / said for value, said in predicted if value and said)
+
+
+def _settled(measurements: Sequence[Measurement], known: Calibration, times: float = 1.0) -> Fit:
+    """A fit in which what the data do not tell is `times` its known value, so that the others go with it."""
+    priors = _priors(measurements, known, times)
     while True:
         fitted = fit(measurements, priors)
         loose = {
@@ -123,7 +135,7 @@ def of_envoy(idles: Sequence[proxies.Idle], seen: Sequence[proxies.Seen], versio
     memory = fit(proxies.of_memory(plain))
     coefficients = told(memory, source)
     measured = proxies.of_cpu(plain)
-    cpu = _settled(measured, known)
+    cpu = _settled(measured, known, _slower(measured, known))
     coefficients |= told(cpu, source)
     held = fit(_of_runs(plain))
     for short in ("allocator", "message"):
@@ -194,10 +206,11 @@ def from_istiod(binary: Path, progress: Progress, *, repeats: int = 2, size: flo
 
 def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     """Coefficients from probes of an istiod of that version."""
-    known = shipped(minor(version))
+    known = table(minor(version))
     source = f"[M] istiod {version}: our probes, CPU time (plaintext streams), heap after a collection"
     work = [_cpu(known, part, number) for number, each in enumerate(probed) for part in each.parts]
-    fitted = _settled(work, known)
+    slower = _slower(work, known)
+    fitted = _settled(work, known, slower)
     coefficients = told(fitted, source)
     entries = _by_probe(work, fitted.predicted, "istiod CPU")
     for probe in dict.fromkeys(each.probe for each in probed):
@@ -205,8 +218,8 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
         rest = [m for m in work if m not in mine]
         if not rest:
             continue
-        others = _settled(rest, known).estimates
-        before = {name: Estimate(known[name], 0.0, False) for name in known.coefficients}
+        others = _settled(rest, known, slower).estimates
+        before = {name: Estimate(slower * known[name], 0.0, False) for name in known.coefficients}
         said = sum(predict(m.amounts, {**before, **others}) for m in mine)
         entries[f"held out: istiod CPU, {probe} (s)"] = compared(sum(m.value for m in mine) / 1e6, said / 1e6)
     heap = _heap(probed)

@@ -16,6 +16,9 @@ Instead of counting down every job, one clock of *service* runs for all that run
 received since the replica began, in sixteenths of a ns of a core. A job that starts when the clock shows V and needs w
 ns is done when it shows V + 16·w. With less than a core for each of them (a CPU limit) they get equal shares.
 
+Who starts when all cores rest takes longer, by rest / (rest + half) of `wake_ns`, in whole thousandths, which `woken`
+adds up. That is measured; it is the same where somebody else keeps the cores awake, and on one core as on two.
+
 Rounding rule (both engines): the clock is read only when a job starts or ends or the machine asks; each time it has
 advanced by floor(16 · elapsed ns · share). A job ends in the first whole nanosecond in which the clock has reached its
 mark; jobs with equal marks end in the order in which they started. Cores are a fraction rounded to thousandths.
@@ -28,11 +31,15 @@ from collections.abc import Callable
 from fractions import Fraction
 from heapq import heappop, heappush
 
+from pushsim.cost import Runtime
+
+NO_RUNTIME = Runtime()
 #: Later than anything: no event is due.
 NEVER = 1 << 62
 #: The service clock's ticks in one nanosecond of a core.
 TICKS = 16
 SECOND = 1_000_000_000
+THOUSAND = 1000
 #: How often sysmon looks who has which core (usleep in sysmon; forcePreemptNS is as long).
 SYSMON = TICKS * 10_000_000
 #: Instead of a line: a job is the first of the first line.
@@ -48,15 +55,17 @@ PREEMPTED = -1
 class Cores:
     """Cores of one replica. `spent[s]` is what was worked in second s of the run, in ns of a core times `parts`.
 
-    Garbage is collected once in `cycle_ns` of service, 0 for never, and marked in the first `marking_ns` of them.
-    What it costs is not their concern: see `Prices`.
+    What collecting garbage costs is not their concern, only when it is marked: see `Prices`.
     """
 
-    def __init__(self, cpus: float, cycle_ns: int = 0, marking_ns: int = 0) -> None:
+    def __init__(self, cpus: float, runtime: Runtime = NO_RUNTIME) -> None:
         share = Fraction(round(cpus * 1000), 1000)
         self.whole, self.parts = share.numerator, share.denominator
         self.most = max(1, -(-self.whole // self.parts))
-        self.cycle, self.marking = TICKS * cycle_ns, TICKS * marking_ns
+        self.cycle, self.marking = TICKS * runtime.cycle_ns, TICKS * runtime.marking_ns
+        self.wake_ns, self.half_ns = runtime.wake_ns, runtime.half_ns
+        self.rests_since = 0  # when the last job ended
+        self.woken = 0  # thousandths
         self.now = 0
         self.clock = 0
         self.running: list[tuple[int, int, int, int, int]] = []  # (mark, order of start, job, ticks left, slice's end)
@@ -76,6 +85,10 @@ class Cores:
     def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
         """A job that needs work_ns (>= 1) ns of a core starts: on a core that is free, else it waits in that line."""
         self.advance(now)
+        if not self.running:
+            cold = THOUSAND * (now - self.rests_since) // (now - self.rests_since + self.half_ns)
+            self.woken += cold
+            work_ns += self.wake_ns * cold // THOUSAND
         ticks = TICKS * work_ns
         if len(self.running) == self.most:
             if line == NEXT:
@@ -109,6 +122,7 @@ class Cores:
         """The job that is due at `now` ends; it is returned, or PREEMPTED. `fill` must follow."""
         self.advance(now)
         _, _, job, left, self.vacated = heappop(self.running)
+        self.rests_since = now
         if left:
             self.vacated = 0
             self.lines[1].append((job, left))
@@ -167,6 +181,7 @@ class Cores:
     def stop(self, now: int) -> None:
         """All jobs are dropped: the process ends."""
         self.advance(now)
+        self.rests_since = now
         self.running.clear()
         for line in self.lines:
             line.clear()

@@ -207,6 +207,7 @@ class Machine(Streams):
         """All that was observed so far is forgotten."""
         for replica in self.replicas:
             replica.cores.advance(now)
+            replica.cores.woken = 0
         for plan in self.plans:
             plan.reset()
         self._uses.clear()

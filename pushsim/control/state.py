@@ -14,7 +14,7 @@ from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.sums import Merged, Sums
 from pushsim.control.tally import Plan, Sends, Tally, Use, Uses, uses_of
-from pushsim.cost import Price, Prices
+from pushsim.cost import Price, Prices, Runtime
 from pushsim.mesh import Change, Xds
 from pushsim.planner import Counts, Planner, Response, Shape
 from pushsim.settings import Clients
@@ -77,9 +77,9 @@ class State:
         self.changes = changes
         self.prices, self.seed = prices, seed
         self.replicas: list[Replica] = []
-        cycle = prices.collection(planners[0].inventory(), total / len(planners), cpus)
+        runtime = prices.runtime(planners[0].inventory(), total / len(planners), cpus)
         for number, planner in enumerate(planners):
-            replica = self._replica(number, planner, cpus, cycle, knobs)
+            replica = self._replica(number, planner, cpus, runtime, knobs)
             replica.cores.runs = partial(self._runs, replica)
             self.replicas.append(replica)
         self.tally = Tally(len(planners), detail=detail)
@@ -148,8 +148,8 @@ class State:
     def _runs(self, replica: Replica, job: int) -> None:
         raise NotImplementedError  # serving
 
-    def _replica(self, number: int, planner: Planner, cpus: float, cycle: tuple[int, int], knobs: Knobs) -> Replica:
-        return Replica(number, planner, Cores(cpus, *cycle), knobs, self.total)
+    def _replica(self, number: int, planner: Planner, cpus: float, runtime: Runtime, knobs: Knobs) -> Replica:
+        return Replica(number, planner, Cores(cpus, runtime), knobs, self.total)
 
     def _takes_up(self, now: int, c: int, state: int) -> None:
         """A proxy has connected, and is in this state."""

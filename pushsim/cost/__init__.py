@@ -17,9 +17,9 @@ from pushsim.cost.amounts import (
     keeps_all_stats,
     proxy_memory,
 )
-from pushsim.cost.calibration import Calibration, load, parse, shipped
+from pushsim.cost.calibration import Calibration, load, parse, shipped, table
 from pushsim.cost.coefficients import DEFAULTS, DRIVERS, Coefficient
-from pushsim.cost.prices import Price, Prices
+from pushsim.cost.prices import Price, Prices, Runtime
 
 __all__ = [
     "DEFAULTS",
@@ -29,6 +29,7 @@ __all__ = [
     "Coefficient",
     "Price",
     "Prices",
+    "Runtime",
     "envoy_cpu",
     "envoy_memory",
     "envoy_work",
@@ -40,4 +41,5 @@ __all__ = [
     "parse",
     "proxy_memory",
     "shipped",
+    "table",
 ]

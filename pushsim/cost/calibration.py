@@ -61,12 +61,17 @@ class Calibration:
         }
 
 
+def table(release: str) -> Calibration:
+    """What is known of a release without any measurement of ours: the defaults, as good as their errors say."""
+    return Calibration("table", release, coefficients={**DEFAULTS, **BY_RELEASE[_nearest(release, BY_RELEASE)]})
+
+
 def shipped(release: str, cpu_speed: float = 1.0) -> Calibration:
     """The shipped calibration of the nearest release: the newest that is not newer, else the oldest.
 
     What it does not hold as fitted is an estimate: the table's, as it stands for that very release.
     """
-    coefficients = {**DEFAULTS, **BY_RELEASE[_nearest(release, BY_RELEASE)]}
+    coefficients = dict(table(release).coefficients)
     files = _shipped_files()
     if not files:
         return Calibration(cpu_speed=cpu_speed, coefficients=coefficients)

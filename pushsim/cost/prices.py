@@ -61,6 +61,20 @@ class Price(NamedTuple):
         return to_ns(self.hit_ps + resources * self.resource_ps + units * self.unit_ps + marshalled * self.byte_ps)
 
 
+class Runtime(NamedTuple):
+    """What Go's runtime and the machine do to work, in ns of a core.
+
+    cycle, marking: garbage is collected once in `cycle_ns` of work, 0 for never, and marked in the first `marking_ns`
+    of them. wake, half: what the first job after a rest costs beside its own work if the rest was long, and the rest
+    after which it is half of that.
+    """
+
+    cycle_ns: int = 0
+    marking_ns: int = 0
+    wake_ns: int = 0
+    half_ns: int = 1
+
+
 def to_ns(work_ps: int) -> int:
     """Picoseconds to nanoseconds, half up, at least one."""
     return max(1, (work_ps + 500) // 1000)
@@ -83,19 +97,20 @@ class Prices:
         self.latency_ns = round(calibration["client.latency"] * 1e6)
         self._of = calibration
 
-    def collection(self, inventory: Counts, connections: float, cpus: float) -> tuple[int, int]:
-        """Garbage collection: from the begin of one to the next, and until all is marked, in ns of work of each core.
+    def runtime(self, inventory: Counts, connections: float, cpus: float) -> Runtime:
+        """Of an istiod with such an inventory and so many connections on so many cores.
 
         With GOGC=100 as much is allocated in between as lives: half of the heap, as memory coefficients are of its
         highest; responses and the cache are left out. A quarter of the cores marks: from 4 cores on whole ones do, and
-        the others are left alone, so there it is (0, 0) (golang/go src/runtime/mgcpacer.go: startCycle).
+        the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go: startCycle).
         """
         of = self._of
         held = {"memory.base": 1, "memory.connections": connections, **inventory}
         cores = max(1, math.ceil(cpus))
         living = sum(of[name] * amount for name, amount in held.items()) / 2
         cycle_ns = round(1000 * living / (of["gc.allocated"] * cores))
-        return (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
+        cycle = (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
+        return Runtime(*cycle, self.ps["rest.wakes"] // 1000, max(1, round(of["rest.half"] * 1e6)))
 
     def total_ps(self, counts: Counts) -> int:
         """Σ amount · price."""

@@ -59,7 +59,7 @@ V_VERSION, V_RESOURCES, V_UNITS = range(3)
 #: Columns of `Arrays.cores`; when a job is due is UNKNOWN after a change.
 UNKNOWN = -1
 C_NOW, C_CLOCK, C_JOBS, C_HEAD, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED, C_SECOND, C_CYCLE = range(12)
-C_MARKING = 12
+C_MARKING, C_RESTS_SINCE, C_WAKE, C_HALF, C_WOKEN = range(12, 17)
 #: Columns of `Arrays.running`: when it ends by the cores' clock, what is left of it then, when its slice ends.
 J_MARK, J_JOB, J_LEFT, J_SLICE = range(4)
 #: Columns of `Arrays.line_of`: where a line of `Arrays.lines` begins, and how long it is.
@@ -163,7 +163,7 @@ def arrays(replicas: int, total: int, groups: int, localities: int, *, log: bool
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 13), replicas=zeros(replicas, 12), levels=zeros(6, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 17), replicas=zeros(replicas, 12), levels=zeros(6, replicas, 7),
         running=zeros(replicas, 64, 4),
         lines=zeros(2, replicas, jobs, 2), line_of=zeros(2, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), scopes=zeros(replicas, 1024, 4),

@@ -19,6 +19,7 @@ from pushsim.kernel.arrays import (
     ASKS,
     C_HEAD,
     C_JOBS,
+    C_WOKEN,
     CONSIDERED,
     CONVERGED,
     DETAILS,
@@ -250,6 +251,7 @@ def start_counting(a: Arrays, now: int) -> None:
     """What compiled code has observed is forgotten; levels are reset by who knows them all."""
     for r in range(a.cores.shape[0]):
         advance(a, r, now)
+        a.cores[r, C_WOKEN] = 0
     a.used[:] = 0
     a.scopes[:, :, S_TIMES] = 0
     a.missed[:] = 0

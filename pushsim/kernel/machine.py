@@ -17,6 +17,7 @@ from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import CLOSE, GONE, REPLYING, SLICES, UP, WRITING, Wake
 from pushsim.control.streams import OPENING_WORK
 from pushsim.control.tally import Level, Plan
+from pushsim.cost import Runtime
 from pushsim.kernel import asking, loop, parts, queue, serving, streams
 from pushsim.kernel.arrays import (
     ACK,
@@ -135,8 +136,8 @@ class KernelMachine(Planning):
         self._gone: list[Plan] = []
         self._place = np.argsort(a.ring)
 
-    def _replica(self, number: int, planner: Planner, cpus: float, cycle: tuple[int, int], knobs: Knobs) -> Replica:
-        cores = ArrayCores(cpus, cycle, self.store, number)
+    def _replica(self, number: int, planner: Planner, cpus: float, runtime: Runtime, knobs: Knobs) -> Replica:
+        cores = ArrayCores(cpus, runtime, self.store, number)
         return KernelReplica(number, planner, cores, knobs, self.total, self.store)
 
     def connect_all(self, now: int) -> None:

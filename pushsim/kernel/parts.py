@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SYSMON, TICKS
+from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SYSMON, THOUSAND, TICKS
 from pushsim.control.state import SERVING
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_CYCLE,
     C_DUE,
+    C_HALF,
     C_HEAD,
     C_JOBS,
     C_MARKING,
@@ -15,9 +16,12 @@ from pushsim.kernel.arrays import (
     C_NOW,
     C_PARTS,
     C_PICKED,
+    C_RESTS_SINCE,
     C_SECOND,
     C_VACATED,
+    C_WAKE,
     C_WHOLE,
+    C_WOKEN,
     CACHE,
     J_JOB,
     J_LEFT,
@@ -118,7 +122,13 @@ def time_for(left: int, wanted: int, whole: int) -> int:
 def start(a: Arrays, r: int, now: int, job: int, work: int, line: int) -> None:
     """`Cores.start`."""
     advance(a, r, now)
-    core, ticks = a.cores[r], TICKS * work
+    core = a.cores[r]
+    if core[C_JOBS] == 0:
+        rest = now - core[C_RESTS_SINCE]
+        cold = THOUSAND * rest // (rest + core[C_HALF])
+        core[C_WOKEN] += cold
+        work += core[C_WAKE] * cold // THOUSAND
+    ticks = TICKS * work
     if core[C_JOBS] == core[C_MOST]:
         wait(a, r, line, job, ticks)
     elif core[C_VACATED] and core[C_VACATED] <= core[C_CLOCK]:
@@ -221,6 +231,7 @@ def finish(a: Arrays, r: int, now: int) -> int:
     first = a.running[r, core[C_HEAD]]
     core[C_HEAD] += 1
     core[C_JOBS] -= 1
+    core[C_RESTS_SINCE] = now
     core[C_VACATED], core[C_DUE] = first[J_SLICE], UNKNOWN
     if first[J_LEFT]:
         core[C_VACATED] = 0

@@ -12,6 +12,7 @@ from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
 from pushsim.control.replica import Replica
 from pushsim.control.tally import Level
+from pushsim.cost import Runtime
 from pushsim.kernel import parts, queue
 from pushsim.kernel.arrays import (
     C_CLOCK,
@@ -19,6 +20,8 @@ from pushsim.kernel.arrays import (
     C_HEAD,
     C_JOBS,
     C_NOW,
+    C_RESTS_SINCE,
+    C_WOKEN,
     HAS,
     K_BYTES,
     K_FREE,
@@ -52,10 +55,10 @@ from pushsim.planner import Cells, Planner
 class ArrayCores(Cores):
     """`Cores` on arrays."""
 
-    def __init__(self, cpus: float, cycle: tuple[int, int], store: Store, number: int) -> None:
-        super().__init__(cpus, *cycle)
+    def __init__(self, cpus: float, runtime: Runtime, store: Store, number: int) -> None:
+        super().__init__(cpus, runtime)
         self._store, self._number = store, number
-        store.set_cores(number, self.whole, self.parts, self.most, self.cycle, self.marking)
+        store.set_cores(self, number)
 
     def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
         self._store.room_for_jobs(self._number)
@@ -79,6 +82,7 @@ class ArrayCores(Cores):
     def stop(self, now: int) -> None:
         self.advance(now)
         self._store.a.cores[self._number, C_JOBS] = 0
+        self._store.a.cores[self._number, C_RESTS_SINCE] = now
         self._store.a.line_of[:, self._number] = 0
         self._store.a.cores[self._number, C_DUE] = UNKNOWN
 
@@ -87,6 +91,7 @@ class ArrayCores(Cores):
         a, r = self._store.a, self._number
         head, count = a.cores[r, [C_HEAD, C_JOBS]].tolist()
         self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
+        self.rests_since, self.woken = int(a.cores[r, C_RESTS_SINCE]), int(a.cores[r, C_WOKEN])
         running = a.running[r, head : head + count].tolist()
         self.running = [(mark, place, *of) for place, (mark, *of) in enumerate(running)]
         for line, waiting in enumerate(self.lines):

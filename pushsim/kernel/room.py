@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
+from pushsim.control.cores import Cores
 from pushsim.kernel.arrays import (
     ASKS,
     C_CYCLE,
     C_DUE,
+    C_HALF,
     C_MARKING,
     C_MOST,
     C_PARTS,
+    C_WAKE,
     C_WHOLE,
     DETAILS,
     K_MEMBERS,
@@ -103,13 +106,14 @@ class Room:
         """Places for what is worked until then."""
         self._grow("spent", until // 1_000_000_000 + 2, axis=1)
 
-    def set_cores(self, replica: int, whole: int, parts: int, most: int, cycle: int, marking: int) -> None:
+    def set_cores(self, cores: Cores, replica: int) -> None:
         """The cores of a replica."""
-        self._grow("running", 4 * most + 1, axis=1)
-        self.a.cores[replica, C_WHOLE], self.a.cores[replica, C_PARTS] = whole, parts
-        self.a.cores[replica, C_MOST] = most
-        self.a.cores[replica, C_CYCLE], self.a.cores[replica, C_MARKING] = cycle, marking
-        self.a.cores[replica, C_DUE] = UNKNOWN
+        self._grow("running", 4 * cores.most + 1, axis=1)
+        row = self.a.cores[replica]
+        row[C_WHOLE], row[C_PARTS], row[C_MOST] = cores.whole, cores.parts, cores.most
+        row[C_CYCLE], row[C_MARKING] = cores.cycle, cores.marking
+        row[C_WAKE], row[C_HALF] = cores.wake_ns, cores.half_ns
+        row[C_DUE] = UNKNOWN
 
     def know_members(self, replica: int) -> None:
         """See that the members of a replica are known: they need not be before its first push."""
