@@ -86,7 +86,8 @@ class Cores:
         """A job that needs work_ns (>= 1) ns of a core starts: on a core that is free, else it waits in that line."""
         self.advance(now)
         if not self.running:
-            cold = THOUSAND * (now - self.rests_since) // (now - self.rests_since + self.half_ns)
+            rest = now - self.rests_since
+            cold = THOUSAND * rest // (rest + self.half_ns)
             self.woken += cold
             work_ns += self.wake_ns * cold // THOUSAND
         ticks = TICKS * work_ns
