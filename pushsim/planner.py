@@ -9,7 +9,8 @@ Numbers that both sides share, all counted from 0:
   request  the position of a `Request` in the order in which this planner's `handle` returned them;
   push     the position of a Push() in the order of this planner's `push` calls;
   group    the position in `Planner.groups`;
-  state    what istiod remembers of a proxy between pushes; meaningful within its group;
+  state    what istiod remembers of a proxy between pushes; meaningful within its group. States that come to say the
+           same are told by one number from then on; who has been told another may ask by that;
   cell     a part of the xDS cache that is filled and evicted as one (see `View`).
 
 There is one planner per istiod replica: each replica sees all changes and makes its own pushes.

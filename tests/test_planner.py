@@ -88,9 +88,9 @@ class Asking:
         if pushed:
             self.begun = self.planner.push(pushed)
 
-    def answer(self, *, forgetting):
-        """What each group gets for all pushes that it has got nothing for, by proxy."""
-        first, push = self.pushed + 1, self.begun.number if self.begun else -1
+    def answer(self, *, forgetting, but=0):
+        """What each group gets for all pushes that it has got nothing for, but so many of the newest, by proxy."""
+        first, push = self.pushed + 1, self.begun.number - but if self.begun else -1
         if first > push:
             return {proxy.id: [] for group in self.planner.groups for proxy in group.proxies}
         self.pushed, before, answers = push, list(self.states), {}
@@ -107,8 +107,9 @@ class Asking:
     def keep(self):
         """All that is not asked about yet is kept, but what was before it may be forgotten."""
         if self.begun:
-            push = self.begun.number
-            self.planner.keep(set(enumerate(self.states)), push, min(self.pushed + 1, push + 1))
+            newest, since = self.begun.number, self.pushed + 1
+            push = newest if since >= newest else newest - 1  # the newest may be left out
+            self.planner.keep(set(enumerate(self.states)), push, min(since, push + 1))
 
     def connect(self, group):
         """What a proxy gets that comes now."""
@@ -218,7 +219,9 @@ def test_scopes_that_are_taken_up_cost_what_building_them_from_what_they_hold_do
 @st.composite
 def days_of_replicas(draw, changes):
     """By replica, what it does after each change, mostly the same. And whose turn it is, again and again."""
-    kinds = st.sets(st.sampled_from(["connect", "push", "push all but this", "keep", "answer", "forget"]))
+    kinds = st.sets(
+        st.sampled_from(["connect", "push", "push all but this", "keep", "answer", "answer later", "forget"])
+    )
     kinds |= st.just({"push", "answer"})
     usual = draw(st.lists(kinds, min_size=changes, max_size=changes))
     unusual = st.dictionaries(st.integers(0, changes - 1), kinds, max_size=2) if changes else st.just({})
@@ -249,7 +252,7 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         if "keep" in kinds:
             asking.keep()
         if "answer" in kinds:
-            seen.append(asking.answer(forgetting="forget" in kinds))
+            seen.append(asking.answer(forgetting="forget" in kinds, but="answer later" in kinds))
             seen += [(p.needed, p.work, p.causes, p.scope and p.scope.work) for p in asking.plans]
             seen += [[response.shows for response in p.responses] for p in asking.plans]
         return seen
@@ -264,19 +267,21 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         assert answers == [turn(alone, number, kinds - {"forget", "keep"}) for number, kinds in enumerate(day)]
 
 
+def private(namespace, port):
+    """A service that only its own namespace sees."""
+    metadata = {"name": "a", "namespace": namespace, "annotations": {"networking.istio.io/exportTo": "."}}
+    spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
+    return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+
+
 @pytest.mark.parametrize("mode", ["sotw", "delta"])
 def test_replicas_that_came_apart_meet_again(mode):
     """One pushes as one what the other pushes as two; where both have the same again, they share what they say."""
 
-    def service(namespace, port):
-        metadata = {"name": "a", "namespace": namespace, "annotations": {"networking.istio.io/exportTo": "."}}
-        spec = {"clusterIP": "10.0.0.9", "selector": {"app": "a"}, "ports": [{"name": "http", "port": port}]}
-        return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
-
     ports = [("n", 81), ("o", 71), ("n", 82), ("o", 72), ("n", 83), ("o", 73)]
-    changes = [Change(apply=service(*of)) for of in ports]
+    changes = [Change(apply=private(*of)) for of in ports]
     proxies = tuple(Proxy(of, of, f"10.1.0.{n}") for n, of in enumerate("nop"))
-    mesh = Mesh({o.ref: o for of in (service("n", 80), service("o", 70)) for o in of}, proxies)
+    mesh = Mesh({o.ref: o for of in (private("n", 80), private("o", 70)) for o in of}, proxies)
     variant = Asking.variant("1.24", mode, mesh, changes)
     together = replace(variant, settings=replace(variant.settings, replicas=3))
     askings = [*(Asking(variant, planner) for planner in planners(together)), Asking(variant)]
@@ -324,6 +329,66 @@ def test_replicas_that_came_apart_tell_what_is_a_proxys_own_apart(mode):
                 asking.push()
                 alone.push()
                 assert asking.answer(forgetting=False) == alone.answer(forgetting=False)
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_a_state_has_one_number_though_replicas_that_came_apart_gave_it_two(mode):
+    """Two come to it where they have come apart, by a push of before; then a third goes from the one to the other."""
+    ports = [("n", 81), ("o", 71), ("o", 72), ("o", 73)]
+    changes = [Change(apply=private(*of)) for of in ports]
+    proxies = tuple(Proxy(of, of, f"10.1.0.{n}") for n, of in enumerate("no"))
+    mesh = Mesh({o.ref: o for of in (private("n", 80), private("o", 70)) for o in of}, proxies)
+    variant = Asking.variant("1.24", mode, mesh, changes)
+    together = replace(variant, settings=replace(variant.settings, replicas=3))
+    askings = [Asking(variant, planner) for planner in planners(together)]
+    for asking in askings:
+        asking.step(0, changes[0], forgetting=False)
+        asking.handle(1, changes[1])
+        asking.push()
+
+    def spared(asking):
+        """In n, by the push of the second change, which it is the first to take up another scope with."""
+        return asking.planner.spared(0, asking.states[0], 1, 1).state
+
+    def leave(asking):
+        for number in (2, 3):
+            asking.handle(number, changes[number])
+        asking.push()
+
+    stays, leaves, follows = askings
+    stays.handle(2, changes[2])
+    stays.push()
+    leave(leaves)
+    told = spared(leaves)
+    assert spared(stays) != told
+    leave(follows)
+    planned = follows.planner.plan(0, follows.states[0], 1, 1, False)
+    assert planned.state == spared(follows) == told
+
+
+@pytest.mark.parametrize("mode", ["sotw", "delta"])
+def test_states_that_become_the_same_go_by_one_number(mode):
+    """Of two groups, one was spared by a push, the other came with it: what they take up then is the same."""
+    of_o = {"name": "a", "namespace": "o", "labels": {"kubernetes.io/service-name": "a"}}
+    endpoints = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": of_o, "addressType": "IPv4"}
+    endpoints |= {"endpoints": [{"addresses": ["10.2.0.1"]}], "ports": [{"name": "http", "port": 70}]}
+    changes = [Change(apply=of) for of in (private("o", 71), parse_objects([endpoints]), private("o", 72))]
+    proxies = tuple(Proxy(of, "n", f"10.1.0.{n}", labels={"app": of}) for n, of in enumerate("ab"))
+    mesh = Mesh({o.ref: o for of in (private("n", 80), private("o", 70)) for o in of}, proxies)
+    asking = Asking(Asking.variant("1.24", mode, mesh, changes))
+    planner, groups = asking.planner, range(2)
+    asking.step(0, changes[0], forgetting=False)
+    spared, came = asking.states[0], asking.connect(1).state
+    assert spared != came
+    planner.keep({(0, spared), (1, spared), (1, came)}, 0, 1)
+    for number in (1, 2):
+        asking.handle(number, changes[number])
+        asking.push()
+        for state in (came, spared):
+            told = [planner.plan(group, state, number, number, False) for group in groups]
+            told += [planner.spared(group, state, number, number) for group in groups]
+            assert {each.state for each in told} == {spared}
+            assert planner.alike(1, state) == planner.alike(1, spared)
 
 
 def test_who_comes_apart_later_than_others_takes_along_what_its_proxies_have_become_since():

@@ -61,8 +61,7 @@ class Planning(Observing):
         wide = store.wide(replica.number, spared.like)
         if not store.answers(wide, first, last):
             plan = self._plan(replica, c, event)
-            # Its state says what `spared.state` says, but two such may have two numbers for a while.
-            assert touched is not None and plan.planned.idle
+            assert touched is not None and plan.planned.idle and plan.planned.state == spared.state
             if plan.planned.scope is not None:
                 store.take_up(plan, replica.planner.scopes(last), self.prices)
             store.add_entry(NOBODY, wide, (first, last, 0), plan.number, SAME, touched)

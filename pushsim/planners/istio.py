@@ -163,7 +163,12 @@ class IstioPlanner:
 
     def _in(self, group: int, state: int) -> int:
         """The number of a state in the course."""
-        return self._meant.get((group, state), state)
+        return self._course.answers.states.one(self._meant.get((group, state), state))
+
+    def _now(self, planned: ask.Planned) -> ask.Planned:
+        """An answer, with the number that its state goes by now."""
+        state = self._course.answers.states.one(planned.state)
+        return planned if state == planned.state else replace(planned, state=state)
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         told = {(group, self._in(group, state)) for group, state in states}
@@ -187,7 +192,9 @@ class IstioPlanner:
         return self._course.answers.touched(self._at(first), self._at(last))
 
     def spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
-        return self._course.answers.spared(group, self._in(group, state), self._at(first), self._at(last))
+        answers = self._course.answers
+        spared = answers.spared(group, self._in(group, state), self._at(first), self._at(last))
+        return spared and spared._replace(state=answers.states.one(spared.state))
 
     def scopes(self, push: int) -> ask.Scopes:
         return self._course.answers.settling.scopes(self._at(push))
@@ -198,7 +205,8 @@ class IstioPlanner:
         if (group, push) not in self._connected:
             planned, own = self._course.answers.connect(group, self._at(push), self._asker)
             self._connected[group, push] = _shared(self._greetings, (planned.state, push), planned, own)
-        return self._connected[group, push]
+        planned = self._connected[group, push] = self._now(self._connected[group, push])
+        return planned
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
         answers, begin, end = self._course.answers, self._at(first), self._at(last)
@@ -207,7 +215,8 @@ class IstioPlanner:
         if key not in self._plans:
             answer = answers.plan(group, state, begin, end, forced, self._asker)
             self._plans[key] = _shared(self._examples, (state, first, last), *answer)
-        return self._plans[key]
+        planned = self._plans[key] = self._now(self._plans[key])
+        return planned
 
     def alike(self, group: int, state: int) -> int:
         return self._course.answers.alike(group, self._in(group, state))

@@ -74,10 +74,11 @@ class States:
         self._names: dict[frozenset[str], ClusterNames] = {}
         self._listening: dict[Hashable, Listening] = {}
         self._gateways: dict[int, list[MergedGateway]] = {}  # by group
-        self._heads: dict[int, tuple[object, ...]] = {}
+        self._group_of: dict[int, int] = {}  # by state, the first that was in it
         self._others: list[ProxyState] = []  # whose parts have other identities: what is in `_numbers` must live
         self._alike: dict[tuple[int, int, int, int], int] = {}
         self._settled: dict[int, int] = {}
+        self._same: dict[int, int] = {}  # numbers of what has another as well, and that one
         self._of_key: dict[ConfigKey, set[int]] = {}
         #: how many versions of what is groups' own are recorded
         self.recorded = 0
@@ -96,10 +97,10 @@ class States:
         other._of_key = {key: set(groups) for key, groups in self._of_key.items()}
         other._changed = set(self._changed)
         other._states, other._versions, other._numbers = dict(self._states), dict(self._versions), dict(self._numbers)
-        other._alike, other._settled = dict(self._alike), dict(self._settled)
+        other._alike, other._settled, other._same = dict(self._alike), dict(self._settled), dict(self._same)
         other._names, other._listening = dict(self._names), dict(self._listening)
         other._gateways = {group: list(of) for group, of in self._gateways.items()}
-        other._heads, other._others = dict(self._heads), list(self._others)
+        other._group_of, other._others = dict(self._group_of), list(self._others)
         return other
 
     def adopts(self, other: States) -> bool:
@@ -107,11 +108,34 @@ class States:
         if self._own != other._own:
             return False
         for number in other._states.keys() - self._states.keys():
-            self._states[number], self._versions[number] = other._states[number], other._versions[number]
-            head = self._heads[number] = other._heads[number]
-            self._numbers.setdefault((*head, *_parts(self._states[number])), number)
+            group = other._group_of[number]
+            self._enter(number, group, other._versions[number], self._of_shared_parts(group, other._states[number]))
+        for number, one in other._same.items():
+            self._join(number, one)
+        for number, settled in other._settled.items():  # which may have a later scope there than here
+            self._join(settled, self._settled.setdefault(number, settled))
         self._changed |= other._changed
         return True
+
+    def one(self, number: int) -> int:
+        """The number that a state goes by: it may have several, from several courses, or since it was not like others.
+
+        All that is told of states goes by it; who has another may go on asking by that.
+        """
+        while number in self._same:
+            number = self._same[number]
+        return number
+
+    def _enter(self, number: int, group: int, version: int, state: ProxyState) -> None:
+        """A state has that number, and goes by it if it has no older one."""
+        self._states[number], self._versions[number], self._group_of[number] = state, version, group
+        self._join(number, self._numbers.setdefault(self._key(group, version, state), number))
+
+    def _join(self, number: int, other: int) -> None:
+        """Two numbers are of states that say the same."""
+        first, later = sorted((self.one(number), self.one(other)))
+        if first != later:
+            self._same[later] = first
 
     def of(self, group: int, number: int) -> ProxyState:
         """That state, as the proxies of a group have it."""
@@ -127,24 +151,22 @@ class States:
     def number(self, group: int, state: ProxyState) -> int:
         """The number of a state; states that say the same have one, however their proxies came to it."""
         version, state = self._version(group, state), _settled(state)
-        key = (*self._head(group, version, state), *_parts(state))
+        key = self._key(group, version, state)
         if key not in self._numbers:
             same = self._of_shared_parts(group, state)
-            head = self._head(group, version, same)
-            shared = (*head, *_parts(same))
+            shared = self._key(group, version, same)
             if shared not in self._numbers:
-                number = self._numbers[shared] = next(self._given.states)
-                self._states[number], self._versions[number], self._heads[number] = same, version, head
+                self._enter(next(self._given.states), group, version, same)
             self._numbers[key] = self._numbers[shared]
             self._others.append(state)
-        return self._numbers[key]
+        return self.one(self._numbers[key])
 
-    def _head(self, group: int, version: int, state: ProxyState) -> tuple[object, ...]:
-        """What tells a state from others that have the same parts."""
+    def _key(self, group: int, version: int, state: ProxyState) -> tuple[object, ...]:
+        """Equal for states that say the same, if their parts are the very same objects."""
         told: tuple[object, ...] = (group, id(state.gateway), id(state.previous_gateway))
         if state.proxy.type == "sidecar":
             told = (state.proxy.naming, *(state.labels.get(key) for key in self._asked))
-        return version, told, state.asks if state.asks is not ASKS_NOTHING else None
+        return version, told, state.asks if state.asks is not ASKS_NOTHING else None, *_parts(state)
 
     def _of_shared_parts(self, group: int, state: ProxyState) -> ProxyState:
         """That state, its parts the very objects in which other states have the same ones."""
@@ -227,7 +249,7 @@ class States:
             return number
         if number not in self._settled:
             self._settled[number] = self.number(group, replace(self.of(group, number), previous=None))
-        return self._settled[number]
+        return self.one(self._settled[number])
 
     def settled(self, group: int, number: int) -> int:
         """See `planner.Planner`; proxies whose scope holds what the one before held, by how many services they have."""
@@ -273,23 +295,20 @@ class States:
         scopes: what proxies had after a push that all have taken. Settled ones that have older scopes were spared
                 by all pushes since, so these hold the same.
         """
-        kept = {number for _, number in used}
+        kept = {of for _, number in used for of in (number, self.one(number))}
         behind = {group for group, number in used if self._versions[number] + 1 < len(self._own[group])}
         relabelled = {group for group in self._changed if self._is_relabelled(group)}
         self._changed &= behind | relabelled  # all others have taken up what has changed
-        newer = {
-            id(state.scope): scope
-            for n, state in self._states.items()
-            if n in kept and (scope := _later(state, scopes))
-        }
-        self._states = {n: _renewed(state, newer) for n, state in self._states.items() if n in kept}
+        newer = {id(state.scope): scope for n in kept if (scope := _later(state := self._states[n], scopes))}
         self._versions = {n: version for n, version in self._versions.items() if n in kept}
         self._alike = {key: number for key, number in self._alike.items() if key[0] in kept}
-        self._heads = {n: head for n, head in self._heads.items() if n in kept}
-        self._numbers = {}
-        for number, head in self._heads.items():
-            self._numbers.setdefault((*head, *_parts(self._states[number])), number)
-        self._settled = {n: m for n, m in self._settled.items() if n in kept and m in kept}
+        self._group_of = {n: group for n, group in self._group_of.items() if n in kept}
+        self._same = {n: one for n in self._same if (one := self.one(n)) in kept}
+        self._numbers, self._others = {}, []
+        states, self._states = self._states, {}
+        for number in kept:
+            self._enter(number, self._group_of[number], self._versions[number], _renewed(states[number], newer))
+        self._settled = {n: self.one(m) for n, m in self._settled.items() if n in kept and self.one(m) in kept}
         self._forget_parts()
 
     def _forget_parts(self) -> None:
