@@ -193,15 +193,20 @@ class States:
             have: those of this course that hold the same.
         """
         found: dict[tuple[int, int], int] = {}
+        shared: dict[tuple[int, int], int] = {}  # by number, and version of what is groups' own
         for group, number in used:
+            sidecar = self._groups[group].proxies[0].type == "sidecar"
+            of = number, self._version(group, other._own_at(group, number))
+            if sidecar and of in shared:
+                found[group, number] = shared[of]
+                continue
             state = other.of(group, number)
-            settled = state.settled and state.proxy.type == "sidecar"
-            if settled or state.scope is had.of(state.proxy, state.labels):
+            if (state.settled and sidecar) or state.scope is had.of(state.proxy, state.labels):
                 state = replace(state, scope=have.of(state.proxy, state.labels))
-            found[group, number] = self.number(group, state)
+            found[group, number] = shared[of] = self.number(group, state)
         return found
 
-    def _version(self, group: int, state: ProxyState) -> int:
+    def _version(self, group: int, state: ProxyState | _Own) -> int:
         known = self._own[group]
         for version, own in enumerate(known):
             if own.targets == state.targets and own.labels == state.labels and own.base == state.base:
