@@ -121,7 +121,7 @@ def attached(view: View, key: ConfigKey) -> bool:
         seen = (r for name in view.gateway.names for r in context.routes.visible(name, view.proxy.namespace))
         routed = any(key.name in route.destinations(None) for route in seen)
     else:
-        routed = any(key.name in context.routes.destinations_of_gateway.get(name, ()) for name in view.gateway.names)
+        routed = any(key.name in context.routes.destinations_of_gateway(name) for name in view.gateway.names)
     return routed or _provided(view, key)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsim.memo import Memo, same
+from pushsim.registry.endpoints import ByHost
 
 #: Equal to each other, but not the same.
 OBJECTS = [[n % 2] for n in range(4)]
@@ -59,3 +60,18 @@ def test_what_was_made_of_each_other_is_not_kept_by_that() -> None:
         alive.append(ref(before))
         before = after
     assert not any(each() for each in alive)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.sampled_from("ab"), st.sampled_from("st"), st.none() | st.integers(0, 9)))
+)
+def test_sums_by_host_are_those_of_what_there_is_in_copies_too(steps: list[tuple[int, str, str, int | None]]) -> None:
+    both: list[ByHost[int]] = [ByHost()]
+    both.append(both[0].copy())
+    for which, name, namespace, value in steps:
+        of = both[which]
+        if value is None:
+            of.drop((name, namespace))
+        else:
+            of.put((name, namespace), value)
+        assert [one.sum(lambda amount: 2 * amount) for one in both] == [2 * sum(one.values()) for one in both]

@@ -67,7 +67,6 @@ class RouteIndex:
     """All VirtualServices of a PushContext.
 
     routes: roots, oldest first.
-    destinations_of_gateway: hosts that the routes of a gateway name.
     sourced: whether some http route is for some sourceNamespaces only.
     memo: what is made of it, by whoever makes it.
 
@@ -93,7 +92,6 @@ class RouteIndex:
         self._private: dict[tuple[str, str], list[Route]] = {}
         self._at_home: dict[tuple[str, str], list[int]] = {}
         self.by_gateway: dict[str, list[Route]] = defaultdict(list)
-        self.destinations_of_gateway: dict[str, set[str]] = defaultdict(set)
         for place, route in enumerate(self.routes):
             for gateway in route.gateways:
                 self.by_gateway[gateway].append(route)
@@ -103,8 +101,6 @@ class RouteIndex:
                 else:
                     for namespace in route.shown_to:
                         self._private.setdefault((gateway, namespace), []).append(route)
-                if gateway != MESH_GATEWAY:
-                    self.destinations_of_gateway[gateway].update(route.destinations(None))
         self._public = {gateway: tuple(routes) for gateway, routes in public.items()}
 
     def visible(self, gateway: str, namespace: str) -> tuple[Route, ...]:
@@ -114,6 +110,20 @@ class RouteIndex:
         """
         public, private = self._public.get(gateway, ()), self._private.get((gateway, namespace))
         return (*_own_first(private, namespace), *public) if private else public
+
+    def tcp(self, gateway: str, namespace: str) -> tuple[Route, ...]:
+        """Of the routes that are `visible`, in that order, those with tcp or tls routes."""
+
+        def found() -> tuple[Route, ...]:
+            seen = self.visible(gateway, namespace)
+            return tuple(r for r in seen if r.written.spec.get("tcp") or r.written.spec.get("tls"))
+
+        return self.memo.once(found, "tcp", gateway, namespace)
+
+    def destinations_of_gateway(self, gateway: str) -> frozenset[str]:
+        """Hosts that the routes of a gateway name."""
+        routes = self.by_gateway.get(gateway, ())
+        return self.memo.once(lambda: frozenset(h for r in routes for h in r.destinations(None)), "to", gateway)
 
     def visible_of(self, gateway: str, namespace: str, owners: Iterable[str]) -> tuple[Route, ...]:
         """Of the routes that are `visible`, in that order, those written in some namespaces."""

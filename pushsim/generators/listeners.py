@@ -233,12 +233,8 @@ class Listeners(Recipient):
         yield from found.values()
 
     def _gateway_tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Object, ...]:
-        return tuple(
-            route.written
-            for name in gateway_names(servers)
-            for route in self.context.routes.visible(name, self.view.proxy.namespace)
-            if route.written.spec.get("tcp") or route.written.spec.get("tls")
-        )
+        routes, namespace = self.context.routes, self.view.proxy.namespace
+        return tuple(route.written for name in gateway_names(servers) for route in routes.tcp(name, namespace))
 
 
 def listening_endpoints(scope: Scope) -> frozenset[str]:

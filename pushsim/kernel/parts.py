@@ -55,6 +55,7 @@ from pushsim.kernel.arrays import (
     Ints,
 )
 from pushsim.kernel.struct import called, compiled
+from pushsim.planner import Cells
 
 
 @compiled
@@ -317,6 +318,19 @@ def reset_level(a: Arrays, kind: int, r: int, now: int) -> None:
 
 
 # ---- the cache
+
+
+@called
+def clear(a: Arrays, r: int, now: int, cells: Cells) -> None:
+    """`XdsCache.clear`."""
+    replica, present, held = a.replicas[r], a.present[r], False
+    replica[K_TOKEN] = now
+    for cell in cells:
+        for of in range(present.shape[0] if cell < present.shape[1] else 0):  # others have never been filled
+            if present[of, cell]:
+                present[of, cell], held = False, True
+                replica[K_BYTES] -= a.cell_size[r, of, cell]
+    replica[K_VERSION] += int(held)
 
 
 @compiled

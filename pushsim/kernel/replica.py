@@ -150,14 +150,7 @@ class ArrayCache:
 
     def clear(self, now: int, cells: Cells) -> None:
         """`XdsCache.clear`."""
-        a, r = self._store.a, self._number
-        a.replicas[r, K_TOKEN] = now
-        cells = cells[cells < a.present.shape[2]]  # others have never been filled
-        held, sizes = a.present[r][:, cells], a.cell_size[r][:, cells]
-        if held.any():
-            a.replicas[r, K_BYTES] -= sizes[held].sum()
-            a.present[r][:, cells] = False
-            a.replicas[r, K_VERSION] += 1
+        parts.clear(self._store.k, self._number, now, cells)
 
     def clear_all(self, now: int) -> None:
         """`XdsCache.clear_all`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import count
 
@@ -29,13 +30,13 @@ class Cells:
 
     def __init__(self) -> None:
         self._numbers: dict[Hashable, int] = {}
-        self._of: dict[Hashable, set[int]] = {}
+        self._of: dict[Hashable, array[int]] = {}
         self._view_numbers = count()
 
     def evicted(self, owners: Iterable[Hashable]) -> ask.Cells:
         """The cells of these hosts or routes."""
-        found = sorted(set().union(*(self._of.get(owner, ()) for owner in owners)))
-        return np.array(found, dtype=np.int32)
+        found = [of for owner in dict.fromkeys(owners) if (of := self._of.get(owner)) is not None]
+        return np.concatenate([ask.NO_CELLS, *found])
 
     def view(self, response: Response, state: ProxyState) -> ask.View | None:
         """The cached part of a response; one object for responses of the same blocks and cache key."""
@@ -90,7 +91,7 @@ class Cells:
         """The number of a cell; `owner` is the host (or "route NAME") whose change evicts it."""
         if key not in self._numbers:
             number = self._numbers[key] = len(self._numbers)
-            self._of.setdefault(owner, set()).add(number)
+            self._of.setdefault(owner, array("i")).append(number)
         return self._numbers[key]
 
 

@@ -244,7 +244,7 @@ def _are_same_sidecars(old: Mapping[str, tuple[Object, ...]], new: Mapping[str, 
 
 def _changed_services(old: PushContext, new: PushContext) -> set[ConfigKey]:
     """Services that only one of two contexts has: a push may come with more than it names."""
-    if old.services is new.services:
+    if old.services.ordered is new.services.ordered:
         return set()
     before, after = ({id(service): service for service in context.services.ordered} for context in (old, new))
     only = before.keys() ^ after.keys()

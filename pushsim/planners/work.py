@@ -255,4 +255,4 @@ def inventory_of(registry: Registry) -> ask.Counts:
 
 
 def _endpoints(shards: Shards) -> int:
-    return sum(len(endpoints) for by_shard in shards.each() for endpoints in by_shard.values())
+    return shards.sum(lambda by_shard: sum(map(len, by_shard.values())))

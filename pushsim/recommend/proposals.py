@@ -78,7 +78,7 @@ def exports(sight: Sight, graph: Graph) -> Iterator[tuple[Object, frozenset[str]
     for view, _ in sight.populations:
         if view.proxy.type == "router":
             for name in view.gateway.names:
-                for host in context.routes.destinations_of_gateway.get(name, ()):
+                for host in context.routes.destinations_of_gateway(name):
                     needed[host].add(view.proxy.namespace)
     system = SYSTEM_NAMESPACES | {context.root}
     in_mesh = {h for r in context.routes.by_gateway.get(MESH_GATEWAY, ()) for h in (*r.hosts, *r.destinations(None))}

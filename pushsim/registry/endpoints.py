@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, TypeVar, overload
 
 from pushsim.mesh import ConfigKey, Endpoint
@@ -20,22 +19,29 @@ _Default = TypeVar("_Default")
 class ByHost(Mapping[Host, _T]):
     """Something by host. What a namespace has is one object as long as it stays as it is, in copies, too."""
 
-    __slots__ = ("_of",)
+    __slots__ = ("_of", "_sums")
 
-    def __init__(self, of: Mapping[str, Mapping[str, _T]] | None = None) -> None:
-        self._of: dict[str, Mapping[str, _T]] = dict(of or {})
+    def __init__(self, of: ByHost[_T] | None = None) -> None:
+        self._of: dict[str, Mapping[str, _T]] = dict(of._of) if of else {}
+        self._sums: dict[str, tuple[Mapping[str, _T], int]] = of._sums if of else {}  # true of whoever has that object
 
     def copy(self) -> ByHost[_T]:
         """An independent copy."""
-        return ByHost(self._of)
+        return ByHost(self)
 
     def of(self, namespace: str) -> Mapping[str, _T] | None:
         """What there is in a namespace, by host name."""
         return self._of.get(namespace)
 
-    def each(self) -> Iterator[_T]:
-        """What there is of every host."""
-        return chain.from_iterable(of.values() for of in self._of.values())
+    def sum(self, amount: Callable[[_T], int]) -> int:
+        """The sum of an amount over what there is of every host, always the same function."""
+        found = 0
+        for namespace, of in self._of.items():
+            known = self._sums.get(namespace)
+            if known is None or known[0] is not of:
+                known = self._sums[namespace] = of, sum(map(amount, of.values()))
+            found += known[1]
+        return found
 
     def put(self, host: Host, value: _T) -> None:
         """That is what there is of a host from now on."""
