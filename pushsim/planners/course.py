@@ -260,6 +260,8 @@ class Course:
         if len(self._needs) == len(self._made) and not self._awaited:
             needs = self._needs.values()
             oldest, earliest = min(need.push for need in needs), min(need.since for need in needs)
+            if (oldest, earliest) == self._kept[1:]:
+                return  # most would be kept: it is forgotten when the last of them needs no more
             self._kept = _Need((), oldest, earliest)
             self.answers.keep(set().union(*(need.states for need in needs)), oldest, earliest)
             self._steps = {number: step for number, step in self._steps.items() if number > oldest}
