@@ -40,7 +40,7 @@ def few_collections() -> Iterator[None]:
         gc.freeze()
         _searched = gc.get_freeze_count()
     gc.freeze()
-    gc.set_threshold(1_000_000, 20, 20)
+    gc.set_threshold(10_000_000, 20, 20)
     try:
         yield
     finally:
