@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from numba import config
 from strategies import scripts
 
-from pushsim import runs
+from pushsim import kernel, runs
 from pushsim.control import Knobs, Machine
 from pushsim.control.state import CLOSED, CONNECTED, DEQUEUED, PUBLISHED, PUSHED, SPARED
 from pushsim.cost import Prices, shipped
@@ -255,6 +256,14 @@ def test_results_are_equal_with_istio_s_own_semantics(script: Any, seed: int, cp
     assert found.text() == expected.text()
     assert found.rows.equals(expected.rows)
     assert summed.summary == expected.summary
+
+
+def test_compiled_code_that_another_process_has_dropped_meanwhile_is_no_error(tmp_path: Path) -> None:
+    gone = tmp_path / "loop.run-1.py311.nbi"
+    with mock.patch.object(
+        Path, "glob", side_effect=lambda pattern: [gone] if pattern.endswith(".nbi") else [tmp_path]
+    ):
+        kernel._drop_stale()
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="nothing is lent to compiled code")

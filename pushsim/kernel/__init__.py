@@ -14,6 +14,7 @@ machine  `KernelMachine`: everything else, by the code of `control`
 engine   `Kernel`: the phases of a run
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -27,8 +28,9 @@ def _drop_stale() -> None:
     sources = (*here.glob("*.py"), *(here.parent / "control").glob("*.py"))
     newest = max(source.stat().st_mtime_ns for source in sources)
     for compiled in here.glob("__pycache__/*.nbi"):
-        if compiled.stat().st_mtime_ns < newest:
-            compiled.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process that begins now drops them, too
+            if compiled.stat().st_mtime_ns < newest:
+                compiled.unlink()
 
 
 _drop_stale()
