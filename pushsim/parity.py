@@ -9,6 +9,7 @@ spread.
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pushsim import releases, runs
+from pushsim.calibrate import save
 from pushsim.cases import Case
 from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at
@@ -130,6 +132,7 @@ class Compared:
                 **{aspect: {"equal": score.equal[aspect], "checked": score.checked[aspect]} for aspect in ASPECTS},
                 "differences": [_difference(each) for each in score.differences[:20]],
             }
+        found["cpu_speed"] = self.simulated.identity["calibration"]["cpu_speed"]
         found["notes"] = sorted({note for result in self.real for note in result.summary.get("notes", ())})
         found["machine"] = self.real[0].run.get("machine") if self.real else None
         found["istiod_cores"] = self.real[0].run.get("istiod_cores") if self.real else None
@@ -184,6 +187,7 @@ def parity(
     tolerances: Mapping[str, float] | None = None,
     cores: Sequence[int] | None = None,
     workers: int = 0,
+    cpu_speed: float | None = None,
     out: str | Path | None = None,
     progress: Progress = lambda _what, _share: None,
 ) -> Parity:
@@ -191,6 +195,8 @@ def parity(
 
     repeat:     how often each is replayed; 0 compares answers only. one_by_one: changes that are compared one at a
                 time; 0 leaves that out. tolerances: laid over `TOLERANCES`. cores, workers: as for `replay`.
+    cpu_speed:  of this machine, as a calibration file has it; None: measured before and after each variant's replays,
+                by work that is in none of them, as machines differ, and one from hour to hour.
     out:        folder for the results: VARIANT/simulated and VARIANT/real-N.
 
     Raises InputError and EnvironmentProblem, as `replay` does.
@@ -201,41 +207,56 @@ def parity(
     mode = asked.settings.mode or releases.rules(release).agent_mode
     found = Parity(asked, release, mode)
     known = tolerances_of(tolerances or {})
+    gauge = _gauge(binary, asked, cpu_speed if repeat else 1.0, progress)
+    before = gauge()
     for name in asked.variant_names if variants is None else variants:
         folder = Path(out) / name if out is not None else None
-        progress(f"{name}: simulating", 0.0)
-        variant = asked.variant(name)
-        simulated = runs.run(asked, name)
-        if not simulated.complete:
-            raise KeyboardInterrupt
-        if folder is not None:
-            simulated.save(folder / "simulated")
         score = None
         if one_by_one:
             progress(f"{name}: one change at a time", 0.0)
-            score = answers(variant, binary, release, one_by_one)
+            score = answers(asked.variant(name), binary, release, one_by_one)
         real: list[Result] = []
         for number in range(1, repeat + 1):
-            head = f"{name}: run {number} of {repeat}"
-            result = replay(
-                asked,
-                binary,
-                [name],
-                cores=cores,
-                workers=workers,
-                progress=partial(_headed, progress, head),
-            )[name]
+            told = partial(_headed, progress, f"{name}: run {number} of {repeat}")
+            result = replay(asked, binary, [name], cores=cores, workers=workers, progress=told)[name]
             if folder is not None:
                 result.save(folder / f"real-{number}")
             if not result.complete:
                 found.complete, found.ended = False, str(result.run["ended"])
                 break
             real.append(result)
+        after = gauge() if found.complete else before
+        progress(f"{name}: simulating", 0.0)
+        simulated = at_speed(asked, name, statistics.fmean((before, after)))
+        before = after
+        if folder is not None:
+            simulated.save(folder / "simulated")
         rows = tuple(compare(simulated.summary, [result.summary for result in real], known)) if real else ()
         found.variants[name] = Compared(name, simulated, tuple(real), rows, score, one_by_one)
         if not found.complete:
             break
     return found
+
+
+def _gauge(binary: Path, scenario: Scenario, given: float | None, progress: Progress) -> Callable[[], float]:
+    """What tells how fast this machine now is."""
+    if given is not None:
+        return lambda: given
+    from pushsim.calibrate.of_istiod import measured_speed
+
+    return partial(measured_speed, binary, runs.calibration_of(scenario.settings), lambda what: progress(what, 0.0))
+
+
+def at_speed(scenario: Scenario, variant: str, cpu_speed: float) -> Result:
+    """Simulate a variant with cores so fast. Raises KeyboardInterrupt."""
+    calibration = replace(runs.calibration_of(scenario.settings), cpu_speed=cpu_speed)
+    with tempfile.TemporaryDirectory(prefix="pushsim-parity-") as folder:
+        path = Path(folder) / "calibration.yaml"
+        save(calibration, path)
+        result = runs.run(scenario.replaced({"istiod.calibration": str(path)}), variant)
+    if not result.complete:
+        raise KeyboardInterrupt
+    return result
 
 
 def _headed(progress: Progress, head: str, _variant: str, phase: str, share: float) -> None:

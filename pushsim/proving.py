@@ -101,6 +101,7 @@ def parity(
     tolerances: Mapping[str, float] | None = None,
     cores: Sequence[int] | None = None,
     workers: int = 0,
+    cpu_speed: float | None = None,
     out: str | Path | None = None,
 ) -> Parity:
     """Simulated and replayed, side by side with the error of every figure.
@@ -108,6 +109,7 @@ def parity(
     istiod_binary, variants: as for `replay`.
     repeat:     how often each variant is replayed. one_by_one: so many changes are compared response by response first.
     tolerances: by figure ("received_s.p99"), or "" for all, as shares. cores, workers: as for `replay`.
+    cpu_speed:  this machine's, as a calibration has it. None: measured beside the replays.
     out:        a folder for the results of all runs.
 
     Raises EnvironmentProblem and InputError where nothing began.
@@ -121,6 +123,7 @@ def parity(
         tolerances=tolerances,
         cores=cores,
         workers=workers,
+        cpu_speed=cpu_speed,
         out=out,
     )
 

@@ -19,9 +19,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from pushsim import runs
 from pushsim.metrics import BOUNDS, CONVERGED
-from pushsim.parity import TOLERANCES, Compared, Parity, Row, compare, parity
+from pushsim.parity import TOLERANCES, Compared, Parity, Row, at_speed, compare, parity
 from pushsim.plots import parity_details
 from pushsim.replay import adapted, allot, release_of
 from pushsim.result import Result, tidy
@@ -70,7 +69,7 @@ def again(folder: Path) -> None:
     scenario = adapted(scenario, release, allot(scenario.settings.cpus, None))
     drawn = Parity(scenario, release, whole["mode"])
     for variant, found in whole["variants"].items():
-        simulated = runs.simulate(scenario, [variant])[variant]
+        simulated = at_speed(scenario, variant, found.get("cpu_speed", 1.0))
         said = {row.metric: row for row in compare(simulated.summary, (), TOLERANCES)}
         kept = {row["metric"]: tuple(row["runs"]) for row in found["rows"]}
         rows = tuple(Row(m, row.simulated, kept.get(m, ()), row.tolerance, row.points) for m, row in said.items())
@@ -102,11 +101,13 @@ def table() -> str:
         "# Simulated against real",
         "",
         "Errors of simulated figures against the mean of the real runs, and in brackets half the real runs' spread.",
+        "Speed: how fast the machine was for istiod beside the replays, against the one the calibration was made on; "
+        "simulated so. 1.00: not measured.",
         "Answers: responses compared one change at a time (type, names, removed names), and those with equal bytes.",
         "`!` marks runs whose times are not istiod's alone (see `notes` in parity.json).",
         "",
-        "| release | scenario | variant | runs | answers equal | bytes | " + " | ".join(SHOWN) + " | within |",
-        "|" + "---|" * (7 + len(SHOWN)),
+        "| release | scenario | variant | runs | speed | answers equal | bytes | " + " | ".join(SHOWN) + " | within |",
+        "|" + "---|" * (8 + len(SHOWN)),
     ]
     machines = set()
     for path in sorted(FOLDER.glob("*/parity.json")):
@@ -118,7 +119,13 @@ def table() -> str:
             cells = [*answers, *(_cell(rows.get(metric)) for metric in SHOWN)]
             mark = " !" if not found["valid"] or any("busy machine" in note for note in found["notes"]) else ""
             times = str(max((len(row["runs"]) for row in found["rows"]), default=0))
-            head = [whole["scenario"]["release"], Path(whole["scenario"]["path"]).stem, name + mark, times]
+            head = [
+                whole["scenario"]["release"],
+                Path(whole["scenario"]["path"]).stem,
+                name + mark,
+                times,
+                f"{found.get('cpu_speed', 1.0):.2f}",
+            ]
             lines.append("| " + " | ".join([*head, *cells, "yes" if found["within"] else "no"]) + " |")
             if machine := found.get("machine"):
                 machines.add(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}")

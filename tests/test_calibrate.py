@@ -10,7 +10,8 @@ import os
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ import yaml
 from typer.testing import CliRunner
 
 from pushsim import istiod, stub
-from pushsim.calibrate import controlplane, dumps, fitting, monitored, proxies
+from pushsim.calibrate import controlplane, dumps, fitting, monitored, of_envoy, of_istiod, proxies
 from pushsim.calibrate import resources as make
 from pushsim.calibrate.churning import churn_of
 from pushsim.calibrate.counters import Window, read
 from pushsim.cli.app import app
-from pushsim.cost import DEFAULTS, load, shipped, table
+from pushsim.cost import DEFAULTS, Calibration, load, shipped, table
 from pushsim.errors import EnvironmentProblem, InputError
 from pushsim.istiod import detect_release
 from pushsim.mesh import Proxy
@@ -253,14 +254,8 @@ def test_a_probe_tells_a_batch_from_its_events() -> None:
     assert (parts["rules-2"]["handler.events"], parts["rules-2"]["push.batches"]) == (20, 1)
 
 
-@pytest.mark.parametrize("slower", [1.0, 2.5])  # than the machine on which the shipped calibration was made
-def test_an_istiods_coefficients_come_back_from_the_work_they_make(slower: float) -> None:
-    """Parts of the probes with CPU times made from known coefficients: the fit finds what makes most of the time."""
-    known = table("1.24")
-    true = {
-        name: slower * (3 * c.value if name.startswith(("send", "cds")) else c.value)
-        for name, c in known.coefficients.items()
-    }
+def _probed(true: Mapping[str, float], known: Calibration) -> list[controlplane.Probed]:
+    """Parts of small probes, with CPU times made of these coefficients."""
     scale = {"us": 1e-6, "ns": 1e-9}
     probed = []
     for name, data in controlplane.probes(0.1):
@@ -272,13 +267,41 @@ def test_an_istiods_coefficients_come_back_from_the_work_they_make(slower: float
             parts.append(controlplane.Part(name, part, 50 * seconds, {d: 50 * n for d, n in amounts.items()}))
         heap = controlplane.Heap(10_000_000, 30_000_000, 100_000_000, 80_000_000)
         probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, {}))
-    found = fitting.of_istiod(probed, "1.24.6")
+    return probed
+
+
+@pytest.mark.parametrize("slower", [1.0, 2.5])  # than the machine on which the shipped calibration was made
+def test_an_istiods_coefficients_come_back_from_the_work_they_make(slower: float) -> None:
+    """The fit finds what makes most of the time."""
+    known = table("1.24")
+    true = {
+        name: slower * (3 * c.value if name.startswith(("send", "cds")) else c.value)
+        for name, c in known.coefficients.items()
+    }
+    probed = _probed(true, known)
+    found = of_istiod.of_istiod(probed, "1.24.6")
     for name in ("send.responses", "cds.miss"):
         assert found.coefficients[name].value == pytest.approx(true[name], rel=0.25)
     whole = [entry for name, entry in found.fit.items() if name.startswith("istiod CPU")]
     assert sum(e["predicted"] for e in whole) == pytest.approx(sum(e["measured"] for e in whole), rel=0.05)
     held = [entry for name, entry in found.fit.items() if name.startswith("held out")]
     assert len(held) == len(list(controlplane.probes()))
+
+
+@pytest.mark.parametrize("slower", [1.0, 2.5])
+def test_a_machine_is_as_fast_as_the_work_tells_that_took_longer_elsewhere(slower: float) -> None:
+    """Also where the fit was off: by the same share now as then."""
+    known = table("1.24")
+    probed = _probed({name: slower * c.value for name, c in known.coefficients.items()}, known)
+    assert of_istiod.speed(probed, known) == pytest.approx(1 / slower)
+    off = {f"istiod CPU, {each.probe}: {part.name} (s)": {"error": 0.25} for each in probed for part in each.parts}
+    assert of_istiod.speed(probed, replace(known, fit=off)) == pytest.approx(0.8 / slower)
+
+
+@pytest.mark.istiod
+def test_this_machine_is_neither_a_snail_nor_a_wonder(istiod_binary: Path) -> None:
+    known = shipped(fitting.minor(detect_release(istiod_binary)))
+    assert 0.1 < of_istiod.measured_speed(istiod_binary, known, print) < 5
 
 
 # ---- proxies
@@ -337,7 +360,7 @@ def test_slopes_of_proxies_come_back_from_the_memory_they_make() -> None:
             cpu_s = (work + received / 1000 * c["envoy.cpu.byte"]) / 1e6
             seen.append(proxies.Seen(run, step, round(grown), round(1.1 * grown), cpu_s, received))
     idle = proxies.Idle(5_000_000, 15_000_000, 60_000_000)
-    found = fitting.of_envoy([idle], seen, "1.36.4", "1.30")
+    found = of_envoy.of_envoy([idle], seen, "1.36.4", "1.30")
     for name in ("cluster", "cluster_worker", "tls", "endpoint", "listener", "manager", "chain", "host", "stats"):
         full = f"envoy.memory.{name}"
         assert found.coefficients[full].value == pytest.approx(c[full], rel=0.05), name
@@ -438,7 +461,7 @@ def test_an_interrupted_calibration_keeps_what_was_fitted(tmp_path: Path, monkey
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fitting, "from_envoy", interrupted)
+    monkeypatch.setattr(of_envoy, "from_envoy", interrupted)
     out = tmp_path / "c.yaml"
     arguments = ["calibrate", "--prometheus", str(PAGE), "--envoy", "/bin/true", "--release", "1.24", "--out", str(out)]
     told = CliRunner().invoke(app, arguments)

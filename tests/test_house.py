@@ -17,7 +17,7 @@ generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
 sources publication published
 cases recordings preview diff conformance randomcase ads stub child istiod envoy replay record doctor
-compare formats recommend sizing parity calibrate exports live sweeps plots reports webhook importers cluster
+compare formats recommend sizing calibrate parity exports live sweeps plots reports webhook importers cluster
 verbs proving cli
 """.split()  # noqa: SIM905
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import replayed
 
+from pushsim.calibrate import of_istiod
 from pushsim.cli import main
 from pushsim.errors import InputError
-from pushsim.parity import TOLERANCES, Row, compare, parity, tolerances_of
+from pushsim.figures import number_at
+from pushsim.parity import TOLERANCES, Row, at_speed, compare, parity, tolerances_of
 from pushsim.result import load
 from pushsim.scenario import Scenario
 
@@ -65,12 +67,14 @@ def test_the_verb_writes_results_json_and_plot_and_exits_by_its_tolerance(
 ) -> None:
     out = tmp_path / "out"
     line = ["parity", str(written), "--istiod-binary", str(binary("normal")), "--repeat", "1", "--one-by-one", "0"]
+    line += ["--cpu-speed", "0.5"]
     with pytest.raises(SystemExit) as ended:
         main([*line, "--out", str(out), "--tolerance", "100000%", "--json"])
     told = json.loads(capsys.readouterr().out)
     outside = [row for found in told["variants"].values() for row in found["rows"] if not row["within"]]
     assert not outside
     assert ended.value.code == 0 and told == json.loads((out / "parity.json").read_text())
+    assert told["variants"]["as-is"]["cpu_speed"] == 0.5
     assert told["within"] and told["variants"]["as-is"]["machine"]["cores"]
     assert (out / "parity.svg").read_text().startswith("<?xml")
     assert load(out / "as-is" / "real-1").summary["source"] == "replayed"
@@ -81,8 +85,20 @@ def test_the_verb_writes_results_json_and_plot_and_exits_by_its_tolerance(
 
 
 def test_an_istiod_that_dies_is_told_with_what_was_compared(binary: Callable[[str], Path], written: Path) -> None:
-    found = parity(Scenario.load(written), binary("die"), repeat=2, one_by_one=0)
+    found = parity(Scenario.load(written), binary("die"), repeat=2, one_by_one=0, cpu_speed=1.0)
     assert not found.complete and "about to die" in found.ended and found.variants["as-is"].real == ()
+
+
+def test_each_variant_is_simulated_as_fast_as_the_machine_was_beside_its_replays(
+    binary: Callable[[str], Path], written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = iter([0.5, 1.0])
+    monkeypatch.setattr(of_istiod, "measured_speed", lambda *_: next(speeds))
+    found = parity(Scenario.load(written), binary("normal"), repeat=1, one_by_one=0).variants["as-is"]
+    assert found.to_json()["cpu_speed"] == 0.75 and next(speeds, None) is None
+    as_fast = at_speed(Scenario.load(written), "as-is", 1.0)
+    spent = "istiod_cpu_cores.mean"
+    assert number_at(found.simulated.summary, spent) > 1.2 * (number_at(as_fast.summary, spent) or 0.0)
 
 
 @pytest.mark.istiod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pushsim.calibrate import dumps, fitting, monitored
+from pushsim.calibrate import dumps, fitting, monitored, of_envoy, of_istiod
 from pushsim.calibrate.counters import read, seconds
 from pushsim.cost import Calibration
 from pushsim.istiod import detect_release
@@ -36,13 +36,13 @@ def fitted(
         if prometheus:
             found += monitored.from_window(read([str(source) for source in prometheus], seconds(window)), release)
         if binary:
-            found += fitting.from_istiod(binary, progress, repeats=repeats, size=size)
+            found += of_istiod.from_istiod(binary, progress, repeats=repeats, size=size)
         if proxy:
-            found += fitting.from_envoy(proxy, release, progress)
+            found += of_envoy.from_envoy(proxy, release, progress)
         if config_dump:
             found += dumps.from_dumps([Path(dump) for dump in config_dump], proxy, release, found, progress)
         if proxy and binary:
-            found += fitting.held_out(binary, proxy, fitting.calibration(release, found), progress)
+            found += of_envoy.held_out(binary, proxy, fitting.calibration(release, found), progress)
     except KeyboardInterrupt:
         whole = False
     return fitting.calibration(release, found), whole

@@ -31,6 +31,10 @@ def parity(
     ] = None,
     cores: CoreList = None,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Client processes. [default: one per core]")] = 0,
+    cpu_speed: Annotated[
+        float | None,
+        typer.Option("--cpu-speed", min=0.01, help="This machine's, as calibrations have it. [default: measured]"),
+    ] = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="DIR", help="Write parity.json, parity.svg and all results.")
     ] = None,
@@ -39,7 +43,9 @@ def parity(
     """Simulate a scenario and replay it on a real istiod; print both and the error; exit 1 past a tolerance.
 
     First the answers: so many changes are written one at a time, and every response to every proxy is compared. Then
-    times and costs: each variant is replayed as it is, and the real figures' spread stands beside the error.
+    times and costs: each variant is replayed as it is, and the real figures' spread stands beside the error. Machines
+    differ, and one from hour to hour: how fast this one is for istiod is measured beside the replays (a minute for each
+    variant), by other work, and simulated so.
 
     Example: pushsim parity aisuite-small --istiod-binary ./pilot-discovery --repeat 3 --out results/parity/small
 
@@ -67,6 +73,7 @@ def parity(
             tolerances=tolerances,
             cores=core_numbers(cores),
             workers=workers,
+            cpu_speed=cpu_speed,
             out=out,
             progress=tell,
         )
@@ -139,7 +146,8 @@ def _print_one(compared: Compared, console: object) -> None:
         return
     runs = len(compared.real)
     columns = ("", "simulated", "real", f"spread of {runs}", "error", "")
-    table = Table(*columns, title=compared.variant, title_justify="left")
+    speed = compared.simulated.identity["calibration"]["cpu_speed"]
+    table = Table(*columns, title=f"{compared.variant}, cpu_speed {speed:.2f}", title_justify="left")
     for row in compared.rows:
         of = "" if row.points else unit(row.metric)
         spread = f"{shown(min(row.real), of)} … {shown(max(row.real), of)}" if runs > 1 and row.real else ""

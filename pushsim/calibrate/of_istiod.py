@@ -1,0 +1,139 @@
+"""CPU and memory of istiod, from a real one; and how fast a machine is for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, pstdev
+
+from pushsim.calibrate import controlplane
+from pushsim.calibrate.fitting import WIDTH, Findings, Progress, compared, minor, settled, slower, told
+from pushsim.cost import DEFAULTS, Calibration, table
+from pushsim.cost.fit import Estimate, Measurement, predict
+from pushsim.istiod import detect_release
+
+#: CPU time is read to a millisecond or two; it scatters by this share of itself from run to run.
+_CPU_FLOOR_US, _CPU_SHARE = 3000.0, 0.08
+_HEAP_FLOOR, _HEAP_SHARE = 2e6, 0.05
+#: The probes that tell how fast a machine is: much work in little time, with caches and without.
+_TELLING = ("many proxies, few services", "a proxy in each of many namespaces")
+#: What is no coefficient of the model.
+_PLAIN = "plain stream"
+
+
+def from_istiod(binary: Path, progress: Progress, *, repeats: int = 2, size: float = 1.0) -> Findings:
+    """CPU and memory of istiod from a real one (minutes). Raises EnvironmentProblem."""
+    version = detect_release(binary)
+    probed = []
+    for number in range(repeats):
+        for name, data in controlplane.probes(size):
+            progress(f"probe {number + 1} of {repeats}: {name}")
+            probed.append(asyncio.run(controlplane.probe(name, data, binary, minor(version), progress)))
+    return of_istiod(probed, version)
+
+
+def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
+    """Coefficients from probes of an istiod of that version."""
+    known = table(minor(version))
+    source = f"[M] istiod {version}: our probes, CPU time (plaintext streams), heap after a collection"
+    work = [_cpu(known, part, number) for number, each in enumerate(probed) for part in each.parts]
+    times = slower(work, known)
+    fitted = settled(work, known, times)
+    coefficients = told(fitted, source)
+    entries = _by_probe(work, fitted.predicted)
+    for probe in dict.fromkeys(each.probe for each in probed):
+        mine = [m for m in work if m.name.startswith(f"{probe}: ")]
+        rest = [m for m in work if m not in mine]
+        if not rest:
+            continue
+        others = settled(rest, known, times).estimates
+        before = {name: Estimate(times * known[name], 0.0, False) for name in known.coefficients}
+        said = sum(predict(m.amounts, {**before, **others}) for m in mine)
+        entries[f"held out: istiod CPU, {probe} (s)"] = compared(sum(m.value for m in mine) / 1e6, said / 1e6)
+    heap = _heap(probed)
+    fitted_heap = settled(heap, known)
+    coefficients |= told(fitted_heap, source)
+    coefficients.pop("memory.spare", None)  # a probe's pushes are over before the collector sees what they held
+    beside = [each.full.beside for each in probed]
+    coefficients["memory.runtime"] = replace(
+        DEFAULTS["memory.runtime"],
+        value=fmean(beside),
+        error=max(0.1, WIDTH * pstdev(beside) / fmean(beside)),
+        source=source,
+        fitted=True,
+    )
+    entries |= {f"istiod heap, {name} (bytes)": compared(*pair) for name, pair in fitted_heap.predicted.items()}
+    return Findings(coefficients, entries)
+
+
+def _cpu(known: Calibration, part: controlplane.Part, number: int) -> Measurement:
+    """A part's CPU time in us before garbage collection; amounts of ns coefficients count in thousands."""
+    scale = {"us": 1.0, "ns": 1e-3}
+    worked = {name: amount for name, amount in part.amounts.items() if amount and known[name]}
+    amounts = {name: amount * scale[known.coefficients[name].unit] for name, amount in worked.items()}
+    if "stream.opened" in amounts:  # without TLS and authentication it is another thing
+        amounts[_PLAIN] = amounts.pop("stream.opened")
+    value = part.cpu_s * 1e6 / known["gc"]
+    return Measurement(f"{part.probe}: {part.name} ({number})", amounts, value, max(_CPU_FLOOR_US, _CPU_SHARE * value))
+
+
+def _by_probe(work: Sequence[Measurement], predicted: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Measured and predicted by probe and part, summed over repeats, in seconds."""
+    sums: dict[str, list[float]] = {}
+    for measurement in work:
+        pair = sums.setdefault(_entry(measurement), [0.0, 0.0])
+        for place, value in enumerate(predicted[measurement.name]):
+            pair[place] += value / 1e6
+    return {name: compared(*pair) for name, pair in sums.items()}
+
+
+def _entry(measurement: Measurement) -> str:
+    """Where a calibration's `fit` has what was measured and predicted of a part."""
+    return f"istiod CPU, {measurement.name.rpartition(' (')[0]} (s)"
+
+
+def measured_speed(binary: Path, known: Calibration, progress: Progress) -> float:
+    """How fast this machine now is for istiod's work (less than a minute). Raises EnvironmentProblem.
+
+    A calibration's `cpu_speed`: 0.5 where istiod needs twice the CPU time that it needed where `known` was measured.
+    """
+    release = minor(detect_release(binary))
+    data = dict(controlplane.probes())
+    probed = []
+    for name in _TELLING:
+        progress(f"how fast this machine is: {name}")
+        probed.append(asyncio.run(controlplane.probe(name, data[name], binary, release, progress)))
+    return speed(probed, known)
+
+
+def speed(probed: Sequence[controlplane.Probed], known: Calibration) -> float:
+    """As `measured_speed`, of these probes.
+
+    What was off by a share of itself when `known` was fitted is taken to be off by it now, so that it is the machines
+    that are compared. What plaintext streams cost is no coefficient: parts that open some tell nothing.
+    """
+    coefficients = {name: Estimate(known[name], 0.0, False) for name in known.coefficients}
+    then = now = 0.0
+    for measurement in (_cpu(known, part, number) for number, each in enumerate(probed) for part in each.parts):
+        if _PLAIN in measurement.amounts:
+            continue
+        off = known.fit.get(_entry(measurement), {}).get("error", 0.0)
+        then += predict(measurement.amounts, coefficients) / (1 + off)
+        now += measurement.value
+    return then / now
+
+
+def _heap(probed: Sequence[controlplane.Probed]) -> list[Measurement]:
+    """The heap as far as it grows between collections: twice what lives, alone and connected; and its peak."""
+    found = []
+    for number, each in enumerate(probed):
+        for name, heap, held in (
+            ("alone", 2 * each.alone.live, each.held_alone),
+            ("connected", 2 * each.full.live, each.held_full),
+            ("peak", each.full.goal, {**each.held_full, **each.passing}),
+        ):
+            error = max(_HEAP_FLOOR, _HEAP_SHARE * heap)
+            found.append(Measurement(f"{each.probe}: {name} ({number})", held, heap, error))
+    return found
