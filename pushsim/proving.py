@@ -170,11 +170,13 @@ def calibrate(
     window: str | None = None,
     repeats: int = 2,
     size: float = 1.0,
+    speed_only: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Calibration:
     """The cost model fitted to one's own istiod and proxies; what they do not tell is kept, marked as not fitted.
 
     istiod_binary: a pilot-discovery: its CPU and memory, by probes run `repeats` times, scaled by `size`.
+    speed_only:    just `cpu_speed`, of this machine for that istiod's work; all else as shipped.
     prometheus:    an istiod's metrics, a server or pages, over a `window`. config_dump: of proxies; wants `envoy`.
     envoy:         an Envoy: memory and CPU of proxies.
     release:       default: the binary's, else the newest.
@@ -194,6 +196,7 @@ def calibrate(
         window=window,
         repeats=repeats,
         size=size,
+        speed_only=speed_only,
         progress=progress,
     )
     if out is not None and found.fit:

@@ -10,7 +10,7 @@ import os
 import threading
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -457,6 +457,22 @@ def test_calibrate_from_metrics_writes_a_file_that_loads(tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_the_speed_alone_is_written_with_all_else_as_shipped(
+    binary: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_istiod, "measured_speed", lambda *_: 0.75)
+    out = tmp_path / "speed.yaml"
+    line = ["calibrate", "--speed-only", "--istiod-binary", str(binary("normal")), "--out", str(out)]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0 and "cpu_speed 0.75" in done.output, done.output
+    release = fitting.minor(detect_release(binary("normal")))
+    found = load(out, release)
+    assert found.cpu_speed == 0.75
+    assert {n: c.value for n, c in found.coefficients.items()} == {
+        n: c.value for n, c in shipped(release).coefficients.items()
+    }
+
+
 def test_an_interrupted_calibration_keeps_what_was_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -476,6 +492,7 @@ def test_an_interrupted_calibration_keeps_what_was_fitted(tmp_path: Path, monkey
         [],
         ["--prometheus", str(PAGE)],
         ["--prometheus", "/nowhere", "--out", "x"],
+        ["--prometheus", str(PAGE), "--out", "x", "--speed-only"],
     ],
 )
 def test_calibrate_says_what_is_missing(arguments: list[str]) -> None:

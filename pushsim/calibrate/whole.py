@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pushsim.calibrate import dumps, fitting, monitored, of_envoy, of_istiod
 from pushsim.calibrate.counters import read, seconds
-from pushsim.cost import Calibration
+from pushsim.cost import Calibration, shipped
 from pushsim.istiod import detect_release
 from pushsim.releases import NEWEST, rules
 
@@ -24,12 +25,18 @@ def fitted(
     window: str | None = None,
     repeats: int = 2,
     size: float = 1.0,
+    speed_only: bool = False,
     progress: fitting.Progress = lambda _: None,
 ) -> tuple[Calibration, bool]:
     """The calibration, and whether it is whole: an interrupt keeps the parts that were done. Raises PushsimError."""
     binary = Path(istiod_binary) if istiod_binary else None
     proxy = Path(envoy) if envoy else None
     release = rules(release or (fitting.minor(detect_release(binary)) if binary else NEWEST)).minor
+    if binary and speed_only:
+        known = shipped(release)
+        return replace(
+            known, cpu_speed=of_istiod.measured_speed(binary, known, progress), machine=fitting.machine()
+        ), True
     found = fitting.Findings()
     whole = True
     try:

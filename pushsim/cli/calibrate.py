@@ -39,6 +39,9 @@ def calibrate(
     ] = False,
     window: Annotated[str | None, typer.Option("--window", help="Time that --prometheus covers, like 1h.")] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="How often istiod's probes are run.")] = 2,
+    speed_only: Annotated[
+        bool, typer.Option("--speed-only", help="Only this machine's cpu_speed, by --istiod-binary: a minute.")
+    ] = False,
     size: Annotated[float, typer.Option("--size", min=0.02, max=4, help="Scales the probes' meshes.")] = 1.0,
 ) -> None:
     """Fit the cost model to your own istiod and proxies, and write a calibration file. Takes minutes of CPU time.
@@ -46,6 +49,8 @@ def calibrate(
     What the data do not tell keeps its shipped value, marked fitted: false.
 
     Example: pushsim calibrate --istiod-binary ./pilot-discovery --envoy ./envoy --out calibration.yaml
+
+    Example: pushsim calibrate --istiod-binary ./pilot-discovery --speed-only --out my-machine.yaml
 
     Example: pushsim calibrate --prometheus http://prometheus:9090 --release 1.24 --out calibration.yaml
     """
@@ -57,6 +62,8 @@ def calibrate(
     if list_:
         _list(shipped(rules(release or NEWEST).release))
         return
+    if speed_only and not istiod_binary:
+        raise InputError(Problem("no istiod to time", field="--speed-only", remedy="give --istiod-binary"))
     if not (istiod_binary or prometheus or envoy or config_dump):
         message = "nothing to fit to"
         raise InputError(
@@ -77,8 +84,15 @@ def calibrate(
             window=window,
             repeats=repeats,
             size=size,
+            speed_only=speed_only,
             progress=progress,
         )
+    if speed_only:
+        save(fitted, Path(out))
+        note(f"cpu_speed {fitted.cpu_speed:.2f}: istiod's work takes {1 / fitted.cpu_speed:.2f} times the CPU time of "
+             f"the machine that the shipped calibration was made on; all else is as shipped")  # fmt: skip
+        typer.echo(out)
+        return
     if fitted.fit:
         save(fitted, Path(out))
         _told(fitted, out)
