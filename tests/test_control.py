@@ -17,6 +17,7 @@ from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, Push
 from pushsim.control.cache import XdsCache
 from pushsim.control.cores import NEXT, PREEMPTED, SECOND, TICKS
 from pushsim.control.limiter import draw
+from pushsim.control.replica import HANDLES, RESTS
 from pushsim.control.state import (
     ACKING,
     CONNECTED,
@@ -406,6 +407,24 @@ class Rig:
 
     def of(self, *kinds: int) -> list[tuple[int, int, int, int, int]]:
         return [entry for entry in self.log if entry[1] in kinds]
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_what_came_meanwhile_is_read_at_once_and_several_are_handled_after_the_first_line(together: int) -> None:
+    rig = Rig(FakePlanner((1,), services=4), [f"svc:{n}" for n in range(together)], cpus=1)
+    cores = rig.replica.cores
+    ms, busy, acks = SECOND // 1000, ACKING << 32 | 1, ACKING << 32 | 2
+    cores.start(rig.now, busy, ms)
+    for change in range(together):
+        rig.write(change)
+    cores.start(rig.now, acks, ms, POLLED)
+    while rig.replica.handling[0] != HANDLES:
+        rig.until(rig.machine.finish_due(0) + 1)
+    assert not rig.replica.inboxes[0]
+    handling = HANDLING << 32
+    assert cores.jobs == ([handling, acks] if together == 1 else [acks, handling])
+    rig.until(rig.now + 20 * ms)
+    assert rig.replica.handling[0] == RESTS and len(rig.replica.unpushed) == together
 
 
 def test_what_is_written_waits_behind_the_acks_of_a_push() -> None:

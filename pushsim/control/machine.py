@@ -24,7 +24,7 @@ from __future__ import annotations
 from pushsim.control.cores import NEVER, NEXT, PREEMPTED
 from pushsim.control.debounce import Batch
 from pushsim.control.limiter import AGE, RING, draw
-from pushsim.control.replica import UNSET, WATCHES, Begun, Replica
+from pushsim.control.replica import HANDLES, RESTS, UNSET, WATCHES, WOKEN, Begun, Replica
 from pushsim.control.state import (
     ACCEPT,
     ACCEPTING,
@@ -84,7 +84,7 @@ class Machine(Streams):
         parts = in_parts(self.changes[change])
         for replica in self.replicas:
             replica.inboxes[0].append(change)
-            self._handle_next(now, replica, 0)
+            self._listen(now, replica, 0)
         for place in range(1, len(parts)):
             self.following += 1
             self._set(now + place * SLICES_LATER_NS, SLICES, change, place)
@@ -147,7 +147,7 @@ class Machine(Streams):
             self.following -= 1
             for replica in self.replicas:
                 replica.inboxes[a].append(who)
-                self._handle_next(now, replica, a)
+                self._listen(now, replica, a)
             return
         if generation != self.generation[who]:
             if kind == ASK and self.plans[a].first != UNSET:
@@ -226,27 +226,45 @@ class Machine(Streams):
 
     # ---- from a change to the queue
 
-    def _handle_next(self, now: int, replica: Replica, watch: int) -> None:
-        """The handler takes the next that came over a watch, if it is not at another and there is one."""
-        inbox = replica.inboxes[watch]
-        if replica.handling[watch] != UNSET or not inbox or not replica.up:
-            return
-        change = replica.handling[watch] = inbox.popleft()
-        handled = replica.planner.handle(change, in_parts(self.changes[change])[watch])
-        replica.submitting[watch] = range(replica.requested, replica.requested + len(handled.requests))
-        for number, request in enumerate(handled.requests, replica.requested):
-            replica.unpushed[number] = request, change
-        replica.requested += len(handled.requests)
-        if replica.number == 0:
-            for group, member in handled.joined:
-                self._join(now, self.offset[group] + member)
-            for group, member in handled.left:
-                self._close(now, self.offset[group] + member, 2)
-        self._start(now, replica, HANDLING, watch, self._work(handled.work), POLLED)
+    def _listen(self, now: int, replica: Replica, watch: int) -> None:
+        """What came over a watch wakes who reads it, if he rests: he waits like all that comes from the network."""
+        if replica.handling[watch] == RESTS and replica.inboxes[watch] and replica.up:
+            replica.handling[watch] = WOKEN
+            self._start(now, replica, HANDLING, watch, 1, POLLED)
+
+    def _handle(self, now: int, replica: Replica, watch: int) -> None:
+        """All that has come over a watch is read, and handled: one change at once, several after the first line.
+
+        client-go reads, stores and handles in goroutines that wake each other. Who reads a second change takes
+        `runnext` from who is to handle the first, so that he is the last of the line, and handles all there is then.
+        """
+        replica.handling[watch] = HANDLES
+        inbox, first, work_ns = replica.inboxes[watch], replica.requested, 0
+        several = len(inbox) > 1
+        while inbox:
+            change = inbox.popleft()
+            handled = replica.planner.handle(change, in_parts(self.changes[change])[watch])
+            for number, request in enumerate(handled.requests, replica.requested):
+                replica.unpushed[number] = request, change
+            replica.requested += len(handled.requests)
+            work_ns += self._work(handled.work)
+            if replica.number == 0:
+                for group, member in handled.joined:
+                    self._join(now, self.offset[group] + member)
+                for group, member in handled.left:
+                    self._close(now, self.offset[group] + member, 2)
+        replica.submitting[watch] = range(first, replica.requested)
+        if several:
+            replica.cores.wait(HANDLING << 32 | watch, work_ns)
+        else:
+            self._start(now, replica, HANDLING, watch, work_ns)
 
     def _handled(self, now: int, replica: Replica, watch: int) -> None:
-        """A handler is done: its requests go to the debouncer, or around it."""
-        replica.handling[watch] = UNSET
+        """Who reads a watch has its core, or its handler is done: its requests go to the debouncer, or around it."""
+        if replica.handling[watch] == WOKEN:
+            self._handle(now, replica, watch)
+            return
+        replica.handling[watch] = RESTS
         for number in replica.submitting[watch]:
             request, _ = replica.unpushed[number]
             if request.evicts is not None:
@@ -263,7 +281,7 @@ class Machine(Streams):
             else:
                 replica.debouncer.submit(now, number)
         self._dispatch(now, replica)
-        self._handle_next(now, replica, watch)
+        self._listen(now, replica, watch)
 
     def _start_push(self, now: int, replica: Replica, batch: Batch) -> None:
         """Push() begins: its work, if it has any, the PushContext among it."""
@@ -329,4 +347,4 @@ class Machine(Streams):
             if not request.proxies:
                 replica.debouncer.submit(now, number)
         for watch in range(WATCHES):
-            self._handle_next(now, replica, watch)
+            self._listen(now, replica, watch)

@@ -15,6 +15,8 @@ from pushsim.planner import Planner, Push, Request, localities_of
 
 UNSET = -1
 WATCHES = 2
+#: What who reads a watch does: waits for something to come; waits for a core to read it; handles what he read.
+RESTS, WOKEN, HANDLES = range(3)
 
 
 class Begun(NamedTuple):
@@ -29,8 +31,8 @@ class Replica:
     """State of one istiod replica.
 
     free:      throttle slots that are free.
-    inboxes:   changes that came over a watch and wait for its handler, in order; handling: the change that is at, UNSET
-               if idle; submitting: the requests it will submit when it is done with it. The first parts of changes come
+    inboxes:   changes that came over a watch and were not read yet, in order; handling: what who reads it does (RESTS,
+               WOKEN, HANDLES); submitting: the requests he will submit when he is done. The first parts of changes come
                over one watch, the EndpointSlices of their Services over another (`mesh.in_parts`).
     requested: so many requests its planner has returned.
     unpushed:  those that no Push has taken yet, by number, with the change that each is of.
@@ -63,7 +65,7 @@ class Replica:
         self.debouncer = Debouncer(self.knobs.debounce_after_ns, self.knobs.debounce_max_ns)
         self.cache = XdsCache(self.knobs.cached, self.localities)
         self.free = self.knobs.throttle
-        self.handling = [UNSET] * WATCHES
+        self.handling = [RESTS] * WATCHES
         self.built: set[int] = set()
         self.holder: dict[int, int] = {}
         self.line: dict[int, deque[int]] = {}
@@ -80,7 +82,7 @@ class Replica:
         """Nothing is on its way from a change to a proxy."""
         return (
             self.up
-            and self.handling == [UNSET] * WATCHES
+            and self.handling == [RESTS] * WATCHES
             and not any(self.inboxes)
             and not self.debouncer.pending
             and not self.running

@@ -196,8 +196,8 @@ class KernelMachine(Planning):
         s[NOW], s[REPLICA] = now, number  # closing may have dispatched
         return -1
 
-    def _handle_next(self, now: int, replica: Replica, watch: int) -> None:
-        super()._handle_next(now, replica, watch)
+    def _handle(self, now: int, replica: Replica, watch: int) -> None:
+        super()._handle(now, replica, watch)
         self._tell_apart(replica)
 
     def _tell_apart(self, replica: Replica) -> None:

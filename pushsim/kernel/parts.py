@@ -152,7 +152,7 @@ def slice_ends_of(core: Ints) -> int:
     return int((since // SYSMON + 2) * SYSMON)
 
 
-@compiled
+@called
 def wait(a: Arrays, r: int, line: int, job: int, ticks: int) -> None:
     """A job goes to the end of a line, or is the first of the first one."""
     if line == NEXT:

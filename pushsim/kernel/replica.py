@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pushsim.control.cores import Cores
+from pushsim.control.cores import TICKS, Cores
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
@@ -65,7 +65,8 @@ class ArrayCores(Cores):
         parts.start(self._store.k, self._number, now, job, work_ns, line)
 
     def wait(self, job: int, work_ns: int, line: int = 0) -> None:
-        raise NotImplementedError  # compiled code does
+        self._store.room_for_jobs(self._number)
+        parts.wait(self._store.k, self._number, line, job, TICKS * work_ns)
 
     def fill(self) -> None:
         parts.fill(self._store.k, self._number)
