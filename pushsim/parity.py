@@ -19,7 +19,7 @@ from typing import Any
 from pushsim import releases, runs
 from pushsim.calibrate import save
 from pushsim.cases import Case
-from pushsim.errors import InputError, Problem
+from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.figures import number_at
 from pushsim.istiod import RECORDING
 from pushsim.mesh import XDS
@@ -225,7 +225,12 @@ def parity(
                 found.complete, found.ended = False, str(result.run["ended"])
                 break
             real.append(result)
-        after = gauge() if found.complete else before
+        after = before
+        if found.complete:
+            try:
+                after = gauge()
+            except (KeyboardInterrupt, EnvironmentProblem) as problem:  # what was replayed is told all the same
+                found.complete, found.ended = False, str(problem) or "interrupted"
         progress(f"{name}: simulating", 0.0)
         simulated = at_speed(asked, name, statistics.fmean((before, after)))
         before = after

@@ -101,6 +101,23 @@ def test_each_variant_is_simulated_as_fast_as_the_machine_was_beside_its_replays
     assert number_at(found.simulated.summary, spent) > 1.2 * (number_at(as_fast.summary, spent) or 0.0)
 
 
+def test_an_interrupt_after_the_replays_loses_none_of_them(
+    binary: Callable[[str], Path], written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = iter([0.5])
+
+    def measured(*_: object) -> float:
+        if (speed := next(speeds, None)) is None:
+            raise KeyboardInterrupt
+        return speed
+
+    monkeypatch.setattr(of_istiod, "measured_speed", measured)
+    found = parity(Scenario.load(written), binary("normal"), repeat=1, one_by_one=0)
+    compared = found.variants["as-is"]
+    assert not found.complete and found.ended == "interrupted" and len(compared.real) == 1 and compared.rows
+    assert compared.to_json()["cpu_speed"] == 0.5
+
+
 @pytest.mark.istiod
 @pytest.mark.parametrize("streams_per_s", [1000, 1])  # a limiter that refuses streams decides nothing of who gets what
 def test_answers_are_those_of_a_real_istiod(istiod_binary: Path, streams_per_s: int) -> None:
