@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from pushsim.calibrate import controlplane
 from pushsim.calibrate.fitting import WIDTH, Findings, Progress, compared, minor, settled, slower, told
@@ -28,10 +29,20 @@ def from_istiod(binary: Path, progress: Progress, *, repeats: int = 2, size: flo
     version = detect_release(binary)
     probed = []
     for number in range(repeats):
-        for name, data in controlplane.probes(size):
-            progress(f"probe {number + 1} of {repeats}: {name}")
-            probed.append(asyncio.run(controlplane.probe(name, data, binary, minor(version), progress)))
+        head = f"probe {number + 1} of {repeats}"
+        probed += _probed(binary, minor(version), controlplane.probes(size), head, progress)
     return of_istiod(probed, version)
+
+
+def _probed(
+    binary: Path, release: str, probes: Iterable[tuple[str, dict[str, Any]]], head: str, progress: Progress
+) -> list[controlplane.Probed]:
+    """Probes run one after another on a real istiod."""
+    found = []
+    for name, data in probes:
+        progress(f"{head}: {name}")
+        found.append(asyncio.run(controlplane.probe(name, data, binary, release, progress)))
+    return found
 
 
 def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
@@ -100,12 +111,8 @@ def measured_speed(binary: Path, known: Calibration, progress: Progress) -> floa
     A calibration's `cpu_speed`: 0.5 where istiod needs twice the CPU time that it needed where `known` was measured.
     """
     release = minor(detect_release(binary))
-    data = dict(controlplane.probes())
-    probed = []
-    for name in _TELLING:
-        progress(f"how fast this machine is: {name}")
-        probed.append(asyncio.run(controlplane.probe(name, data[name], binary, release, progress)))
-    return speed(probed, known)
+    telling = [probe for probe in controlplane.probes() if probe[0] in _TELLING]
+    return speed(_probed(binary, release, telling, "how fast this machine is", progress), known)
 
 
 def speed(probed: Sequence[controlplane.Probed], known: Calibration) -> float:
