@@ -12,8 +12,10 @@ import json
 import re
 from typing import Any
 
+from pushsim.randomcase import shapes
 from pushsim.randomcase.changes import World
-from pushsim.randomcase.objects import Json, Kinds
+from pushsim.randomcase.objects import Kinds
+from pushsim.randomcase.shapes import Json
 
 __all__ = ["Kinds", "random_case", "to_yaml"]
 
@@ -25,12 +27,13 @@ def random_case(seed: int, steps: int = 24, kinds: Kinds = "all") -> Json:
     A step that deletes what the same step writes does only the last of the two.
     """
     world = World(seed, kinds)
+    settings = shapes.settings(world.random) if world.wide else {}
     world.build()
     manifests = list(world.objects.values())
     proxies = list(world.proxies)
     about = f"Random mesh and random changes, seed {seed}, {kinds} kinds."
     changes = [world.step(number) for number in range(steps)]
-    return {"about": about, "manifests": manifests, "proxies": proxies, "steps": changes}
+    return {"about": about, **settings, "manifests": manifests, "proxies": proxies, "steps": changes}
 
 
 _PLAIN = re.compile(r"[A-Za-z_][\w./-]*")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pushsim.randomcase.objects import ROLES, ROOT, Json, Objects, head, service
+from pushsim.randomcase import shapes
+from pushsim.randomcase.objects import ROLES, ROOT, Objects, head, service
+from pushsim.randomcase.shapes import Json
 
 DELETABLE = (
     "Service", "Sidecar", "DestinationRule", "ServiceEntry", "WorkloadEntry", "VirtualService", "Gateway",
     "EnvoyFilter", "AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication", "Telemetry", "ProxyConfig",
+    "WasmPlugin",
 )  # fmt: skip
 
 
@@ -18,6 +21,9 @@ class World(Objects):
     def build(self) -> None:
         node_labels = {"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z"}
         self.put({**head("v1", "Node", "", "node-1", labels=node_labels), "status": {}})
+        for number in (2, 3) if self.wide else ():
+            labels = shapes.node_labels(self.random.choice(shapes.LOCALITIES))
+            self.put({**head("v1", "Node", "", f"node-{number}", labels=labels), "status": {}})
         for namespace in [ROOT, *self.namespaces]:
             self.put(head("v1", "Namespace", "", namespace, labels={}))
         ingress = {"app": "istio-ingressgateway", "istio": "ingressgateway"}
@@ -25,6 +31,11 @@ class World(Objects):
         self.put(service("istio-ingressgateway", ROOT, "10.0.9.1", [http2]))
         self.pod("istio-ingressgateway", ROOT, "10.1.9.1", ingress, "router")
         self.slice("istio-ingressgateway", ROOT)
+        if self.wide and self.flip(0.3):
+            where, labels = self.random.choice(self.namespaces), {"app": "egress", "istio": "ingressgateway"}
+            self.put(service("egress", where, "10.0.9.2", [http2]))
+            self.pod("egress", where, "10.1.9.2", self.pick(labels, {"app": "egress"}), "router")
+            self.slice("egress", where)
         for _ in range(self.random.randint(5, 10)):
             self.new_service(self.random.choice(self.namespaces), pods=1 + self.flip(0.25))
         for make in (self.sidecar, self.destination_rule, self.service_entry, self.virtual_service, self.gateway):
@@ -82,6 +93,44 @@ class World(Objects):
         labels = {**meta["labels"], "role": self.random.choice(ROLES)}
         return [self.put({**body, "metadata": {**meta, "labels": labels}})]
 
+    def recreate_pod(self) -> list[Json]:
+        """A pod is there anew under its name and address, on another node, with other labels or another account."""
+        pods = [b for b in self.held("Pod") if b["metadata"]["namespace"] != ROOT]
+        body = self.random.choice(pods)
+        labels = {**body["metadata"]["labels"], "role": self.random.choice(ROLES)}
+        spec = {**body["spec"], "nodeName": self.node(), "serviceAccountName": self.pick("default", "default", "other")}
+        found = [self.put({**body, "metadata": {**body["metadata"], "labels": labels}, "spec": spec})]
+        app = labels["app"]
+        if self.flip(0.5) and (app, body["metadata"]["namespace"]) in self.pods:
+            found.append(self.slice(app, body["metadata"]["namespace"]))
+        return found
+
+    def scale(self) -> list[Json]:
+        """A pod without a proxy comes to an app or goes, mostly with its endpoint."""
+        app, namespace = self.random.choice([key for key in self.pods if key[0][1:].isdigit()])
+        ref = ("Pod", namespace, f"{app}-x")
+        if ref in self.objects:
+            del self.objects[ref]
+            self.pods[app, namespace].remove(ref[2])
+            found = [{"kind": ref[0], "namespace": namespace, "name": ref[2], "deleted": True}]
+        else:
+            labels = {"app": app, "role": self.random.choice(ROLES)}
+            self.pod(app, namespace, f"10.2.{self.namespaces.index(namespace)}.{app[1:]}", labels, "")
+            found = [self.objects[ref]]
+        if self.flip(0.8):
+            found.append(self.slice(app, namespace))
+        return found
+
+    def change_node(self) -> list[Json]:
+        """A node's locality changes."""
+        labels = shapes.node_labels(self.random.choice(shapes.LOCALITIES))
+        return [self.put({**head("v1", "Node", "", f"node-{self.random.randint(1, 3)}", labels=labels), "status": {}})]
+
+    def repeat(self) -> list[Json]:
+        """Objects written again as they are."""
+        bodies = self.held(*DELETABLE, "EndpointSlice", "Pod")
+        return [dict(body) for body in self.random.sample(bodies, min(len(bodies), self.pick(1, 2)))]
+
     def change_namespace(self) -> list[Json]:
         name = self.random.choice(self.namespaces)
         return [self.put(head("v1", "Namespace", "", name, labels={"tier": self.digit()}))]
@@ -126,6 +175,7 @@ class World(Objects):
             (3, lambda: [self.policy()]),
         ]
         if self.wide:
+            changes += [(2, self.recreate_pod), (2, self.scale), (1, self.change_node), (1, self.repeat)]
             changes += [(2, self.change_pod), (1, self.touch), (2, lambda: [self.workload_entry()])]
             changes += [(1, self.change_namespace)]
         weights = [weight for weight, _ in changes]

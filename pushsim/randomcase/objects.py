@@ -5,7 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import Any, Literal
 
-Json = dict[str, Any]
+from pushsim.randomcase import shapes
+from pushsim.randomcase.shapes import Json
+
 Kinds = Literal["all", "core"]
 
 _NETWORKING = "networking.istio.io/v1beta1"
@@ -21,6 +23,7 @@ _PORTS = {
     "admin": {"name": "http-admin", "port": 8081, "targetPort": 8080, "protocol": "TCP"},
 }
 _CORE_PORTS = ("http", "tcp", "grpc", "admin")
+_MORE_PORTS = {**_PORTS, **shapes.PORTS}
 ROLES = ("web", "train")
 
 
@@ -77,35 +80,42 @@ class Objects:
         export_to = self.export_to()
         return {**spec, "exportTo": export_to} if export_to else spec
 
+    def node(self) -> str:
+        return f"node-{self.random.randint(1, 3)}" if self.wide else "node-1"
+
     # -- services and what is behind them
 
     def pod(self, app: str, namespace: str, ip: str, labels: Json, kind: str = "sidecar") -> None:
+        """A pod, and the proxy of that type in it, or none ("")."""
         names = self.pods.setdefault((app, namespace), [])
-        name = f"{app}-{len(names)}"
+        name = f"{app}-{len(names)}" if kind else f"{app}-x"
         names.append(name)
         spec = {
-            "nodeName": "node-1",
+            "nodeName": self.node(),
             "serviceAccountName": "default",
             "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 8080}]}],
         }
         ready = [{"type": "Ready", "status": "True"}]
         status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": ready}
         self.put({**head("v1", "Pod", namespace, name, labels=labels), "spec": spec, "status": status})
-        self.proxies.append({"name": name, "namespace": namespace, "ip": ip, "type": kind, "labels": labels})
+        if kind:
+            proxy = {"name": name, "namespace": namespace, "ip": ip, "type": kind, "labels": labels}
+            asks = {"metadata": {"DNS_CAPTURE": "true"}} if self.wide and self.flip(0.15) else {}
+            self.proxies.append(proxy | asks)
 
     def slice(self, app: str, namespace: str, suffix: str = "1", ready: list[str] | None = None) -> Json:
         """The endpoints of a service: the pods that are given, or all, each ready, or now and then not; and strays."""
         service = self.objects.get(("Service", namespace, app))
-        names = self.pods.get((app, namespace), [])
+        names = self.pods.get((app, namespace), []) if ready is None else ready
+        alias = service is not None and service["spec"]["type"] == "ExternalName"
         endpoints = []
-        for name in names if ready is None else ready:
+        for name in () if alias else names:
             address = self.objects["Pod", namespace, name]["status"]["podIP"]
             conditions = {"ready": ready is None or not self.wide or not self.flip(0.15)}
             target = {"kind": "Pod", "name": name, "namespace": namespace}
-            endpoints.append(
-                {"addresses": [address], "conditions": conditions, "nodeName": "node-1", "targetRef": target}
-            )
-        for address in self.strays.get((app, namespace), ()) if suffix == "1" else ():
+            node = self.objects["Pod", namespace, name]["spec"]["nodeName"]
+            endpoints.append({"addresses": [address], "conditions": conditions, "nodeName": node, "targetRef": target})
+        for address in self.strays.get((app, namespace), ()) if suffix == "1" and not alias else ():
             endpoints.append({"addresses": [address], "conditions": {"ready": True}, "nodeName": "node-1"})
         ports = service["spec"]["ports"] if service else [_PORTS["http"]]
         slice_ports = [{"name": p["name"], "port": p["targetPort"], "protocol": "TCP"} for p in ports]
@@ -131,10 +141,12 @@ class Objects:
         self.strays.setdefault((app, namespace), []).append(f"10.3.{self.namespaces.index(namespace)}.{1 + number}")
 
     def shape_service(self, name: str, namespace: str, address: str) -> Json:
-        known = _PORTS if self.wide else _CORE_PORTS
-        ports = [_PORTS[p] for p in sorted(self.random.sample(sorted(known), self.pick(1, 1, 1, 2)))]
+        known = _MORE_PORTS if self.wide else _CORE_PORTS
+        ports = [_MORE_PORTS[p] for p in sorted(self.random.sample(sorted(known), self.pick(1, 1, 1, 2)))]
         if len(ports) > 1:
             ports = [{**p, "name": p["name"] or "other"} for p in ports]
+            if ports[0]["port"] == ports[1]["port"]:
+                ports.pop()
         headless = self.flip(0.12)
         annotations = {}
         if self.flip(0.35):
@@ -143,8 +155,8 @@ class Objects:
         body = service(name, namespace, "None" if headless else address, ports)
         if annotations:
             body["metadata"]["annotations"] = annotations
-        if self.wide and self.flip(0.08):
-            body["spec"] |= {"type": "LoadBalancer"}
+        if self.wide and self.flip(0.3):
+            shapes.unusual(self.random, body, self.host())
         return self.put(body)
 
     # -- one kind each: create, or alter what is there
@@ -171,20 +183,33 @@ class Objects:
             spec = {"workloadSelector": {"labels": {"role": self.random.choice(ROLES)}}, **spec}
         if self.wide and self.flip(0.15):
             spec["outboundTrafficPolicy"] = {"mode": self.pick("REGISTRY_ONLY", "ALLOW_ANY")}
+        if self.wide and self.flip(0.15):
+            port = {"number": 9000, "protocol": "TCP", "name": "tcp"}
+            bound = self.pick({}, {"bind": "127.0.0.1"}, {"captureMode": "NONE"})
+            egress.insert(0, {"port": port, **bound, "hosts": ["*/*"]})
+        if self.wide and self.flip(0.15) and namespace != ROOT:
+            port = {"number": self.pick(8080, 9090), "protocol": self.pick("HTTP", "TCP"), "name": "in"}
+            spec["ingress"] = [{"port": port, "defaultEndpoint": "127.0.0.1:8000"}]
         return self.put({**head(_NETWORKING, "Sidecar", namespace, "sel" if selector else "default"), "spec": spec})
 
     def destination_rule(self) -> Json:
         hosts = [self.host(), f"*.{self.random.choice(self.namespaces)}.svc.cluster.local"]
         if self.wide:
-            hosts += [f"x{self.random.randrange(3)}.example.com", "nobody.n0.svc.cluster.local"]
+            hosts += [f"x{self.random.randrange(3)}.example.com", "nobody.n0.svc.cluster.local", "s0"]
         policy: Json = {"connectionPool": {"tcp": {"maxConnections": self.random.randint(1, 50)}}}
         if self.wide and self.flip(0.3):
             policy["tls"] = {"mode": self.pick("DISABLE", "ISTIO_MUTUAL", "SIMPLE")}
         if self.wide and self.flip(0.2):
             policy["outlierDetection"] = {"consecutive5xxErrors": self.random.randint(1, 9)}
+        if self.wide and self.flip(0.4):
+            policy |= shapes.traffic_policy(self.random)
         spec: Json = {"host": self.random.choice(hosts), "trafficPolicy": policy}
         if self.flip(0.4):
             spec["subsets"] = [{"name": "v1", "labels": {"role": self.random.choice(ROLES)}}]
+            if self.wide:
+                spec["subsets"] = shapes.subsets(self.random)
+        if self.wide and self.flip(0.1):
+            spec["workloadSelector"] = {"matchLabels": {"role": self.random.choice(ROLES)}}
         name = f"d{self.random.randrange(4)}"
         described = head(_NETWORKING, "DestinationRule", self.anywhere(), name)
         return self.put({**described, "spec": self.exported(spec)})
@@ -192,9 +217,9 @@ class Objects:
     def service_entry(self) -> Json:
         number = self.random.randrange(3)
         host = f"x{number}.example.com"
-        resolution = self.pick("STATIC", "STATIC", "DNS", *(("NONE",) if self.wide else ()))
+        resolution = self.pick("STATIC", "STATIC", "DNS", *(("NONE", "DNS_ROUND_ROBIN") if self.wide else ()))
         endpoints = [{"address": f"10.9.{number}.{self.random.randint(1, 9)}"}]
-        if resolution == "DNS":
+        if resolution.startswith("DNS"):
             endpoints = [{"address": f"e{number}.example.org"}]
         ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
         spec: Json = {"hosts": [host], "location": "MESH_INTERNAL", "resolution": resolution, "ports": ports}
@@ -207,7 +232,15 @@ class Objects:
             if self.flip(0.25):
                 spec["ports"] = [{"number": 9000, "name": "tcp", "protocol": "TCP"}]
                 spec["addresses"] = [f"10.8.{number}.1"]
-            if resolution == "STATIC" and self.flip(0.4):
+            if self.flip(0.2):
+                spec["ports"] += [{"number": 443, "name": "tls", "protocol": "TLS", "targetPort": 8443}]
+            if self.flip(0.2):
+                spec["subjectAltNames"] = [f"spiffe://outside/{number}"]
+            if self.flip(0.2):
+                spec["hosts"] = [*spec["hosts"], f"y{number}.example.com"]
+            if resolution == "STATIC" and self.flip(0.3):
+                spec["endpoints"] = shapes.endpoints(self.random, number)
+            elif resolution == "STATIC" and self.flip(0.4):
                 del spec["endpoints"]
                 spec["workloadSelector"] = {"labels": {"vm": f"v{number}"}}
         described = head(_NETWORKING, "ServiceEntry", self.random.choice(self.namespaces), f"e{number}")
@@ -216,6 +249,8 @@ class Objects:
     def workload_entry(self) -> Json:
         number = self.random.randrange(3)
         spec = {"address": f"10.7.{number}.{self.random.randint(1, 5)}", "labels": {"vm": f"v{number}"}}
+        more = {"locality": self.pick(*shapes.LOCALITIES), "weight": self.random.randint(1, 5), "ports": {"http": 8080}}
+        spec |= shapes.subset(self.random, more)
         described = head(_NETWORKING, "WorkloadEntry", self.random.choice(self.namespaces), f"w{number}")
         return self.put({**described, "spec": {**spec, "serviceAccount": "default"}})
 
@@ -239,8 +274,22 @@ class Objects:
                 route["match"] = [{"uri": {"prefix": self.pick("/a", "/b")}}]
             if self.flip(0.15):
                 route["route"][0]["destination"]["subset"] = "v1"
+            if self.flip(0.3):
+                route |= shapes.http_route(self.random, self.random.choice(self.namespaces))
+            if self.flip(0.1):
+                route = {"match": [{"uri": {"prefix": "/moved"}}], "redirect": {"authority": "moved.example.com"}}
+            if self.flip(0.1):
+                to = {"name": f"v{self.random.randrange(4)}", "namespace": self.random.choice(self.namespaces)}
+                route = {"match": [{"uri": {"prefix": "/delegated"}}], "delegate": to}
+            if not at_gateway and self.flip(0.1):
+                del spec["hosts"]
         spec["http"] = [route]
-        if self.wide and not at_gateway and self.flip(0.15):
+        if self.wide and self.flip(0.3):
+            spec["http"].append({"route": [{"destination": {"host": self.host(), "port": {"number": 80}}}]})
+        if self.wide and "hosts" in spec and self.flip(0.1):
+            match = [{"port": 8443, "sniHosts": spec["hosts"]}]
+            spec["tls"] = [{"match": match, "route": [{"destination": {"host": self.host()}}]}]
+        if self.wide and not at_gateway and "hosts" in spec and self.flip(0.15):
             del spec["http"]
             match = [{"port": 9000}]
             spec["tcp"] = [
@@ -248,6 +297,8 @@ class Objects:
             ]
         if at_gateway:
             spec["gateways"] = [f"{ROOT}/gw"] + ["mesh"] * (self.wide and self.flip(0.3))
+            if self.wide and self.flip(0.2):
+                spec["gateways"].append("gw2")
         name = f"g{self.random.randrange(2)}" if at_gateway else f"v{self.random.randrange(4)}"
         described = head(_NETWORKING, "VirtualService", self.random.choice(self.namespaces), name)
         return self.put({**described, "spec": self.exported(spec)})
@@ -260,8 +311,14 @@ class Objects:
         if self.wide and self.flip(0.3):
             port = {"number": 443, "name": "tls", "protocol": "TLS"}
             servers.append({"port": port, "hosts": ["p.example.com"], "tls": {"mode": "PASSTHROUGH"}})
-        spec = {"selector": {"istio": "ingressgateway"}, "servers": servers}
-        return self.put({**head(_NETWORKING, "Gateway", ROOT, "gw"), "spec": spec})
+        namespace, name, selector = ROOT, "gw", {"istio": "ingressgateway"}
+        if self.wide:
+            if self.flip(0.3):
+                servers += [s for s in shapes.servers(self.random) if len(servers) == 1 or s["port"]["number"] != 443]
+            if self.flip(0.25):
+                namespace, name, selector = self.anywhere(), "gw2", self.pick(selector, {"app": "nobody"}, {})
+        spec = {"selector": selector, "servers": servers}
+        return self.put({**head(_NETWORKING, "Gateway", namespace, name), "spec": spec})
 
     def policy(self) -> Json:
         selector: Json = {}
@@ -277,8 +334,29 @@ class Objects:
             jwt = [{"issuer": f"i{self.digit()}", "jwks": '{"keys":[]}'}]
             makers.append((_SECURITY, "RequestAuthentication", "j", {"jwtRules": jwt}))
             makers.append((_NETWORKING, "ProxyConfig", "pc", {"concurrency": self.random.randint(1, 4)}))
+            wasm = {"url": f"oci://example.com/filter:{self.digit()}", **shapes.plugin(self.random)}
+            makers.append(("extensions.istio.io/v1alpha1", "WasmPlugin", "w", wasm))
+            rules = [
+                shapes.rule(self.random, self.random.choice(self.namespaces)) for _ in range(self.pick(0, 1, 1, 2))
+            ]
+            makers.append(
+                (_SECURITY, "AuthorizationPolicy", "q", {"action": self.pick("ALLOW", "DENY"), "rules": rules})
+            )
+            makers.append(("telemetry.istio.io/v1alpha1", "Telemetry", "u", shapes.telemetry(self.random)))
+            makers.append(
+                ("networking.istio.io/v1alpha3", "EnvoyFilter", "e", {"configPatches": [shapes.patch(self.random)]})
+            )
+            by_port = {
+                "mtls": {"mode": "STRICT"},
+                "portLevelMtls": {"8080": {"mode": self.pick("DISABLE", "PERMISSIVE")}},
+            }
+            makers.append(
+                (_SECURITY, "PeerAuthentication", "ports", {**by_port, "selector": {"matchLabels": {"role": "web"}}})
+            )
         version, kind, name, spec = self.random.choice(makers)
-        if kind in ("AuthorizationPolicy", "PeerAuthentication", "Telemetry", "RequestAuthentication") and selector:
+        if kind == "EnvoyFilter" and selector and name == "e":
+            spec = {"workloadSelector": {"labels": selector["selector"]["matchLabels"]}, **spec}
+        elif kind not in ("EnvoyFilter", "ProxyConfig") and selector:
             name, spec = f"{name}-sel", {**selector, **spec}
         return self.put({**head(version, kind, self.anywhere(), name), "spec": spec})
 
