@@ -45,11 +45,13 @@ class Group:
                 (`Handled.joined`).
     localities: of each proxy, the number of its locality among the mesh's: the cache's keys of clusters and endpoints
                 name it. Without any, all are in one.
+    places:     how many localities there may be, as proxies may come back in another (`Handled.located`).
     """
 
     proxies: tuple[Proxy, ...]
     late: int = 0
     localities: tuple[int, ...] = ()
+    places: int = 0
 
     @property
     def size(self) -> int:
@@ -62,8 +64,8 @@ class Group:
 
 
 def localities_of(groups: Iterable[Group]) -> int:
-    """How many localities their proxies are in."""
-    return 1 + max((number for group in groups for number in group.localities), default=0)
+    """How many localities their proxies are in, or may be."""
+    return max((max((group.places - 1, *group.localities)) for group in groups), default=0) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,15 @@ class Handled:
     """What istiod's handlers make of a written change: the requests in order, and the handlers' work.
 
     Typical drivers: handler.events, handler.endpoints. joined, left: proxies, as (group, position in it), whose pods
-    this change created or deleted.
+    this change created or deleted. located: of those that joined, the numbers of their localities; none if they are
+    where they were.
     """
 
     requests: tuple[Request, ...]
     work: Counts = field(default_factory=dict)
     joined: tuple[tuple[int, int], ...] = ()
     left: tuple[tuple[int, int], ...] = ()
+    located: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class FakePlanner:
                 proxies(g, size, gateway=g >= count - gateways),
                 late if g == 0 else 0,
                 tuple((g + n) % localities for n in range(size)),
+                localities,
             )
             for g, size in enumerate(sizes)
         ]
@@ -115,7 +116,9 @@ class FakePlanner:
             if kind == "proxy":
                 self.requests.append((change, "proxy", -1))
                 return Handled((Request(proxies=who),), work)
-            return Handled((), work, joined=who if kind == "join" else (), left=who if kind == "leave" else ())
+            if kind == "leave":
+                return Handled((), work, left=who)
+            return Handled((), work, joined=who, located=((change + int(member)) % self.groups[0].places,))
         if kind == "no":
             return Handled((), work)
         service = int(rest)

@@ -15,8 +15,9 @@ from pushsim import releases
 from pushsim.calibrate import controlplane
 from pushsim.conversation import Conversation
 from pushsim.manifests import parse_objects
-from pushsim.mesh import Change, Mesh, Proxy, Ref
-from pushsim.planners import begun, planners
+from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
+from pushsim.planner import localities_of
+from pushsim.planners import IstioPlanner, begun, planners
 from pushsim.planners.work import ScopeWork
 from pushsim.pricing import Pricing
 from pushsim.scenario import Scenario
@@ -591,3 +592,41 @@ def test_localities_of_proxies_are_those_of_their_nodes() -> None:
     assert sorted(zone_of) == [0, 1]
     assert all(len(zones) == 1 for zones in zone_of.values())
     assert zone_of[0] != zone_of[1]
+
+
+@pytest.mark.parametrize(("release", "served", "alone"), [("1.17", "z", ""), ("1.24", "z", "z")])
+def test_a_proxy_is_where_its_pod_is_and_comes_back_where_that_comes_back(
+    release: str, served: str, alone: str
+) -> None:
+    """Until 1.19 istiod knows where a proxy is from its service instances: it has none, it is nowhere."""
+
+    def node(name: str) -> Object:
+        body = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/region": name}}}
+        return Object(Ref("Node", "", name), body)
+
+    def pod(name: str, node: str) -> Object:
+        spec = {"nodeName": node, "containers": [{"name": "istio-proxy"}]}
+        body = {
+            "metadata": {"name": name, "labels": {"app": name}},
+            "spec": spec,
+            "status": {"podIP": "10.1.0." + str(len(name))},
+        }
+        return Object(Ref("Pod", "ns", name), body)
+
+    ports = [{"name": "http", "port": 80}]
+    service = Object(
+        Ref("Service", "ns", "a"), {"metadata": {"name": "a"}, "spec": {"selector": {"app": "a"}, "ports": ports}}
+    )
+    objects = [node("z"), node("y"), pod("a", "z"), pod("alone", "z"), service]
+    proxies = (
+        Proxy("a", "ns", "10.1.0.1", "sidecar", {"app": "a"}),
+        Proxy("alone", "ns", "10.1.0.5", "sidecar", {"app": "alone"}),
+    )
+    mesh = Mesh({o.ref: o for o in objects}, proxies, {}, {})
+    changes = [Change((), (Ref("Pod", "ns", "a"),)), Change((pod("a", "y"),))]
+    planner = IstioPlanner(mesh, changes, releases.rules(release))
+    where = {proxy.name: n for g in planner.groups for proxy, n in zip(g.proxies, g.localities, strict=True)}
+    assert (where["a"] == where["alone"]) == (served == alone)
+    assert planner.handle(0, changes[0]).located == ()
+    (back,) = planner.handle(1, changes[1]).located
+    assert back not in where.values() and back < localities_of(planner.groups)

@@ -249,7 +249,9 @@ class Machine(Streams):
             replica.requested += len(handled.requests)
             work_ns += self._work(handled.work)
             if replica.number == 0:
-                for group, member in handled.joined:
+                for place, (group, member) in enumerate(handled.joined):
+                    if handled.located:
+                        self.locality[self.offset[group] + member] = handled.located[place]
                     self._join(now, self.offset[group] + member)
                 for group, member in handled.left:
                     self._close(now, self.offset[group] + member, 2)

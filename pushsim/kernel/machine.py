@@ -92,6 +92,7 @@ COLUMNS = {
     "read_at": N_READ_AT,
     "read_before": N_READ_BEFORE,
     "to_make": N_TO_MAKE,
+    "locality": N_LOCALITY,
 }
 
 
@@ -110,12 +111,7 @@ class KernelMachine(Planning):
         for name, column in COLUMNS.items():
             a.conn[:, column] = list(getattr(self, name))
             setattr(self, name, a.conn[:, column])
-        for told, column in (
-            (self.group_of, N_GROUP),
-            (self.slow, N_SLOW),
-            (self.nack, N_NACK),
-            (self.locality, N_LOCALITY),
-        ):
+        for told, column in ((self.group_of, N_GROUP), (self.slow, N_SLOW), (self.nack, N_NACK)):
             a.conn[:, column] = told
         a.conn[:, N_GATEWAY], a.ring[:] = self.gateway, self.ring
         a.s[LATENCY], a.s[REPLY], a.s[THROTTLE] = self.prices.latency_ns, self.prices.reply_ns, knobs.throttle

@@ -14,12 +14,12 @@ from functools import partial
 from pushsim import planner as ask
 from pushsim.conversation import Conversation
 from pushsim.memo import Memo
-from pushsim.mesh import Change, ConfigKey, Mesh, Mode
+from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Object
 from pushsim.planners.answers import Answers
 from pushsim.planners.askers import Asker
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts
 from pushsim.planners.course import Course, Shared, Step
-from pushsim.planners.proxies import groups_of, late_proxies, proxy_id
+from pushsim.planners.proxies import Places, groups_of, late_proxies, proxy_id
 from pushsim.planners.settling import Settling
 from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own
@@ -52,7 +52,8 @@ class IstioPlanner:
         conversation = Conversation(everyone, rules, mode, changes)
         istiod, start = conversation.istiod, conversation.istiod.latest
         first = [outcome.plan for outcome in conversation.classes]
-        self._groups = groups_of(conversation, {proxy.id for proxy in late}, mesh, changes)
+        self._places = Places(conversation, mesh, changes)
+        self._groups = groups_of(conversation, {proxy.id for proxy in late}, self._places)
         everybody = [(p, (n, at)) for n, group in enumerate(self._groups) for at, p in enumerate(group.proxies)]
         self._place = {proxy.id: place for proxy, place in everybody}
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
@@ -107,7 +108,8 @@ class IstioPlanner:
         before = istiod.registry.store.objects
         gone = [self._place[i] for i in (proxy_id(r) for r in written.delete if r in before) if i in self._place]
         new = [o for o in written.apply if o.ref.kind == "Pod" and o.ref not in before]
-        joined = [self._place[i] for i in (proxy_id(o.ref) for o in new) if i in self._place]
+        pods = {i: o for o in new if (i := proxy_id(o.ref)) in self._place}
+        joined = [self._place[i] for i in pods]
         requests = []
         keys: set[ConfigKey] = set()
         touched = istiod.registry.retargeted(written)
@@ -141,8 +143,14 @@ class IstioPlanner:
             keys |= named[change].keys
         named[change] = self._course.shared.named(frozenset(keys))
         endpoints = sum(len(o.body.get("endpoints") or ()) for o in written.apply if o.ref.kind == "EndpointSlice")
+        located = [self._located(place, pod) for place, pod in zip(joined, pods.values(), strict=True)]
         work = {"handler.events": len(written.apply) + len(written.delete), "handler.endpoints": endpoints}
-        return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone))
+        return ask.Handled(tuple(requests), work, tuple(joined), tuple(gone), tuple(located))
+
+    def _located(self, place: tuple[int, int], pod: Object) -> int:
+        """The number of the locality of a proxy whose pod is there."""
+        group, member = place
+        return self._places.now(self._groups[group].proxies[member], pod, self._asker.istiod.registry)
 
     def push(self, requests: Sequence[int]) -> ask.Push:
         istiod, number = self._asker.istiod, self._pushes

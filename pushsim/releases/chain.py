@@ -106,6 +106,7 @@ def chain() -> dict[str, Rules]:
         delta_gone_port="any",
         endpoint_comparison="health-removed",
         unready_kept=True,
+        locality_of_instance=False,
     )
     add("1.20.0", replace(base, private_rules="names-own"))
     base = add("1.20.2", replace(base, endpoint_comparison="health"))
@@ -122,6 +123,7 @@ def chain() -> dict[str, Rules]:
     add("1.20.8", replace(base, cds_router_gateway="passthrough"))  # #50757
 
     base = replace(base, writes_rules="host-and-tls")  # VERIFY_CERTIFICATE_AT_CLIENT is the default
+    base = replace(base, external_name_aliases=True)  # the flag is on
     base = replace(base, plugin_names="extenstions.istio.io/wasmplugin/{}.{}")
     base = replace(base, index_duplicate="oldest", filter_extra_services="always", delta_watched="last-response")
     base = add("1.21.0", base)

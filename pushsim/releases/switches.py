@@ -28,6 +28,9 @@ class Rules:
         service_update: when a Service update pushes: always, if the converted service differs, or if that or a
             targetPort differs (#42617, #47009).
         hidden_update_silent: an update of a service that was and stays `~` pushes nobody (#47009).
+        locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say.
+        external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
+            flag off in 1.20).
         hidden_silent: adding, deleting or changing endpoints of a `~` service pushes nobody (#54120).
         endpoint_comparison: when an endpoint list that differs pushes: always; by health and added or removed
             address; or by any field.
@@ -154,6 +157,8 @@ class Rules:
     endpoint_kind: str = "ServiceEntry"
     service_update: Literal["always", "equal", "equal-or-target-port"] = "always"
     hidden_update_silent: bool = False
+    locality_of_instance: bool = True
+    external_name_aliases: bool = False
     hidden_silent: bool = False
     endpoint_comparison: Literal["never", "health-removed", "health", "any"] = "never"
     unready_kept: bool = False
