@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -219,14 +219,11 @@ def _selector_keys(written: Object) -> Iterator[str]:
 
 
 def individual_addresses(registry: Registry) -> set[str]:
-    """Addresses of endpoints that decide for their own proxy: of headless, selectorless and external services."""
+    """Addresses of endpoints that decide for their own proxy: of headless and external services, or not selected."""
     found: set[str] = set()
-    services: Sequence[tuple[str, str]] = [
-        (s.hostname, s.namespace)
-        for s in registry.services()
-        if s.registry != "Kubernetes" or not s.selector or (s.headless and not all(p.http for p in s.ports))
-    ]
-    for host in services:
-        for endpoints in registry.endpoints.shards.get(host, {}).values():
-            found.update(endpoint.address for endpoint in endpoints)
+    for service in registry.services():
+        plain = service.registry == "Kubernetes" and not (service.headless and not all(p.http for p in service.ports))
+        picked = service.selector if plain else ()
+        for endpoints in registry.endpoints.instances.get((service.hostname, service.namespace), {}).values():
+            found.update(e.address for e in endpoints if not picked or not set(picked) <= set(e.labels))
     return found

@@ -55,8 +55,8 @@ def fqdn(name: str, namespace: str) -> str:
     return f"{name}.{namespace}.svc.cluster.local"
 
 
-def kubernetes_service(body: Object) -> Service:
-    """A Kubernetes Service as istiod converts it.
+def kubernetes_service(body: Object, *, aliases: bool = True) -> Service:
+    """A Kubernetes Service as istiod converts it; aliases: what ExternalName makes is one (ENABLE_EXTERNAL_NAME_ALIAS).
 
     Source: istio/istio pilot/pkg/serviceregistry/kube/conversion.go.
     """
@@ -66,7 +66,7 @@ def kubernetes_service(body: Object) -> Service:
     resolution: Resolution = "EDS"
     addresses: tuple[str, ...] = (cluster_ip,) if cluster_ip else ("0.0.0.0",)
     if external:
-        resolution, addresses = "ALIAS", ("0.0.0.0",)
+        resolution, addresses = "ALIAS" if aliases else "DNS", ("0.0.0.0",)
     elif cluster_ip == "None":
         resolution, addresses = "PASSTHROUGH", ("0.0.0.0",)
     elif len(spec.get("clusterIPs") or ()) > 1:

@@ -55,20 +55,34 @@ class MergedGateway:
     __hash__ = object.__hash__
 
 
+def terminates(server: Server) -> bool:
+    """Whether a server ends TLS; one whose mode is left out passes it through."""
+    gateway, index = server
+    mode = (gateway.spec["servers"][index].get("tls") or {}).get("mode")
+    return mode not in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH")
+
+
 def route_name(server: Server, port: int) -> str:
     """RDS route of a server: `http.PORT`, `https.NUMBER.PORTNAME.GATEWAY.NAMESPACE`, "" if it has none."""
     gateway, index = server
     spec = gateway.spec["servers"][index]
     protocol = parse_protocol(str(spec["port"].get("protocol") or ""))
     bind = f".{spec['bind']}" if spec.get("bind") else ""
-    tls = spec.get("tls") or {}
-    terminates = bool(tls) and tls.get("mode") not in ("PASSTHROUGH", "AUTO_PASSTHROUGH")
-    if protocol in HTTP_PROTOCOLS and (not tls or tls.get("httpsRedirect")) and not terminates:
+    if protocol in HTTP_PROTOCOLS:
         return f"http.{port}{bind}"
-    if protocol == "HTTPS" and terminates:
+    if protocol == "HTTPS" and terminates(server):
         name = spec["port"].get("name") or ""
         return f"https.{spec['port']['number']}.{name}.{gateway.ref.name}.{gateway.ref.namespace}{bind}"
     return ""
+
+
+def passed_hosts(server: Server) -> list[str]:
+    """The hosts that an AUTO_PASSTHROUGH server passes on; none of any other."""
+    gateway, index = server
+    spec = gateway.spec["servers"][index]
+    if (spec.get("tls") or {}).get("mode") != "AUTO_PASSTHROUGH":
+        return []
+    return [str(host).rpartition("/")[2] for host in spec.get("hosts") or ()]
 
 
 def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapping[str, str]) -> MergedGateway:
@@ -79,6 +93,7 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
     listener_routes: dict[tuple[int, str, str], str] = {}
     plain: dict[int, tuple[int, str, str]] = {}
     taken: set[int] = set()
+    tls_hosts: dict[int, dict[str, str]] = {}  # by port, host and bind address of TLS servers
     sni: set[str] = set()
     passthrough = credentials = False
     for gateway in selecting:
@@ -92,9 +107,14 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
             route = route_name(server, port)
             tls = spec.get("tls") or {}
             credentials |= bool(tls.get("credentialName"))
-            if tls.get("mode") == "AUTO_PASSTHROUGH":
-                passthrough = True
-                sni.update(str(h).rpartition("/")[2] for h in spec.get("hosts") or ())
+            if tls:
+                hosts = [_own(str(host), gateway) for host in spec.get("hosts") or ()]
+                known = tls_hosts.setdefault(port, {})
+                if any(known.get(host) == key[2] for host in hosts):
+                    continue  # CheckDuplicates: the server is skipped
+                known.update(dict.fromkeys(hosts, key[2]))
+            passthrough |= tls.get("mode") == "AUTO_PASSTHROUGH"
+            sni.update(passed_hosts(server))
             http = parse_protocol(protocol) in HTTP_PROTOCOLS
             if port in taken and port in plain:
                 current = plain[port]
@@ -115,7 +135,7 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
                     routes[route] = [server]
             else:
                 taken.add(port)
-                if not tls:
+                if not tls or http:
                     plain[port] = key
                 if route:
                     routes[route] = [server]
@@ -132,6 +152,11 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
         passthrough=passthrough,
         credentials=credentials,
     )
+
+
+def _own(host: str, gateway: Object) -> str:
+    """A server's host with the Gateway's namespace for "."."""
+    return f"{gateway.ref.namespace}{host[1:]}" if host.startswith("./") else host
 
 
 def _resolve(number: int, targets: Sequence[Target]) -> int:

@@ -243,6 +243,7 @@ class Service:
     auto_address: the address istiod allocated in process (240.240.x.y), "" if none.
     target_ports: targetPort by port name, as written: an int, a name, or absent.
     accounts:     service accounts named on the object itself (not those of endpoints).
+    aliases:      in a PushContext, hosts of the ExternalName Services that stand for it.
     """
 
     hostname: str
@@ -260,6 +261,7 @@ class Service:
     external: bool = False
     accounts: tuple[str, ...] = ()
     extras: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[str, ...] = ()
     created: str = field(default="", compare=False)
     target_ports: tuple[tuple[str, int | str | None], ...] = field(default=(), compare=False)
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 @dataclass(frozen=True, slots=True)
 class ClusterName:
-    """`direction|port|subset|host`."""
+    """`direction|port|subset|host`, or `direction_.port_.subset_.host` as AUTO_PASSTHROUGH servers name it."""
 
     direction: str
     port: int
@@ -22,7 +22,7 @@ class ClusterName:
 @lru_cache(maxsize=1 << 18)
 def parse_cluster(name: str) -> ClusterName | None:
     """The parts of a cluster name, None for the static ones."""
-    parts = name.split("|")
+    parts = name.split("_.", 3) if name.startswith("outbound_.") else name.split("|")
     if len(parts) != 4:
         return None
     return ClusterName(parts[0], int(parts[1]), parts[2], parts[3])

@@ -44,13 +44,18 @@ class OutboundCluster:
 class InboundCluster:
     """`inbound|TARGETPORT||`: one per distinct target port of the services that select the proxy.
 
-    rules: the DestinationRules merged into the one that applies to the first of these services.
+    rules:    the DestinationRules merged into the one that applies to the first of these services.
+    ingress:  it is of an ingress listener of a Sidecar.
+    endpoint: where that leads: `127.0.0.1:PORT` or `0.0.0.0:PORT`, the pod's own
+              address; "" to wherever it was sent to.
     """
 
     name: str
     target_port: int
     services: tuple[tuple[Service, Port], ...]
     rules: tuple[Object, ...] = ()
+    ingress: bool = False
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,8 @@ class Listener:
     target_ports: for virtualInbound, the target port of each entry of `services`.
     servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.
     virtual_services: VirtualServices that shape it (tcp/tls routes).
-    rules:     the DestinationRules of the (first) service behind a TCP listener.
+    rules:     the DestinationRules of the (first) service behind a TCP listener; for a gateway those of its services;
+               for virtualInbound the Sidecar whose ingress listeners are in it.
     cidrs:     destination ranges, where the service's address is one (the listener then binds 0.0.0.0).
     bound:     binds its port itself (captureMode NONE), instead of getting what iptables redirects.
     unknown:   of a sidecar's: the cluster that takes traffic for nobody known, as its Sidecar's outboundTrafficPolicy

@@ -19,7 +19,7 @@ VECTORS = Path(os.environ.get("PUSHSIM_VECTORS") or Path(__file__).parent / "vec
 #: Small cases that between them hold every kind of resource: pricing all of the folder takes minutes.
 PRICED = (
     "default-export-to", "destination-rules", "gateway-routing", "policies", "service-entries", "virtual-services",
-    "shapes", "no-auto-mtls", "dns-capture", "credentials", "extensions",
+    "shapes", "no-auto-mtls", "dns-capture", "credentials", "extensions", "corners",
 )  # fmt: skip
 
 cached_case = functools.cache(load_case)

@@ -41,7 +41,8 @@ class PushContext:
     sidecars:  by namespace, those with a selector first, then the oldest first.
     policies:  by kind, the oldest first.
     endpoints: as of this push: what EDS sends.
-    instances: as of the last push that rebuilt the services: what clusters and headless listeners hold;
+    instances: as of the last push that rebuilt the services: what clusters and headless listeners hold, until 1.19
+               also of those that are not ready;
     accounts:  likewise the service accounts.
     memo:      what is made of it for many proxies, by whoever makes it.
     """
@@ -92,6 +93,12 @@ def build_context(
     return _renewed(registry, previous, frozenset(key.kind for key in request.keys), number, endpoints)
 
 
+def _instances(registry: Registry, endpoints: Shards) -> Shards:
+    """What InstancesByPort finds: a copy of it, or the copy there is already of the same."""
+    of = registry.endpoints
+    return endpoints if of.instances is of.shards else of.instances.copy()
+
+
 def _new_context(
     registry: Registry, env: Mapping[str, str], number: int, endpoints: Shards, previous: PushContext | None
 ) -> PushContext:
@@ -110,7 +117,7 @@ def _new_context(
         gateways=_ordered(registry, "Gateway"),
         policies={kind: _ordered(registry, kind) for kind in POLICY_KINDS},
         endpoints=endpoints,
-        instances=endpoints,
+        instances=_instances(registry, endpoints),
         accounts=registry.endpoints.accounts.copy(),
     )
 
@@ -134,7 +141,7 @@ def _renewed(
         gateways=_ordered(registry, "Gateway") if "Gateway" in kinds else previous.gateways,
         policies={**previous.policies, **policies} if policies else previous.policies,
         endpoints=endpoints,
-        instances=endpoints if served else previous.instances,
+        instances=_instances(registry, endpoints) if served else previous.instances,
         accounts=registry.endpoints.accounts.copy() if served else previous.accounts,
         memo=Memo(),
     )
@@ -143,8 +150,8 @@ def _renewed(
 def _services(registry: Registry, before: ServiceIndex | None = None) -> ServiceIndex:
     default = _default(registry, "defaultServiceExportTo")
     if before is not None:
-        return before.renewed(registry.services(), default)
-    return ServiceIndex(registry.services(), default, registry.rules)
+        return before.renewed(registry.served(), default)
+    return ServiceIndex(registry.served(), default, registry.rules)
 
 
 def _routes(registry: Registry, before: RouteIndex | None = None) -> RouteIndex:

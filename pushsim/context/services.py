@@ -65,8 +65,8 @@ class ServiceIndex:
 
     @cached_property
     def http_ports(self) -> frozenset[int]:
-        """Ports that any service speaks HTTP on."""
-        return frozenset(port.number for service in self.ordered for port in service.ports if port.http)
+        """Ports that any service speaks HTTP on, or may."""
+        return frozenset(p.number for service in self.ordered for p in service.ports if p.http or p.auto)
 
     def _replaces(self, service: Service, known: Service | None) -> bool:
         if known is None or self._rules.index_duplicate == "last":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
+from typing import Any
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule, applying
-from pushsim.generators.recipient import Recipient
+from pushsim.generators.recipient import Recipient, ingress_port
 from pushsim.mesh import Endpoint, Object, Port, Service
 from pushsim.names import NamesByHost, names_by_host
 from pushsim.resources import (
@@ -29,16 +30,26 @@ class Clusters(Recipient):
     """The clusters of one proxy."""
 
     def clusters(self) -> Blocks:
-        """Every cluster: the base ones, then those of all services, in the scope's blocks."""
-        if self.filtered:
-            return (self.base_clusters(), self._clusters_of_all(self.services()))
-        *shared, own = self.scope.blocks
-        kind = (self.view.proxy.type == "router", self.view.gateway.passthrough)
-        mine = self.scope.memo
-        particular = [mine.once(lambda: self._clusters_of_all(own), "CDS", *kind, self.told)] if own else []
-        return (self.base_clusters(), *(self._clusters_of_shared(block, kind) for block in shared), *particular)
+        """Every cluster: the base ones, those of all services, in the scope's blocks, those that are in every response.
 
-    def _clusters_of_shared(self, block: tuple[Service, ...], kind: tuple[bool, bool]) -> Block:
+        The last are of services once more, for a router with AUTO_PASSTHROUGH servers.
+        """
+        if self.filtered:
+            return (self.base_clusters(), self._clusters_of_all(self.services()), *self.passed_through())
+        *shared, own = self.scope.blocks
+        mine, router = self.scope.memo, not self.sidecar
+        particular = [mine.once(lambda: self._clusters_of_all(own), "CDS", router, self.told)] if own else []
+        of_shared = (self._clusters_of_shared(block) for block in shared)
+        return (self.base_clusters(), *of_shared, *particular, *self.passed_through())
+
+    def passed_through(self) -> tuple[Block, ...]:
+        """The clusters behind AUTO_PASSTHROUGH servers, of each service in the mesh: buildOutboundSniDnatClusters."""
+        if self.sidecar or not self.view.gateway.passthrough:
+            return ()
+        services = [service for service in self.scope.all_services if not service.external]
+        return (Block.joined(self.clusters_of(service, sni=True) for service in services),)
+
+    def _clusters_of_shared(self, block: tuple[Service, ...]) -> Block:
         """The clusters of a block of services that many scopes share."""
         family = self.scope.family
 
@@ -46,15 +57,16 @@ class Clusters(Recipient):
             parts = family.parts(block)
             if not parts:
                 return self._clusters_of_all(block)
-            return Block.joined(self._clusters_of_shared(part, kind) for part in parts)
+            return Block.joined(map(self._clusters_of_shared, parts))
 
-        return family.memo_of(block).once(made, "CDS", *kind)
+        return family.memo_of(block).once(made, "CDS", not self.sidecar)
 
     def clusters_of_services(self, services: tuple[Service, ...]) -> Block:
         """The clusters of these services of the scope, one object for all proxies that get the same."""
-        kind = (self.view.proxy.type == "router", self.view.gateway.passthrough, self.told)
         of = (self.scope, *services)
-        return self.context.memo.once(lambda: self._clusters_of_all(services), "CDS of", *kind, of=of)
+        return self.context.memo.once(
+            lambda: self._clusters_of_all(services), "CDS of", not self.sidecar, self.told, of=of
+        )
 
     def _clusters_of_all(self, services: Iterable[Service]) -> Block:
         by_host: dict[str, list[Service]] = {}
@@ -88,16 +100,22 @@ class Clusters(Recipient):
         """One per target port of the proxy's services, or per ingress listener of its Sidecar."""
         ports: dict[int, list[tuple[Service, Port]]] = {}
         for target in self.view.targets:
-            if target.port.protocol != "UDP":
-                ports.setdefault(target.target_port, []).append((target.service, target.port))
-        sidecar = self.scope.sidecar
-        if ingress := sidecar.spec.get("ingress") if sidecar else None:
-            numbers = [int(listener["port"]["number"]) for listener in ingress]
-            ports = {number: ports.get(number, []) for number in numbers}
+            ports.setdefault(target.target_port, []).append((target.service, target.port))
+        if self.ingress:
+            return [self._ingress_cluster(listener, ports) for listener in self.ingress]
         return [
-            InboundCluster(f"inbound|{port}||", port, tuple(of), self._inbound_rules(of[0][0]) if of else ())
+            InboundCluster(f"inbound|{port}||", port, tuple(of), self._inbound_rules(of[0][0]))
             for port, of in ports.items()
         ]
+
+    def _ingress_cluster(
+        self, listener: Mapping[str, Any], ports: Mapping[int, list[tuple[Service, Port]]]
+    ) -> InboundCluster:
+        port = ingress_port(listener)
+        service = ports[port.number][0][0] if port.number in ports else self.ingress_service()
+        endpoint = str(listener.get("defaultEndpoint") or "")
+        rules = self._inbound_rules(service)
+        return InboundCluster(f"inbound|{port.number}||", port.number, ((service, port),), rules, True, endpoint)
 
     def _inbound_rules(self, service: Service) -> tuple[Object, ...]:
         """The DestinationRules for a service of the proxy's own, if its scope holds that; selectors never fit here."""
@@ -117,20 +135,28 @@ class Clusters(Recipient):
                 return "EDS" if self.view.proxy.type == "router" else "ORIGINAL_DST"
         return None
 
-    def clusters_of(self, service: Service) -> Block:
-        """The clusters of one service: each port, and each subset of the DestinationRule that applies."""
+    def clusters_of(self, service: Service, *, sni: bool = False) -> Block:
+        """The clusters of one service: each port, and each subset of the DestinationRule that applies.
+
+        sni: those behind AUTO_PASSTHROUGH servers.
+        """
         discovery, rule, accounts = self.discovery(service), self.rule_for(service), self.accounts(service)
         shards = self.scope.context.instances.get((service.hostname, service.namespace))
-        told = (discovery, self.view.gateway.passthrough, rule.sources if rule else (), accounts)
+        told = (discovery, sni, rule.sources if rule else (), accounts)
         return self.memo_of(service).once(
-            lambda: Block(self._clusters_of(service, discovery, rule, accounts) if discovery else ()),
+            lambda: Block(self._clusters_of(service, discovery, rule, accounts, sni) if discovery else ()),
             "CDS",
             *told,
             of=(service, shards if discovery in _INLINE else None),
         )
 
     def _clusters_of(
-        self, service: Service, discovery: Discovery, rule: MergedRule | None, accounts: tuple[tuple[str, ...], ...]
+        self,
+        service: Service,
+        discovery: Discovery,
+        rule: MergedRule | None,
+        accounts: tuple[tuple[str, ...], ...],
+        sni: bool,
     ) -> Iterator[OutboundCluster]:
         sources = rule.sources if rule else ()
         subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
@@ -143,11 +169,9 @@ class Clusters(Recipient):
                 endpoints = endpoints_of(instances, port, subset, rule) if inline else ()
                 if inline and not endpoints:
                     continue
-                names = [f"outbound|{port.number}|{subset}|{service.hostname}"]
-                if self.view.gateway.passthrough:
-                    names.append(f"outbound_.{port.number}_.{subset}_.{service.hostname}")
-                for name in names:
-                    yield OutboundCluster(name, service, port, subset, discovery, sources, of_port, endpoints)
+                parts = ("outbound", str(port.number), subset, service.hostname)
+                name = ("_." if sni else "|").join(parts)
+                yield OutboundCluster(name, service, port, subset, discovery, sources, of_port, endpoints)
 
     def accounts(self, service: Service) -> tuple[tuple[str, ...], ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted, for each of its ports.

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from pushsim.blocks import Block, Blocks
 from pushsim.conversion import parse_protocol
-from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, services_of
+from pushsim.gateways import passed_hosts, terminates
+from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, ingress_port, services_of
+from pushsim.hosts import subset_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
 from pushsim.resources import Listener
@@ -80,21 +82,27 @@ class Listeners(Recipient):
 
     def virtual_listeners(self) -> Block:
         """A sidecar's two virtual listeners."""
-        targets = self.view.targets
+        targets, sidecar = self.view.targets, self.scope.sidecar if self.ingress else None
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
-        return memo.once(lambda: self._virtual_listeners(targets), "virtual", self.unknown, of=(targets,))
+        return memo.once(lambda: self._virtual_listeners(targets), "virtual", self.unknown, of=(targets, sidecar))
 
     def _virtual_listeners(self, targets: tuple[Target, ...]) -> Block:
         def outbound() -> Block:
             return Block([Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=self.unknown)])
 
+        if self.ingress:
+            service = self.ingress_service()
+            served = [(service, port, port.number) for port in map(ingress_port, self.ingress)]
+        else:
+            served = list(targets)
         inbound = Listener(
             "virtualInbound",
             "virtualInbound",
             ANY_ADDRESS,
             15006,
-            services=tuple((t.service, t.port) for t in targets),
-            target_ports=tuple(t.target_port for t in targets),
+            services=tuple((service, port) for service, port, _ in served),
+            target_ports=tuple(number for _, _, number in served),
+            rules=(self.scope.sidecar,) if self.ingress and self.scope.sidecar else (),
         )
         shared = self.scope.family.memo.once(outbound, "virtual outbound", self.unknown)
         return Block.joined((shared, Block([inbound])))
@@ -217,7 +225,8 @@ class Listeners(Recipient):
         found: dict[str, Listener] = {}
         for port in self.view.gateway.ports:
             routes = self._gateway_tcp_routes(port.servers)
-            serves = port.route or routes or any(_terminates(server) for server in port.servers)
+            passed = tuple(self._passed_through(port.servers))
+            serves = port.route or routes or passed or any(terminates(server) for server in port.servers)
             if not serves and parse_protocol(port.protocol) != "HTTPS":
                 continue  # a TCP or TLS port without a route has no filter chain, so no listener
             earlier = found.get(port.name)
@@ -227,10 +236,23 @@ class Listeners(Recipient):
                 port.bind or ANY_ADDRESS,
                 port.port,
                 port.route,
+                (*(earlier.services if earlier else ()), *passed),
                 servers=(*(earlier.servers if earlier else ()), *port.servers),
                 virtual_services=routes,
+                rules=tuple(dict.fromkeys(source for s, _ in passed for source in self._sources(s))),
             )
         yield from found.values()
+
+    def _sources(self, service: Service) -> tuple[Object, ...]:
+        rule = self.rule_for(service)
+        return rule.sources if rule else ()
+
+    def _passed_through(self, servers: tuple[tuple[Object, int], ...]) -> Iterator[tuple[Service, Port]]:
+        """The ports that AUTO_PASSTHROUGH servers have a filter chain for: builtAutoPassthroughFilterChains."""
+        hosts = [host for server in servers for host in passed_hosts(server)]
+        for service in self.scope.all_services if hosts else ():
+            if not service.external and any(subset_of(service.hostname, host) for host in hosts):
+                yield from ((service, port) for port in service.ports if port.protocol != "UDP")
 
     def _gateway_tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Object, ...]:
         routes, namespace = self.context.routes, self.view.proxy.namespace
@@ -270,9 +292,3 @@ def _bind(egress: EgressListener) -> str:
     """The address an egress listener binds to, "" for each service's own."""
     bind = str(egress.spec.get("bind") or "")
     return bind or ("127.0.0.1" if egress.spec.get("captureMode") == "NONE" else "")
-
-
-def _terminates(server: tuple[Object, int]) -> bool:
-    gateway, index = server
-    tls = gateway.spec["servers"][index].get("tls") or {}
-    return bool(tls) and tls.get("mode") not in ("PASSTHROUGH", "AUTO_PASSTHROUGH")

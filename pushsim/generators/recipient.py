@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 from pushsim.context import MergedRule, PushContext, applying
+from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
 from pushsim.memo import Memo
-from pushsim.mesh import ConfigKey, Object, Service
+from pushsim.mesh import ConfigKey, Object, Port, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.visibility import EgressListener
 
@@ -56,6 +58,20 @@ class Recipient:
         number = (proxy.get("port") or {}).get("number") or 0
         return f"outbound|{number}|{proxy.get('subset') or ''}|{proxy.get('host') or ''}"
 
+    @property
+    def ingress(self) -> tuple[Mapping[str, Any], ...]:
+        """The ingress listeners of its Sidecar, which stand for the ports of its services where there are any."""
+        return tuple(self.scope.sidecar.spec.get("ingress") or ()) if self.scope.sidecar else ()
+
+    def ingress_service(self) -> Service:
+        """What an ingress listener serves that is no port of a service: istiod's dummy service of a Sidecar.
+
+        Source: pilot/pkg/networking/core/cluster.go (findOrCreateService).
+        """
+        assert self.scope.sidecar is not None, "a Sidecar has ingress listeners"
+        name, namespace = self.scope.sidecar.ref.name, self.scope.namespace
+        return Service(f"{name}.{namespace}", namespace, name, (), "EDS", external=True)
+
     def rule_for(self, service: Service) -> MergedRule | None:
         """The DestinationRule this proxy uses for a service."""
         if not self.scope.context.rule_index.by_key:
@@ -101,6 +117,13 @@ class Recipient:
         return self.scope.memo_of_content.once(
             lambda: {service.hostname: service for service in self.scope.all_services}, "by host", of=self.scope.content
         )
+
+
+def ingress_port(listener: Mapping[str, Any]) -> Port:
+    """The port of an ingress listener."""
+    written = listener.get("port") or {}
+    protocol = parse_protocol(str(written.get("protocol") or ""))
+    return Port(str(written.get("name") or ""), int(written.get("number") or 0), protocol)
 
 
 def gateway_names(servers: tuple[tuple[Object, int], ...]) -> list[str]:

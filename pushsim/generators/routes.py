@@ -108,12 +108,11 @@ def _portless(route: Route) -> Iterator[Destination]:
 
 
 def _routed(services: Iterable[Service]) -> _Routed:
-    """HTTP service ports by number, those and sniffed ones by host."""
+    """HTTP and sniffed service ports, by number and by host (buildSidecarVirtualHostWrapper: IsHTTPOrSniffed)."""
     found: dict[str, list[tuple[Service, Port]]] = {}
     for service in services:
         for port in service.ports:
-            if port.http:
-                found.setdefault(str(port.number), []).append((service, port))
             if port.http or port.auto:
+                found.setdefault(str(port.number), []).append((service, port))
                 found.setdefault(f"{service.hostname}:{port.number}", []).append((service, port))
     return {name: tuple(pairs) for name, pairs in found.items()}

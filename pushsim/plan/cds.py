@@ -127,8 +127,9 @@ def _delta(pushing: Pushing) -> Response:
         found, gone = _of_key(pushing, key)
         services |= {service.hostname: service for service in found}
         removed.append(gone)
-    base, built = generators.base_clusters(), generators.clusters_of_services(tuple(services.values()))
-    made = {cluster.name for cluster in chain(base, built)}
+    built = generators.clusters_of_services(tuple(services.values()))
+    blocks = (generators.base_clusters(), built, *generators.passed_through())
+    made = {cluster.name for cluster in chain.from_iterable(blocks)}
     inbound = (name for name in pushing.state.base if name.startswith("inbound|") and name not in made)
     own = frozenset(inbound) if rules.delta_removes_inbound else frozenset[str]()
     names = frozenset(removed[0]) if len(removed) == 1 else frozenset[str]().union(*removed)
@@ -138,7 +139,7 @@ def _delta(pushing: Pushing) -> Response:
         left = tuple(sorted(name for gone in removed for name in gone if name in names))
     taken = tuple(sorted((*left, *own))) if own else left
     taken_back(pushing, taken, names | own if own else names)
-    return Response("CDS", (base, built), taken)
+    return Response("CDS", blocks, taken)
 
 
 def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[Collection[Service], Names]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pushsim.context import applying
 from pushsim.generators import Generators
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.mesh import ConfigKey
@@ -65,9 +66,9 @@ def _aware_names(pushing: Pushing) -> tuple[Names, bool]:
     rules = frozenset(key for key in keys if key.kind == "DestinationRule")
     namespaces = frozenset(key.namespace for key in keys if key.kind == "PeerAuthentication")
     if rules or namespaces:
-        of = (pushing.state.scope, pushing.state.previous, watched)
+        of, told = (pushing.state.scope, pushing.state.previous, watched), pushing.generators.told
         found |= pushing.memo.once(
-            lambda: _touched(pushing, rules, namespaces), "EDS touched", rules, namespaces, of=of
+            lambda: _touched(pushing, rules, namespaces), "EDS touched", rules, namespaces, told, of=of
         )
     return found, True
 
@@ -75,7 +76,7 @@ def _aware_names(pushing: Pushing) -> tuple[Names, bool]:
 def _touched(pushing: Pushing, rules: frozenset[ConfigKey], namespaces: frozenset[str]) -> frozenset[str]:
     """Watched names of services in these namespaces, of those these DestinationRules apply to, and of unknown ones."""
     scope, previous, watched = pushing.state.scope, pushing.state.previous, pushing.state.clusters
-    scopes = (scope,) if previous is None else (scope, previous)
+    scopes, labels = (scope,) if previous is None else (scope, previous), pushing.generators.view.proxy.labels
     found = (one.context.rule_index.by_key.get(key) for one in scopes for key in rules)
     patterns = {resolve(str(rule.spec.get("host")), rule.ref.namespace) for rule in found if rule is not None}
     of_rules = patterns & watched.by_host.keys()
@@ -86,7 +87,8 @@ def _touched(pushing: Pushing, rules: frozenset[ConfigKey], namespaces: frozense
         service = scope.service(host)
         if service is not None and service.namespace in namespaces:
             return True
-        return any(not rules.isdisjoint(rule.keys) for one in scopes for rule in one.rules_on(host))
+        used = (applying(one.rules_on(host), labels) for one in scopes)
+        return any(rule is not None and not rules.isdisjoint(rule.keys) for rule in used)
 
     held = scope.hostnames
     unknown = pushing.memo.once(lambda: watched.by_host.keys() - held, "EDS unknown", of=(watched, held))

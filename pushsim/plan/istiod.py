@@ -66,7 +66,9 @@ class Istiod:
         for request in requests:
             if not request.proxy:
                 merged = request if merged is None else merged.merge(request, self.rules)
-        return merged
+        if merged is None or merged.endpoints_only(self.rules):
+            return merged
+        return merged.narrowed(self.registry.with_aliased(merged.keys))
 
     def push(self, request: PushRequest) -> Push:
         """Build the PushContext of a merged request."""

@@ -110,7 +110,7 @@ def owners_of_hosts(hosts: Iterable[str], context: PushContext) -> Iterator[Hash
     for host in hosts:
         yield host
         for service in context.services.by_host.get(host, ()):
-            yield from (f"route {port.number}" for port in service.ports if port.http)
+            yield from (f"route {port.number}" for port in service.ports if port.http or port.auto)
 
 
 def _secret(namespace: str, name: str) -> Hashable:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from pushsim.conversion import named_target_port
-from pushsim.mesh import Change, Mesh, Object, Port, Proxy, Ref, Service
+from pushsim.mesh import Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service
 from pushsim.registry import entries, kubernetes
 from pushsim.registry.configs import CONFIG_KINDS, config_changed, secret_changed
 from pushsim.registry.discovery import Discovery
@@ -64,6 +65,7 @@ class Registry:
         )
         self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
+        self._aliased: dict[ConfigKey, tuple[Service, tuple[str, ...], Service]] = {}
         self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
         self._targets_before: dict[str, dict[Proxy, tuple[Target, ...]]] = {}  # as found last
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
@@ -78,6 +80,7 @@ class Registry:
         copy._kubernetes = self._kubernetes.fork(copy.store, copy.endpoints)
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
         copy._discovery = self._discovery.fork()
+        copy._aliased = dict(self._aliased)
         copy._targets = {namespace: dict(known) for namespace, known in self._targets.items()}
         copy._targets_before = {namespace: dict(known) for namespace, known in self._targets_before.items()}
         return copy
@@ -198,6 +201,25 @@ class Registry:
         for services in self._entries.services.values():
             yield from services
 
+    def served(self) -> Iterator[Service]:
+        """The same as a PushContext has them: with their aliases, one object as long as neither changes."""
+        aliases = self._kubernetes.aliases
+        for service in self.services():
+            if service.hostname not in aliases:
+                yield service
+                continue
+            told = (service, aliases[service.hostname])
+            known = self._aliased.get(service.key)
+            if known is None or known[0] is not service or known[0:2] != told:
+                known = self._aliased[service.key] = (*told, replace(service, aliases=told[1]))
+            yield known[2]
+
+    def with_aliased(self, keys: frozenset[ConfigKey]) -> frozenset[ConfigKey]:
+        """These keys, and those of what Services of type ExternalName among them stand for (resolveServiceAliases)."""
+        named = (self._kubernetes.aliased(key.name) for key in keys if key.kind == "ServiceEntry")
+        hosts = {host for host in named if host}
+        return keys | {service.key for service in self.services() if service.hostname in hosts} if hosts else keys
+
     def pod_of(self, proxy: Proxy) -> Object | None:
         """The pod a proxy runs in."""
         return self.store.get(Ref("Pod", proxy.namespace, proxy.name))
@@ -231,22 +253,25 @@ class Registry:
             same = before is not None and (before.labels, before.spec) == (item.labels, item.spec)
             if item.ref.kind in _TARGETING and not (item.ref.kind == "Pod" and same):  # its status tells nothing
                 found.add(item.ref.namespace)
-        refs = (*(item.ref for item in change.apply), *change.delete)
-        slices = [ref for ref in refs if ref.kind == "EndpointSlice"]
-        return found | {ref.namespace for ref in slices if self._finds_by_address(ref.namespace)}
+        slices: list[tuple[Ref, Object | None]] = [
+            (item.ref, item) for item in change.apply if item.ref.kind == "EndpointSlice"
+        ]
+        slices += [(ref, None) for ref in change.delete if ref.kind == "EndpointSlice"]
+        return found | {ref.namespace for ref, written in slices if self._finds_by_address(ref, written)}
 
-    def _finds_by_address(self, namespace: str) -> bool:
-        """Whether it depends on endpoints which services the proxies of a namespace belong to."""
-        plain = any(not service.selector for service in self._kubernetes.in_namespace(namespace))
-        return plain or any(True for _ in self._entries.in_namespace(namespace))
+    def _finds_by_address(self, ref: Ref, written: Object | None) -> bool:
+        """Whether it depends on a slice, which is to be written, which services the proxies of its namespace have."""
+        if any(True for _ in self._entries.in_namespace(ref.namespace)):
+            return True
+        versions = (version for version in (self.store.get(ref), written) if version is not None)
+        return any(not self._kubernetes.picks_all_of(version) for version in versions)
 
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
         namespace, labels = proxy.namespace, self.labels_of(proxy)
         selecting = self._kubernetes.selecting_labels(namespace, labels)
         found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
         if not selecting:
-            plain = (service for service in self._kubernetes.in_namespace(namespace) if not service.selector)
-            found += self._targets_by_address(proxy, plain, kubernetes.SHARD)
+            found += self._targets_by_address(proxy, self._kubernetes.in_namespace(namespace), kubernetes.SHARD)
         external = (service for _, service in self._entries.in_namespace(namespace))
         return (*found, *self._targets_by_address(proxy, external, entries.SHARD))
 
@@ -262,6 +287,6 @@ class Registry:
     def _targets_by_address(self, proxy: Proxy, services: Iterable[Service], shard: str) -> Iterator[Target]:
         for service in services:
             ports = {port.name: port for port in service.ports}
-            for endpoint in self.endpoints.shards.get((service.hostname, service.namespace), {}).get(shard, ()):
+            for endpoint in self.endpoints.instances.get((service.hostname, service.namespace), {}).get(shard, ()):
                 if endpoint.address == proxy.ip and endpoint.port_name in ports:
                     yield Target(service, ports[endpoint.port_name], endpoint.port)

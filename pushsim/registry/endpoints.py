@@ -89,23 +89,40 @@ Shards = ByHost[Mapping[str, tuple[Endpoint, ...]]]
 class EndpointIndex:
     """Endpoints of all services, and the service accounts they run as.
 
-    shards:   by service, then shard; the inner mappings are never changed in place.
-    accounts: SPIFFE identities by service.
+    shards:    by service, then shard; the inner mappings are never changed in place.
+    instances: likewise, what InstancesByPort finds: those that are not ready too, in releases whose shards lack them;
+               else it is the same object.
+    accounts:  SPIFFE identities by service.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self.shards: Shards = ByHost()
+        self.instances = self.shards if rules.unready_kept else ByHost[Mapping[str, tuple[Endpoint, ...]]]()
         self.accounts: ByHost[frozenset[str]] = ByHost()
 
     def fork(self) -> EndpointIndex:
         """An independent copy."""
         copy = EndpointIndex(self._rules)
         copy.shards, copy.accounts = self.shards.copy(), self.accounts.copy()
+        copy.instances = copy.shards if self.instances is self.shards else self.instances.copy()
         return copy
+
+    def _found(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+        """Those of a shard's endpoints that are stored in it; all are instances."""
+        if self.instances is self.shards:
+            return endpoints
+        self.instances.put(host, {**self.instances.get(host, {}), shard: endpoints})
+        return tuple(endpoint for endpoint in endpoints if endpoint.healthy)
+
+    def cache(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> None:
+        """istiod's EDSCacheUpdate for an event of a Service or Pod: store a shard's list unless it is empty."""
+        if self._found(shard, host, endpoints):
+            self.update(shard, host, endpoints)
 
     def update(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> PushType:
         """istiod's UpdateServiceEndpoints: store a shard's list, say which push it needs."""
+        endpoints = self._found(shard, host, endpoints)
         if not endpoints:
             self.drop(shard, host, keep_key=True)
             return "incremental"
@@ -120,6 +137,8 @@ class EndpointIndex:
 
     def drop(self, shard: str, host: Host, *, keep_key: bool) -> None:
         """istiod's DeleteServiceShard: a service without any shard is forgotten unless its key is kept."""
+        if not keep_key:
+            self._found(shard, host, ())
         shards = self.shards.get(host)
         if shards is None:
             return

@@ -81,20 +81,45 @@ class KubernetesRegistry:
         found = (service for pair in labels.items() for service in by_pair.get(pair, ()))
         return sorted((s for s in found if selects(s.selector, labels)), key=lambda service: service.hostname)
 
+    @property
+    def aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """The aliases of each host that has some, sorted."""
+        found: dict[str, list[str]] = {}
+        for host in sorted(host for host, service in self.services.items() if service.resolution == "ALIAS"):
+            found.setdefault(self.aliased(host), []).append(host)
+        return {host: tuple(of) for host, of in found.items() if host}
+
+    def aliased(self, host: str) -> str:
+        """The host that an alias stands for in the end; "" of any other service, and of aliases of each other."""
+        seen: set[str] = set()
+        while (service := self.services.get(host)) is not None and service.resolution == "ALIAS":
+            if host in seen:
+                return ""
+            seen.add(host)
+            host = dict(service.extras)["externalName"]
+        return host if seen else ""
+
+    def picks_all_of(self, written: Object) -> bool:
+        """Whether the selector of its service picks every pod that an EndpointSlice names."""
+        service = self.services.get(fqdn(written.labels.get(SERVICE_NAME_LABEL, ""), written.ref.namespace))
+        if service is None or not service.selector:
+            return False
+        named = (str((item.get("targetRef") or {}).get("name")) for item in written.body.get("endpoints") or ())
+        pods = (self._store.get(Ref("Pod", written.ref.namespace, name)) for name in named)
+        return all(pod is None or selects(service.selector, pod.labels) for pod in pods)
+
     # ---- Services
 
     def service_written(self, before: Object | None, written: Object) -> list[PushRequest]:
         """A Service was created or replaced."""
-        service = kubernetes_service(written)
+        service = kubernetes_service(written, aliases=self._rules.external_name_aliases)
         previous = self.services.get(service.hostname)
         self.services[service.hostname] = service
         self._index_selector(previous, service)
         host = (service.hostname, service.namespace)
-        if self._slice_refs.get((service.namespace, service.name)):
+        if self._slice_refs.get((service.namespace, service.name)) or service.resolution == "DNS":
             # the add handler fills the endpoint index without asking for a push
-            endpoints = self._endpoints_of(service.name, service.namespace)
-            if endpoints:
-                self._endpoints.update(SHARD, host, endpoints)
+            self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, service.namespace))
         if not self._pushes(previous if before else None, service, added=before is None):
             return []
         return [PushRequest(frozenset({service.key}), reasons=frozenset({SERVICE_UPDATE}))]
@@ -121,7 +146,7 @@ class KubernetesRegistry:
 
     def service_deleted(self, before: Object) -> list[PushRequest]:
         """A Service was deleted."""
-        service = kubernetes_service(before)
+        service = kubernetes_service(before, aliases=self._rules.external_name_aliases)
         self._index_selector(self.services.pop(service.hostname, None), None)
         self._endpoints.drop(SHARD, (service.hostname, service.namespace), keep_key=False)
         if self._rules.hidden_silent and "~" in service.export_to:
@@ -190,6 +215,10 @@ class KubernetesRegistry:
             for entry in selected_entries(self._store, namespace, service.selector):
                 for endpoint in workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain):
                     found.setdefault((endpoint.address, endpoint.port_name), endpoint)
+        if service is not None and service.resolution == "DNS":  # ExternalNameServiceInstances
+            name = dict(service.extras)["externalName"]
+            for port in service.ports:
+                found[name, port.name] = Endpoint(name, port.number, port.name, service.labels)
         return tuple(found.values())
 
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:
@@ -198,8 +227,6 @@ class KubernetesRegistry:
             conditions = item.get("conditions") or {}
             ready = conditions.get("ready") is not False
             ending = self._rules.terminating_apart and not ready and conditions.get("terminating") is not False
-            if not ready and not self._rules.unready_kept:
-                continue
             for address in item.get("addresses") or ():
                 ref = item.get("targetRef") or {}
                 if ref.get("kind") == "Pod":
@@ -270,8 +297,7 @@ class KubernetesRegistry:
                 written = (self._store.objects[ref] for ref in self._slice_refs.get(owner, {}).values())
                 read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _has_addresses(o)}
                 self._slices[owner] = read
-                if endpoints := self._endpoints_of(service.name, namespace):
-                    self._endpoints.update(SHARD, host, endpoints)
+                self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, namespace))
                 keys.add(ConfigKey(self._rules.endpoint_kind, *host))
         return [PushRequest(frozenset(keys), False, reasons=frozenset({ENDPOINT_UPDATE}))] if keys else []
 

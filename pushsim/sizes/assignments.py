@@ -96,13 +96,20 @@ class EndpointMeter:
         self._known: dict[tuple[object, ...], int] = {}
 
     def assignment(
-        self, name: str, endpoints: Sequence[Endpoint], service: Service | None, *, mtls: Callable[[Endpoint], bool]
+        self,
+        name: str,
+        endpoints: Sequence[Endpoint],
+        service: Service | None,
+        *,
+        mtls: Callable[[Endpoint], bool],
+        left_out: Callable[[Endpoint], bool] = lambda _: False,
     ) -> int:
-        """Length of the ClusterLoadAssignment: name, then a group per locality."""
+        """Length of the ClusterLoadAssignment: name, then a group per locality, also where all of it are left out."""
         total = text(len(name))
         if service is None:
             return total
-        for label, group in _grouped(endpoints).items():
+        for label, located in _grouped(endpoints).items():
+            group = [endpoint for endpoint in located if not left_out(endpoint)]
             members = sum(framed(self._endpoint(e, service, mtls(e))) for e in group)
             total += framed(self._frame(label, sum(e.weight or 1 for e in group)) + members)
         return total

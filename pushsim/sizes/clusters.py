@@ -123,9 +123,10 @@ def outbound(
 
 def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:
     """`inbound|port||`: one per target port; its protocol is that of the first service on it."""
-    localhost = settings.inbound_localhost
-    kind = ClusterDiscoveryType.STATIC if localhost else ClusterDiscoveryType.ORIGINAL_DST
-    built = _named(cluster.name, kind, sizing)
+    host, _, number = cluster.endpoint.rpartition(":")
+    localhost = host in ("127.0.0.1", "[::1]") or (settings.inbound_localhost and not host)
+    fixed = localhost or bool(host)
+    built = _named(cluster.name, ClusterDiscoveryType.STATIC if fixed else ClusterDiscoveryType.ORIGINAL_DST, sizing)
     options: Upstream | None = None
     fields: dict[str, Json] = {}
     pool: Mapping[str, Json] = {}
@@ -133,20 +134,26 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
         first, port = cluster.services[0]
         options = _protocol(port, "sidecar", sizing)
         hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
-        if not first.external:
-            fields["services"] = [_service(service) for service in hosts.values()]
+        if not cluster.ingress or sizing.ingress_metadata == "services":
+            if not first.external:
+                fields["services"] = [_service(service) for service in hosts.values()]
+        elif sizing.ingress_metadata == "empty":
+            fields["services"] = []
         if rules and (rules_policy := policy.policy_for(rules, "", port)):
             pool = rules_policy.get("connectionPool") or {}
             fields["config"] = config_path(rules[0], sizing, "destination-rule")
     options = policy.apply_pool(built, options, pool, sizing, settings)
-    if localhost:
-        endpoint = made(LbEndpoint, endpoint=made(Endpoint, address=address("127.0.0.1", cluster.target_port)))
+    if fixed:
+        where = address(host or "127.0.0.1", int(number or cluster.target_port))
+        endpoint = made(LbEndpoint, endpoint=made(Endpoint, address=where))
         built.load_assignment = ClusterLoadAssignment(
             cluster_name=cluster.name, endpoints=[made(LocalityLbEndpoints, lb_endpoints=[endpoint])]
         )
     else:
         built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
+    if not localhost:
         built.upstream_bind_config = _loopback()
+    if not fixed:
         if sizing.inbound_cleanup == "never":
             built.cleanup_interval = timedelta(seconds=_FOREVER_S)
         elif sizing.inbound_cleanup == "minute":

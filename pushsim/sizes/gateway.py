@@ -14,6 +14,7 @@ from envoy_data_plane.envoy.config.listener.v3 import FilterChain, FilterChainMa
 from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 
 from pushsim.extensions import Place
+from pushsim.gateways import passed_hosts
 from pushsim.hosts import matches, resolve, subset_of
 from pushsim.mesh import HTTP_PROTOCOLS, Object, Port
 from pushsim.resources import Listener
@@ -125,7 +126,13 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
     port = Port(str((spec.get("port") or {}).get("name") or ""), number, "TCP")
     mode = security.get("mode")
     if mode == "AUTO_PASSTHROUGH":
-        return [_sni_chain(builder, f"outbound_.{p.number}_._.{s.hostname}") for s, p in resource.services]
+        hosts = passed_hosts(server)
+        return [
+            _sni_chain(builder, f"outbound_.{p.number}_.{subset}_.{s.hostname}", p)
+            for s, p in resource.services
+            if any(subset_of(s.hostname, host) for host in hosts)
+            for subset in ("", *_subsets(resource, s.hostname))
+        ]
     routing = [w for w in resource.virtual_services if bound(w, gateway) and shared_hosts(server, w)]
     if security and mode == "PASSTHROUGH":
         chains = [
@@ -150,10 +157,16 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
     return []
 
 
-def _sni_chain(builder: ListenerBuilder, cluster: str) -> FilterChain:
+def _subsets(resource: Listener, hostname: str) -> list[str]:
+    """Subsets of the DestinationRules for a service behind AUTO_PASSTHROUGH servers."""
+    rules = (r for r in resource.rules if matches(hostname, resolve(str(r.spec.get("host")), r.ref.namespace)))
+    return list(dict.fromkeys(str(subset["name"]) for rule in rules for subset in rule.spec.get("subsets") or ()))
+
+
+def _sni_chain(builder: ListenerBuilder, cluster: str, port: Port) -> FilterChain:
     match = made(FilterChainMatch, server_names=[cluster], application_protocols=list(ALL_ALPN))
-    stack = [*builder.tcp_metrics(inbound=False, gateway=True), builder.tcp_proxy(cluster, cluster, gateway=True)]
-    return builder.chain(*stack, match=match)
+    before = [*builder.tcp_metrics(inbound=False, gateway=True), *filters.sniffers(port, cluster)]
+    return builder.chain(*before, builder.tcp_proxy(cluster, cluster, gateway=True), match=match)
 
 
 def shared_hosts(server: Server, written: Object) -> list[str]:

@@ -28,6 +28,7 @@ from pushsim.mesh import Port
 from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
+from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.listeners import PLAINTEXT_ALPN, ListenerBuilder
 from pushsim.sizes.peers import MtlsModes
 from pushsim.sizes.wire import made
@@ -91,6 +92,10 @@ class Inbound:
             kind = "http" if port_.http else "auto" if port_.auto else "tcp"
             for option in options(self.modes.of(target), kind):
                 chains.append(self._chain(option, target, f"inbound|{target}||", host, port_))
+                if listener.rules and self.sizing.ingress_metadata == "services":
+                    chains[-1].metadata = istio_metadata(
+                        {"config": config_path(listener.rules[0], self.sizing, "sidecar")}
+                    )
         built = made(
             EnvoyListener,
             name="virtualInbound",

@@ -27,6 +27,8 @@ class Sizing:
     panic_threshold:       outbound clusters switch the panic threshold off (SendUnhealthyEndpoints).
     track_remaining:       circuit breakers track what remains (DISABLE_TRACK_REMAINING_CB_METRICS).
     inbound_cleanup:       cleanup interval of inbound clusters. inbound_common_lb: they have a common_lb_config.
+    ingress_metadata:      services: clusters of a Sidecar's ingress listeners name their service, filter chains the
+                           Sidecar; empty: clusters have an empty list of services.
     original_dst_cleanup:  headless outbound clusters are cleaned up after a minute.
     connection_duration, tcp_idle: maxConnectionDuration and tcp.idleTimeout of a rule reach the cluster.
     passthrough_idle:      passthrough clusters have an idle timeout.
@@ -102,6 +104,7 @@ class Sizing:
     track_remaining: bool = True
     inbound_cleanup: Literal["never", "minute", ""] = "never"
     inbound_common_lb: bool = True
+    ingress_metadata: Literal["services", "none", "empty"] = "services"
     original_dst_cleanup: bool = False
     connection_duration: bool = True
     tcp_idle: bool = True
@@ -174,6 +177,7 @@ _1_23 = replace(
     chain_timeout=False,
     gateway_filters_timeout=True,
     retries_503=True,
+    ingress_metadata="none",
 )
 _1_22 = replace(
     _1_23,
@@ -207,6 +211,7 @@ _1_19 = replace(
 )
 _1_18 = replace(
     _1_19,
+    ingress_metadata="empty",
     plugin_failures="",
     hides_wildcards=True,
     alpn_override=False,

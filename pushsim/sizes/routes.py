@@ -220,12 +220,13 @@ class RouteMeter:
 
     def domains(self, service: Service, port: int, namespace: str) -> list[str]:
         """Every name a client in `namespace` may call the service by."""
-        sizing, host = self._sizing, service.hostname
-        names = [host, *([f"{host}."] if sizing.absolute_domains else [])]
-        if host.endswith(_SUFFIX):
-            short = host.removesuffix(_SUFFIX)
-            own = namespace != "" and _home(service) == namespace
-            names += [*([short.partition(".")[0]] if own else []), f"{short}.svc", short]
+        sizing, names = self._sizing, list[str]()
+        for host in (service.hostname, *service.aliases):
+            names += [host, *([f"{host}."] if sizing.absolute_domains else [])]
+            if host.endswith(_SUFFIX):
+                short = host.removesuffix(_SUFFIX)
+                name, _, home = short.partition(".")
+                names += [*([name] if home == namespace != "" else []), f"{short}.svc", short]
         if service.headless:
             names += [f"*.{name}" for name in names]
         names += [address for address in (*service.addresses, service.auto_address) if address and address != "0.0.0.0"]

@@ -203,7 +203,11 @@ class Sizer:
         def mtls(endpoint: Endpoint) -> bool:
             return view.endpoints.take(endpoint, namespace) if written is None else written == "ISTIO_MUTUAL"
 
-        return self._endpoints.assignment(resource.name, resource.endpoints, service, mtls=mtls)
+        def plain(endpoint: Endpoint) -> bool:  # EndpointsWithMTLSFilter, behind AUTO_PASSTHROUGH servers
+            return written != "ISTIO_MUTUAL" and not (endpoint.tls == "istio" and mtls(endpoint))
+
+        filtered = {"left_out": plain} if resource.name.startswith("outbound_.") else {}
+        return self._endpoints.assignment(resource.name, resource.endpoints, service, mtls=mtls, **filtered)
 
     # ---- clusters
 
@@ -233,7 +237,8 @@ class Sizer:
             (len(s.hostname), len(s.name), len(s.namespace), p.number, p.protocol) for s, p in resource.services
         )
         merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
-        key = ("inbound", resource.name, shape, resource.rules, view.filters if merging else ())
+        own = (resource.name, resource.ingress, resource.endpoint, resource.rules)
+        key = ("inbound", *own, shape, view.filters if merging else ())
         if key not in self._shapes:
             built = clusters.inbound(resource, resource.rules, self.sizing, self.settings)
             self._shapes[key] = length(merge_cluster(built, merging, "", resource.target_port, ""))
@@ -364,7 +369,7 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
             ports: dict[int, tuple[object, ...]] = {}
             for (service, port), target in zip(resource.services, resource.target_ports, strict=True):
                 ports.setdefault(target, (len(service.hostname), port.number, port.protocol))
-            return (resource.kind, tuple(sorted(ports.items())))
+            return (resource.kind, tuple(sorted(ports.items())), resource.rules)
         case "http":
             first = resource.services[0][1].protocol if resource.services else ""
             socket = (len(resource.name), resource.bind, resource.port, resource.bound)

@@ -1,0 +1,57 @@
+"""Rules that random meshes on real istiods brought to light, each alone; recorded in `vectors/corners`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pushsim import releases
+from pushsim.manifests import parse_objects
+from pushsim.mesh import ConfigKey, Mesh, Proxy
+from pushsim.plan.istiod import Istiod
+from pushsim.resources import RouteConfiguration
+
+CLIENT = Proxy("c-0", "ns", "10.1.0.1", "sidecar", {"app": "c"})
+Body = dict[str, Any]
+
+
+def service(name: str, *ports: tuple[str, int], **spec: Any) -> Body:
+    listed = [{"name": said, "port": number, "targetPort": 8080} for said, number in ports]
+    metadata = {"name": name, "namespace": "ns"}
+    spec = {"clusterIP": f"10.0.0.{len(name)}", "selector": {"app": name}, "ports": listed, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def istiod(release: str, *bodies: Body) -> Istiod:
+    objects = parse_objects(list(bodies), source="test")
+    return Istiod(Mesh({o.ref: o for o in objects}, (CLIENT,), {}, {}), releases.rules(release), "sotw")
+
+
+@pytest.mark.parametrize("release", ["1.14.6", "1.30.3"])
+def test_a_ports_route_has_the_services_whose_protocol_is_sniffed_there_too(release: str) -> None:
+    mesh = istiod(release, service("said", ("http", 80)), service("unsaid", ("", 80)))
+    routes = (r for response in mesh.connect(CLIENT).responses if response.xds == "RDS" for r in response.resources)
+    by_name = {route.name: route for route in routes if isinstance(route, RouteConfiguration)}
+    assert {held.name for held, _ in by_name["80"].services} == {"said", "unsaid"}
+    assert {held.name for held, _ in by_name["unsaid.ns.svc.cluster.local:80"].services} == {"unsaid"}
+
+
+def alias(name: str, to: str) -> Body:
+    return service(name, ("http", 80), type="ExternalName", externalName=f"{to}.ns.svc.cluster.local", clusterIP="")
+
+
+@pytest.mark.parametrize(("release", "pushed"), [("1.20.8", set()), ("1.21.6", {"b"}), ("1.30.3", {"b"})])
+def test_a_changed_alias_pushes_what_it_stands_for(release: str, pushed: set[str]) -> None:
+    mesh = istiod(release, service("b", ("http", 80)), alias("aa", "b"), alias("aaa", "aa"), alias("x", "x"))
+    for changed, more in (("aaa", pushed), ("x", set[str]())):
+        key = ConfigKey("ServiceEntry", f"{changed}.ns.svc.cluster.local", "ns")
+        keys = mesh.registry.with_aliased(frozenset({key}))
+        assert {key.name.partition(".")[0] for key in keys} == {changed, *more}
+
+
+def test_an_alias_names_what_it_stands_for_as_long_as_it_is_there() -> None:
+    mesh = istiod("1.30.3", service("b", ("http", 80)), alias("aa", "b"))
+    served = {held.name: held for held in mesh.registry.served()}
+    assert served["b"].aliases == ("aa.ns.svc.cluster.local",) and served["aa"].aliases == ()
+    assert all(again is served[again.name] for again in mesh.registry.served())
