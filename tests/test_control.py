@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, PushQueue, RequestLimiter, knobs
 from pushsim.control.cache import XdsCache
-from pushsim.control.cores import NEXT, PREEMPTED, SECOND, TICKS
+from pushsim.control.cores import LOCKED, NEXT, PREEMPTED, SECOND, TICKS
 from pushsim.control.limiter import draw
 from pushsim.control.replica import HANDLES, RESTS
 from pushsim.control.state import (
@@ -115,6 +115,34 @@ def test_the_first_job_after_a_rest_takes_longer_by_how_long_it_was() -> None:
     cores.start(cores.now, 4, MS)
     assert cores.due() == cores.now + MS, "what follows at once has not rested"
     assert cores.woken == 500
+
+
+def test_who_loses_its_core_in_a_locked_moment_holds_up_all_who_come_to_it() -> None:
+    cores = Cores(1, Runtime(locked_ns=2 * MS))
+    cores.start(0, LOCKED | 0, 21 * MS)
+    cores.start(0, LOCKED | 1, 3 * MS)
+    cores.start(0, LOCKED | 2, 3 * MS)
+    cores.start(0, 3, 3 * MS)
+    assert _finish(cores, 20 * MS) == PREEMPTED, "1 ms before it ends: it has the lock"
+    assert _finish(cores, 23 * MS) == PREEMPTED, "1 waits for the lock"
+    assert _finish(cores, 26 * MS) == PREEMPTED, "so does 2"
+    assert _finish(cores, 29 * MS) == 3, "who needs no lock goes on"
+    assert _finish(cores, 30 * MS) == 0
+    assert _finish(cores, 32 * MS) == 1, "it was woken, and what is locked is still to do"
+    assert _finish(cores, 34 * MS) == 2, "the next is woken by who was woken before"
+    assert cores.due() == NEVER
+
+
+def test_of_those_that_wait_for_the_lock_one_at_a_time_is_woken() -> None:
+    cores = Cores(1, Runtime(locked_ns=2 * MS))
+    for job in range(4):
+        cores.start(0, LOCKED | job, 21 * MS if job == 0 else 3 * MS)
+    for end in (20, 23, 26, 29):
+        assert _finish(cores, end * MS) == PREEMPTED
+    assert cores.finish(30 * MS) == 0
+    cores.start(30 * MS, LOCKED | 4, 4 * MS)  # what follows from it: it comes to a lock that is free
+    cores.fill()
+    assert [_finish(cores, end * MS) for end in (34, 36, 38, 40)] == [4, 1, 2, 3]
 
 
 def test_a_chain_of_jobs_has_one_slice_together() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,6 +42,7 @@ class Case:
     replicas: int
     seed: int
     warmup: int
+    locked_us: float = 27
 
 
 @st.composite
@@ -100,7 +101,15 @@ def cases(draw: st.DrawFn) -> Case:
         draw(st.integers(1, 3)),
         draw(st.sampled_from([0, 1, 2, 3, -1, 1 << 63, (1 << 64) + 5])),
         draw(st.sampled_from([0, 50 * MS, 3 * S])),
+        draw(st.sampled_from([0, 27, 3000])),
     )
+
+
+def priced(locked_us: float) -> Prices:
+    """As shipped, with so much of a response under locks."""
+    of = shipped("1.24")
+    locked = replace(of.coefficients["send.locked"], value=locked_us)
+    return Prices(replace(of, coefficients={**of.coefficients, "send.locked": locked}))
 
 
 def ran(case: Case, machine_type: Any, engine: Any) -> tuple[Any, Any]:
@@ -110,7 +119,7 @@ def ran(case: Case, machine_type: Any, engine: Any) -> tuple[Any, Any]:
         [timed.change for timed in case.changes],
         cpus=case.cpus,
         knobs=case.knobs,
-        prices=Prices(shipped("1.24")),
+        prices=priced(case.locked_us),
         clients=case.clients,
         seed=case.seed,
         keep_log=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
+from pushsim.control.cores import LOCKED
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import (
@@ -106,7 +107,7 @@ class Serving(State):
         """The connection works: `before_ns`, then the response it is at, if there is one to make."""
         plan, step = self._current(c), self.step[c]
         replica = self.replicas[self.home[c]]
-        work, self.to_make[c] = before_ns, 0
+        work, self.to_make[c], job = before_ns, 0, SERVING << 32 | c
         if step < plan.pushed or self.phase[c] == REPLYING:
             response, price = plan.planned.responses[step], plan.prices[step]
             resources = units = 0
@@ -119,12 +120,14 @@ class Serving(State):
                     plan.missed_units[step] += units
                     self._cached(now, replica)
             self.to_make[c] = response.size_bytes
+            if response.xds != "EDS" or plan.pushed > 1 or self.phase[c] == REPLYING:
+                job |= LOCKED  # a line of the log says it; what a push of endpoints alone sends is not logged
             work += price.work_ns(resources, units)
             if self.slow[c] or self.phase[c] == REPLYING:
                 work += price.write_ns + price.ack_ns
             elif self._waits_for_wire(c):
                 work += self._unwritten_ns(c)
-        replica.cores.start(now, SERVING << 32 | c, max(1, work), POLLED if self.phase[c] == REPLYING else 0)
+        replica.cores.start(now, job, max(1, work), POLLED if self.phase[c] == REPLYING else 0)
 
     def _runs(self, replica: Replica, job: int) -> None:
         """A job gets a core: a connection's begins to generate, unless it did already."""
@@ -186,8 +189,7 @@ class Serving(State):
         plan = self._current(c)
         for step in range(self.wired[c], self.step[c]):
             self._on_wire(now, c, step, self.took[c] if step + 1 == plan.pushed else UNSET)
-        acks_ns = sum(price.ack_ns for price in plan.prices[self.wired[c] : self.step[c]])
-        if acks_ns:
+        if acks_ns := sum(price.ack_ns for price in plan.prices[self.wired[c] : self.step[c]]):
             self.replicas[self.home[c]].cores.wait(ACKING << 32 | c, acks_ns, POLLED)
         self.wired[c] = self.step[c]
 
@@ -272,8 +274,7 @@ class Serving(State):
 
     def _abandon(self, c: int) -> bool:
         """All that a stream was at and that waited for it is dropped; whether it held a slot for an offered event."""
-        self.following -= sum(plan.first != UNSET for plan, _ in self.asked[c])
-        self.following -= self.phase[c] == WRITING
+        self.following -= sum(plan.first != UNSET for plan, _ in self.asked[c]) + (self.phase[c] == WRITING)
         if self.phase[c] == REPLYING and self._current(c).first != UNSET:
             self.following -= 1
         self.asked[c].clear()

@@ -66,13 +66,14 @@ class Runtime(NamedTuple):
 
     cycle, marking: garbage is collected once in `cycle_ns` of work, 0 for never, and marked in the first `marking_ns`
     of them. wake, half: what the first job after a rest costs beside its own work if the rest was long, and the rest
-    after which it is half of that.
+    after which it is half of that. locked: how much of making a response is under locks.
     """
 
     cycle_ns: int = 0
     marking_ns: int = 0
     wake_ns: int = 0
     half_ns: int = 1
+    locked_ns: int = 0
 
 
 def to_ns(work_ps: int) -> int:
@@ -110,7 +111,8 @@ class Prices:
         living = sum(of[name] * amount for name, amount in held.items()) / 2
         cycle_ns = round(1000 * living / (of["gc.allocated"] * cores))
         cycle = (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
-        return Runtime(*cycle, self.ps["rest.wakes"] // 1000, max(1, round(of["rest.half"] * 1e6)))
+        rest = self.ps["rest.wakes"] // 1000, max(1, round(of["rest.half"] * 1e6))
+        return Runtime(*cycle, *rest, self.ps["send.locked"] // 1000)
 
     def total_ps(self, counts: Counts) -> int:
         """Σ amount · price."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pushsim.control.cores import LOCK, LOCKED, PREEMPTED
 from pushsim.control.state import (
     ACCEPT,
     ACKING,
@@ -88,7 +89,7 @@ def woken(a: Arrays, now: int) -> int:
     kind, c, generation, x, step = wake[2], wake[3], wake[4], wake[5], wake[6]
     if kind in (ACCEPT, ASK):
         lines = a.line_of[:, x if kind == ACCEPT else a.conn[c, N_HOME]]
-        if max(lines[0, W_LONG], lines[1, W_LONG]) + a.conn.shape[0] + 64 > a.lines.shape[2]:
+        if lines[0, W_LONG] + lines[1, W_LONG] + lines[LOCK, W_LONG] + a.conn.shape[0] + 64 > a.lines.shape[2]:
             return ROOM
     drop_wake(a)
     a.s[EXPECTED] -= 1
@@ -211,15 +212,14 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
             r = source - replicas
             a.s[REPLICA] = r
             first = a.running[r, a.cores[r, C_HEAD]]
-            kind, c = first[J_JOB] >> 32, first[J_JOB] & 0xFFFFFFFF
+            kind, c = (first[J_JOB] & ~LOCKED) >> 32, first[J_JOB] & 0xFFFFFFFF
             if first[J_LEFT]:
                 finish(a, r, now)
                 status = DONE
             elif is_spared(a, r):
                 status = run_spared(a, r, alone_until(a, r, until), margin)
             elif kind == SERVING:
-                finish(a, r, now)
-                status = generated(a, now, c)
+                status = generated(a, now, c) if finish(a, r, now) != PREEMPTED else DONE
             elif kind == SENDING:
                 finish(a, r, now)
                 status = written(a, now, c)

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from pushsim.control.cores import BATCH, FAIR, NEVER, NEXT, PREEMPTED, SECOND, SYSMON, THOUSAND, TICKS
+from pushsim.control.cores import (
+    BATCH,
+    FAIR,
+    LOCK,
+    LOCKED,
+    NEVER,
+    NEXT,
+    NOBODY,
+    PREEMPTED,
+    SECOND,
+    SYSMON,
+    THOUSAND,
+    TICKS,
+)
 from pushsim.control.state import SERVING
 from pushsim.kernel.arrays import (
     C_CLOCK,
@@ -10,7 +23,9 @@ from pushsim.kernel.arrays import (
     C_DUE,
     C_HALF,
     C_HEAD,
+    C_HOLDER,
     C_JOBS,
+    C_LOCKED,
     C_MARKING,
     C_MOST,
     C_NOW,
@@ -22,6 +37,7 @@ from pushsim.kernel.arrays import (
     C_WAKE,
     C_WHOLE,
     C_WOKEN,
+    C_WOKEN_NEXT,
     CACHE,
     J_JOB,
     J_LEFT,
@@ -200,7 +216,7 @@ def next_in(a: Arrays, r: int, line: int) -> tuple[int, int]:
 def run_on(a: Arrays, r: int, job: int, ticks: int, slice_ends: int) -> None:
     """`Cores._run`."""
     core, running, c = a.cores[r], a.running[r], job & 0xFFFFFFFF
-    if job >> 32 == SERVING and a.conn[c, N_TO_MAKE]:  # `Serving._runs`
+    if (job & ~LOCKED) >> 32 == SERVING and a.conn[c, N_TO_MAKE]:  # `Serving._runs`
         add_level(a, MAKING, r, core[C_NOW], a.conn[c, N_TO_MAKE])
         a.conn[c, N_TO_MAKE] = 0
     mark = min(core[C_CLOCK] + ticks, slice_ends)
@@ -234,11 +250,32 @@ def finish(a: Arrays, r: int, now: int) -> int:
     core[C_JOBS] -= 1
     core[C_RESTS_SINCE] = now
     core[C_VACATED], core[C_DUE] = first[J_SLICE], UNKNOWN
-    if first[J_LEFT]:
-        core[C_VACATED] = 0
-        wait(a, r, 1, first[J_JOB], first[J_LEFT])
-        return PREEMPTED
-    return int(first[J_JOB])
+    job, left, line = first[J_JOB], first[J_LEFT], 1
+    if left:
+        if job & LOCKED and left <= core[C_LOCKED] and core[C_HOLDER] == NOBODY:
+            core[C_HOLDER] = job
+    elif job & LOCKED and not passes(a, r, job):
+        left, line = core[C_LOCKED], LOCK
+    else:
+        return int(job & ~LOCKED)
+    core[C_VACATED] = 0
+    wait(a, r, line, job, left)
+    return PREEMPTED
+
+
+@compiled
+def passes(a: Arrays, r: int, job: int) -> bool:
+    """`Cores._passes`."""
+    core = a.cores[r]
+    free = core[C_HOLDER] == NOBODY or core[C_HOLDER] == job
+    if core[C_WOKEN_NEXT] == job:
+        core[C_WOKEN_NEXT] = NOBODY
+    if free:
+        core[C_HOLDER] = NOBODY
+        if a.line_of[LOCK, r, W_LONG] and core[C_WOKEN_NEXT] == NOBODY:
+            core[C_WOKEN_NEXT], ticks = next_in(a, r, LOCK)
+            wait(a, r, 0, core[C_WOKEN_NEXT], ticks)
+    return bool(free)
 
 
 # ---- wakes

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pushsim.control.cores import TICKS, Cores
+from pushsim.control.cores import NOBODY, TICKS, Cores
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import RequestLimiter
 from pushsim.control.queue import PushQueue
@@ -18,10 +18,12 @@ from pushsim.kernel.arrays import (
     C_CLOCK,
     C_DUE,
     C_HEAD,
+    C_HOLDER,
     C_JOBS,
     C_NOW,
     C_RESTS_SINCE,
     C_WOKEN,
+    C_WOKEN_NEXT,
     HAS,
     K_BYTES,
     K_FREE,
@@ -84,6 +86,7 @@ class ArrayCores(Cores):
         self.advance(now)
         self._store.a.cores[self._number, C_JOBS] = 0
         self._store.a.cores[self._number, C_RESTS_SINCE] = now
+        self._store.a.cores[self._number, [C_HOLDER, C_WOKEN_NEXT]] = NOBODY
         self._store.a.line_of[:, self._number] = 0
         self._store.a.cores[self._number, C_DUE] = UNKNOWN
 
@@ -93,6 +96,7 @@ class ArrayCores(Cores):
         head, count = a.cores[r, [C_HEAD, C_JOBS]].tolist()
         self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
         self.rests_since, self.woken = int(a.cores[r, C_RESTS_SINCE]), int(a.cores[r, C_WOKEN])
+        self.holder, self.woken_next = a.cores[r, [C_HOLDER, C_WOKEN_NEXT]].tolist()
         running = a.running[r, head : head + count].tolist()
         self.running = [(mark, place, *of) for place, (mark, *of) in enumerate(running)]
         for line, waiting in enumerate(self.lines):

@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from pushsim.control.cores import Cores
+from pushsim.control.cores import NOBODY, Cores
 from pushsim.kernel.arrays import (
     ASKS,
     C_CYCLE,
     C_DUE,
     C_HALF,
+    C_HOLDER,
+    C_LOCKED,
     C_MARKING,
     C_MOST,
     C_PARTS,
     C_WAKE,
     C_WHOLE,
+    C_WOKEN_NEXT,
     DETAILS,
     K_MEMBERS,
     LOG,
@@ -92,7 +95,7 @@ class Room:
     def room_for_jobs(self, replica: int) -> None:
         """Places in the lines for one more job, even if all connections have one, too."""
         of, had = self.a.line_of, self.a.lines.shape[2]
-        if max(of[0, replica, W_LONG], of[1, replica, W_LONG]) + len(self.a.conn) + 64 <= had:
+        if of[:, replica, W_LONG].sum() + len(self.a.conn) + 64 <= had:
             return
         lines = np.zeros((*self.a.lines.shape[:2], 2 * had, 2), dtype=np.int64)
         for line, number in np.ndindex(*lines.shape[:2]):
@@ -112,7 +115,8 @@ class Room:
         row = self.a.cores[replica]
         row[C_WHOLE], row[C_PARTS], row[C_MOST] = cores.whole, cores.parts, cores.most
         row[C_CYCLE], row[C_MARKING] = cores.cycle, cores.marking
-        row[C_WAKE], row[C_HALF] = cores.wake_ns, cores.half_ns
+        row[C_WAKE], row[C_HALF], row[C_LOCKED] = cores.wake_ns, cores.half_ns, cores.locked
+        row[C_HOLDER] = row[C_WOKEN_NEXT] = NOBODY
         row[C_DUE] = UNKNOWN
 
     def know_members(self, replica: int) -> None:

@@ -6,7 +6,7 @@ event can go on. Whatever it is, what is left of the event then is to dispatch (
 
 from __future__ import annotations
 
-from pushsim.control.cores import TICKS
+from pushsim.control.cores import LOCKED, TICKS
 from pushsim.control.serving import WRITE_QUOTA
 from pushsim.control.state import (
     ASK,
@@ -121,7 +121,9 @@ from pushsim.kernel.parts import add_level, read, set_wake, start, wait
 from pushsim.kernel.queue import entry_of, note, sampled, scope_of, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import on_wire, unwritten, write_all
+from pushsim.mesh import XDS
 
+EDS = XDS.index("EDS")
 #: Statuses. PLAN: of s[WHO]. CLOSING: s[WHO] ends. The others are events for Python, due at s[NOW]; ROOM: more of it.
 DONE, PLAN, CLOSING, TICK, JOB, WAKE, ROOM = range(7)
 
@@ -229,7 +231,7 @@ def scope_built(a: Arrays, now: int, r: int, c: int) -> None:
 def serve(a: Arrays, now: int, c: int, before: int) -> None:
     """`Serving._serve`."""
     plan, step, r = a.plans[a.conn[c, N_PLAN]], a.conn[c, N_STEP], a.conn[c, N_HOME]
-    work = before
+    work, job = before, SERVING << 32 | c
     a.conn[c, N_TO_MAKE] = 0
     if step < plan[P_PUSHED] or a.conn[c, N_PHASE] == REPLYING:
         at = plan[P_AT] + step
@@ -248,6 +250,8 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
                 a.missed[at, M_RESOURCES] += resources
                 a.missed[at, M_UNITS] += units
         a.conn[c, N_TO_MAKE] = response[R_SIZE]
+        if response[R_XDS] != EDS or plan[P_PUSHED] > 1 or a.conn[c, N_PHASE] == REPLYING:
+            job |= LOCKED
         marshalled = 0
         if response[R_CACHED] > 0:
             marshalled = response[R_PRICED] * resources // response[R_CACHED]
@@ -258,7 +262,7 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
             work += response[R_WRITE] + a.s[ACK]
         elif unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
             work += unwritten(a, c, R_WRITE)
-    start(a, r, now, SERVING << 32 | c, max(1, work), POLLED if a.conn[c, N_PHASE] == REPLYING else 0)
+    start(a, r, now, job, max(1, work), POLLED if a.conn[c, N_PHASE] == REPLYING else 0)
 
 
 @compiled
