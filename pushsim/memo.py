@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 def same(some: Sequence[object], others: Sequence[object]) -> bool:
     """Whether these are the very same objects, in the same order."""
-    return len(some) == len(others) and all(map(is_, some, others))
+    return some is others or (len(some) == len(others) and all(map(is_, some, others)))
 
 
 class Memo:

@@ -51,7 +51,10 @@ def outbound_names(blocks: Blocks) -> ClusterNames:
     """
 
     def named(of: Blocks) -> ClusterNames:
-        names, watched = ClusterNames(c.name for c in chain.from_iterable(of)), watched_names(blocks)
+        watched = watched_names(blocks)
+        if len(watched) == sum(map(len, of)):
+            return watched
+        names = ClusterNames(c.name for c in chain.from_iterable(of))
         return watched if watched.names == names.names else names
 
     return _named(blocks[1:], "CDS names", named)

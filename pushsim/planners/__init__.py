@@ -6,6 +6,7 @@ course     pushes, made once for replicas that push the same
 answers    what proxies are sent for them, priced
 askers     `Asker`: who asks
 states     states of proxies by number
+owns       what of states is groups' own
 templates  what one proxy is sent, from what another is
 usual      what groups are sent of their own as long as policies stay as they are
 intervals  what pushes were asked for, one by one and several as one

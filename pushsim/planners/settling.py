@@ -80,7 +80,8 @@ class Settling:
         self._importers: Importers | None = None
         self._slots = np.full(self._count, -1, dtype=np.int32)
         self._works: dict[ScopeKey, ScopeWork | None] = {}  # by slot
-        self._groups: dict[ScopeKey, list[int]] = {}  # likewise, who has it
+        self._groups: dict[ScopeKey, list[int]] = {}  # likewise, who has it: as of that context
+        self._grouped_by: PushContext | None = None
         self._scope_of: WeakKeyDictionary[Scopes, dict[ScopeKey, ask.Scope]] = WeakKeyDictionary()
         self._pending: list[_Pushed] = []
         self._after: dict[int, Scopes] = {}
@@ -174,17 +175,18 @@ class Settling:
         return _Seen(self._touches(pushed, keys), self._groups, self._all_scopes(pushed))
 
     def _look_up_all(self, scopes: Scopes) -> None:
-        """What these scopes hold, and which of them each group has."""
-        of_group = {number: scopes.key(proxy, labels) for number, proxy, labels in self._sidecars}
-        self._groups = {}
-        for number, key in of_group.items():
-            self._groups.setdefault(key, []).append(number)
+        """What these scopes hold, and which of them each group has: that hangs on Sidecars alone."""
+        context, known = scopes.context, self._grouped_by
+        if known is None or known.root != context.root or not _are_same_sidecars(known.sidecars, context.sidecars):
+            self._grouped_by, self._groups = context, {}
+            for number, proxy, labels in self._sidecars:
+                self._groups.setdefault(scopes.key(proxy, labels), []).append(number)
+            self._slots = np.full(self._count, -1, dtype=np.int32)
+            for slot, groups in enumerate(self._groups.values()):
+                self._slots[groups] = slot
         self._works, self._importers = dict.fromkeys(self._groups), Importers()
         for key in self._works:
             self._importers.tell(key, scopes.at(key))
-        slot_of = {key: slot for slot, key in enumerate(self._works)}
-        self._slots = np.full(self._count, -1, dtype=np.int32)
-        self._slots[list(of_group)] = [slot_of[key] for key in of_group.values()]
 
     def _changed(self, pushed: _Pushed) -> set[ConfigKey] | None:
         """What has changed, as far as it may concern sidecars; None: it may be more than services and routes."""

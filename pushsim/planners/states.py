@@ -14,9 +14,10 @@ from pushsim.gateways import MergedGateway
 from pushsim.memo import same as are_same
 from pushsim.mesh import Change, ConfigKey, Mesh
 from pushsim.names import ClusterNames
-from pushsim.plan import ASKS_NOTHING, Listening, ProxyState, recomputes_targets
+from pushsim.plan import ASKS_NOTHING, Listening, Plan, ProxyState, recomputes_targets
+from pushsim.planners.owns import Own, Owns
 from pushsim.planners.work import shape_of
-from pushsim.registry import Registry, Target
+from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
 from pushsim.visibility import Scope, Scopes, alike
@@ -35,18 +36,6 @@ class Numbers:
         return Numbers(copy(self.states), copy(self.alike), copy(self.scopes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """What of a state is a group's own: its services, their keys, how many of its ports they use, its labels, and the
-    clusters made for it."""
-
-    targets: tuple[Target, ...]
-    labels: Mapping[str, str]
-    base: frozenset[str]
-    keys: frozenset[ConfigKey]
-    inbound: int
-
-
 class States:
     """The states of all groups' proxies.
 
@@ -54,7 +43,7 @@ class States:
     how often that has changed. Gateways, and groups in which single proxies tell, share with nobody.
 
     Args:
-        groups: of the planner.
+        groups: of the planner; first: by group, the first conversation before any push.
         changes: those to come, for the labels that selectors ask for.
         mesh: as istiod starts with it.
         rules: the release.
@@ -62,12 +51,19 @@ class States:
     """
 
     def __init__(
-        self, groups: Sequence[ask.Group], changes: Iterable[Change], mesh: Mesh, rules: Rules, numbers: Numbers
+        self,
+        groups: Sequence[ask.Group],
+        first: Sequence[Plan],
+        changes: Iterable[Change],
+        mesh: Mesh,
+        rules: Rules,
+        numbers: Numbers,
     ) -> None:
         self._groups, self._rules, self._given = groups, rules, numbers
         written = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
         self._asked = sorted(selector_keys(o for o in written if o.ref.kind not in ("Service", "Gateway")))
-        self._own: list[list[_Own]] = [[] for _ in groups]
+        there = ((number, plan) for number, plan in enumerate(first) if groups[number].late < groups[number].size)
+        self._owns = Owns({number: Own.of(plan.state) for number, plan in there})
         self._states: dict[int, ProxyState] = {}
         self._versions: dict[int, int] = {}
         self._numbers: dict[tuple[object, ...], int] = {}
@@ -79,9 +75,6 @@ class States:
         self._alike: dict[tuple[int, int, int, int], int] = {}
         self._settled: dict[int, int] = {}
         self._same: dict[int, int] = {}  # numbers of what has another as well, and that one
-        self._of_key: dict[ConfigKey, set[int]] = {}
-        #: how many versions of what is groups' own are recorded
-        self.recorded = 0
         self._of_namespace: dict[str, list[int]] = {}
         for number, group in enumerate(groups):
             if group.proxies[0].type == "sidecar":
@@ -93,8 +86,7 @@ class States:
         """An independent copy."""
         other = copy(self)
         other._given = numbers
-        other._own = [list(known) for known in self._own]
-        other._of_key = {key: set(groups) for key, groups in self._of_key.items()}
+        other._owns = self._owns.fork()
         other._changed = set(self._changed)
         other._states, other._versions, other._numbers = dict(self._states), dict(self._versions), dict(self._numbers)
         other._alike, other._settled, other._same = dict(self._alike), dict(self._settled), dict(self._same)
@@ -105,7 +97,7 @@ class States:
 
     def adopts(self, other: States) -> bool:
         """Take over states that there are elsewhere, if groups have had the same of their own there; else False."""
-        if self._own != other._own:
+        if self._owns != other._owns:
             return False
         for number in other._states.keys() - self._states.keys():
             group = other._group_of[number]
@@ -206,22 +198,16 @@ class States:
             found[group, number] = shared[of] = self.number(group, state)
         return found
 
-    def _version(self, group: int, state: ProxyState | _Own) -> int:
-        known = self._own[group]
+    def _version(self, group: int, state: ProxyState | Own) -> int:
+        known = self._owns.of(group)
         for version, own in enumerate(known):
-            if own.targets == state.targets and own.labels == state.labels and own.base == state.base:
+            if own.says_the_same(state):
                 if self._started and version + 1 < len(known):
                     self._changed.add(group)
                 return version
-        keys = frozenset(target.service.key for target in state.targets)
-        inbound = len({target.target_port for target in state.targets})
-        self.recorded += 1
-        known.append(_Own(state.targets, state.labels, state.base, keys, inbound))
-        for key in keys:
-            self._of_key.setdefault(key, set()).add(group)
         if self._started:
             self._changed.add(group)
-        return len(known) - 1
+        return self._owns.add(group, state)
 
     def shares(self, group: int, number: int, request: PushRequest, registry: Registry) -> bool:
         """Whether a request does to a group in that state what it does to others: nothing in it is its own matter."""
@@ -244,9 +230,14 @@ class States:
         """What is a group's own in that state: one object in all courses that have it from one."""
         return self._own_at(group, number)
 
+    @property
+    def recorded(self) -> int:
+        """How many versions of what is groups' own there have been since the start."""
+        return self._owns.added
+
     def concerned(self, request: PushRequest) -> set[int]:
         """Groups whose own services a request is about."""
-        return set().union(*(self._of_key.get(key, ()) for key in request.keys))
+        return self._owns.concerned(request.keys)
 
     def settle(self, group: int, number: int) -> int:
         """That state without the scope before its own, which is nothing to pushes that make it take up a new one."""
@@ -268,7 +259,7 @@ class States:
 
     def _is_relabelled(self, group: int) -> bool:
         """Whether its labels have ever changed: it may have another scope than it began with."""
-        first, *others = self._own[group]
+        first, *others = self._owns.of(group)
         return any(own.labels != first.labels for own in others)
 
     @property
@@ -283,11 +274,11 @@ class States:
     def astray(self, namespace: str, registry: Registry) -> tuple[set[int], set[int]]:
         """The groups of a namespace, and those of them that belong to other services by now."""
         here = self._of_namespace.get(namespace, ())
-        known = ((group, self._own[group][-1].targets) for group in here if self._own[group])
+        known = ((group, owns[-1].targets) for group in here if (owns := self._owns.of(group)))
         return set(here), {g for g, targets in known if registry.targets(self._groups[g].proxies[0]) != targets}
 
-    def _own_at(self, group: int, number: int) -> _Own:
-        return self._own[group][self._versions[number]]
+    def _own_at(self, group: int, number: int) -> Own:
+        return self._owns.of(group)[self._versions[number]]
 
     def targets(self, group: int, number: int) -> int:
         """How many service ports the proxies of a group have in that state."""
@@ -301,7 +292,8 @@ class States:
                 by all pushes since, so these hold the same.
         """
         kept = {of for _, number in used for of in (number, self.one(number))}
-        behind = {group for group, number in used if self._versions[number] + 1 < len(self._own[group])}
+        changed = (of for of in used if of[0] in self._changed)
+        behind = {group for group, number in changed if self._versions[number] + 1 < len(self._owns.of(group))}
         relabelled = {group for group in self._changed if self._is_relabelled(group)}
         self._changed &= behind | relabelled  # all others have taken up what has changed
         newer = {id(state.scope): scope for n in kept if (scope := _later(state := self._states[n], scopes))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 from pushsim.conversion import named_target_port
@@ -14,12 +15,16 @@ from pushsim.registry.discovery import Discovery
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
+from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
 from pushsim.releases import Rules
 from pushsim.requests import GLOBAL_UPDATE, PushRequest
 
 #: Order in which an istiod that starts reads what there is; other kinds follow.
 _START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
+
+#: Kinds that services are made of.
+_SERVICES = frozenset({"Service", "ServiceEntry"})
 
 #: Kinds that decide which services a proxy belongs to.
 _TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
@@ -65,9 +70,10 @@ class Registry:
         )
         self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
+        self._services: tuple[Service, ...] | None = None  # None: some were written since they were listed
         self._aliased: dict[ConfigKey, tuple[Service, tuple[str, ...], Service]] = {}
-        self._targets: dict[str, dict[Proxy, tuple[Target, ...]]] = {}
-        self._targets_before: dict[str, dict[Proxy, tuple[Target, ...]]] = {}  # as found last
+        self._targets: Nested[str, Proxy, tuple[Target, ...]] = Nested()
+        self._targets_before: Nested[str, Proxy, tuple[Target, ...]] = Nested()  # as found last
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
         for written in sorted(mesh.objects.values(), key=lambda o: rank.get(o.ref.kind, len(rank))):
             self._write(written, None)
@@ -80,9 +86,9 @@ class Registry:
         copy._kubernetes = self._kubernetes.fork(copy.store, copy.endpoints)
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
         copy._discovery = self._discovery.fork()
+        copy._services = self._services
         copy._aliased = dict(self._aliased)
-        copy._targets = {namespace: dict(known) for namespace, known in self._targets.items()}
-        copy._targets_before = {namespace: dict(known) for namespace, known in self._targets_before.items()}
+        copy._targets, copy._targets_before = self._targets.fork(), self._targets_before.fork()
         return copy
 
     def handle(self, change: Change, *, services_first: bool = False, used: Used = _never) -> tuple[PushRequest, ...]:
@@ -136,7 +142,7 @@ class Registry:
 
     def _written(self, written: Object, used: Used | None = _never) -> list[PushRequest]:
         before = self.store.write(written)
-        self._look_up_again(written.ref.namespace)
+        self._look_up_again(written.ref)
         match written.ref.kind:
             case "Service":
                 return self._kubernetes.service_written(before, written)
@@ -169,7 +175,7 @@ class Registry:
         before = self.store.delete(ref)
         if before is None:
             return []
-        self._look_up_again(ref.namespace)
+        self._look_up_again(ref)
         match ref.kind:
             case "Service":
                 return self._kubernetes.service_deleted(before)
@@ -195,11 +201,11 @@ class Registry:
 
     # ---- what a PushContext or a proxy reads
 
-    def services(self) -> Iterator[Service]:
-        """All services of all registries, Kubernetes first."""
-        yield from self._kubernetes.services.values()
-        for services in self._entries.services.values():
-            yield from services
+    def services(self) -> tuple[Service, ...]:
+        """All services of all registries, Kubernetes first; one object as long as they stay as they are."""
+        if self._services is None:
+            self._services = *self._kubernetes.services.values(), *chain(*self._entries.services.values())
+        return self._services
 
     def served(self) -> Iterator[Service]:
         """The same as a PushContext has them: with their aliases, one object as long as neither changes."""
@@ -235,15 +241,19 @@ class Registry:
         They hang on objects of the proxy's namespace alone, so they are remembered until one of those is written; where
         they are the same then, they are the very same.
         """
-        known = self._targets.setdefault(proxy.namespace, {})
-        if proxy not in known:
-            found, before = self._find_targets(proxy), self._targets_before.get(proxy.namespace, {}).get(proxy)
-            known[proxy] = before if before == found else found
-        return known[proxy]
+        known = self._targets.of(proxy.namespace).get(proxy)
+        if known is None:
+            found, before = self._find_targets(proxy), self._targets_before.of(proxy.namespace).get(proxy)
+            known = self._targets.to_write(proxy.namespace)[proxy] = before if before == found else found
+        return known
 
-    def _look_up_again(self, namespace: str) -> None:
-        if known := self._targets.pop(namespace, None):
-            self._targets_before.setdefault(namespace, {}).update(known)
+    def _look_up_again(self, ref: Ref) -> None:
+        """An object was written or deleted."""
+        if ref.kind in _SERVICES:
+            self._services = None
+        if known := self._targets.of(ref.namespace):
+            self._targets_before.to_write(ref.namespace).update(known)
+            self._targets.put(ref.namespace, {})
 
     def retargeted(self, change: Change) -> set[str]:
         """Namespaces in which proxies may belong to other services after a change that is about to be handled."""

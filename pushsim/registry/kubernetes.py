@@ -18,6 +18,7 @@ from pushsim.conversion import (
 )
 from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
+from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
 from pushsim.registry.workloads import entry_workload, picks, pod_locality, selected_entries, workload_name
 from pushsim.releases import Rules
@@ -52,9 +53,9 @@ class KubernetesRegistry:
         self._store, self._endpoints, self._rules, self._trust_domain = store, endpoints, rules, trust_domain
         self._unready_sent = unready_sent
         self.services: dict[str, Service] = {}
-        self.selecting: dict[str, dict[str, Service]] = {}
-        self._slices: dict[Owner, dict[str, tuple[Endpoint, ...]]] = {}
-        self._slice_refs: dict[Owner, dict[str, Ref]] = {}
+        self.selecting: Nested[str, str, Service] = Nested()
+        self._slices: Nested[Owner, str, tuple[Endpoint, ...]] = Nested()
+        self._slice_refs: Nested[Owner, str, Ref] = Nested()
         self._pods_by_ip: dict[str, Ref] = {}
         self._by_pair: dict[str, dict[tuple[str, str], list[Service]]] = {}
 
@@ -62,9 +63,8 @@ class KubernetesRegistry:
         """An independent copy on copies of what it shares."""
         copy = KubernetesRegistry(store, endpoints, self._rules, self._trust_domain, unready_sent=self._unready_sent)
         copy.services, copy._pods_by_ip = dict(self.services), dict(self._pods_by_ip)
-        copy.selecting = {namespace: dict(services) for namespace, services in self.selecting.items()}
-        copy._slices = {owner: dict(slices) for owner, slices in self._slices.items()}
-        copy._slice_refs = {owner: dict(refs) for owner, refs in self._slice_refs.items()}
+        copy.selecting, copy._by_pair = self.selecting.fork(), dict(self._by_pair)
+        copy._slices, copy._slice_refs = self._slices.fork(), self._slice_refs.fork()
         return copy
 
     def in_namespace(self, namespace: str) -> Iterator[Service]:
@@ -76,7 +76,7 @@ class KubernetesRegistry:
         by_pair = self._by_pair.get(namespace)
         if by_pair is None:
             by_pair = self._by_pair[namespace] = {}
-            for service in self.selecting.get(namespace, {}).values():
+            for service in self.selecting.of(namespace).values():
                 by_pair.setdefault(service.selector[0], []).append(service)
         found = (service for pair in labels.items() for service in by_pair.get(pair, ()))
         return sorted((s for s in found if selects(s.selector, labels)), key=lambda service: service.hostname)
@@ -117,7 +117,7 @@ class KubernetesRegistry:
         self.services[service.hostname] = service
         self._index_selector(previous, service)
         host = (service.hostname, service.namespace)
-        if self._slice_refs.get((service.namespace, service.name)) or service.resolution == "DNS":
+        if self._slice_refs.of((service.namespace, service.name)) or service.resolution == "DNS":
             # the add handler fills the endpoint index without asking for a push
             self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, service.namespace))
         if not self._pushes(previous if before else None, service, added=before is None):
@@ -158,9 +158,9 @@ class KubernetesRegistry:
             if service:
                 self._by_pair.pop(service.namespace, None)
         if previous and previous.selector:
-            self.selecting[previous.namespace].pop(previous.hostname, None)
+            self.selecting.to_write(previous.namespace).pop(previous.hostname, None)
         if current and current.selector:
-            self.selecting.setdefault(current.namespace, {})[current.hostname] = current
+            self.selecting.to_write(current.namespace)[current.hostname] = current
 
     # ---- EndpointSlices
 
@@ -170,9 +170,9 @@ class KubernetesRegistry:
         if not name:
             return []
         owner = (written.ref.namespace, name)
-        self._slice_refs.setdefault(owner, {})[written.ref.name] = written.ref
+        self._slice_refs.to_write(owner)[written.ref.name] = written.ref
         if _has_addresses(written):
-            self._slices.setdefault(owner, {})[written.ref.name] = tuple(self._slice_endpoints(written))
+            self._slices.to_write(owner)[written.ref.name] = tuple(self._slice_endpoints(written))
         return self._slice_event(name, written.ref.namespace)
 
     def slice_deleted(self, before: Object) -> list[PushRequest]:
@@ -181,8 +181,8 @@ class KubernetesRegistry:
         if not name:
             return []
         owner = (before.ref.namespace, name)
-        self._slice_refs.get(owner, {}).pop(before.ref.name, None)
-        self._slices.get(owner, {}).pop(before.ref.name, None)
+        self._slice_refs.to_write(owner).pop(before.ref.name, None)
+        self._slices.to_write(owner).pop(before.ref.name, None)
         return self._slice_event(name, before.ref.namespace)
 
     def _slice_event(self, name: str, namespace: str) -> list[PushRequest]:
@@ -207,7 +207,7 @@ class KubernetesRegistry:
     def _endpoints_of(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
         """Endpoints of all slices of a service, each address and port once; WorkloadEntries it selects, too."""
         found: dict[tuple[str, str], Endpoint] = {}
-        for endpoints in self._slices.get((namespace, name), {}).values():
+        for endpoints in self._slices.of((namespace, name)).values():
             for endpoint in endpoints:
                 found.setdefault((endpoint.address, endpoint.port_name), endpoint)
         service = self.services.get(fqdn(name, namespace))
@@ -291,12 +291,12 @@ class KubernetesRegistry:
         istiod's recomputeServiceForPod: no event of their slices, so headless ones have no second request.
         """
         namespace, keys = pod.ref.namespace, set[ConfigKey]()
-        for service in self.selecting.get(namespace, {}).values():
+        for service in self.selecting.of(namespace).values():
             if selects(service.selector, pod.labels):
                 owner, host = (namespace, service.name), (service.hostname, namespace)
-                written = (self._store.objects[ref] for ref in self._slice_refs.get(owner, {}).values())
+                written = (self._store.objects[ref] for ref in self._slice_refs.of(owner).values())
                 read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _has_addresses(o)}
-                self._slices[owner] = read
+                self._slices.put(owner, read)
                 self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, namespace))
                 keys.add(ConfigKey(self._rules.endpoint_kind, *host))
         return [PushRequest(frozenset(keys), False, reasons=frozenset({ENDPOINT_UPDATE}))] if keys else []
@@ -308,11 +308,11 @@ class KubernetesRegistry:
         owners = dict.fromkeys(n for o in slices if (n := o.labels.get(SERVICE_NAME_LABEL)))
         for name in owners:
             owner = (pod.namespace, name)
-            written = [self._store.objects[ref] for ref in self._slice_refs[owner].values()]
-            known = self._slices.get(owner, {})
+            written = [self._store.objects[ref] for ref in self._slice_refs.of(owner).values()]
+            known = self._slices.of(owner)
             read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _names_pod(o, pod.name)}
             if any(known.get(key) != value for key, value in read.items()):
-                self._slices[owner] = {**known, **read}
+                self._slices.put(owner, {**known, **read})
                 requests += self._slice_event(name, pod.namespace)
         return requests
 
@@ -324,7 +324,7 @@ class KubernetesRegistry:
     def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
         """A WorkloadEntry came, changed or went: Services that select it have other endpoints."""
         requests: list[PushRequest] = []
-        for service in self.selecting.get(namespace, {}).values():
+        for service in self.selecting.of(namespace).values():
             if picks(service.selector, before, written):
                 requests += self._slice_event(service.name, namespace)
         return requests
