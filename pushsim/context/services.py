@@ -64,6 +64,11 @@ class ServiceIndex:
         return copy(self) if unchanged else ServiceIndex(given, default, self._rules, self)
 
     @cached_property
+    def listing_instances(self) -> frozenset[str]:
+        """Namespaces of services whose clusters or listeners list their endpoints: all that are not found by EDS."""
+        return frozenset(service.namespace for service in self.ordered if service.resolution != "EDS")
+
+    @cached_property
     def http_ports(self) -> frozenset[int]:
         """Ports that any service speaks HTTP on, or may."""
         return frozenset(p.number for service in self.ordered for p in service.ports if p.http or p.auto)

@@ -12,7 +12,6 @@ from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.generators.recipient import gateway_names
-from pushsim.memo import Memo
 from pushsim.mesh import ConfigKey, Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry, Shards
@@ -222,27 +221,24 @@ def _held_of_part(block: tuple[Service, ...], scope: Scope, context: PushContext
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:
-    return _total([_held_of_one(service, context) for service in services])
+    other = assignments = endpoints = hosts = 0
+    for service in services:
+        if service.resolution == "ALIAS":
+            continue
+        ports = len(service.ports)
+        hosts += sum([port.http or port.auto for port in service.ports])
+        if service.resolution == "EDS":
+            found = len(context.endpoints_of(service))
+            assignments += ports if found else 0
+            endpoints += found
+        else:
+            other += ports
+            endpoints += len(context.endpoints_of(service)) if service.resolution.startswith("DNS") else 0
+    return _Held(other, assignments, endpoints, hosts)
 
 
-def _total(each: Sequence[tuple[int, int, int, int]]) -> _Held:
+def _total(each: Iterable[_Held]) -> _Held:
     return _Held(*map(sum, zip(*each, strict=True)))
-
-
-def _held_of_one(service: Service, context: PushContext) -> tuple[int, int, int, int]:
-    shards = context.endpoints.get((service.hostname, service.namespace))
-    memo = context.services.memo_of(service) or Memo()
-    return memo.latest(lambda: _new_held(service, len(context.endpoints_of(service))), "held", of=(shards,))
-
-
-def _new_held(service: Service, found: int) -> tuple[int, int, int, int]:
-    ports, hosts = len(service.ports), sum(port.http or port.auto for port in service.ports)
-    match service.resolution:
-        case "ALIAS":
-            return 0, 0, 0, 0
-        case "EDS":
-            return 0, ports if found else 0, found, hosts
-    return ports, 0, found if service.resolution.startswith("DNS") else 0, hosts
 
 
 def inventory_of(registry: Registry) -> ask.Counts:

@@ -59,6 +59,8 @@ class ByHost(Mapping[Host, _T]):
 
     def changed(self, before: ByHost[_T]) -> set[str]:
         """Namespaces that have something else than before."""
+        if self is before:
+            return set()
         return {of for of in self._of.keys() | before._of.keys() if self._of.get(of) is not before._of.get(of)}
 
     def __getitem__(self, host: Host) -> _T:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import TypeVar
@@ -22,8 +22,8 @@ class Family:
     """The scopes of one PushContext, as far as they are alike.
 
     memo: what is made of that, by whoever makes it.
-    of_blocks: what is made of several blocks of services alone, with their rules and instances: also in later families,
-               as long as none of those is made anew. Of one block: `memo_of`.
+    of_blocks: what is made of several blocks of services alone, with their rules, accounts and, as far as they list
+               them, instances: also in later families, as long as none of those is made anew. Of one block: `memo_of`.
 
     Args:
         context: of the push.
@@ -37,23 +37,30 @@ class Family:
         self._parts_of: Memo = Memo() if before is None else before._parts_of
         if before is None:
             return
-        old = before.context
+        changed = self._changed(before)
         if self.alike(before):
             kept = ("neutral", "particular", "_blocks")
             self.__dict__.update({name: before.__dict__[name] for name in kept if name in before.__dict__})
-            if context.instances is old.instances and context.accounts is old.accounts:
+            if not changed:
                 self.of_blocks, self._memos = before.of_blocks, before._memos
+                return
         elif "_blocks" in before.__dict__:
             for part, block in before._blocks.items():
                 if same(self._blocks.get(part, ()), block):
                     self._blocks[part] = block
-        if self._memos is not before._memos and "_blocks" in self.__dict__ and context.rule_index is old.rule_index:
-            self._take_over(before)
+        if "_blocks" in self.__dict__ and context.rule_index is before.context.rule_index:
+            self._take_over(before, changed)
 
-    def _take_over(self, before: Family) -> None:
-        """What is made of blocks that are still the same, and of which rules, instances and accounts are."""
+    def _changed(self, before: Family) -> set[str]:
+        """Namespaces whose services have other accounts, or other instances if anything is made of these."""
         new, old = self.context, before.context
-        changed = new.instances.changed(old.instances) | new.accounts.changed(old.accounts)
+        instances = new.instances.changed(old.instances)
+        if not new.rules.accounts_by_port:
+            instances &= new.services.listing_instances
+        return instances | new.accounts.changed(old.accounts)
+
+    def _take_over(self, before: Family, changed: Collection[str]) -> None:
+        """What is made of blocks that are still the same, and so are rules, instances and accounts."""
         for part, block in self._blocks.items():
             memo = before._memos.get(id(block))
             if memo is not None and not (changed if part == ANY else part in changed):
@@ -89,7 +96,7 @@ class Family:
         return self._blocks.get(namespace, ())
 
     def memo_of(self, block: tuple[Service, ...]) -> Memo:
-        """For what is made of a block, with its rules and instances, alone: kept as long as none is made anew."""
+        """For what is made of a block, alone (see `of_blocks`): kept as long as nothing of that is made anew."""
         return self._memos.setdefault(id(block), Memo())
 
     def parts(self, block: tuple[Service, ...]) -> tuple[tuple[Service, ...], ...]:
