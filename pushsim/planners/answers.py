@@ -27,7 +27,7 @@ from pushsim.planners.intervals import Intervals
 from pushsim.planners.settling import Settling
 from pushsim.planners.showing import shown_by
 from pushsim.planners.states import Numbers, States
-from pushsim.planners.templates import Own, Template, own_of
+from pushsim.planners.templates import Own, Template
 from pushsim.planners.usual import Usuals
 from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
@@ -74,8 +74,7 @@ class Answers:
         self._concerned: dict[tuple[int, int, int], Collection[int]] = {}  # with what is recorded of groups' own
         self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
-        self._addresses = frozenset(proxy.ip for group in groups for proxy in group.proxies)
-        self._usuals = Usuals(start, pricing, self._addresses)
+        self._usuals = Usuals(start, pricing, frozenset(proxy.ip for group in groups for proxy in group.proxies))
         self._examples = self._no_examples()
 
     def fork(self, pushes: int | None = None) -> Answers:
@@ -83,7 +82,7 @@ class Answers:
         copy = shallow(self)
         numbers = copy._given = self._given.fork() if pushes is None else self._given
         if pushes is None:
-            pushes, copy._usuals = 0, Usuals(self._start, self._pricing, self._addresses)
+            pushes = 0
         copy.states, copy.settling = self.states.fork(numbers), self.settling.fork(numbers, pushes)
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
         copy._intervals = self._intervals.fork(pushes)
@@ -207,7 +206,9 @@ class Answers:
         """A first conversation, from that of another sidecar that is in the same state thereafter."""
         number, state = self.states.number(group, made.state), made.state
         work = {"proxy.targets": len(state.targets)}
-        own = own_of(made, state, at, self._pricing, work) if state.proxy.type == "sidecar" else None
+        own = None
+        if state.proxy.type == "sidecar":
+            own = self._usuals.own(self.states.own(group, number), state, made, at, work)
         key = (number, push, own and own.kind)
         if own is not None and (known := self._greetings.get(key)) is not None:
             return known.of(own), own

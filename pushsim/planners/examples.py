@@ -15,7 +15,7 @@ from pushsim.plan import Plan, ProxyState, Push, answered, kindred, recomputes_t
 from pushsim.planners.cells import Cells
 from pushsim.planners.settling import Settling
 from pushsim.planners.states import States
-from pushsim.planners.templates import Own, Template, own_of
+from pushsim.planners.templates import Own, Template
 from pushsim.planners.usual import Usuals
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
@@ -133,8 +133,7 @@ class Examples:
     def _own(self, asked: Asked, like: Plan, state: ProxyState) -> Own | None:
         """What of a plan like that is a group's own; None if it is not like it. state: its own after the push."""
         work = targeting(state, asked.request, self._rules)
-        usual = self._usuals.sent(self._states.own(asked.group, asked.state), state, like, asked.push)
-        return replace(usual, work=work) if usual else own_of(like, state, asked.push, self._pricing, work)
+        return self._usuals.own(self._states.own(asked.group, asked.state), state, like, asked.push, work)
 
 
 def targeting(state: ProxyState, request: PushRequest, rules: Rules) -> ask.Counts:

@@ -7,15 +7,15 @@ all the same are sent the same in all, if they are in one state: a plan for one 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
 
+from pushsim import planner as ask
 from pushsim.generators import Generators, listening_endpoints
 from pushsim.memo import Memo
 from pushsim.mesh import Object
 from pushsim.plan import Plan, ProxyState, Push
-from pushsim.planners.templates import Own, Part, names
+from pushsim.planners.templates import Own, Part, names, own_of
 from pushsim.planners.work import of_base_clusters
 from pushsim.pricing import Pricing
 from pushsim.visibility import Scope
@@ -53,20 +53,21 @@ class Usuals:
         """
         return self._of(of, state).kind
 
-    def sent(self, of: object, state: ProxyState, like: Plan, push: Push) -> Own | None:
-        """A group's own in a plan like that, without work, if that is what it usually is; None: look for yourself.
+    def own(self, of: object, state: ProxyState, like: Plan, push: Push, work: ask.Counts) -> Own | None:
+        """A group's own in a plan like that: what it usually is, or that of this push (see `templates.own_of`).
 
         Args:
             of: see `States.own`.
             state: after the push.
+            work: before the responses, as far as it hangs on its own services.
         """
         known = self._holding(of, lambda: state, state.scope, push)
         if known is None or self._pricing.asks(r.blocks for r in like.responses if r.xds == "RDS"):
-            return None
+            return own_of(like, state, push, self._pricing, work)
         types = {response.xds for response in like.responses}
         if types <= {"EDS"}:
-            return Own({}, {}, {})
-        return replace(known, parts={xds: part for xds, part in known.parts.items() if xds in types})
+            return Own({}, work, {})
+        return Own(known.told, work, {xds: part for xds, part in known.parts.items() if xds in types})
 
     def _holding(self, of: object, state: Callable[[], ProxyState], scope: Scope, push: Push) -> Own | None:
         """What a group's own usually is, if nothing that decides it is otherwise in a push. scope: after that."""
