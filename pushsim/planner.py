@@ -178,10 +178,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scopes:
-    """The scopes that proxies which are `settled` take up in a push.
+    """The scopes that proxies which are `steady` take up in a push.
 
     scopes: by slot.
-    slots:  int32[groups], the slot of each group, -1 for those that are never settled; one object as long as it can be.
+    slots:  int32[groups], the slot of each group, -1 for those that are never steady; one object as long as it can be.
     """
 
     scopes: tuple[Scope, ...]
@@ -216,7 +216,7 @@ class Planned:
 
 
 class Spared(NamedTuple):
-    """A proxy is spared by pushes as those are that are settled and have a number (see `Planner.settled`).
+    """A proxy is spared by pushes as those are that are steady and have a number (see `Planner.steady`).
 
     state: the proxy's state from here on.
     like:  the number.
@@ -283,8 +283,10 @@ class Planner(Protocol):
     def concerned(self, first: int, last: int) -> Collection[int]:
         """Groups that the pushes first…last concern more than others that are `alike`: their own services changed."""
 
-    def settled(self, group: int, state: int) -> int:
-        """A number for those that are spared alike, in whatever state of this kind they are; -1: there are no others.
+    def steady(self, group: int, state: int) -> int:
+        """A number for those that are spared alike, in whatever steady state they are; -1: there are no others.
+
+        A sidecar is steady if its scope holds what the one before held, so that it matters no more what that was.
 
         See `touched`. It is the same for all proxies of which `alike` says the same.
         """
@@ -292,13 +294,13 @@ class Planner(Protocol):
     def touched(self, first: int, last: int) -> Collection[int] | None:
         """Groups that the pushes first…last may do something to; None if that is not known.
 
-        All others that are `settled` and not `apart` are spared: not needed, with equal work if they are of equal
+        All others that are `steady` and not `apart` are spared: not needed, with equal work if they are of equal
         number, and in the state they were in, whatever its number is then. If one of them takes up a scope, all do:
         that of their group.
         """
 
     def spared(self, group: int, state: int, first: int, last: int) -> Spared | None:
-        """That a proxy which is `alike` others, whether it is settled or not, is spared as settled ones are.
+        """That a proxy which is `alike` others, whether it is steady or not, is spared as steady ones are.
 
         None if that is not known. Not to be asked about groups that are `apart`, or with ProxyUpdates.
         """

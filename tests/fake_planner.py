@@ -172,7 +172,7 @@ class FakePlanner:
             return sorted({service % len(self.groups) for service in changed})
         return [group for group in range(len(self.groups)) if changed.intersection(self.imported(group))]
 
-    def settled(self, group: int, state: int) -> int:
+    def steady(self, group: int, state: int) -> int:
         return -1 if self.groups[group].gateway else len(self.imported(group)) % 2
 
     def touched(self, first: int, last: int) -> list[int] | None:
@@ -180,7 +180,7 @@ class FakePlanner:
 
     def spared(self, group: int, state: int, first: int, last: int) -> Spared | None:
         touched = self.touched(first, last)
-        return None if touched is None or group in touched else Spared(state, self.settled(group, state))
+        return None if touched is None or group in touched else Spared(state, self.steady(group, state))
 
     def scopes(self, push: int) -> Scopes:
         if push not in self._scopes:

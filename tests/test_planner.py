@@ -136,9 +136,9 @@ class Asking:
         if touched is None:
             return
         others = set(range(len(before))) - {*touched, *self.planner.apart()}
-        settled = {group: self.planner.settled(group, before[group]) for group in others}
+        steady = {group: self.planner.steady(group, before[group]) for group in others}
         told = {}
-        for group, number in settled.items():
+        for group, number in steady.items():
             if number >= 0:
                 spared = self.planner.spared(group, before[group], first, push)
                 assert plans[group].idle and spared == (plans[group].state, number)
@@ -151,12 +151,12 @@ class Asking:
                     assert group not in touched
                     assert plans[group].idle and plans[group].state == spared.state
                     assert plans[group].work == told.setdefault(spared.like, plans[group].work)
-                    settled[group] = spared.like
-        taken_up = {plans[group].scope is not None for group, number in settled.items() if number >= 0}
+                    steady[group] = spared.like
+        taken_up = {plans[group].scope is not None for group, number in steady.items() if number >= 0}
         if True in taken_up:
             assert len(taken_up) == 1
             scopes = self.planner.scopes(push)
-            for group, number in settled.items():
+            for group, number in steady.items():
                 assert number < 0 or plans[group].scope is scopes.scopes[scopes.slots[group]]
 
 

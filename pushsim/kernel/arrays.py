@@ -83,7 +83,7 @@ class Arrays(NamedTuple):
     (job, ticks)], rings of those that wait; line_of: [line, R, columns]. spent: [R, seconds]. line: [R, N],
     rings.
     conn:     [N, columns]; kin is the number, over all replicas, of those that are `alike`, -1 if there are none.
-    wide:     by kin, the number of all, of whatever kin, that are `settled` alike; -1 if there are none, its own if it
+    wide:     by kin, the number of all, of whatever kin, that are `steady` alike; -1 if there are none, its own if it
               is such a number itself.
     scopes:   [R, keys, columns]; holder, wait_head, wait_tail: [R, locks].
     slot_of:  [rows, groups], the place of each group's scope among those of a push; taken_up: keys, push after push.

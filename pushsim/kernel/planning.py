@@ -52,7 +52,7 @@ class Planning(Observing):
         store.add_entry(group, of, (first, last, forced), plan.number, then)
 
     def _spare(self, replica: Replica, event: Event, kin: int, spared: Spared) -> None:
-        """Enter that all of a kin are spared, and settled ones like them.
+        """Enter that all of a kin are spared, and steady ones like them.
 
         All of these have one plan: that of the first that is asked about.
         """
@@ -74,7 +74,7 @@ class Planning(Observing):
     def _kin(self, home: int, group: int, state: int) -> int:
         """The number of those that are like proxies of a group in that state."""
         planner = self.replicas[home].planner
-        return self.store.kin(home, planner.alike(group, state), planner.settled(group, state))
+        return self.store.kin(home, planner.alike(group, state), planner.steady(group, state))
 
     def _priced(self, planned: Planned, replica: Replica, c: int, first: int, last: int) -> Plan:
         plan = super()._priced(planned, replica, c, first, last)

@@ -79,20 +79,20 @@ class Store(Room):
 
     # ---- plans
 
-    def kin(self, replica: int, number: int, settled: int) -> int:
+    def kin(self, replica: int, number: int, steady: int) -> int:
         """The number, over all replicas, of proxies that are alike on a replica; -1 for those that are not.
 
-        settled: what `Planner.settled` says of them.
+        steady: what `Planner.steady` says of them.
         """
         if number < 0:
             return -1
         known = self._numbered(replica, number, wide=False)
-        self.a.wide[known] = -1 if settled < 0 else self.wide(replica, settled)
+        self.a.wide[known] = -1 if steady < 0 else self.wide(replica, steady)
         return known
 
-    def wide(self, replica: int, settled: int) -> int:
-        """The number of proxies that are settled alike on a replica."""
-        return self._numbered(replica, settled, wide=True)
+    def wide(self, replica: int, steady: int) -> int:
+        """The number of proxies that are steady alike on a replica."""
+        return self._numbered(replica, steady, wide=True)
 
     def _numbered(self, replica: int, number: int, *, wide: bool) -> int:
         known = self._kin.get((replica, number, wide))

@@ -142,7 +142,7 @@ class ProxyState:
         return self.listening.routes
 
     @property
-    def settled(self) -> bool:
+    def steady(self) -> bool:
         """Whether its scope holds what the one before held, or there was none."""
         return self.previous is None
 

@@ -3,6 +3,7 @@
 istio      `IstioPlanner`: one istiod replica
 proxies    who there is, and how they are grouped
 course     pushes, made once for replicas that push the same
+needs      what of them replicas still need
 answers    what proxies are sent for them, priced
 askers     `Asker`: who asks
 states     states of proxies by number
@@ -10,7 +11,7 @@ owns       what of states is groups' own
 templates  what one proxy is sent, from what another is
 usual      what groups are sent of their own as long as policies stay as they are
 intervals  what pushes were asked for, one by one and several as one
-settling   whom pushes leave alone
+touching   whom pushes touch, and whom they leave alone
 importers  which scopes a change may concern
 showing    which changes a push is the first to show
 cells      which cells of the xDS cache a response reads, and a change evicts

@@ -24,10 +24,10 @@ from pushsim.planners.askers import Asker
 from pushsim.planners.cells import Cells, owners_of_keys
 from pushsim.planners.examples import Answer, Asked, Examples, targeting
 from pushsim.planners.intervals import Intervals
-from pushsim.planners.settling import Settling
 from pushsim.planners.showing import shown_by
 from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own, Template
+from pushsim.planners.touching import Touching
 from pushsim.planners.usual import Usuals
 from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
@@ -43,7 +43,7 @@ class Answers:
     Args:
         groups: of the planners; first: by group, the first conversation before any push.
         start: istiod as it starts.
-        states, settling: at the start.
+        states, touching: at the start.
         pricing, cells: for all runs.
         rules: the release.
         numbers: of the run.
@@ -55,14 +55,14 @@ class Answers:
         first: Sequence[Plan],
         start: Push,
         states: States,
-        settling: Settling,
+        touching: Touching,
         pricing: Pricing,
         cells: Cells,
         rules: Rules,
         numbers: Numbers,
     ) -> None:
         self._groups, self._first, self._start, self._rules, self._given = groups, first, start, rules, numbers
-        self.states, self.settling, self._pricing, self._cells = states, settling, pricing, cells
+        self.states, self.touching, self._pricing, self._cells = states, touching, pricing, cells
         # by their numbers; without what `keep` lets go
         self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._intervals = Intervals(rules)
@@ -83,7 +83,7 @@ class Answers:
         numbers = copy._given = self._given.fork() if pushes is None else self._given
         if pushes is None:
             pushes = 0
-        copy.states, copy.settling = self.states.fork(numbers), self.settling.fork(numbers, pushes)
+        copy.states, copy.touching = self.states.fork(numbers), self.touching.fork(numbers, pushes)
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
@@ -95,7 +95,7 @@ class Answers:
         return copy
 
     def _no_examples(self) -> Examples:
-        return Examples(self.states, self.settling, self._usuals, self._pricing, self._cells, self._rules)
+        return Examples(self.states, self.touching, self._usuals, self._pricing, self._cells, self._rules)
 
     def adopts(self, other: Answers, pushes: int) -> bool:
         """Take over what was planned elsewhere since it came apart from there before that push; False if it cannot."""
@@ -119,7 +119,7 @@ class Answers:
             self._pushed.setdefault(change, number)
         self.states.start()
         self._pushes[number] = made
-        self.settling.pushed(number, request, made)
+        self.touching.pushed(number, request, made)
         everything = request.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in request.keys)
         evicts = partial(self._cells.evicted, frozenset(owners_of_keys(request.keys, made)))
         return ask.Push(number, of_push(before.context, made.context, request.keys), evicts, everything)
@@ -138,8 +138,8 @@ class Answers:
         led_to = {(key[0], planned.state) for key, (planned, _) in (*self._plans.items(), *self._connected.items())}
         led_to |= {(key[0], spared.state) for key, spared in self._spares.items() if spared is not None}
         led_to.update(states, (key[:2] for key in self._plans))
-        self.states.keep(led_to, self.settling.after(since - 1))  # everybody has taken that
-        self.settling.keep(since)
+        self.states.keep(led_to, self.touching.after(since - 1))  # everybody has taken that
+        self.touching.keep(since)
         self._greetings.clear()
         self._intervals.keep(push)
         self._touched = {key: groups for key, groups in self._touched.items() if key[1] >= push}
@@ -156,7 +156,7 @@ class Answers:
     def touched(self, first: int, last: int) -> Collection[int] | None:
         """See `planner.Planner`."""
         if (first, last) not in self._touched:
-            groups = self.settling.touched(first, last)
+            groups = self.touching.touched(first, last)
             self._touched[first, last] = None if groups is None else groups.union(self.concerned(first, last))
         return self._touched[first, last]
 
@@ -176,7 +176,7 @@ class Answers:
             return None
         request = self._intervals.request(first, last)
         if takes_up_scope(request, self._rules):
-            state = self.states.settle(group, state)
+            state = self.states.steadied(group, state)
         elif self.states.depended_on(state, request.keys):
             return None
         return ask.Spared(state, self.states.targets(group, state))
@@ -213,18 +213,18 @@ class Answers:
         if own is not None and (known := self._greetings.get(key)) is not None:
             return known.of(own), own
         responses = tuple(self._response(r, state, at, (), first=True) for r in made.responses)
-        planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self.settling.scope_of(state, at))
+        planned = ask.Planned(True, number, responses, {"proxy.states": 1, **work}, self.touching.scope_of(state, at))
         if own is not None:
             self._greetings[key] = Template(planned, own)
         return planned, own
 
-    def settle(self, group: int, state: int, first: int, last: int, *, forced: bool) -> int:
+    def steadied(self, group: int, state: int, first: int, last: int, *, forced: bool) -> int:
         """The state from which all is planned that is planned from that one for an interval."""
         takes_up = takes_up_scope(self._intervals.request(first, last, forced), self._rules)
-        return self.states.settle(group, state) if takes_up else state
+        return self.states.steadied(group, state) if takes_up else state
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool, asker: Asker) -> Answer:
-        """See `planner.Planner`, of a state that was settled for the interval."""
+        """See `planner.Planner`, of a state that is `steadied` for the interval."""
         key = (group, state, first, last, forced, asker.moment)
         if key not in self._plans:
             request = self._intervals.request(first, last, forced)
@@ -261,7 +261,7 @@ class Answers:
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
             work |= {"proxy.states": 1, **targeting(after, request, self._rules)}
-        scope = self.settling.scope_of(after, push) if after.scope is not before.scope else None
+        scope = self.touching.scope_of(after, push) if after.scope is not before.scope else None
         if not decision.needed:
             after = self._spared(asked.group, before, after, *asked.interval)
         number = asked.state if after is before else self.states.number(asked.group, after)
@@ -283,9 +283,9 @@ class Answers:
         if after.scope is before.scope or after.proxy.type != "sidecar" or after.targets != before.targets:
             return after
         key = self._pushes[last].scopes.key(after.proxy, after.labels)
-        if not self.settling.untouched(key, first, last) or group in self.concerned(first, last):
+        if not self.touching.untouched(key, first, last) or group in self.concerned(first, last):
             return after
-        return before if before.settled else replace(before, previous=None)
+        return before if before.steady else replace(before, previous=None)
 
     # ---- responses as the machine knows them
 

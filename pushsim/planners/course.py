@@ -15,6 +15,7 @@ from pushsim.context import PushContext
 from pushsim.mesh import Change, ConfigKey, Ref
 from pushsim.plan import Istiod, Push
 from pushsim.planners.answers import Answers
+from pushsim.planners.needs import Need, Needs
 from pushsim.planners.showing import Named
 from pushsim.requests import PushRequest
 from pushsim.visibility import Scopes
@@ -94,14 +95,6 @@ class Shared:
         return self._named.get(keys) or self._named.setdefault(keys, Named.by(keys))
 
 
-class _Need(NamedTuple):
-    """What one planner still needs: see `planner.Planner.keep`."""
-
-    states: Collection[tuple[int, int]]
-    push: int
-    since: int
-
-
 class Met(NamedTuple):
     """A course that a planner may follow from now on: the number of its last push there, and what states are there."""
 
@@ -132,8 +125,7 @@ class Course:
         self._made = dict.fromkeys(planners, 0)  # by planner, how many pushes it has made
         self._pushed = 0
         self._steps: dict[int, tuple[Step, ask.Push]] = {}  # all that not everybody has made are among them
-        self._needs: dict[int, _Need] = {}  # by planner
-        self._kept = _Need((), 0, 0)
+        self._needs = Needs()
         self._since = since or Since.start(istiod.latest)
         self._signs: dict[int, tuple[Since, Step]] = {}
         # courses that have left this one with a push that others may yet make, too, and who these are
@@ -165,7 +157,7 @@ class Course:
         before, sign = self._istiod.latest, (self._since, step)
         after = self._istiod.push(step.request)
         made = self.answers.pushed(step.request, step.changes, before, after)
-        self._since = self._since.then(step.moment, before, after, self.answers.settling.after(number))
+        self._since = self._since.then(step.moment, before, after, self.answers.touching.after(number))
         self._signs[number] = sign
         known = self.shared.made.get(sign)
         if known is None or known[0]._number > self._number:
@@ -194,27 +186,27 @@ class Course:
     def _gone(self, planner: int, to: Course) -> None:
         """A planner follows another course."""
         del self._made[planner]
-        self._needs.pop(planner, None)
+        self._needs.drop(planner)
         for apart in self._apart.values():
             if apart is not to:
                 apart._never(planner)
-        self._settle()
+        self._let_go()
 
     def _stays(self, planner: int, number: int) -> None:
         """A planner has made its push of that number here."""
         for (at, _), apart in self._apart.items():
             if at == number:
                 apart._never(planner)
-        self._settle()
+        self._let_go()
 
     def _never(self, planner: int) -> None:
         """A planner will not come."""
         self._awaited.discard(planner)
         for apart in self._apart.values():
             apart._never(planner)
-        self._settle()
+        self._let_go()
 
-    def _settle(self) -> None:
+    def _let_go(self) -> None:
         self._apart = {key: apart for key, apart in self._apart.items() if apart._awaited}
         if not self._made and not self._awaited:
             self._forget_signs(self._pushed)
@@ -231,41 +223,37 @@ class Course:
             states, push, since: see `planner.Planner.keep`.
         """
         number = self._made[planner] - 1
-        if not push == since == number or number not in self._signs or self._kept.push >= number:
+        if not push == since == number or number not in self._signs or self._needs.push >= number:
             return None
         other, at = self.shared.made[self._signs[number]]
         scopes, taken, before = (
             self.answers.at(number).scopes,
-            self.answers.settling.after(number),
-            self.answers.settling.after(number - 1),
+            self.answers.touching.after(number),
+            self.answers.touching.after(number - 1),
         )
         fresh = scopes is taken is not before and scopes is not self.answers.at(number - 1).scopes
         if other._number >= self._number or not fresh or not other._can_be_met(at):
             return None
-        found = other.answers.states.met(self.answers.states, states, before, other.answers.settling.after(at - 1))
+        found = other.answers.states.met(self.answers.states, states, before, other.answers.touching.after(at - 1))
         other._made[planner] = at + 1
-        other._needs[planner] = _Need({(group, found[group, state]) for group, state in states}, at, at)
+        other._needs.tell(planner, Need({(group, found[group, state]) for group, state in states}, at, at))
         self._gone(planner, to=other)
         return Met(other, at, found)
 
     def _can_be_met(self, number: int) -> bool:
         """Whether it still knows what hangs on that push and on those before it, and who leaves later leaves anew."""
-        return max(self._kept.push, self._kept.since) <= number and all(at <= number for at, _ in self._apart)
+        return max(self._needs.push, self._needs.since) <= number and all(at <= number for at, _ in self._apart)
 
     # ---- forgetting
 
     def keep(self, planner: int, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         """Forget what no planner needs any more."""
-        self._needs[planner] = _Need(states, push, since)
-        if len(self._needs) == len(self._made) and not self._awaited:
-            needs = self._needs.values()
-            oldest, earliest = min(need.push for need in needs), min(need.since for need in needs)
-            if (oldest, earliest) == self._kept[1:]:
-                return  # most would be kept: it is forgotten when the last of them needs no more
-            self._kept = _Need((), oldest, earliest)
-            self.answers.keep(set().union(*(need.states for need in needs)), oldest, earliest)
-            self._steps = {number: step for number, step in self._steps.items() if number > oldest}
-            self._forget_signs(oldest)
+        self._needs.tell(planner, Need(states, push, since))
+        needed = None if self._awaited else self._needs.together(len(self._made))
+        if needed is not None:
+            self.answers.keep(*needed)
+            self._steps = {number: step for number, step in self._steps.items() if number > needed.push}
+            self._forget_signs(needed.push)
 
     def _forget_signs(self, oldest: int) -> None:
         for number in [number for number in self._signs if number < oldest]:

@@ -13,9 +13,9 @@ from pushsim import planner as ask
 from pushsim.dependencies import decide
 from pushsim.plan import Plan, ProxyState, Push, answered, kindred, recomputes_targets, refresh
 from pushsim.planners.cells import Cells
-from pushsim.planners.settling import Settling
 from pushsim.planners.states import States
 from pushsim.planners.templates import Own, Template
+from pushsim.planners.touching import Touching
 from pushsim.planners.usual import Usuals
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
@@ -48,15 +48,15 @@ class Examples:
     """See the module.
 
     Args:
-        states, settling: of the course.
+        states, touching: of the course.
         usuals, pricing, cells: for all runs.
         rules: the release.
     """
 
     def __init__(
-        self, states: States, settling: Settling, usuals: Usuals, pricing: Pricing, cells: Cells, rules: Rules
+        self, states: States, touching: Touching, usuals: Usuals, pricing: Pricing, cells: Cells, rules: Rules
     ) -> None:
-        self._states, self._settling, self._usuals = states, settling, usuals
+        self._states, self._touching, self._usuals = states, touching, usuals
         self._pricing, self._cells, self._rules = pricing, cells, rules
         self._known: dict[tuple[int, int, int], tuple[Plan, Template | None]] = {}  # by state and interval
         self._kindred: dict[tuple[Hashable, int, int], tuple[Plan, Template, ProxyState]] = {}  # and the state before
@@ -126,7 +126,7 @@ class Examples:
         planned = replace(
             told.planned,
             state=self._states.number(asked.group, after),
-            scope=self._settling.scope_of(after, push) if after.scope is not before.scope else None,
+            scope=self._touching.scope_of(after, push) if after.scope is not before.scope else None,
         )
         return made, replace(told, planned=planned)
 

@@ -20,9 +20,9 @@ from pushsim.planners.askers import Asker
 from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts
 from pushsim.planners.course import Course, Shared, Step
 from pushsim.planners.proxies import Places, groups_of, late_proxies, proxy_id
-from pushsim.planners.settling import Settling
 from pushsim.planners.states import Numbers, States
 from pushsim.planners.templates import Own
+from pushsim.planners.touching import Touching
 from pushsim.planners.work import inventory_of
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
@@ -60,8 +60,8 @@ class IstioPlanner:
         pricing, self._cells = Pricing(mesh, rules, istiod.mode, built), Cells()
         numbers = Numbers()
         states = States(self._groups, first, changes, everyone, rules, numbers)
-        settling = Settling(self._groups, [plan.state.labels for plan in first], start, rules, numbers)
-        answers = Answers(self._groups, first, start, states, settling, pricing, self._cells, rules, numbers)
+        touching = Touching(self._groups, [plan.state.labels for plan in first], start, rules, numbers)
+        answers = Answers(self._groups, first, start, states, touching, pricing, self._cells, rules, numbers)
         self._follow(Course(istiod, answers, Shared(), {0}), 0, Asker(istiod, {}, 0))
         for number, group in enumerate(self._groups):
             if group.late < group.size:
@@ -205,7 +205,7 @@ class IstioPlanner:
         return spared and spared._replace(state=answers.states.one(spared.state))
 
     def scopes(self, push: int) -> ask.Scopes:
-        return self._course.answers.settling.scopes(self._at(push))
+        return self._course.answers.touching.scopes(self._at(push))
 
     # ---- proxies
 
@@ -218,7 +218,7 @@ class IstioPlanner:
 
     def plan(self, group: int, state: int, first: int, last: int, forced: bool) -> ask.Planned:
         answers, begin, end = self._course.answers, self._at(first), self._at(last)
-        state = answers.settle(group, self._in(group, state), begin, end, forced=forced)
+        state = answers.steadied(group, self._in(group, state), begin, end, forced=forced)
         key = (group, state, first, last, forced)
         if key not in self._plans:
             answer = answers.plan(group, state, begin, end, forced, self._asker)
@@ -229,8 +229,8 @@ class IstioPlanner:
     def alike(self, group: int, state: int) -> int:
         return self._course.answers.alike(group, self._in(group, state))
 
-    def settled(self, group: int, state: int) -> int:
-        return self._course.answers.states.settled(group, self._in(group, state))
+    def steady(self, group: int, state: int) -> int:
+        return self._course.answers.states.steady(group, self._in(group, state))
 
     def apart(self) -> Collection[int]:
         return self._course.answers.states.changed | self._astray

@@ -73,7 +73,7 @@ class States:
         self._group_of: dict[int, int] = {}  # by state, the first that was in it
         self._others: list[ProxyState] = []  # whose parts have other identities: what is in `_numbers` must live
         self._alike: dict[tuple[int, int, int, int], int] = {}
-        self._settled: dict[int, int] = {}
+        self._steadied: dict[int, int] = {}
         self._same: dict[int, int] = {}  # numbers of what has another as well, and that one
         self._of_namespace: dict[str, list[int]] = {}
         for number, group in enumerate(groups):
@@ -89,7 +89,7 @@ class States:
         other._owns = self._owns.fork()
         other._changed = set(self._changed)
         other._states, other._versions, other._numbers = dict(self._states), dict(self._versions), dict(self._numbers)
-        other._alike, other._settled, other._same = dict(self._alike), dict(self._settled), dict(self._same)
+        other._alike, other._steadied, other._same = dict(self._alike), dict(self._steadied), dict(self._same)
         other._names, other._listening = dict(self._names), dict(self._listening)
         other._gateways = {group: list(of) for group, of in self._gateways.items()}
         other._group_of, other._others = dict(self._group_of), list(self._others)
@@ -104,8 +104,8 @@ class States:
             self._enter(number, group, other._versions[number], self._of_shared_parts(group, other._states[number]))
         for number, one in other._same.items():
             self._join(number, one)
-        for number, settled in other._settled.items():  # which may have a later scope there than here
-            self._join(settled, self._settled.setdefault(number, settled))
+        for number, steady in other._steadied.items():  # which may have a later scope there than here
+            self._join(steady, self._steadied.setdefault(number, steady))
         self._changed |= other._changed
         return True
 
@@ -142,7 +142,7 @@ class States:
 
     def number(self, group: int, state: ProxyState) -> int:
         """The number of a state; states that say the same have one, however their proxies came to it."""
-        version, state = self._version(group, state), _settled(state)
+        version, state = self._version(group, state), _steadied(state)
         key = self._key(group, version, state)
         if key not in self._numbers:
             same = self._of_shared_parts(group, state)
@@ -193,7 +193,7 @@ class States:
                 found[group, number] = shared[of]
                 continue
             state = other.of(group, number)
-            if (state.settled and sidecar) or state.scope is had.of(state.proxy, state.labels):
+            if (state.steady and sidecar) or state.scope is had.of(state.proxy, state.labels):
                 state = replace(state, scope=have.of(state.proxy, state.labels))
             found[group, number] = shared[of] = self.number(group, state)
         return found
@@ -239,18 +239,18 @@ class States:
         """Groups whose own services a request is about."""
         return self._owns.concerned(request.keys)
 
-    def settle(self, group: int, number: int) -> int:
+    def steadied(self, group: int, number: int) -> int:
         """That state without the scope before its own, which is nothing to pushes that make it take up a new one."""
-        if self._states[number].settled:
+        if self._states[number].steady:
             return number
-        if number not in self._settled:
-            self._settled[number] = self.number(group, replace(self.of(group, number), previous=None))
-        return self.one(self._settled[number])
+        if number not in self._steadied:
+            self._steadied[number] = self.number(group, replace(self.of(group, number), previous=None))
+        return self.one(self._steadied[number])
 
-    def settled(self, group: int, number: int) -> int:
+    def steady(self, group: int, number: int) -> int:
         """See `planner.Planner`; proxies whose scope holds what the one before held, by how many services they have."""
         is_sidecar = self._groups[group].proxies[0].type == "sidecar"
-        return self.targets(group, number) if is_sidecar and self._states[number].settled else -1
+        return self.targets(group, number) if is_sidecar and self._states[number].steady else -1
 
     def depended_on(self, number: int, keys: Iterable[ConfigKey]) -> bool:
         """Whether the scope before that of a state depended on one of these."""
@@ -305,7 +305,7 @@ class States:
         states, self._states = self._states, {}
         for number in kept:
             self._enter(number, self._group_of[number], self._versions[number], _renewed(states[number], newer))
-        self._settled = {n: self.one(m) for n, m in self._settled.items() if n in kept and self.one(m) in kept}
+        self._steadied = {n: self.one(m) for n, m in self._steadied.items() if n in kept and self.one(m) in kept}
         self._forget_parts()
 
     def _forget_parts(self) -> None:
@@ -329,7 +329,7 @@ def _parts(state: ProxyState) -> Iterator[int]:
     return map(id, (state.scope, state.previous, state.watched, state.clusters, state.listening))
 
 
-def _settled(state: ProxyState) -> ProxyState:
+def _steadied(state: ProxyState) -> ProxyState:
     """That state, without a scope before its own of which all says the same that is asked of it."""
     scope, previous = state.scope, state.previous
     if previous is None or state.proxy.type != "sidecar":
@@ -353,16 +353,16 @@ def _shareable(state: ProxyState) -> tuple[object, ...]:
 
 
 def _later(state: ProxyState, scopes: Scopes) -> Scope | None:
-    """The scope of a state, if it is settled, as a later push made it that has spared it."""
+    """The scope of a state, if it is steady, as a later push made it that has spared it."""
     later = scopes.context.number > state.scope.context.number
-    if not later or not state.settled or state.proxy.type != "sidecar":
+    if not later or not state.steady or state.proxy.type != "sidecar":
         return None
     return scopes.of(state.proxy, state.labels)
 
 
 def _renewed(state: ProxyState, newer: Mapping[int, Scope]) -> ProxyState:
-    """A state with later scopes that hold the same: of its own if it is settled, else of the one before."""
-    own, previous = id(state.scope) if state.settled else 0, id(state.previous)
+    """A state with later scopes that hold the same: of its own if it is steady, else of the one before."""
+    own, previous = id(state.scope) if state.steady else 0, id(state.previous)
     if own in newer:
         return replace(state, scope=newer[own])
     return replace(state, previous=newer[previous]) if previous in newer else state

@@ -50,7 +50,7 @@ class _Seen:
     scopes: ask.Scopes
 
 
-class Settling:
+class Touching:
     """By push, whom it touches, and the scopes of all others.
 
     Args:
@@ -87,7 +87,7 @@ class Settling:
         self._after: dict[int, Scopes] = {}
         self._seen: dict[int, _Seen | None] = {}  # None: it may be about more than services and routes
 
-    def fork(self, numbers: Numbers, pushes: int = 0) -> Settling:
+    def fork(self, numbers: Numbers, pushes: int = 0) -> Touching:
         """An independent copy, as it was before the push of that number."""
         copy = shallow(self)
         copy._given = numbers
