@@ -149,6 +149,14 @@ def test_logs_of_both_engines_are_equal(case: Case) -> None:
     say_the_same(case)
 
 
+def test_proxy_updates_before_the_first_push_wait_as_all_events_do() -> None:
+    changes = tuple(
+        Timed(0, "pods", Change(name=name)) for name in ("proxy:0.0", "proxy:0.1", "ep:0", "proxy:0.0", "cfg:0")
+    )
+    knobs = Knobs(eds_debounce=False, throttle=1, streams_per_s=20)
+    say_the_same(Case((3,), {"services": 2}, changes, 0.05, knobs, Clients(), 1, 0, 0))
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_gauges_are_what_the_log_tells_of_queue_and_throttle(case: Case) -> None:

@@ -1,7 +1,8 @@
 """istiod's PushQueue (reference §1.6): first in, first out; one entry per connection; merged in place.
 
 What waits for a connection is an interval of consecutive pushes, the oldest Start among them and whether a ProxyUpdate
-(forced) is among them. Flat integers: `first[c]` is NONE where nothing waits.
+(forced) is among them; one that comes before the first push is alone, first > last. Flat integers: `first[c]` is NONE
+where nothing waits.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class PushQueue:
     def enqueue(self, connection: int, push: int, start: int, forced: int = 0) -> None:
         """A push for a connection: appended, or merged into what waits: oldest Start, newest push, same place."""
         if self.first[connection] == NONE:
-            self.first[connection] = push
+            self.first[connection] = max(push, 0)
             self.start[connection] = start
             self.forced[connection] = forced
             if not self.processing[connection]:

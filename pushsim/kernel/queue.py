@@ -132,7 +132,7 @@ def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> No
     """`PushQueue.enqueue`."""
     conn = a.conn[c]
     if not conn[N_WAITING + HAS]:
-        conn[N_WAITING + HAS], conn[N_WAITING + FIRST] = 1, push
+        conn[N_WAITING + HAS], conn[N_WAITING + FIRST] = 1, max(push, 0)
         conn[N_WAITING + START], conn[N_WAITING + FORCED] = since, forced
         if not conn[N_PROCESSING]:
             to_tail(a, r, c)
