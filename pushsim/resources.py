@@ -46,8 +46,8 @@ class InboundCluster:
 
     rules:    the DestinationRules merged into the one that applies to the first of these services.
     ingress:  it is of an ingress listener of a Sidecar.
-    endpoint: where that leads: `127.0.0.1:PORT` or `0.0.0.0:PORT`, the pod's own
-              address; "" to wherever it was sent to.
+    endpoint: where that leads: `127.0.0.1:PORT` or `0.0.0.0:PORT`, the pod's own address, or `unix:///PATH`; "" to
+              wherever it was sent to.
     """
 
     name: str

@@ -8,9 +8,10 @@ import pytest
 
 from pushsim import releases
 from pushsim.manifests import parse_objects
-from pushsim.mesh import ConfigKey, Mesh, Proxy
+from pushsim.mesh import ConfigKey, Mesh, Port, Proxy, Service
 from pushsim.plan.istiod import Istiod
-from pushsim.resources import RouteConfiguration
+from pushsim.resources import InboundCluster, RouteConfiguration
+from pushsim.sizes import Sizer, clusters
 
 CLIENT = Proxy("c-0", "ns", "10.1.0.1", "sidecar", {"app": "c"})
 Body = dict[str, Any]
@@ -26,6 +27,16 @@ def service(name: str, *ports: tuple[str, int], **spec: Any) -> Body:
 def istiod(release: str, *bodies: Body) -> Istiod:
     objects = parse_objects(list(bodies), source="test")
     return Istiod(Mesh({o.ref: o for o in objects}, (CLIENT,), {}, {}), releases.rules(release), "sotw")
+
+
+@pytest.mark.parametrize("leads", ["unix:///var/run/app.sock", "/var/run/app.sock"])
+def test_an_ingress_listener_may_lead_to_a_socket(leads: str) -> None:
+    sizer = Sizer("1.24", mesh_config={})
+    dummy = Service("own.ns", "ns", "own", (), "EDS", external=True)
+    cluster = InboundCluster("inbound|80||", 80, ((dummy, Port("http", 80, "HTTP")),), (), True, leads)
+    built = clusters.inbound(cluster, (), sizer.sizing, sizer.settings)
+    (endpoint,) = built.load_assignment.endpoints[0].lb_endpoints
+    assert endpoint.endpoint.address.pipe.path == "/var/run/app.sock"
 
 
 @pytest.mark.parametrize("release", ["1.14.6", "1.30.3"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, Locality, Metadata, SocketAddress
+from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, Locality, Metadata, Pipe, SocketAddress
 from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint as EnvoyEndpoint
 from envoy_data_plane.envoy.config.endpoint.v3 import LbEndpoint, LocalityLbEndpoints
 
@@ -21,7 +21,9 @@ _REVISION = "service.istio.io/canonical-revision"
 
 
 def address(host: str, port: int) -> Address:
-    """A socket address."""
+    """A socket address; a host that is a path is a Unix domain socket (util.BuildAddress)."""
+    if host.startswith("/"):
+        return made(Address, pipe=Pipe(path=host))
     return made(Address, socket_address=SocketAddress(address=host, port_value=port))
 
 

@@ -123,7 +123,8 @@ def outbound(
 
 def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:
     """`inbound|port||`: one per target port; its protocol is that of the first service on it."""
-    host, _, number = cluster.endpoint.rpartition(":")
+    path = cluster.endpoint.removeprefix("unix://")
+    host, _, number = (path, "", "") if path.startswith("/") else cluster.endpoint.rpartition(":")
     localhost = host in ("127.0.0.1", "[::1]") or (settings.inbound_localhost and not host)
     fixed = localhost or bool(host)
     built = _named(cluster.name, ClusterDiscoveryType.STATIC if fixed else ClusterDiscoveryType.ORIGINAL_DST, sizing)
