@@ -61,7 +61,7 @@ class FlatPlanner:
     def concerned(self, first: int, last: int) -> Collection[int]:
         return set().union(*self._pushes[max(0, first) : last + 1])
 
-    def settled(self, group: int, state: int) -> int:
+    def steady(self, group: int, state: int) -> int:
         return -1 if self._everyone else 0
 
     def touched(self, first: int, last: int) -> Collection[int]:

@@ -51,7 +51,7 @@ class Group:
     proxies: tuple[Proxy, ...]
     late: int = 0
     localities: tuple[int, ...] = ()
-    places: int = 0
+    places: int = 1
 
     @property
     def size(self) -> int:
