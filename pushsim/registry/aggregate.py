@@ -214,10 +214,9 @@ class Registry:
             if service.hostname not in aliases:
                 yield service
                 continue
-            told = (service, aliases[service.hostname])
-            known = self._aliased.get(service.key)
-            if known is None or known[0] is not service or known[0:2] != told:
-                known = self._aliased[service.key] = (*told, replace(service, aliases=told[1]))
+            told, known = aliases[service.hostname], self._aliased.get(service.key)
+            if known is None or known[0] is not service or known[1] != told:
+                known = self._aliased[service.key] = (service, told, replace(service, aliases=told))
             yield known[2]
 
     def with_aliased(self, keys: frozenset[ConfigKey]) -> frozenset[ConfigKey]:
