@@ -7,7 +7,7 @@
     "join:G.M", "leave:G.M"  the pod of proxy M of group G is created or deleted
     "proxy:G.M"              a ProxyUpdate for that proxy
 
-Group g imports service k if k % groups == g, or every service if `unscoped`.
+Responses are `times` as large as usual. Group g imports service k if k % groups == g, or every service if `unscoped`.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class FakePlanner:
         gateways: int = 0,
         sotw: bool = False,
         localities: int = 1,
+        times: int = 1,
     ) -> None:
-        self.sotw = sotw
+        self.sotw, self.times = sotw, times
         self.services, self.unscoped, self.lazy, self.solicited = services, unscoped, lazy_scopes, solicited
         count = len(sizes)
         self.groups = [
@@ -236,7 +237,8 @@ class FakePlanner:
         if responses and shown:
             responses[0] = _showing(responses[0], shown)
         common = self.unscoped and not forced and scope is None and not self.groups[group].gateway
-        return Planned(True, state, tuple(responses), work, scope, shown, common)
+        sent = tuple(replace(response, size_bytes=self.times * response.size_bytes) for response in responses)
+        return Planned(True, state, sent, work, scope, shown, common)
 
     def _cells(self, service: int) -> Cells:
         """CDS, EDS and RDS cell of a service."""

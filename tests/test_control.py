@@ -20,6 +20,7 @@ from pushsim.control.limiter import draw
 from pushsim.control.replica import HANDLES, RESTS
 from pushsim.control.state import (
     ACKING,
+    BLOCKED,
     CONNECTED,
     DEQUEUED,
     HANDLING,
@@ -27,9 +28,13 @@ from pushsim.control.state import (
     POLLED,
     PUBLISHED,
     PUSHED,
+    READING,
     PUSHING,
+    SENDING,
     SENT,
     SPARED,
+    WRITING,
+    YIELDING,
 )
 from pushsim.cost import Prices, Runtime, shipped
 from pushsim.errors import InputError
@@ -41,6 +46,8 @@ from pushsim.requests import PushRequest
 from pushsim.settings import Clients
 
 MS = 1_000_000
+#: A job that nothing follows from: the writer of connection 0 has not yielded.
+WAKES_NOBODY = YIELDING << 32
 
 
 # ---- cores
@@ -441,18 +448,70 @@ class Rig:
 def test_what_came_meanwhile_is_read_at_once_and_several_are_handled_after_the_first_line(together: int) -> None:
     rig = Rig(FakePlanner((1,), services=4), [f"svc:{n}" for n in range(together)], cpus=1)
     cores = rig.replica.cores
-    ms, busy, acks = SECOND // 1000, ACKING << 32 | 1, ACKING << 32 | 2
+    ms, busy, asks = SECOND // 1000, WAKES_NOBODY, READING << 32
     cores.start(rig.now, busy, ms)
     for change in range(together):
         rig.write(change)
-    cores.start(rig.now, acks, ms, POLLED)
+    cores.start(rig.now, asks, ms, POLLED)
     while rig.replica.handling[0] != HANDLES:
         rig.until(rig.machine.finish_due(0) + 1)
     assert not rig.replica.inboxes[0]
     handling = HANDLING << 32
-    assert cores.jobs == ([handling, acks] if together == 1 else [acks, handling])
+    assert cores.jobs == ([handling, asks] if together == 1 else [asks, handling])
     rig.until(rig.now + 20 * ms)
     assert rig.replica.handling[0] == RESTS and len(rig.replica.unpushed) == together
+
+
+def until_phase(rig: Rig, c: int, phase: int) -> None:
+    while rig.machine.phase[c] != phase:
+        rig.until(min(rig.machine.tick_due(0), rig.machine.finish_due(0), rig.machine.wake_due()) + 1)
+
+
+def waits(rig: Rig, kind: int, line: int) -> bool:
+    return any(job == kind << 32 for job, _ in rig.replica.cores.lines[line])
+
+
+@pytest.mark.parametrize(("times", "line"), [(1, POLLED), (6, 0)])
+def test_a_writer_with_little_to_write_yields_first(times: int, line: int) -> None:
+    """An EDS response of 200 bytes is less than loopyWriter's minBatchSize, six times that is not."""
+    rig = Rig(FakePlanner((1,), services=1, times=times), ["ep:0"], cpus=1)
+    rig.write(0)
+    until_phase(rig, 0, PUSHING)
+    rig.replica.cores.wait(WAKES_NOBODY, 50 * MS)
+    until_phase(rig, 0, WRITING)
+    assert waits(rig, SENDING, line) and not waits(rig, SENDING, 1 - line)
+    rig.until(NEVER)
+    assert len(rig.of(SENT)) == 1 and rig.machine.phase[0] == IDLE
+
+
+def test_what_is_sent_while_the_writer_yields_for_a_ping_is_written_when_it_has_a_core_again() -> None:
+    rig = Rig(FakePlanner((1,), services=1, times=6), ["ep:0"], cpus=1)
+    rig.write(0)
+    until_phase(rig, 0, PUSHING)
+    rig.machine._acked(rig.replica, 0)
+    rig.machine._acked(rig.replica, 0)
+    assert [job >> 32 for job, _ in rig.replica.cores.lines[1]] == [YIELDING], "one ping at a time"
+    until_phase(rig, 0, WRITING)
+    assert rig.replica.cores.jobs == [YIELDING << 32] and not rig.of(SENT)
+    rig.until(NEVER)
+    assert len(rig.of(SENT)) == 1 and not rig.machine.yields[0]
+
+
+def test_a_send_that_finds_the_quota_unwritten_keeps_its_slot_and_lets_others_have_the_core() -> None:
+    """CDS of 80 kB, then LDS: the second Send waits while the writer yields for a ping."""
+    rig = Rig(FakePlanner((1,), services=1, times=80), ["cfg:0"], cpus=1, throttle=1)
+    rig.write(0)
+    until_phase(rig, 0, PUSHING)
+    rig.machine._acked(rig.replica, 0)
+    rig.replica.cores.wait(WAKES_NOBODY, 50 * MS)
+    until_phase(rig, 0, BLOCKED)
+    blocked = rig.now
+    assert rig.replica.free == 0 and not rig.of(SENT)
+    until_phase(rig, 0, PUSHING)
+    assert rig.now - blocked > 10 * MS, "another had a slice of the core"
+    assert [entry[4] for entry in rig.of(SENT)] == [0], "only the first is written"
+    rig.until(NEVER)
+    assert [entry[4] for entry in rig.of(SENT)] == [0, 1, 2] and rig.replica.free == 1
 
 
 def test_what_is_written_waits_behind_the_acks_of_a_push() -> None:

@@ -81,6 +81,7 @@ def cases(draw: st.DrawFn) -> Case:
             "sotw": draw(st.booleans()),
             "localities": draw(st.integers(1, 3)),
             "gateways": draw(st.integers(0, 1)),
+            "times": draw(st.sampled_from([1, 30])),  # a Send waits for what is more than the write quota
         },
         tuple(changes),
         draw(st.sampled_from([0.003, 0.05, 1, 2.5, 16])),

@@ -50,6 +50,7 @@ from pushsim.control.state import (
     UNBLOCK,
     UP,
     WRITTEN,
+    YIELDING,
 )
 from pushsim.control.streams import Streams
 from pushsim.control.tally import PushRecord
@@ -130,8 +131,11 @@ class Machine(Streams):
                 self._next_on(now, argument)
         elif kind == SCOPING:
             self._scope_built(now, replica, argument)
+        elif kind == ACKING:
+            self._acked(replica, argument)
         else:
-            assert kind == ACKING  # nothing follows
+            assert kind == YIELDING
+            self._resumed(now, replica, argument)
 
     def wake_due(self) -> int:
         """When a proxy, a Send or an istiod has waited long enough."""

@@ -9,8 +9,8 @@ from pushsim.control.cores import LOCKED
 from pushsim.control.queue import Event
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.state import (
-    ACKING,
     ASK,
+    BLOCKED,
     DEQUEUED,
     IDLE,
     POLLED,
@@ -18,24 +18,19 @@ from pushsim.control.state import (
     PUSHING,
     REPLYING,
     SCOPING,
-    SENDING,
-    SENT,
     SERVING,
     SPARED,
     UNBLOCK,
     WRITING,
-    State,
 )
-from pushsim.control.tally import Plan, Sent
+from pushsim.control.tally import Plan
+from pushsim.control.wire import Wire
 from pushsim.cost import Price
 from pushsim.mesh import XDS
 from pushsim.planner import Planned, Response, Scope
 
-#: A stream's write quota (grpc-go, internal/transport: defaultWriteQuota): Send waits while as much is not written.
-WRITE_QUOTA = 64 * 1024
 
-
-class Serving(State):
+class Serving(Wire):
     """How connections work off events and requests."""
 
     def _close(self, now: int, c: int, how: int) -> None:
@@ -125,8 +120,6 @@ class Serving(State):
             work += price.work_ns(resources, units)
             if self.slow[c] or self.phase[c] == REPLYING:
                 work += price.write_ns + price.ack_ns
-            elif self._waits_for_wire(c):
-                work += self._unwritten_ns(c)
         replica.cores.start(now, job, max(1, work), POLLED if self.phase[c] == REPLYING else 0)
 
     def _runs(self, replica: Replica, job: int) -> None:
@@ -135,16 +128,6 @@ class Serving(State):
         if job >> 32 == SERVING and self.to_make[c]:
             self.tally.making[replica.number].add(replica.cores.now, self.to_make[c])
             self.to_make[c] = 0
-
-    def _waits_for_wire(self, c: int) -> bool:
-        """Whether the next Send waits until what was sent before is written."""
-        responses = self._current(c).planned.responses
-        return sum(responses[step].size_bytes for step in range(self.wired[c], self.step[c])) >= WRITE_QUOTA
-
-    def _unwritten_ns(self, c: int) -> int:
-        """Work of writing what has been sent and is not written."""
-        prices = self._current(c).prices
-        return sum(prices[step].write_ns for step in range(self.wired[c], self.step[c]))
 
     def _generated(self, now: int, c: int) -> None:
         """The connection has worked: a response is to be sent, or there was none to make."""
@@ -156,8 +139,11 @@ class Serving(State):
         self.tally.making[home].add(now, -size_bytes)
         self.tally.flight[home].add(now, size_bytes)
         self.tally.spare[home].add(now, plan.prices[step].spare_bytes)
-        if self.phase[c] == PUSHING and self._waits_for_wire(c):
-            self._write_all(now, c)
+        if self.phase[c] != PUSHING or not self._blocks(now, c):
+            self._send(now, c)
+
+    def _send(self, now: int, c: int) -> None:
+        """Send takes the response, unless a slow proxy has not read the one before."""
         if self.slow[c] and self.read_before[c] > now:
             self._set(self.read_before[c], UNBLOCK, c)
         else:
@@ -184,47 +170,6 @@ class Serving(State):
         else:
             self._serve(now, c, 0)
 
-    def _write_all(self, now: int, c: int) -> None:
-        """What has been sent is written; its ACKs come over the network, and are soon there."""
-        plan = self._current(c)
-        for step in range(self.wired[c], self.step[c]):
-            self._on_wire(now, c, step, self.took[c] if step + 1 == plan.pushed else UNSET)
-        if acks_ns := sum(price.ack_ns for price in plan.prices[self.wired[c] : self.step[c]]):
-            self.replicas[self.home[c]].cores.wait(ACKING << 32 | c, acks_ns, POLLED)
-        self.wired[c] = self.step[c]
-
-    def _on_wire(self, now: int, c: int, step: int, converged: int) -> int:
-        """A response is written: when the proxy has it. converged: of the last of a push."""
-        plan = self._current(c)
-        response = plan.planned.responses[step]
-        received_at = now + self.prices.latency_ns
-        if self.slow[c]:
-            received_at = max(now, self.read_at[c]) + self.slow[c]
-            self.read_before[c], self.read_at[c] = self.read_at[c], received_at
-        plan.sent[step] += 1
-        use = self._use(plan, c)
-        use.sent[step] += 1
-        if use.first_sent[step] == UNSET:
-            use.first_sent[step] = now
-        use.last_sent[step] = now
-        tally = self.tally
-        tally.flight[self.home[c]].add(now, -response.size_bytes)
-        tally.spare[self.home[c]].add(now, -plan.prices[step].spare_bytes)
-        tally.rejected += self.nack[c]
-        first = UNSET
-        for change in response.shows:
-            written = self.written[change]
-            if written >= tally.since:
-                delay = received_at - written
-                tally.received.append(delay)
-                first = max(first, delay)
-                if delay > tally.completed.get(change, UNSET):
-                    tally.completed[change] = delay
-        self._note(now, SENT, c, plan.last, step)
-        if tally.details is not None:
-            tally.details.append(Sent(plan, step, c, now, converged, first))
-        return received_at
-
     def _pushed(self, now: int, c: int) -> None:
         """pushConnection returns: convergence, MarkDone, the slot, then whoever waits; what is not written is, then."""
         plan, event = self._current(c), self.event[c]
@@ -239,18 +184,20 @@ class Serving(State):
         replica.queue.done(c)
         replica.free += 1
         if self.wired[c] < plan.pushed:
-            self.following += 1
-            self.phase[c] = WRITING
-            replica.cores.wait(SENDING << 32 | c, max(1, self._unwritten_ns(c)))
+            self._leave(replica, c)
         else:
             self._follow_up(now, c)
         self._dispatch(now, replica)
 
     def _written(self, now: int, c: int) -> None:
-        """The stream's writer has written all of a push."""
-        self.following -= 1
+        """The stream's writer has written all that was sent of a push: the next Send goes on, or the push is over."""
         self._write_all(now, c)
-        self._follow_up(now, c)
+        if self.phase[c] == BLOCKED:
+            self.phase[c] = PUSHING
+            self._send(now, c)
+        else:
+            self.following -= 1
+            self._follow_up(now, c)
 
     def _follow_up(self, now: int, c: int) -> None:
         """A push is on its way; the proxy may ask for what follows from it."""
@@ -279,6 +226,7 @@ class Serving(State):
             self.following -= 1
         self.asked[c].clear()
         self.readable[c] = self.to_make[c] = 0
+        self.yields[c] = False
         for xds in XDS if self.sotw else ():
             self.newest.pop((c, xds), None)
         held = self.offered[c] is not None
@@ -393,8 +341,3 @@ class Serving(State):
         scope = self._current(c).planned.scope
         assert scope is not None
         return scope
-
-    def _current(self, c: int) -> Plan:
-        plan = self.plan[c]
-        assert plan is not None
-        return plan

@@ -20,10 +20,10 @@ from pushsim.planner import Counts, Planner, Response, Shape
 from pushsim.settings import Clients
 
 #: Phases of a connection. GONE: its pod does not exist. AWAY: between two streams.
-#: WRITING: what it was pushed is on its way from Send to the wire.
-GONE, AWAY, IDLE, PUSHING, REPLYING, WRITING = range(6)
+#: WRITING: what it was pushed is on its way from Send to the wire. BLOCKED: a push waits in Send.
+GONE, AWAY, IDLE, PUSHING, REPLYING, WRITING, BLOCKED = range(7)
 #: Kinds of jobs on the cores; a job is KIND << 32 | argument.
-HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING, ACKING = range(9)
+HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING, ACKING, YIELDING = range(10)
 #: The line in which what comes from the network waits for a core.
 POLLED = 1
 #: Kinds of wakes.
@@ -127,6 +127,7 @@ class State:
         self.sotw = planners[0].sotw
         self.newest: dict[tuple[int, Xds], int] = {}  # the push whose response made older requests stale, see `Serving`
         self.wired = [0] * total  # the first response of its plan that is not on the wire yet
+        self.yields = [False] * total  # its writer has given up its core, see `Wire`
         self.to_make = [0] * total  # bytes that it will generate when it gets a core
         self.took = [0] * total  # from the Start of its push until that was pushed
         self.last_start = [0] * total

@@ -12,6 +12,7 @@ from pushsim.control.state import (
     AGE_GRACE_NS,
     ARRIVE,
     AWAY,
+    BLOCKED,
     CLOSE,
     CLOSED,
     CONNECTED,
@@ -95,7 +96,7 @@ class Streams(Serving):
 
     def _close(self, now: int, c: int, how: int) -> None:
         """The stream ends (1), or its pod does (2): at once if the connection is idle, else when it is."""
-        if self.phase[c] in (PUSHING, REPLYING, WRITING):
+        if self.phase[c] in (PUSHING, REPLYING, WRITING, BLOCKED):
             self.closing[c] = max(how, self.closing[c])
             return
         if self.phase[c] == IDLE:

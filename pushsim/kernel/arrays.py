@@ -28,9 +28,9 @@ N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
 N_KIN, N_GROUP, N_HOME = 21, 22, 23
 N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_LOCALITY = range(24, 32)
 N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION, N_ASKED, N_READABLE = range(32, 41)
-N_TO_MAKE = 41
+N_TO_MAKE, N_YIELDS = 41, 42
 #: From here on a column for each xDS type: `State.newest`.
-N_NEWEST = 42
+N_NEWEST = 43
 #: Columns of `Arrays.plans`.
 #: The scope is the key of one, -1 for none; with slots, a row of `Arrays.slot_of` (else -1), where
 #: those of a push begin in `Arrays.taken_up`.

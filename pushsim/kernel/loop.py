@@ -15,6 +15,7 @@ from pushsim.control.state import (
     SENDING,
     SERVING,
     UNBLOCK,
+    YIELDING,
 )
 from pushsim.kernel.arrays import (
     ASKS,
@@ -80,6 +81,7 @@ from pushsim.kernel.serving import (
 from pushsim.kernel.sparing import spare
 from pushsim.kernel.streams import accept, arrive
 from pushsim.kernel.struct import called, compiled
+from pushsim.kernel.wire import acked, resumed
 
 
 @compiled
@@ -87,10 +89,6 @@ def woken(a: Arrays, now: int) -> int:
     """`Machine.wake` for proxies and for a Send that returns."""
     wake = a.wakes[0]
     kind, c, generation, x, step = wake[2], wake[3], wake[4], wake[5], wake[6]
-    if kind in (ACCEPT, ASK):
-        lines = a.line_of[:, x if kind == ACCEPT else a.conn[c, N_HOME]]
-        if lines[0, W_LONG] + lines[1, W_LONG] + lines[LOCK, W_LONG] + a.conn.shape[0] + 64 > a.lines.shape[2]:
-            return ROOM
     drop_wake(a)
     a.s[EXPECTED] -= 1
     if generation != a.conn[c, N_GENERATION]:
@@ -124,6 +122,9 @@ def resume(a: Arrays, now: int, r: int, c: int) -> int:
 def has_room(a: Arrays, margin: int) -> bool:
     """Whether every array that an event may add to has so many places left."""
     s = a.s
+    for r in range(a.cores.shape[0]):
+        if a.line_of[0, r, W_LONG] + a.line_of[1, r, W_LONG] + a.line_of[LOCK, r, W_LONG] + margin > a.lines.shape[2]:
+            return False
     return bool(
         s[QUEUED] + margin <= a.queued.shape[0]
         and (not s[KEEP_LOG] or s[LOG] + margin <= a.log.shape[0])
@@ -233,6 +234,11 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
                 status = DONE
             elif kind == ACKING:
                 finish(a, r, now)
+                acked(a, r, c)
+                status = DONE
+            elif kind == YIELDING:
+                finish(a, r, now)
+                resumed(a, now, r, c)
                 status = DONE
             else:
                 return JOB

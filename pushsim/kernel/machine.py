@@ -57,6 +57,7 @@ from pushsim.kernel.arrays import (
     N_STATE,
     N_TO_MAKE,
     N_WAITING,
+    N_YIELDS,
     NOW,
     OPENING,
     P_FIRST,
@@ -167,9 +168,7 @@ class KernelMachine(Planning):
             elif status == WAKE:
                 self.wake(now)
             else:
-                assert status == ROOM
-                for replica in range(len(self.replicas)):
-                    store.room_for_jobs(replica)
+                assert status == ROOM  # which is made below
             ticks[:] = [replica.debouncer.due for replica in self.replicas]
             self._make_room()
 
@@ -288,7 +287,7 @@ class KernelMachine(Planning):
             a.asks[place, 2], a.s[ASKS] = a.s[ASKS], place
         if self.phase[c] == WRITING or (self.phase[c] == REPLYING and a.plans[a.conn[c, N_PLAN], P_FIRST] >= 0):
             self.following -= 1
-        a.conn[c, N_ASKED] = a.conn[c, N_READABLE] = a.conn[c, N_TO_MAKE] = 0
+        a.conn[c, N_ASKED] = a.conn[c, N_READABLE] = a.conn[c, N_TO_MAKE] = a.conn[c, N_YIELDS] = 0
         a.conn[c, N_NEWEST:] = UNSET
         held = bool(a.conn[c, N_OFFERED + HAS])
         a.conn[c, N_PUSHING + HAS] = a.conn[c, N_OFFERED + HAS] = 0

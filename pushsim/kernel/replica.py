@@ -63,11 +63,11 @@ class ArrayCores(Cores):
         store.set_cores(self, number)
 
     def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
-        self._store.room_for_jobs(self._number)
+        self._store.room_for_jobs()
         parts.start(self._store.k, self._number, now, job, work_ns, line)
 
     def wait(self, job: int, work_ns: int, line: int = 0) -> None:
-        self._store.room_for_jobs(self._number)
+        self._store.room_for_jobs()
         parts.wait(self._store.k, self._number, line, job, TICKS * work_ns)
 
     def fill(self) -> None:

@@ -76,6 +76,7 @@ class Room:
         self._grow("outcomes", int(s[OUTCOMES]) + 4 * margin)
         self.room_for_wakes(0)
         self.room_to_ask()
+        self.room_for_jobs()
 
     def room_for_wakes(self, more: int) -> None:
         """Places for so many wakes, beside what the next event may set."""
@@ -92,12 +93,12 @@ class Room:
         asks[-1, 2] = -1
         self.a.s[ASKS] = had
 
-    def room_for_jobs(self, replica: int) -> None:
-        """Places in the lines for one more job, even if all connections have one, too."""
-        of, had = self.a.line_of, self.a.lines.shape[2]
-        if of[:, replica, W_LONG].sum() + len(self.a.conn) + 64 <= had:
+    def room_for_jobs(self) -> None:
+        """Places in the lines for the jobs that the next event may add."""
+        had, wanted = self.a.lines.shape[2], int(self.a.line_of[:, :, W_LONG].sum(axis=0).max()) + 2 * self.margin
+        if wanted <= had:
             return
-        lines = np.zeros((*self.a.lines.shape[:2], 2 * had, 2), dtype=np.int64)
+        lines = np.zeros((*self.a.lines.shape[:2], 2 * wanted, 2), dtype=np.int64)
         for line, number in np.ndindex(*lines.shape[:2]):
             places = np.arange(had) + self.a.line_of[line, number, W_AT]
             lines[line, number, :had] = self.a.lines[line, number].take(places, axis=0, mode="wrap")

@@ -6,10 +6,10 @@ event can go on. Whatever it is, what is left of the event then is to dispatch (
 
 from __future__ import annotations
 
-from pushsim.control.cores import LOCKED, TICKS
-from pushsim.control.serving import WRITE_QUOTA
+from pushsim.control.cores import LOCKED
 from pushsim.control.state import (
     ASK,
+    BLOCKED,
     DEQUEUED,
     IDLE,
     POLLED,
@@ -17,11 +17,9 @@ from pushsim.control.state import (
     PUSHING,
     REPLYING,
     SCOPING,
-    SENDING,
     SERVING,
     SPARED,
     UNBLOCK,
-    WRITING,
 )
 from pushsim.kernel.arrays import (
     ACK,
@@ -117,10 +115,10 @@ from pushsim.kernel.arrays import (
     Arrays,
 )
 from pushsim.kernel.asking import goes_on, is_stale
-from pushsim.kernel.parts import add_level, read, set_wake, start, wait
+from pushsim.kernel.parts import add_level, read, set_wake, start
 from pushsim.kernel.queue import entry_of, note, sampled, scope_of, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
-from pushsim.kernel.wire import on_wire, unwritten, write_all
+from pushsim.kernel.wire import blocks, leave, on_wire, write_all
 from pushsim.mesh import XDS
 
 EDS = XDS.index("EDS")
@@ -260,8 +258,6 @@ def serve(a: Arrays, now: int, c: int, before: int) -> None:
         work += max(1, (price + 500) // 1000)
         if a.conn[c, N_SLOW] or a.conn[c, N_PHASE] == REPLYING:
             work += response[R_WRITE] + a.s[ACK]
-        elif unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
-            work += unwritten(a, c, R_WRITE)
     start(a, r, now, job, max(1, work), POLLED if a.conn[c, N_PHASE] == REPLYING else 0)
 
 
@@ -276,8 +272,14 @@ def generated(a: Arrays, now: int, c: int) -> int:
     add_level(a, FLIGHT, home, now, response[R_SIZE])
     if response[R_SPARE]:
         add_level(a, SPARE, home, now, response[R_SPARE])
-    if a.conn[c, N_PHASE] == PUSHING and unwritten(a, c, R_SIZE) >= WRITE_QUOTA:
-        write_all(a, now, c)
+    if a.conn[c, N_PHASE] == PUSHING and blocks(a, now, c):
+        return DONE
+    return send(a, now, c)
+
+
+@compiled
+def send(a: Arrays, now: int, c: int) -> int:
+    """`Serving._send`."""
     if a.conn[c, N_SLOW] and a.conn[c, N_READ_BEFORE] > now:
         set_wake(a, a.conn[c, N_READ_BEFORE], UNBLOCK, c, a.conn[c, N_GENERATION], 0, 0)
         a.s[EXPECTED] += 1
@@ -323,9 +325,7 @@ def pushed(a: Arrays, now: int, c: int) -> int:
         to_tail(a, r, c)
     a.replicas[r, K_FREE] += 1
     if conn[N_WIRED] < plan[P_PUSHED]:
-        a.s[FOLLOWING] += 1
-        conn[N_PHASE] = WRITING
-        wait(a, r, 0, SENDING << 32 | c, TICKS * max(1, unwritten(a, c, R_WRITE)))
+        leave(a, c)
     else:
         status = follow_up(a, now, c)
         if status != DONE:
@@ -336,8 +336,11 @@ def pushed(a: Arrays, now: int, c: int) -> int:
 @compiled
 def written(a: Arrays, now: int, c: int) -> int:
     """`Serving._written`."""
-    a.s[FOLLOWING] -= 1
     write_all(a, now, c)
+    if a.conn[c, N_PHASE] == BLOCKED:
+        a.conn[c, N_PHASE] = PUSHING
+        return send(a, now, c)
+    a.s[FOLLOWING] -= 1
     return follow_up(a, now, c)
 
 

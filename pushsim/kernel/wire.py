@@ -1,17 +1,20 @@
-"""What has been sent, on its way to the wire: that part of `control.serving`, compiled."""
+"""`control.wire` compiled: what has been sent, on its way to the wire."""
 
 from __future__ import annotations
 
-from pushsim.control.cores import TICKS
-from pushsim.control.state import ACKING, POLLED, SENT
+from pushsim.control.cores import NEXT, TICKS
+from pushsim.control.state import ACKING, BLOCKED, POLLED, SENDING, SENT, WRITING, YIELDING
+from pushsim.control.wire import MIN_BATCH, WRITE_QUOTA
 from pushsim.kernel.arrays import (
     ACK,
     DETAILS,
     FLIGHT,
+    FOLLOWING,
     KEEP_DETAILS,
     LATENCY,
     N_HOME,
     N_NACK,
+    N_PHASE,
     N_PLAN,
     N_READ_AT,
     N_READ_BEFORE,
@@ -20,6 +23,7 @@ from pushsim.kernel.arrays import (
     N_TOOK,
     N_USE,
     N_WIRED,
+    N_YIELDS,
     O_FIRST,
     O_LAST,
     O_SENT,
@@ -29,13 +33,14 @@ from pushsim.kernel.arrays import (
     R_SHOWS,
     R_SIZE,
     R_SPARE,
+    R_WRITE,
     REJECTED,
     SENDS,
     SPARE,
     X_AT,
     Arrays,
 )
-from pushsim.kernel.parts import add_level, wait
+from pushsim.kernel.parts import add_level, start, wait
 from pushsim.kernel.queue import note
 from pushsim.kernel.struct import compiled
 
@@ -50,8 +55,54 @@ def unwritten(a: Arrays, c: int, column: int) -> int:
 
 
 @compiled
+def blocks(a: Arrays, now: int, c: int) -> bool:
+    """`Wire._blocks`."""
+    if unwritten(a, c, R_SIZE) < WRITE_QUOTA:
+        return False
+    a.conn[c, N_PHASE] = BLOCKED
+    if not a.conn[c, N_YIELDS]:
+        write(a, now, c)
+    return True
+
+
+@compiled
+def leave(a: Arrays, c: int) -> None:
+    """`Wire._leave`."""
+    a.s[FOLLOWING] += 1
+    a.conn[c, N_PHASE] = WRITING
+    if not a.conn[c, N_YIELDS]:
+        line = POLLED if unwritten(a, c, R_SIZE) < MIN_BATCH else 0
+        wait(a, a.conn[c, N_HOME], line, SENDING << 32 | c, TICKS * max(1, unwritten(a, c, R_WRITE)))
+
+
+@compiled
+def write(a: Arrays, now: int, c: int) -> None:
+    """`Wire._write`."""
+    start(a, a.conn[c, N_HOME], now, SENDING << 32 | c, max(1, unwritten(a, c, R_WRITE)), NEXT)
+
+
+@compiled
+def acked(a: Arrays, r: int, c: int) -> None:
+    """`Wire._acked`."""
+    conn = a.conn[c]
+    if conn[N_HOME] == r and not conn[N_YIELDS] and conn[N_PHASE] != BLOCKED and conn[N_PHASE] != WRITING:
+        conn[N_YIELDS] = 1
+        wait(a, r, POLLED, YIELDING << 32 | c, TICKS)
+
+
+@compiled
+def resumed(a: Arrays, now: int, r: int, c: int) -> None:
+    """`Wire._resumed`."""
+    conn = a.conn[c]
+    if conn[N_HOME] == r and conn[N_YIELDS]:
+        conn[N_YIELDS] = 0
+        if conn[N_PHASE] == BLOCKED or conn[N_PHASE] == WRITING:
+            write(a, now, c)
+
+
+@compiled
 def write_all(a: Arrays, now: int, c: int) -> None:
-    """`Serving._write_all`."""
+    """`Wire._write_all`."""
     count = a.plans[a.conn[c, N_PLAN], P_PUSHED]
     for step in range(a.conn[c, N_WIRED], a.conn[c, N_STEP]):
         on_wire(a, now, c, step, a.conn[c, N_TOOK] if step + 1 == count else -1)
@@ -63,7 +114,7 @@ def write_all(a: Arrays, now: int, c: int) -> None:
 
 @compiled
 def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
-    """`Serving._on_wire`."""
+    """`Wire._on_wire`."""
     plan = a.plans[a.conn[c, N_PLAN]]
     at = plan[P_AT] + step
     received = now + a.s[LATENCY]
