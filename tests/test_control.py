@@ -28,15 +28,15 @@ from pushsim.control.state import (
     POLLED,
     PUBLISHED,
     PUSHED,
-    READING,
     PUSHING,
+    READING,
     SENDING,
     SENT,
     SPARED,
     WRITING,
     YIELDING,
 )
-from pushsim.cost import Prices, Runtime, shipped
+from pushsim.cost import PACE, Prices, Runtime, shipped
 from pushsim.errors import InputError
 from pushsim.mesh import Change
 from pushsim.metrics import BOUNDS, Histogram
@@ -105,6 +105,30 @@ def test_while_garbage_is_marked_no_slice_ends() -> None:
     cores.start(0, 1, MS)
     assert _finish(cores, 50 * MS) == PREEMPTED, "20 ms by sysmon's looks after 35 ms of marking"
     assert _finish(cores, 51 * MS) == 1
+
+
+def test_who_works_while_garbage_is_marked_pays_for_all_of_it() -> None:
+    cores = Cores(1, Runtime(cycle_ns=100 * MS, marking_ns=40 * MS, slow=PACE // 2, fast=PACE * 4 // 3))
+    cores.start(0, 0, 5 * MS)
+    assert _finish(cores, 10 * MS) == 0, "half as fast"
+    cores.start(10 * MS, 1, 15 * MS)
+    assert _finish(cores, 40 * MS) == 1
+    cores.start(40 * MS, 2, 20 * MS)
+    assert _finish(cores, cores.due()) == 2
+    assert cores.now == pytest.approx(55 * MS, rel=1e-3), "by a third faster"
+
+
+@given(st.integers(10**6, 10**12), st.floats(0.05, 1), st.floats(1, 1.5), st.lists(st.integers(0, 10**13), min_size=1))
+def test_when_work_is_done_is_the_first_time_that_so_much_is_done(
+    cycle_ns: int, share: float, evenly: float, amounts: list[int]
+) -> None:
+    marking = max(1, round(share * cycle_ns))
+    slow = max(1, round(PACE * (1 - evenly * (1 - share)) / share))
+    cores = Cores(1, Runtime(cycle_ns, marking, slow=slow, fast=round(PACE * evenly)))
+    for amount in amounts:
+        at = cores._reaches(amount)
+        assert cores._done(at) >= amount
+        assert at == 0 or cores._done(at - 1) < amount
 
 
 def test_the_first_job_after_a_rest_takes_longer_by_how_long_it_was() -> None:
@@ -753,10 +777,10 @@ def test_13_what_a_proxy_gets_is_decided_on_the_merged_interval_and_its_own_stat
 def test_requests_with_an_old_nonce_are_ignored(sotw: bool) -> None:
     """A request that waits while more of its type is sent is stale; delta's requests to subscribe carry no nonce."""
     planner = FakePlanner((30,), services=300, unscoped=True, solicited=True, sotw=sotw)
-    rig = Rig(planner, [f"svc:{n}" for n in range(30)], cpus=0.2, throttle=30)
+    rig = Rig(planner, [f"svc:{n}" for n in range(30)], cpus=0.4, throttle=30)
     for change in range(30):
         rig.write(change)
-        rig.until(rig.now + 120 * MS)
+        rig.until(rig.now + 200 * MS)
     rig.until(NEVER)
     pushed = sum(plan.sent[1] for plan in rig.machine.plans if plan.first >= 0)
     answers = sum(plan.sent[4] for plan in rig.machine.plans if plan.first >= 0)

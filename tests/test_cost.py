@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pushsim.cost import (
     DEFAULTS,
     DRIVERS,
+    PACE,
     Calibration,
     Prices,
     envoy_memory,
@@ -67,6 +69,17 @@ def test_garbage_is_collected_as_often_as_what_lives_is_allocated_anew() -> None
     assert marking == pytest.approx(calibration["gc.marking"] * small, rel=1e-6)
     assert prices.runtime({"memory.services": 100}, 100, 2)[0] == pytest.approx(small / 2, rel=1e-6)
     assert prices.runtime({}, 1000, 4)[:2] == (0, 0), "a core of its own marks"
+
+
+@given(st.floats(0.05, 1), st.floats(1, 3))
+def test_on_the_average_prices_are_what_is_paid_whenever_garbage_is_marked(marking: float, factor: float) -> None:
+    of = shipped("1.24")
+    known = of.coefficients
+    told = {"gc.marking": replace(known["gc.marking"], value=marking), "gc": replace(known["gc"], value=factor)}
+    runtime = Prices(replace(of, coefficients={**known, **told})).runtime({"memory.services": 100}, 100, 1)
+    work = runtime.marking_ns * runtime.slow + (runtime.cycle_ns - runtime.marking_ns) * runtime.fast
+    assert work / PACE == pytest.approx(runtime.cycle_ns, rel=1e-3)
+    assert runtime.slow <= PACE <= runtime.fast
 
 
 def test_sorting_makes_services_dearer_than_linear_once() -> None:

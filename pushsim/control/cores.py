@@ -20,7 +20,9 @@ is held in the last `locked` ticks of a job that is LOCKED. Seen in execution tr
 
 Instead of counting down every job, one clock of *service* runs for all that run: it says how much work each of them has
 received since the replica began, in sixteenths of a ns of a core. A job that starts when the clock shows V and needs w
-ns is done when it shows V + 16·w. With less than a core for each of them (a CPU limit) they get equal shares.
+ns is done when it shows V + 16·w. With less than a core for each of them (a CPU limit) they get equal shares. What
+collecting garbage costs is in w, evenly; who works while garbage is marked pays all of it (see `Runtime`), so w is
+done later then, and sooner else: on the average V + 16·w.
 
 Who starts when all cores rest takes longer, by rest / (rest + half) of `wake_ns`, in whole thousandths, which `woken`
 adds up. That is measured; it is the same where somebody else keeps the cores awake, and on one core as on two.
@@ -37,7 +39,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from heapq import heappop, heappush
 
-from pushsim.cost import Runtime
+from pushsim.cost import PACE, Runtime
 
 NO_RUNTIME = Runtime()
 #: Later than anything: no event is due.
@@ -66,7 +68,7 @@ PREEMPTED = -1
 class Cores:
     """Cores of one replica. `spent[s]` is what was worked in second s of the run, in ns of a core times `parts`.
 
-    What collecting garbage costs is not their concern, only when it is marked: see `Prices`.
+    What collecting garbage costs is not their concern, only when it is marked and paid: see `Prices`.
     """
 
     def __init__(self, cpus: float, runtime: Runtime = NO_RUNTIME) -> None:
@@ -74,6 +76,9 @@ class Cores:
         self.whole, self.parts = share.numerator, share.denominator
         self.most = max(1, -(-self.whole // self.parts))
         self.cycle, self.marking = TICKS * runtime.cycle_ns, TICKS * runtime.marking_ns
+        self.slow, self.fast = runtime.slow, runtime.fast
+        self.marked = self.marking * self.slow // PACE  # work that is done in a marking, and in a cycle
+        self.per_cycle = self.marked + (self.cycle - self.marking) * self.fast // PACE
         self.wake_ns, self.half_ns = runtime.wake_ns, runtime.half_ns
         self.locked = TICKS * runtime.locked_ns
         self.holder = self.woken_next = NOBODY  # who has the lock and no core; who was woken to take it
@@ -185,9 +190,27 @@ class Cores:
 
     def _run(self, job: int, ticks: int, slice_ends: int) -> None:
         self.runs(job & ~LOCKED)
-        mark = min(self.clock + ticks, slice_ends)
-        heappush(self.running, (mark, self.started, job, self.clock + ticks - mark, slice_ends))
+        done = self._done(self.clock) + ticks
+        ends = self._reaches(done) if self.cycle else done
+        mark = min(ends, slice_ends)
+        left = max(0, done - self._done(mark)) if mark < ends else 0
+        heappush(self.running, (mark, self.started, job, left, slice_ends))
         self.started += 1
+
+    def _done(self, clock: int) -> int:
+        """How much work, as it is priced, is done when the clock shows that."""
+        if not self.cycle:
+            return clock
+        cycles, since = divmod(clock, self.cycle)
+        fast = max(0, since - self.marking) * self.fast // PACE
+        return cycles * self.per_cycle + min(since, self.marking) * self.slow // PACE + fast
+
+    def _reaches(self, done: int) -> int:
+        """What the clock shows when so much is done."""
+        cycles, rest = divmod(done, self.per_cycle)
+        if rest <= self.marked:
+            return cycles * self.cycle - (-rest * PACE // self.slow)
+        return cycles * self.cycle + self.marking - ((self.marked - rest) * PACE // self.fast)
 
     def advance(self, now: int) -> None:
         """Let time pass until `now`."""

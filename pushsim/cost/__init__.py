@@ -19,11 +19,12 @@ from pushsim.cost.amounts import (
 )
 from pushsim.cost.calibration import Calibration, load, parse, shipped, table
 from pushsim.cost.coefficients import DEFAULTS, DRIVERS, Coefficient
-from pushsim.cost.prices import Price, Prices, Runtime
+from pushsim.cost.prices import PACE, Price, Prices, Runtime
 
 __all__ = [
     "DEFAULTS",
     "DRIVERS",
+    "PACE",
     "Bounds",
     "Calibration",
     "Coefficient",

@@ -61,12 +61,17 @@ class Price(NamedTuple):
         return to_ns(self.hit_ps + resources * self.resource_ps + units * self.unit_ps + marshalled * self.byte_ps)
 
 
+#: The unit of `Runtime.slow` and `Runtime.fast`.
+PACE = 1024
+
+
 class Runtime(NamedTuple):
     """What Go's runtime and the machine do to work, in ns of a core.
 
     cycle, marking: garbage is collected once in `cycle_ns` of work, 0 for never, and marked in the first `marking_ns`
     of them. wake, half: what the first job after a rest costs beside its own work if the rest was long, and the rest
-    after which it is half of that. locked: how much of making a response is under locks.
+    after which it is half of that. locked: how much of making a response is under locks. slow, fast: how much work, as
+    it is priced, PACE ns of a core do while garbage is marked, and while it is not.
     """
 
     cycle_ns: int = 0
@@ -74,11 +79,25 @@ class Runtime(NamedTuple):
     wake_ns: int = 0
     half_ns: int = 1
     locked_ns: int = 0
+    slow: int = PACE
+    fast: int = PACE
 
 
 def to_ns(work_ps: int) -> int:
     """Picoseconds to nanoseconds, half up, at least one."""
     return max(1, (work_ps + 500) // 1000)
+
+
+def _paces(marking: float, factor: float) -> tuple[int, int]:
+    """`Runtime.slow` and `Runtime.fast`, on the average PACE.
+
+    Args:
+        marking: share of the work in which garbage is marked. factor: what work costs with collecting, without it 1.
+    """
+    if not 0 < marking < 1:
+        return PACE, PACE
+    slow = max(PACE // 8, round(PACE * (1 - factor * (1 - marking)) / marking))
+    return slow, PACE + round((PACE - slow) * marking / (1 - marking))
 
 
 class Prices:
@@ -103,7 +122,9 @@ class Prices:
 
         With GOGC=100 as much is allocated in between as lives: half of the heap, as memory coefficients are of its
         highest; responses and the cache are left out. A quarter of the cores marks: from 4 cores on whole ones do, and
-        the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go: startCycle).
+        the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go: startCycle). What collecting
+        costs is in the prices, evenly; where a cycle is known, all of it is paid while garbage is marked, by whoever
+        works then: the marking worker takes its share of the core, and who allocates has to assist.
         """
         of = self._of
         held = {"memory.base": 1, "memory.connections": connections, **inventory}
@@ -111,8 +132,9 @@ class Prices:
         living = sum(of[name] * amount for name, amount in held.items()) / 2
         cycle_ns = round(1000 * living / (of["gc.allocated"] * cores))
         cycle = (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
+        slow, fast = _paces(of["gc.marking"], of["gc"])
         rest = self.ps["rest.wakes"] // 1000, max(1, round(of["rest.half"] * 1e6))
-        return Runtime(*cycle, *rest, self.ps["send.locked"] // 1000)
+        return Runtime(*cycle, *rest, self.ps["send.locked"] // 1000, slow, fast)
 
     def total_ps(self, counts: Counts) -> int:
         """Σ amount · price."""

@@ -62,7 +62,8 @@ from pushsim.kernel.arrays import (
     Arrays,
 )
 from pushsim.kernel.asking import ask, read
-from pushsim.kernel.parts import advance, drop_wake, due, fill, finish, start
+from pushsim.kernel.cores import advance, due, fill, finish, start
+from pushsim.kernel.parts import drop_wake
 from pushsim.kernel.serving import (
     DONE,
     JOB,

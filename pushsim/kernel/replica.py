@@ -13,7 +13,7 @@ from pushsim.control.queue import PushQueue
 from pushsim.control.replica import Replica
 from pushsim.control.tally import Level
 from pushsim.cost import Runtime
-from pushsim.kernel import parts, queue
+from pushsim.kernel import cores, parts, queue
 from pushsim.kernel.arrays import (
     C_CLOCK,
     C_DUE,
@@ -64,23 +64,23 @@ class ArrayCores(Cores):
 
     def start(self, now: int, job: int, work_ns: int, line: int = 0) -> None:
         self._store.room_for_jobs()
-        parts.start(self._store.k, self._number, now, job, work_ns, line)
+        cores.start(self._store.k, self._number, now, job, work_ns, line)
 
     def wait(self, job: int, work_ns: int, line: int = 0) -> None:
         self._store.room_for_jobs()
-        parts.wait(self._store.k, self._number, line, job, TICKS * work_ns)
+        cores.wait(self._store.k, self._number, line, job, TICKS * work_ns)
 
     def fill(self) -> None:
-        parts.fill(self._store.k, self._number)
+        cores.fill(self._store.k, self._number)
 
     def due(self) -> int:
-        return int(parts.due(self._store.k, self._number))
+        return int(cores.due(self._store.k, self._number))
 
     def finish(self, now: int) -> int:
-        return int(parts.finish(self._store.k, self._number, now))
+        return int(cores.finish(self._store.k, self._number, now))
 
     def advance(self, now: int) -> None:
-        parts.advance(self._store.k, self._number, now)
+        cores.advance(self._store.k, self._number, now)
 
     def stop(self, now: int) -> None:
         self.advance(now)

@@ -11,12 +11,16 @@ from pushsim.kernel.arrays import (
     ASKS,
     C_CYCLE,
     C_DUE,
+    C_FAST,
     C_HALF,
     C_HOLDER,
     C_LOCKED,
+    C_MARKED,
     C_MARKING,
     C_MOST,
     C_PARTS,
+    C_PER_CYCLE,
+    C_SLOW,
     C_WAKE,
     C_WHOLE,
     C_WOKEN_NEXT,
@@ -116,6 +120,8 @@ class Room:
         row = self.a.cores[replica]
         row[C_WHOLE], row[C_PARTS], row[C_MOST] = cores.whole, cores.parts, cores.most
         row[C_CYCLE], row[C_MARKING] = cores.cycle, cores.marking
+        row[C_SLOW], row[C_FAST] = cores.slow, cores.fast
+        row[C_MARKED], row[C_PER_CYCLE] = cores.marked, cores.per_cycle
         row[C_WAKE], row[C_HALF], row[C_LOCKED] = cores.wake_ns, cores.half_ns, cores.locked
         row[C_HOLDER] = row[C_WOKEN_NEXT] = NOBODY
         row[C_DUE] = UNKNOWN

@@ -115,7 +115,8 @@ from pushsim.kernel.arrays import (
     Arrays,
 )
 from pushsim.kernel.asking import goes_on, is_stale
-from pushsim.kernel.parts import add_level, read, set_wake, start
+from pushsim.kernel.cores import start
+from pushsim.kernel.parts import add_level, read, set_wake
 from pushsim.kernel.queue import entry_of, note, sampled, scope_of, take, to_tail, use
 from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import blocks, leave, on_wire, write_all

@@ -63,7 +63,8 @@ from pushsim.kernel.arrays import (
     WAITING,
     Arrays,
 )
-from pushsim.kernel.parts import add_level, advance, copy_row, insert, time_for
+from pushsim.kernel.cores import advance, insert, mark_of, time_for
+from pushsim.kernel.parts import add_level, copy_row
 from pushsim.kernel.queue import key_at, note, sampled, scope_of, shared
 from pushsim.kernel.struct import compiled
 
@@ -178,13 +179,12 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
         conn[N_WAITING + HAS], conn[N_PUSHING + HAS], conn[N_PUSHING + FIRST] = 0, 1, first
         conn[N_PUSHING + LAST], conn[N_PUSHING + START], conn[N_PUSHING + FORCED] = last, since, 0
         conn[N_PROCESSING], conn[N_PHASE], conn[N_PLAN], conn[N_STEP] = 1, PUSHING, p, 0
-        ends = clock + ticks
-        mark = min(ends, slice_ends)
+        mark, left = mark_of(core, clock, ticks, slice_ends)
         if head + jobs == running.shape[0]:
             for place in range(jobs):
                 copy_row(running, place, running, head + place)
             head = 0
-        insert(running, head, jobs, mark, SERVING << 32 | c, ends - mark, slice_ends)
+        insert(running, head, jobs, mark, SERVING << 32 | c, left, slice_ends)
         jobs += 1
     if count:
         s[CONSIDERED] += begun

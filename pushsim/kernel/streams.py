@@ -23,7 +23,8 @@ from pushsim.kernel.arrays import (
     Arrays,
     Ints,
 )
-from pushsim.kernel.parts import set_wake, start
+from pushsim.kernel.cores import start
+from pushsim.kernel.parts import set_wake
 from pushsim.kernel.struct import called, compiled
 
 _STEP, _MIX, _MIX_AGAIN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -40,7 +40,8 @@ from pushsim.kernel.arrays import (
     X_AT,
     Arrays,
 )
-from pushsim.kernel.parts import add_level, start, wait
+from pushsim.kernel.cores import start, wait
+from pushsim.kernel.parts import add_level
 from pushsim.kernel.queue import note
 from pushsim.kernel.struct import compiled
 
