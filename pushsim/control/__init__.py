@@ -8,6 +8,7 @@ cache      the xDS cache and its token
 knobs      Istio's own knobs and their defaults
 replica    the parts of one istiod
 state      of all connections, flat
+wire       a stream's writer: from Send to the wire
 serving    from the queue to a proxy
 streams    who connects, and what is left when a stream ends
 machine    the whole: what a driver calls, and from a change to the queue

@@ -1,7 +1,8 @@
 """The machine of `control`, compiled with numba: the fast engine. Its ordered log equals the reference's.
 
 arrays   the state, flat
-parts    cores, wakes, levels and the cache, compiled
+parts    wakes, levels and the cache, compiled
+cores    Go's scheduler, compiled
 queue    the push queue and the entries of plans, compiled
 wire     what has been sent, on its way to the wire, compiled
 asking   what proxies ask for, compiled
