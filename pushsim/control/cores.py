@@ -191,10 +191,8 @@ class Cores:
     def _run(self, job: int, ticks: int, slice_ends: int) -> None:
         self.runs(job & ~LOCKED)
         done = self._done(self.clock) + ticks
-        ends = self._reaches(done) if self.cycle else done
-        mark = min(ends, slice_ends)
-        left = max(0, done - self._done(mark)) if mark < ends else 0
-        heappush(self.running, (mark, self.started, job, left, slice_ends))
+        mark = min(self._reaches(done), slice_ends)
+        heappush(self.running, (mark, self.started, job, max(0, done - self._done(mark)), slice_ends))
         self.started += 1
 
     def _done(self, clock: int) -> int:
@@ -207,6 +205,8 @@ class Cores:
 
     def _reaches(self, done: int) -> int:
         """What the clock shows when so much is done."""
+        if not self.cycle:
+            return done
         cycles, rest = divmod(done, self.per_cycle)
         if rest <= self.marked:
             return cycles * self.cycle - (-rest * PACE // self.slow)

@@ -93,6 +93,7 @@ def _paces(marking: float, factor: float) -> tuple[int, int]:
 
     Args:
         marking: share of the work in which garbage is marked. factor: what work costs with collecting, without it 1.
+            Where that is more than fits in the marking, an eighth of the work is still done then.
     """
     if not 0 < marking < 1:
         return PACE, PACE

@@ -210,9 +210,8 @@ def mark_of(core: Ints, clock: int, ticks: int, slice_ends: int) -> tuple[int, i
         mark = min(clock + ticks, slice_ends)
         return mark, clock + ticks - mark
     done = done_at(core, clock) + ticks
-    ends = reached(core, done)
-    mark = min(ends, slice_ends)
-    return mark, max(0, done - done_at(core, mark)) if mark < ends else 0
+    mark = min(reached(core, done), slice_ends)
+    return mark, max(0, done - done_at(core, mark))
 
 
 @compiled
