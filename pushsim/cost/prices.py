@@ -97,8 +97,8 @@ def _paces(marking: float, factor: float) -> tuple[int, int]:
     """
     if not 0 < marking < 1:
         return PACE, PACE
-    slow = max(PACE // 8, round(PACE * (1 - factor * (1 - marking)) / marking))
-    return slow, PACE + round((PACE - slow) * marking / (1 - marking))
+    slow = max(1 / 8, (1 - factor * (1 - marking)) / marking)
+    return round(PACE * slow), round(PACE * (1 - marking * slow) / (1 - marking))
 
 
 class Prices:
