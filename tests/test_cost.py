@@ -136,6 +136,18 @@ def test_a_miss_costs_more_than_a_hit_and_all_misses_are_full_price(hits: int, m
     assert price.work_ns(total, 0) + price.write_ns + price.ack_ns == pytest.approx(full.work_ns(uncached), abs=3)
 
 
+@given(written=st.floats(0, 1), size=st.integers(0, 10_000_000))
+def test_sending_is_split_between_who_sends_and_who_writes(written: float, size: int) -> None:
+    known = shipped("1.24")
+    share = replace(known.coefficients["send.written"], value=written)
+    prices = Prices(replace(known, coefficients={**known.coefficients, "send.written": share}))
+    price = prices.response(Response("LDS", 1, size))
+    sending = prices.work_ns({"send.responses": 1, "send.bytes": size})
+    assert price.write_ns == pytest.approx(written * sending, abs=1)
+    whole = prices.work_ns({"send.responses": 1, "send.bytes": size, "send.marshalled": size})
+    assert price.work_ns(0, 0) + price.write_ns == pytest.approx(whole, abs=2)
+
+
 def test_eds_misses_cost_by_endpoint() -> None:
     view = View(0, np.array([0], dtype=np.int32), np.array([1], dtype=np.int32), np.array([1000], dtype=np.int32))
     price = Prices(shipped("1.24")).response(Response("EDS", 1, 0, view=view))

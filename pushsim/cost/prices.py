@@ -41,7 +41,8 @@ class Price(NamedTuple):
 
     resource_ps per missing resource, unit_ps per missing unit, and byte_ps per byte that had to be marshalled:
     size_bytes · (missing resources) // (cached resources). write_ns, ack_ns: work of writing it and of receiving its
-    ACK, which others do later: the stream's writer and its reader. spare_bytes: what the buffer it is
+    ACK, which others do later: the stream's writer and its reader. All else of sending (log, metrics, encoding) is
+    done before Send returns. spare_bytes: what the buffer it is
     in has beside it, until it is written.
     """
 
@@ -114,6 +115,7 @@ class Prices:
         }
         self.reply_ns = max(1, round(calibration["client.reply"] * 1e6))
         self.ack_ns = to_ns(self.ps["send.acks"])
+        self._written = calibration["send.written"]
         self.pooled = bool(calibration["send.pooled"])
         self.latency_ns = round(calibration["client.latency"] * 1e6)
         self._of = calibration
@@ -155,8 +157,10 @@ class Prices:
         """Price of generating, marshalling and sending a response, and of receiving its ACK."""
         ps = self.ps
         base = self.total_ps(response.work)
-        write = to_ns(ps["send.responses"] + response.size_bytes * ps["send.bytes"])
-        later = (write, self.ack_ns, self._spare(response.size_bytes))
+        sending = ps["send.responses"] + response.size_bytes * ps["send.bytes"]
+        written = round(self._written * sending)
+        base += sending - written
+        later = (to_ns(written), self.ack_ns, self._spare(response.size_bytes))
         view = response.view
         if view is None:
             return Price(base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0, *later)
