@@ -17,6 +17,15 @@ Xds = Literal["CDS", "EDS", "LDS", "RDS", "SDS", "ECDS", "NDS"]
 
 #: In the order istiod pushes them, but for ECDS and NDS, which have none (pilot/pkg/xds/ads.go, orderWatchedResources).
 XDS: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS", "SDS", "ECDS", "NDS")
+TYPE_URLS: Mapping[Xds, str] = {
+    "CDS": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+    "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+    "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
+    "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+    "SDS": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+    "ECDS": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+    "NDS": "type.googleapis.com/istio.networking.nds.v1.NameTable",
+}
 #: Those that every proxy has; the others come `ON_DEMAND`: where a proxy has something to ask for.
 COMMON: tuple[Xds, ...] = XDS[:4]
 ON_DEMAND: frozenset[Xds] = frozenset(XDS[4:])

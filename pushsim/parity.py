@@ -9,7 +9,6 @@ spread.
 from __future__ import annotations
 
 import statistics
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from pushsim import releases, runs
-from pushsim.calibrate import save
 from pushsim.cases import Case
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.figures import number_at
@@ -255,10 +253,7 @@ def _gauge(binary: Path, scenario: Scenario, given: float | None, progress: Prog
 def at_speed(scenario: Scenario, variant: str, cpu_speed: float) -> Result:
     """Simulate a variant with cores so fast. Raises KeyboardInterrupt."""
     calibration = replace(runs.calibration_of(scenario.settings), cpu_speed=cpu_speed)
-    with tempfile.TemporaryDirectory(prefix="pushsim-parity-") as folder:
-        path = Path(folder) / "calibration.yaml"
-        save(calibration, path)
-        result = runs.run(scenario.replaced({"istiod.calibration": str(path)}), variant)
+    result = runs.run(scenario, variant, replace(runs.USUAL, calibration=calibration))
     if not result.complete:
         raise KeyboardInterrupt
     return result

@@ -51,6 +51,7 @@ class How:
 
     engine, detail, tables, watch: as for `simulate`.
     planners: Istio's semantics; default: those of `planners.planners`.
+    calibration: default: that of the scenario's settings.
     """
 
     engine: Engine = "auto"
@@ -58,6 +59,7 @@ class How:
     tables: bool = True
     planners: Planners | None = None
     watch: Watch | None = None
+    calibration: Calibration | None = None
 
 
 USUAL = How()
@@ -154,7 +156,7 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
     begun = time.perf_counter()
     variant = scenario.variant(name)
     settings = variant.settings
-    calibration = calibration_of(settings)
+    calibration = how.calibration or calibration_of(settings)
     try:
         its_knobs = knobs(settings.release, settings.cpus, settings.env)
     except InputError as error:

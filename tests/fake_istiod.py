@@ -26,8 +26,7 @@ from envoy.config.route.v3 import route_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from pushsim.ads import TYPE_URLS
-from pushsim.mesh import Xds
+from pushsim.mesh import TYPE_URLS, Xds
 
 DEBOUNCE_S = 0.02
 ORDER: tuple[Xds, ...] = ("CDS", "EDS", "LDS", "RDS")

@@ -19,8 +19,8 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf import struct_pb2
 
-from pushsim.ads import TYPE_URLS, AdsClient, ProtocolError, Response, name_of
-from pushsim.mesh import Mode, Proxy, Xds
+from pushsim.ads import AdsClient, ProtocolError, Response, name_of
+from pushsim.mesh import TYPE_URLS, Mode, Proxy, Xds
 
 PROXY = Proxy("a-0", "ns-a", "10.1.1.1", "sidecar", {"app": "a"})
 CONVERSATIONS = sorted((Path(__file__).parent / "data").glob("ads-*.jsonl.gz"))

@@ -17,11 +17,11 @@ from envoy_data_plane.google.protobuf import Any as Packed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pushsim.mesh import Endpoint, Port, Proxy, Service
+from pushsim.mesh import TYPE_URLS, Endpoint, Port, Proxy, Service
 from pushsim.resources import OutboundCluster
 from pushsim.sizes import SIZINGS, Policies, Sizer, sizer
 from pushsim.sizes.assignments import EndpointMeter, localities
-from pushsim.sizes.envelope import TYPE_URLS, Envelope
+from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.wire import duration, encoded, framed, length, made, struct, text, texts, typed_struct, varint
 
 PORT = Port("http", 80, "HTTP")

@@ -29,8 +29,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from google.protobuf.message import DecodeError
 
 from pushsim.ads import reading
-from pushsim.ads.reading import TYPE_URLS, Payload, Resource
-from pushsim.mesh import COMMON, ON_DEMAND, Mode, Proxy, Xds
+from pushsim.ads.reading import Payload, Resource
+from pushsim.mesh import COMMON, ON_DEMAND, TYPE_URLS, Mode, Proxy, Xds
 
 #: Which type's resources name the resources of which other types.
 CHILD: dict[Xds, tuple[Xds, ...]] = {"CDS": ("EDS", "SDS"), "LDS": ("RDS", "SDS", "ECDS")}

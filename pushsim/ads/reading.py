@@ -16,17 +16,8 @@ from typing import Any, NamedTuple
 from envoy.service.discovery.v3 import discovery_pb2
 
 from pushsim.ads.children import Named, children
-from pushsim.mesh import Mode, Xds
+from pushsim.mesh import TYPE_URLS, Mode, Xds
 
-TYPE_URLS: dict[Xds, str] = {
-    "CDS": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-    "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-    "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
-    "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-    "SDS": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-    "ECDS": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-    "NDS": "type.googleapis.com/istio.networking.nds.v1.NameTable",
-}
 XDS: dict[str, Xds] = {url: xds for xds, url in TYPE_URLS.items()}
 
 #: Field 4, length-delimited, and its value: what comes after the last resource in both kinds of response.

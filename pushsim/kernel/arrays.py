@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pushsim.control.tally import Ints
 from pushsim.mesh import XDS
-
-Ints = NDArray[np.int64]
 
 #: Positions in `Arrays.s`, the single numbers.
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)

@@ -17,6 +17,7 @@ from pushsim.control.cores import (
     TICKS,
 )
 from pushsim.control.state import SERVING
+from pushsim.control.tally import Ints
 from pushsim.cost import PACE
 from pushsim.kernel.arrays import (
     C_CLOCK,
@@ -53,7 +54,6 @@ from pushsim.kernel.arrays import (
     W_AT,
     W_LONG,
     Arrays,
-    Ints,
 )
 from pushsim.kernel.parts import add_level, copy_row
 from pushsim.kernel.struct import called, compiled

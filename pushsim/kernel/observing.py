@@ -13,7 +13,7 @@ from pushsim.control.machine import Machine
 from pushsim.control.replica import UNSET
 from pushsim.control.state import IDLE
 from pushsim.control.streams import OPENING_WORK
-from pushsim.control.tally import Plan, Sends, Sent, Uses
+from pushsim.control.tally import Ints, Plan, Sends, Sent, Uses
 from pushsim.kernel import loop, serving
 from pushsim.kernel.arrays import (
     CONSIDERED,
@@ -39,7 +39,6 @@ from pushsim.kernel.arrays import (
     X_PLAN,
     X_QUEUED_AT,
     X_TAKEN,
-    Ints,
 )
 from pushsim.kernel.store import Store
 from pushsim.metrics import Weighted

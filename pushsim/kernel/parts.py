@@ -5,6 +5,7 @@ from __future__ import annotations
 from pushsim.control.cores import (
     SECOND,
 )
+from pushsim.control.tally import Ints
 from pushsim.kernel.arrays import (
     CACHE,
     K_BYTES,
@@ -27,7 +28,6 @@ from pushsim.kernel.arrays import (
     WAKED,
     WAKES,
     Arrays,
-    Ints,
 )
 from pushsim.kernel.struct import called, compiled
 from pushsim.planner import Cells

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pushsim.control.tally import Ints
 from pushsim.kernel.arrays import (
     ALL,
     APIECE,
@@ -49,7 +50,6 @@ from pushsim.kernel.arrays import (
     X_QUEUED_AT,
     X_TAKEN,
     Arrays,
-    Ints,
 )
 from pushsim.kernel.parts import copy_row
 from pushsim.kernel.struct import called, compiled

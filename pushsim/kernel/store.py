@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pushsim.control.state import ASK, IDLE
-from pushsim.control.tally import Plan
+from pushsim.control.tally import Ints, Plan
 from pushsim.cost.prices import Prices
 from pushsim.kernel.arrays import (
     APIECE,
@@ -41,7 +41,6 @@ from pushsim.kernel.arrays import (
     WAKES,
     X_AT,
     X_PLAN,
-    Ints,
     begins,
     grown,
     renumbered,

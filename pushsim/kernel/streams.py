@@ -8,6 +8,7 @@ from pushsim.control.cores import NEVER, SECOND
 from pushsim.control.limiter import BACKOFF, BACKOFF_BASE_NS, BACKOFF_CAP_NS, REPLICA
 from pushsim.control.replica import UNSET
 from pushsim.control.state import ACCEPT, ACCEPTING, ARRIVE, AWAY, POLLED
+from pushsim.control.tally import Ints
 from pushsim.kernel.arrays import (
     EXPECTED,
     K_GAP,
@@ -21,7 +22,6 @@ from pushsim.kernel.arrays import (
     REFUSED,
     SEED,
     Arrays,
-    Ints,
 )
 from pushsim.kernel.cores import start
 from pushsim.kernel.parts import set_wake

@@ -56,6 +56,12 @@ def unwritten(a: Arrays, c: int, column: int) -> int:
 
 
 @compiled
+def writing_ns(a: Arrays, c: int) -> int:
+    """`Wire._unwritten_ns`."""
+    return max(1, unwritten(a, c, R_WRITE))
+
+
+@compiled
 def blocks(a: Arrays, now: int, c: int) -> bool:
     """`Wire._blocks`."""
     if unwritten(a, c, R_SIZE) < WRITE_QUOTA:
@@ -73,13 +79,13 @@ def leave(a: Arrays, c: int) -> None:
     a.conn[c, N_PHASE] = WRITING
     if not a.conn[c, N_YIELDS]:
         line = POLLED if unwritten(a, c, R_SIZE) < MIN_BATCH else 0
-        wait(a, a.conn[c, N_HOME], line, SENDING << 32 | c, TICKS * max(1, unwritten(a, c, R_WRITE)))
+        wait(a, a.conn[c, N_HOME], line, SENDING << 32 | c, TICKS * writing_ns(a, c))
 
 
 @compiled
 def write(a: Arrays, now: int, c: int) -> None:
     """`Wire._write`."""
-    start(a, a.conn[c, N_HOME], now, SENDING << 32 | c, max(1, unwritten(a, c, R_WRITE)), NEXT)
+    start(a, a.conn[c, N_HOME], now, SENDING << 32 | c, writing_ns(a, c), NEXT)
 
 
 @compiled

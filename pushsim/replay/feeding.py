@@ -18,11 +18,10 @@ import trustme
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from pushsim.ads import TYPE_URLS
+from pushsim.ads.reading import XDS
 from pushsim.errors import EnvironmentProblem
-from pushsim.mesh import Xds
+from pushsim.mesh import TYPE_URLS, Xds
 
-_XDS: dict[str, Xds] = {url: xds for xds, url in TYPE_URLS.items()}
 _SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 _WILDCARDS = ("CDS", "LDS")
 
@@ -87,7 +86,7 @@ class Feed:
 
     def _heard(self, request: Any) -> Any | None:
         """A request's answer, None for an acknowledgement."""
-        xds = _XDS.get(request.type_url)
+        xds = XDS.get(request.type_url)
         if xds is None:
             return discovery_pb2.DiscoveryResponse(type_url=request.type_url, version_info="0", nonce="0")
         first = xds not in self._subs

@@ -7,19 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pushsim.mesh import Mode, Xds
+from pushsim.mesh import TYPE_URLS, Mode, Xds
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.wire import framed, text, texts
 
-TYPE_URLS: Mapping[Xds, str] = {
-    "CDS": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-    "EDS": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-    "LDS": "type.googleapis.com/envoy.config.listener.v3.Listener",
-    "RDS": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-    "SDS": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-    "ECDS": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-    "NDS": "type.googleapis.com/istio.networking.nds.v1.NameTable",
-}
 #: `2026-08-22T10:00:00Z/3`: the push counter has one digit here, a byte more for each further one.
 VERSION = 22
 UUID = 36
