@@ -107,7 +107,7 @@ class Push:
     """One Push(): InitContext on the merged requests.
 
     number: its push number.
-    work:   push.batches, and of InitContext (push.services, push.endpoints, push.virtual_services, …).
+    work:   push.batches, and of InitContext (push.contexts, push.services, push.endpoints, push.virtual_services, …).
     evicts: cells dropped from the xDS cache; evict_all drops the whole cache (forced, or everything).
     """
 

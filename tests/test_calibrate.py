@@ -264,7 +264,9 @@ def _probed(true: Mapping[str, float], known: Calibration) -> list[controlplane.
         parts = []
         for part, amounts in controlplane.simulated_parts(variant)[0].items():
             seconds = sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items()) * known["gc"]
-            parts.append(controlplane.Part(name, part, 50 * seconds, {d: 50 * n for d, n in amounts.items()}))
+            contexts = sum(n * true[d] for d, n in amounts.items() if d in of_istiod._OF_CONTEXTS) * 1e-6 * known["gc"]
+            more = {d: 50 * n for d, n in amounts.items()}
+            parts.append(controlplane.Part(name, part, 50 * seconds, 50 * contexts, more))
         heap = controlplane.Heap(10_000_000, 30_000_000, 100_000_000, 80_000_000)
         probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, {}))
     return probed
@@ -275,12 +277,12 @@ def test_an_istiods_coefficients_come_back_from_the_work_they_make(slower: float
     """The fit finds what makes most of the time."""
     known = table("1.24")
     true = {
-        name: slower * (3 * c.value if name.startswith(("send", "cds")) else c.value)
+        name: slower * (3 * c.value if name.startswith(("send", "cds", "push.contexts")) else c.value)
         for name, c in known.coefficients.items()
     }
     probed = _probed(true, known)
     found = of_istiod.of_istiod(probed, "1.24.6")
-    for name in ("send.responses", "cds.miss"):
+    for name in ("send.responses", "cds.miss", "push.contexts"):
         assert found.coefficients[name].value == pytest.approx(true[name], rel=0.25)
     whole = [entry for name, entry in found.fit.items() if name.startswith("istiod CPU")]
     assert sum(e["predicted"] for e in whole) == pytest.approx(sum(e["measured"] for e in whole), rel=0.05)
@@ -302,6 +304,17 @@ def test_a_machine_is_as_fast_as_the_work_tells_that_took_longer_elsewhere(slowe
 def test_this_machine_is_neither_a_snail_nor_a_wonder(istiod_binary: Path) -> None:
     known = shipped(fitting.minor(detect_release(istiod_binary)))
     assert 0.1 < of_istiod.measured_speed(istiod_binary, known, print) < 5
+
+
+@pytest.mark.istiod
+def test_a_probe_tells_how_long_an_istiod_makes_push_contexts(istiod_binary: Path) -> None:
+    """Of each kind of change that is pushed in full: less than all of it took."""
+    release = fitting.minor(detect_release(istiod_binary))
+    name, data = next(iter(controlplane.probes(0.1)))
+    probed = asyncio.run(controlplane.probe(name, data, istiod_binary, release, print))
+    contexts = {part.name: (part.contexts_s, part.cpu_s) for part in probed.parts}
+    assert contexts.pop("connect")[0] == contexts.pop("crash-loop")[0] == 0
+    assert contexts and all(0 < of_contexts < of_all for of_contexts, of_all in contexts.values()), contexts
 
 
 # ---- proxies

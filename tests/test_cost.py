@@ -83,16 +83,18 @@ def test_on_the_average_prices_are_what_is_paid_whenever_garbage_is_marked(marki
 
 
 def test_sorting_makes_services_dearer_than_linear_once() -> None:
+    release = rules("1.24")
+
     def amount(count: int) -> int:
         spaces = range(count // 100)
         objects = [service(f"s{n}", f"ns-{space}") for space in spaces for n in range(100)]
         mesh = Mesh({o.ref: o for o in parse_objects(objects)})
-        istiod = Istiod(mesh, rules("1.24"))
+        istiod = Istiod(mesh, release)
         before = istiod.latest.context
         handled = istiod.handle(Change(tuple(parse_objects([service("new", "ns-0")]))))
         request = istiod.merge(handled)
         assert request is not None
-        return of_push(before, istiod.push(request).context, request.keys)["push.services"]
+        return of_push(before, istiod.push(request).context, request, release)["push.services"]
 
     assert amount(200) == int(201 * (1 + math.log2(201) / 10))
     assert amount(400) > 2 * amount(200)

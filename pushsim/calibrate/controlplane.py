@@ -60,11 +60,15 @@ class Heap:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a probe: CPU time of the real istiod in seconds, and the amounts of work simulated for it."""
+    """A part of a probe: CPU time of the real istiod in seconds, and the amounts of work simulated for it.
+
+    contexts_s: seconds that it says it took to make PushContexts, which it does one after another.
+    """
 
     probe: str
     name: str
     cpu_s: float
+    contexts_s: float
     amounts: Mapping[str, float]
 
 
@@ -281,6 +285,11 @@ class _Watched:
         await asyncio.sleep(seconds)
         self.idle_share = (self.cpu_s() - before) / seconds
 
+    async def contexts_s(self) -> float:
+        """Seconds that it has spent on PushContexts so far."""
+        made = read_openmetrics(await self.server.metrics_text()).histogram("pilot_pushcontext_init_seconds")
+        return made.sum if made else 0.0
+
     async def goal(self) -> int:
         """The heap at which the collector next runs."""
         return round(read_openmetrics(await self.server.metrics_text()).total("go_memstats_next_gc_bytes"))
@@ -305,6 +314,7 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
     cluster = stub.Cluster.of(variant.mesh)
     settings = istiod.Settings(binary, variant.mesh.mesh_config, variant.mesh.env)
     spent: dict[str, float] = {}
+    contexts: dict[str, float] = {}
     async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
         watched = _Watched(server, cluster)
         await quiet(server, cluster, None, still_for_s({}))
@@ -331,12 +341,16 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
                         await asyncio.sleep(0.1)
                         await watched.over()
 
+                before_s = await watched.contexts_s()
                 spent[source] = await watched.measured(write)
+                contexts[source] = await watched.contexts_s() - before_s
                 goal = max(goal, await watched.goal())
                 recorder.take()
             full = await watched.heap(goal)
     amounts, machine = simulated_parts(variant)
-    parts = tuple(Part(name, part, cpu_s, dict(amounts[part])) for part, cpu_s in spent.items())
+    parts = tuple(
+        Part(name, part, cpu_s, contexts.get(part, 0.0), dict(amounts[part])) for part, cpu_s in spent.items()
+    )
     passing = {name: float(level.highest) for name, level in machine.tally.passing(0).items()}
     planner = machine.replicas[0].planner
     names = sum(planner.shape(machine.group_of[c], machine.state[c], -1).names for c in range(machine.total))

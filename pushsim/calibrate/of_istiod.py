@@ -20,6 +20,17 @@ _CPU_FLOOR_US, _CPU_SHARE = 3000.0, 0.08
 _HEAP_FLOOR, _HEAP_SHARE = 2e6, 0.05
 #: The probes that tell how fast a machine is: much work in little time, with caches and without.
 _TELLING = ("many proxies, few services", "a proxy in each of many namespaces")
+#: What making a PushContext costs.
+_OF_CONTEXTS = (
+    "push.contexts",
+    "push.services",
+    "push.endpoints",
+    "push.virtual_services",
+    "push.destination_rules",
+    "push.configs",
+)
+#: It is timed to some part of this, by what else ran meanwhile.
+_CONTEXTS_FLOOR_US = 500.0
 #: What is no coefficient of the model.
 _PLAIN = "plain stream"
 
@@ -50,13 +61,15 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     known = table(minor(version))
     source = f"[M] istiod {version}: our probes, CPU time (plaintext streams), heap after a collection"
     work = [_cpu(known, part, number) for number, each in enumerate(probed) for part in each.parts]
+    contexts = [_contexts(known, part, number) for number, each in enumerate(probed) for part in each.parts]
+    contexts = [measurement for measurement in contexts if measurement.value]
     times = slower(work, known)
-    fitted = settled(work, known, times)
+    fitted = settled([*work, *contexts], known, times)
     coefficients = told(fitted, source)
-    entries = _by_probe(work, fitted.predicted)
+    entries = _by_probe([*work, *contexts], fitted.predicted)
     for probe in dict.fromkeys(each.probe for each in probed):
-        mine = [m for m in work if m.name.startswith(f"{probe}: ")]
-        rest = [m for m in work if m not in mine]
+        mine = [m for m in work if m.name.startswith(f"istiod CPU, {probe}: ")]
+        rest = [m for m in [*work, *contexts] if not m.name.partition(", ")[2].startswith(f"{probe}: ")]
         if not rest:
             continue
         others = settled(rest, known, times).estimates
@@ -87,7 +100,16 @@ def _cpu(known: Calibration, part: controlplane.Part, number: int) -> Measuremen
     if "stream.opened" in amounts:  # without TLS and authentication it is another thing
         amounts[_PLAIN] = amounts.pop("stream.opened")
     value = part.cpu_s * 1e6 / known["gc"]
-    return Measurement(f"{part.probe}: {part.name} ({number})", amounts, value, max(_CPU_FLOOR_US, _CPU_SHARE * value))
+    name = f"istiod CPU, {part.probe}: {part.name} ({number})"
+    return Measurement(name, amounts, value, max(_CPU_FLOOR_US, _CPU_SHARE * value))
+
+
+def _contexts(known: Calibration, part: controlplane.Part, number: int) -> Measurement:
+    """The time in us that a part's PushContexts took, before garbage collection: one core does nothing else then."""
+    amounts = {name: n for name, n in part.amounts.items() if n and name in _OF_CONTEXTS}
+    value = part.contexts_s * 1e6 / known["gc"]
+    name = f"istiod PushContext, {part.probe}: {part.name} ({number})"
+    return Measurement(name, amounts, value, max(_CONTEXTS_FLOOR_US, _CPU_SHARE * value))
 
 
 def _by_probe(work: Sequence[Measurement], predicted: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
@@ -102,7 +124,7 @@ def _by_probe(work: Sequence[Measurement], predicted: Mapping[str, tuple[float, 
 
 def _entry(measurement: Measurement) -> str:
     """Where a calibration's `fit` has what was measured and predicted of a part."""
-    return f"istiod CPU, {measurement.name.rpartition(' (')[0]} (s)"
+    return f"{measurement.name.rpartition(' (')[0]} (s)"
 
 
 def measured_speed(binary: Path, known: Calibration, progress: Progress) -> float:

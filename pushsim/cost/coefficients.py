@@ -59,6 +59,7 @@ rest.wakes | 450 | 0.2 | first work after a rest (see rest.half) | [D] istiod 1.
 handler.events | 350 | 0.43 | event at a handler | [E] 0.2-0.5 ms
 handler.endpoints | 1 | 0.5 | endpoint of the event's service | [E]
 push.batches | 500 | 0.8 | batch of the debouncer that is pushed, whatever is in it | [E]
+push.contexts | 500 | 0.8 | PushContext made, whatever is in it | [E]
 push.services | 3 | 0.33 | service in a rebuilt index, times 1 + log2(S)/10 for the sort | [E] 2-4 us
 push.endpoints | 0.2 | 0.5 | endpoint of those services | [E]
 push.virtual_services | 7.5 | 0.33 | VirtualService in a rebuilt index | [E] 5-10 us

@@ -122,7 +122,7 @@ class Answers:
         self.touching.pushed(number, request, made)
         everything = request.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in request.keys)
         evicts = partial(self._cells.evicted, frozenset(owners_of_keys(request.keys, made)))
-        return ask.Push(number, of_push(before.context, made.context, request.keys), evicts, everything)
+        return ask.Push(number, of_push(before.context, made.context, request, self._rules), evicts, everything)
 
     def at(self, push: int) -> Push:
         """That push; -1: istiod as it starts."""

@@ -12,10 +12,11 @@ from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.generators.recipient import gateway_names
-from pushsim.mesh import ConfigKey, Service
+from pushsim.mesh import Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry, Shards
 from pushsim.releases import Rules
+from pushsim.requests import PushRequest
 from pushsim.resources import InboundCluster, Listener, NameTable, RouteConfiguration
 from pushsim.visibility import Scope
 
@@ -23,9 +24,11 @@ from pushsim.visibility import Scope
 _PLAIN = frozenset({"Namespace", "Node", "Pod", "Service", "EndpointSlice", "Secret"})
 
 
-def of_push(before: PushContext, context: PushContext, keys: Iterable[ConfigKey]) -> ask.Counts:
-    """Push and InitContext: the indexes that are made anew."""
-    work = Counter[str]({"push.batches": 1})
+def of_push(before: PushContext, context: PushContext, request: PushRequest, rules: Rules) -> ask.Counts:
+    """Push and, if it is about more than endpoints, InitContext: the indexes that are made anew."""
+    if request.endpoints_only(rules):
+        return {"push.batches": 1}
+    work = Counter[str]({"push.batches": 1, "push.contexts": 1})
     if context.services is not before.services:
         count = len(context.services.ordered)
         work["push.services"] = int(count * (1 + math.log2(max(count, 1)) / 10))
@@ -34,7 +37,7 @@ def of_push(before: PushContext, context: PushContext, keys: Iterable[ConfigKey]
         work["push.virtual_services"] = len(context.routes.routes)
     if context.rule_index is not before.rule_index:
         work["push.destination_rules"] = len(context.rule_index.by_key)
-    work["push.configs"] = sum(len(context.policies.get(kind, ())) for kind in {key.kind for key in keys})
+    work["push.configs"] = sum(len(context.policies.get(kind, ())) for kind in {key.kind for key in request.keys})
     return dict(work)
 
 
