@@ -117,11 +117,8 @@ class Observed:
     def _istiod(self, span_s: float, bounds: dict[str, list[float]]) -> dict[str, Any]:
         machine = self.machine
         replicas = len(machine.replicas)
-        spent = 0.0
-        for place, replica in enumerate(machine.replicas):
-            before = self.spent_before[place] if place < len(self.spent_before) else 0
-            spent += (sum(replica.cores.spent) - before) / replica.cores.parts / SECOND
-        mean = spent / span_s / replicas
+        spent = (self._spent(number) / of.cores.parts / SECOND for number, of in enumerate(machine.replicas))
+        mean = sum(spent) / span_s / replicas
         cpu = istiod_cpu(self.calibration, self.amounts())
         if cpu.value:
             bounds["istiod_cpu_cores.mean"] = [mean * cpu.low / cpu.value, mean * cpu.high / cpu.value]
@@ -151,15 +148,26 @@ class Observed:
             names = sum(time * shapes[key[2]].names for key, time in dwell.items()) / max(1, sum(dwell.values()))
             inventory = replica.planner.inventory()
             connected, passing = tally.connected[number], tally.passing(number)
-            at_mean, most = connected.mean(self.ended), connected.highest
+            on_average, most = connected.mean(self.ended), connected.highest
             mean = {name: level.mean(self.ended) for name, level in passing.items()}
-            means += priced(self.calibration, inventory, at_mean, at_mean * names, mean).times(
-                *[1 / len(machine.replicas)] * 3
-            )
+            mean_busy, most_busy = self._busy(number)
+            at_mean = priced(self.calibration, inventory, on_average, on_average * names, mean, mean_busy)
+            means += at_mean.times(*[1 / len(machine.replicas)] * 3)
             peaks = {name: level.highest for name, level in passing.items()}
-            at_most = priced(self.calibration, inventory, most, most * names, peaks)
+            at_most = priced(self.calibration, inventory, most, most * names, peaks, most_busy)
             highest = max(highest, at_most, key=lambda bound: bound.value)
         return means, highest
+
+    def _busy(self, number: int) -> tuple[float, float]:
+        """Which share of a replica's cores it worked on while counting, and in its busiest second."""
+        cores, span = self.machine.replicas[number].cores, max(1, self.ended - self.counted)
+        mean = self._spent(number) / (span * cores.whole)
+        return mean, max([mean, *(spent / (SECOND * cores.whole) for spent in self._seconds(cores))])
+
+    def _spent(self, number: int) -> int:
+        """Work of a replica while counting, in its cores' parts."""
+        before = self.spent_before[number] if number < len(self.spent_before) else 0
+        return sum(self.machine.replicas[number].cores.spent) - before
 
     # ---- proxies
 

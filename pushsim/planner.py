@@ -322,4 +322,4 @@ class Planner(Protocol):
         """What a proxy of that group holds in that state when it has got what that push, -1 before any, is about."""
 
     def inventory(self) -> Counts:
-        """What istiod holds now: memory.services, memory.endpoints, memory.configs."""
+        """What istiod holds now: memory.services, memory.endpoints, memory.scopes, memory.configs."""

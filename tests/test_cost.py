@@ -20,6 +20,7 @@ from pushsim.cost import (
     Prices,
     envoy_memory,
     istiod_cpu,
+    istiod_heap,
     istiod_memory,
     keeps_all_stats,
     load,
@@ -59,12 +60,13 @@ def test_a_faster_core_takes_less() -> None:
     assert fast == pytest.approx(slow / 2, rel=1e-6)
 
 
-def test_garbage_is_collected_as_often_as_what_lives_is_allocated_anew() -> None:
+def test_garbage_is_collected_as_often_as_what_counts_as_living_is_allocated_anew() -> None:
     prices = Prices(shipped("1.24"))
     small, marking, *_ = prices.runtime({"memory.services": 100}, 100, 1)
     large, *_ = prices.runtime({"memory.services": 100}, 1000, 1)
     calibration = shipped("1.24")
-    more_s = 900 * calibration["memory.connections"] / 2 / (calibration["gc.allocated"] * 1e6)
+    lives = 900 * calibration["memory.connections"] / 2 * (1 + calibration["gc.growth"])
+    more_s = lives / (calibration["gc.allocated"] * 1e6)
     assert (large - small) / 1e9 == pytest.approx(more_s, rel=1e-6)
     assert marking == pytest.approx(calibration["gc.marking"] * small, rel=1e-6)
     assert prices.runtime({"memory.services": 100}, 100, 2)[0] == pytest.approx(small / 2, rel=1e-6)
@@ -204,6 +206,23 @@ def test_istiod_memory_is_by_connection_and_service() -> None:
     grown = 100 * each + 1000 * calibration["memory.names"]
     assert two.value - one.value == pytest.approx(grown)
     assert one.low < one.value < one.high
+
+
+@given(
+    busy=st.floats(0, 1), cached=st.integers(0, 10**8), flight=st.integers(0, 10**8), connections=st.integers(0, 10_000)
+)
+def test_what_a_busy_istiod_holds_grows_while_it_marks_garbage(
+    busy: float, cached: int, flight: int, connections: int
+) -> None:
+    """What is on its way is not held: it comes and goes."""
+    calibration = shipped("1.24")
+    inventory = {"memory.services": 10, "memory.scopes": 100}
+    passing = {"memory.cache": cached, "memory.flight": flight}
+    heaps = [istiod_heap(calibration, inventory, connections, 0, passing, share) for share in (0, busy, 1)]
+    assert heaps[0].value <= heaps[1].value <= heaps[2].value
+    sent = flight * calibration["memory.flight"]
+    growth = 1 + busy * calibration["gc.growth"]
+    assert heaps[1].value - sent == pytest.approx(growth * (heaps[0].value - sent), rel=1e-6, abs=1)
 
 
 def test_a_calibration_file_keeps_what_it_does_not_hold(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pushsim.calibrate import controlplane
 from pushsim.conversation import Conversation
 from pushsim.manifests import parse_objects
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
-from pushsim.planner import localities_of
+from pushsim.planner import Counts, localities_of
 from pushsim.planners import IstioPlanner, begun, planners
 from pushsim.planners.work import ScopeWork
 from pushsim.pricing import Pricing
@@ -630,3 +630,32 @@ def test_a_proxy_is_where_its_pod_is_and_comes_back_where_that_comes_back(
     assert planner.handle(0, changes[0]).located == ()
     (back,) = planner.handle(1, changes[1]).located
     assert back not in where.values() and back < localities_of(planner.groups)
+
+
+def test_an_istiod_holds_a_scope_for_each_namespace_of_its_proxies_and_an_address_once_whatever_its_ports() -> None:
+    def held(policy: str, ports: int) -> Counts:
+        app = {"name": "app", "per_namespace": 3, "pods": 2, "ports": {f"http-{n}": 8000 + n for n in range(ports)}}
+        mesh = {"generate": {"namespaces": 4, "apps": [app]}}
+        data = {"mesh": mesh, "duration": "1s", "churn": [], "variants": {"asked": (policy and [policy]) or []}}
+        return planners(Scenario(data, Path()).variant("asked"))[0].inventory()
+
+    everything = held("", 1)
+    assert everything["memory.scopes"] == 4 * everything["memory.services"]
+    assert held("namespace", 1)["memory.scopes"] < everything["memory.scopes"]
+    assert everything["memory.endpoints"] == 24 == held("", 3)["memory.endpoints"]
+
+
+def test_pushes_of_endpoints_alone_make_no_push_context() -> None:
+    data = {
+        "mesh": {"generate": {"namespaces": 1, "apps": [{"name": "app", "total": 2, "pods": 2}]}},
+        "duration": "9s",
+        "churn": [
+            {"source": "crash-loop", "at": ["1s"], "down": "1s"},
+            {"source": "config-push", "at": ["5s"]},
+        ],
+        "variants": {"unscoped": []},
+    }
+    variant = Scenario(data, Path()).variant("unscoped")
+    parts, _ = controlplane.simulated_parts(variant)
+    assert (parts["crash-loop"]["push.batches"], parts["crash-loop"]["push.contexts"]) == (2, 0)
+    assert parts["config-push"]["push.contexts"] == parts["config-push"]["push.batches"] == 1

@@ -355,6 +355,8 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
     planner = machine.replicas[0].planner
     names = sum(planner.shape(machine.group_of[c], machine.state[c], -1).names for c in range(machine.total))
     stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
+    scopes = stored.pop("memory.scopes")  # nobody has them before somebody connects
     cached = passing.pop("memory.cache")  # it does not go
-    connected = {"memory.connections": len(variant.mesh.proxies), "memory.names": names, "memory.cache": cached}
+    connected: dict[str, float] = {"memory.connections": len(variant.mesh.proxies), "memory.names": names}
+    connected |= {"memory.scopes": scopes, "memory.cache": cached}
     return Probed(name, parts, alone, full, stored, {**stored, **connected}, passing)

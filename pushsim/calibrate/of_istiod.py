@@ -76,7 +76,7 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
         before = {name: Estimate(times * known[name], 0.0, False) for name in known.coefficients}
         said = sum(predict(m.amounts, {**before, **others}) for m in mine)
         entries[f"held out: istiod CPU, {probe} (s)"] = compared(sum(m.value for m in mine) / 1e6, said / 1e6)
-    heap = _heap(probed)
+    heap = _heap(probed, known)
     fitted_heap = settled(heap, known)
     coefficients |= told(fitted_heap, source)
     coefficients.pop("memory.spare", None)  # a probe's pushes are over before the collector sees what they held
@@ -154,14 +154,14 @@ def speed(probed: Sequence[controlplane.Probed], known: Calibration) -> float:
     return then / now
 
 
-def _heap(probed: Sequence[controlplane.Probed]) -> list[Measurement]:
+def _heap(probed: Sequence[controlplane.Probed], known: Calibration) -> list[Measurement]:
     """The heap as far as it grows between collections: twice what lives, alone and connected; and its peak."""
-    found = []
+    found, growth = [], 1 + known["gc.growth"]
     for number, each in enumerate(probed):
         for name, heap, held in (
             ("alone", 2 * each.alone.live, each.held_alone),
             ("connected", 2 * each.full.live, each.held_full),
-            ("peak", each.full.goal, {**each.held_full, **each.passing}),
+            ("peak", each.full.goal, {**{name: growth * n for name, n in each.held_full.items()}, **each.passing}),
         ):
             error = max(_HEAP_FLOOR, _HEAP_SHARE * heap)
             found.append(Measurement(f"{each.probe}: {name} ({number})", held, heap, error))

@@ -62,24 +62,42 @@ def istiod_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds
 
 
 def istiod_memory(
-    calibration: Calibration, inventory: Counts, connections: float, names: float, passing: Mapping[str, float]
+    calibration: Calibration,
+    inventory: Counts,
+    connections: float,
+    names: float,
+    passing: Mapping[str, float],
+    busy: float = 0.0,
 ) -> Bounds:
     """Bytes of one istiod replica at their highest: Go gives memory back over minutes.
 
     inventory: what `Planner.inventory` counts; connections: proxies connected to it, and names the resource names they
     watch in all; passing: bytes that come and go, by coefficient: memory.making of responses being generated,
-    memory.flight of those on their way out, memory.spare of gRPC's buffers around these, memory.cache.
+    memory.flight of those on their way out, memory.spare of gRPC's buffers around these, memory.cache; busy: share of
+    its cores that it works on.
     """
     beside = {"memory.runtime": 1, "memory.tls": connections}
-    return istiod_heap(calibration, inventory, connections, names, passing) + total(calibration, beside)
+    return istiod_heap(calibration, inventory, connections, names, passing, busy) + total(calibration, beside)
 
 
 def istiod_heap(
-    calibration: Calibration, inventory: Counts, connections: float, names: float, passing: Mapping[str, float]
+    calibration: Calibration,
+    inventory: Counts,
+    connections: float,
+    names: float,
+    passing: Mapping[str, float],
+    busy: float = 0.0,
 ) -> Bounds:
-    """Bytes of its heap in use, with connections that are plaintext, as in a replay; see `istiod_memory`."""
-    held = {"memory.base": 1, "memory.connections": connections, "memory.names": names}
-    return total(calibration, {**held, **inventory, **passing})
+    """Bytes of its heap in use, with connections that are plaintext, as in a replay; see `istiod_memory`.
+
+    The collector lets it grow to twice what lives: so coefficients are twice that. What is allocated while it marks
+    counts as living, too (`gc.growth`): much where it is busy; idle cores are soon done with marking.
+    """
+    held = {"memory.base": 1, "memory.connections": connections, "memory.names": names, **inventory}
+    cached = {name: amount for name, amount in passing.items() if name == "memory.cache"}
+    low, value, high = _factor(calibration, "gc.growth")
+    grown = total(calibration, {**held, **cached}).times(1 + busy * low, 1 + busy * value, 1 + busy * high)
+    return grown + total(calibration, {name: amount for name, amount in passing.items() if name not in cached})
 
 
 def held_by(shape: Shape, workers: int) -> dict[str, float]:

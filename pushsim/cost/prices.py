@@ -123,16 +123,17 @@ class Prices:
     def runtime(self, inventory: Counts, connections: float, cpus: float) -> Runtime:
         """Of an istiod with such an inventory and so many connections on so many cores.
 
-        With GOGC=100 as much is allocated in between as lives: half of the heap, as memory coefficients are of its
-        highest; responses and the cache are left out. A quarter of the cores marks: from 4 cores on whole ones do, and
-        the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go: startCycle). What collecting
-        costs is in the prices, evenly; where a cycle is known, all of it is paid while garbage is marked, by whoever
-        works then: the marking worker takes its share of the core, and who allocates has to assist.
+        With GOGC=100 as much is allocated in between as lives, or counts as living: half of the heap, as memory
+        coefficients are of its highest; responses and the cache are left out. A quarter of the cores marks: from 4
+        cores on whole ones do, and the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go:
+        startCycle). What collecting costs is in the prices, evenly; where a cycle is known, all of it is paid while
+        garbage is marked, by whoever works then: the marking worker takes its share of the core, and who allocates has
+        to assist.
         """
         of = self._of
         held = {"memory.base": 1, "memory.connections": connections, **inventory}
         cores = max(1, math.ceil(cpus))
-        living = sum(of[name] * amount for name, amount in held.items()) / 2
+        living = sum(of[name] * amount for name, amount in held.items()) / 2 * (1 + of["gc.growth"])
         cycle_ns = round(1000 * living / (of["gc.allocated"] * cores))
         cycle = (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
         slow, fast = _paces(of["gc.marking"], of["gc"])

@@ -33,6 +33,7 @@ from pushsim.planners.work import of_push, of_response
 from pushsim.pricing import Pricing
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
+from pushsim.visibility import Scope
 
 
 class Answers:
@@ -127,6 +128,11 @@ class Answers:
     def at(self, push: int) -> Push:
         """That push; -1: istiod as it starts."""
         return self._pushes[push] if push >= 0 else self._start
+
+    def scopes(self, push: int) -> Sequence[Scope]:
+        """Those that all groups have as of a push, connected or not, labelled as they were at the start."""
+        scopes, states = self.at(push).scopes, (made.state for made in self._first)
+        return [scopes.at(key) for key in dict.fromkeys(scopes.key(state.proxy, state.labels) for state in states)]
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         """See `planner.Planner`."""

@@ -239,7 +239,7 @@ class IstioPlanner:
         return self._course.answers.shape(group, self._in(group, state), self._at(push))
 
     def inventory(self) -> ask.Counts:
-        return inventory_of(self._asker.istiod.registry)
+        return inventory_of(self._asker.istiod.registry, self._course.answers.scopes(self._at(self._pushes - 1)))
 
 
 def _shared(firsts: _Firsts, asked: tuple[int, ...], planned: ask.Planned, own: Own | None) -> ask.Planned:

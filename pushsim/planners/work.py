@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.generators.recipient import gateway_names
-from pushsim.mesh import Service
+from pushsim.mesh import Endpoint, Service
 from pushsim.plan import ProxyState, Response
-from pushsim.registry import Registry, Shards
+from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 from pushsim.resources import InboundCluster, Listener, NameTable, RouteConfiguration
@@ -32,7 +32,7 @@ def of_push(before: PushContext, context: PushContext, request: PushRequest, rul
     if context.services is not before.services:
         count = len(context.services.ordered)
         work["push.services"] = int(count * (1 + math.log2(max(count, 1)) / 10))
-        work["push.endpoints"] = _endpoints(context.instances)
+        work["push.endpoints"] = context.instances.sum(_endpoints)
     if context.routes is not before.routes:
         work["push.virtual_services"] = len(context.routes.routes)
     if context.rule_index is not before.rule_index:
@@ -244,14 +244,19 @@ def _total(each: Iterable[_Held]) -> _Held:
     return _Held(*map(sum, zip(*each, strict=True)))
 
 
-def inventory_of(registry: Registry) -> ask.Counts:
-    """What an istiod holds."""
+def inventory_of(registry: Registry, scopes: Iterable[Scope]) -> ask.Counts:
+    """What an istiod holds, with the scopes that its proxies have."""
     return {
         "memory.services": len(registry.services()),
-        "memory.endpoints": _endpoints(registry.endpoints.shards),
+        "memory.endpoints": registry.endpoints.shards.sum(_addresses),
+        "memory.scopes": sum(len(block) for scope in scopes for block in scope.blocks),
         "memory.configs": sum(ref.kind not in _PLAIN for ref in registry.store.objects),
     }
 
 
-def _endpoints(shards: Shards) -> int:
-    return shards.sum(lambda by_shard: sum(map(len, by_shard.values())))
+def _addresses(by_shard: Mapping[str, Sequence[Endpoint]]) -> int:
+    return len({endpoint.address for endpoints in by_shard.values() for endpoint in endpoints})
+
+
+def _endpoints(by_shard: Mapping[str, Sequence[Endpoint]]) -> int:
+    return sum(map(len, by_shard.values()))

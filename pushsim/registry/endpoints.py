@@ -23,7 +23,8 @@ class ByHost(Mapping[Host, _T]):
 
     def __init__(self, of: ByHost[_T] | None = None) -> None:
         self._of: dict[str, Mapping[str, _T]] = dict(of._of) if of else {}
-        self._sums: dict[str, tuple[Mapping[str, _T], int]] = of._sums if of else {}  # true of whoever has that object
+        # by amount and namespace: true of whoever has that object
+        self._sums: dict[tuple[Callable[[_T], int], str], tuple[Mapping[str, _T], int]] = of._sums if of else {}
 
     def copy(self) -> ByHost[_T]:
         """An independent copy."""
@@ -34,12 +35,12 @@ class ByHost(Mapping[Host, _T]):
         return self._of.get(namespace)
 
     def sum(self, amount: Callable[[_T], int]) -> int:
-        """The sum of an amount over what there is of every host, always the same function."""
+        """The sum of an amount over what there is of every host; it is remembered by function."""
         found = 0
         for namespace, of in self._of.items():
-            known = self._sums.get(namespace)
+            known = self._sums.get((amount, namespace))
             if known is None or known[0] is not of:
-                known = self._sums[namespace] = of, sum(map(amount, of.values()))
+                known = self._sums[amount, namespace] = of, sum(map(amount, of.values()))
             found += known[1]
         return found
 
