@@ -1,6 +1,8 @@
 """The command line's exit codes and messages, as scripts see them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,13 @@ def test_help_of_every_verb_has_an_example(capsys):
     for verb in verbs:
         code, text, _ = run(capsys, verb, "--help")
         assert (code, "Example:" in text) == (0, True), verb
+
+
+def test_python_runs_the_package_as_the_command():
+    told = subprocess.run([sys.executable, "-m", "pushsim", "--version"], capture_output=True, text=True, check=True)
+    assert __version__ in told.stdout
+    wrong = subprocess.run([sys.executable, "-m", "pushsim", "check"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
 
 
 def test_the_version_is_told(capsys):

@@ -18,7 +18,7 @@ breaks conversation pricing cost control simulation kernel planners attribution 
 sources publication published
 cases recordings preview diff conformance randomcase ads stub child istiod envoy replay record doctor
 compare formats recommend sizing calibrate parity exports live sweeps plots reports webhook importers cluster
-verbs proving cli
+verbs proving cli __main__
 """.split()  # noqa: SIM905
 
 #: Where a library may be imported. Everything not named here may be imported anywhere.
