@@ -26,6 +26,8 @@ def metadata_of(pod: Object) -> Mapping[str, str]:
         told |= _known(_annotated(text))
     containers = (*(pod.spec.get("containers") or ()), *(pod.spec.get("initContainers") or ()))
     written = (env for c in containers if c.get("name") == "istio-proxy" for env in c.get("env") or ())
+    if node := pod.spec.get("nodeName"):
+        told["NODE_NAME"] = str(node)
     return told | _known({str(env.get("name")): env.get("value") for env in written})
 
 

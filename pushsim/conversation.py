@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pushsim.agents import configured
-from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
+from pushsim.mesh import HOSTNAME, ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, kin, likewise, plan, shares
 from pushsim.registry import Registry
 from pushsim.releases import Rules
@@ -76,7 +76,7 @@ class Conversation:
                 alone,
             )
             classes.setdefault(key, []).append(proxy)
-        self._asked = sorted(selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway")))
+        self._asked = keys_apart(objects)
         connected: dict[Hashable, Plan] = {}
         self.classes: list[Outcome] = []
         for members in classes.values():
@@ -203,11 +203,24 @@ def selector_keys(objects: Iterable[Object]) -> frozenset[str]:
     )
 
 
+def keys_apart(objects: Iterable[Object]) -> list[str]:
+    """Label keys that tell proxies apart which belong to equal services, ascending."""
+    objects = list(objects)
+    keys = selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway"))
+    return sorted(keys | {key for o in objects if o.ref.kind == "Service" for key in _nodes_told(o)})
+
+
+def _nodes_told(service: Object) -> Iterator[str]:
+    if service.spec.get("internalTrafficPolicy") == "Local":
+        yield HOSTNAME
+
+
 def _selector_keys(written: Object) -> Iterator[str]:
     spec = written.spec
     match written.ref.kind:
         case "Service" | "Gateway":
             yield from spec.get("selector") or ()
+            yield from _nodes_told(written)
         case "Sidecar" | "EnvoyFilter" | "ServiceEntry":
             yield from (spec.get("workloadSelector") or {}).get("labels") or ()
         case "DestinationRule":

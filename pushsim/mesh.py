@@ -30,6 +30,9 @@ TYPE_URLS: Mapping[Xds, str] = {
 COMMON: tuple[Xds, ...] = XDS[:4]
 ON_DEMAND: frozenset[Xds] = frozenset(XDS[4:])
 
+#: The label that tells which node a workload is on.
+HOSTNAME = "kubernetes.io/hostname"
+
 #: Cluster-scoped kinds: their `Ref.namespace` is "".
 CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
 
@@ -280,6 +283,11 @@ class Service:
         return self.registry == "Kubernetes" and self.resolution == "PASSTHROUGH"
 
     @property
+    def node_local(self) -> bool:
+        """Whether each proxy is to know its endpoints on its own node alone."""
+        return ("internalTrafficPolicy", "Local") in self.extras
+
+    @property
     def key(self) -> ConfigKey:
         """The key of a change to this service."""
         return ConfigKey("ServiceEntry", self.hostname, self.namespace)
@@ -292,7 +300,7 @@ class Endpoint:
     account is a SPIFFE identity ("" if the endpoint has no known pod); locality "region/zone/subzone";
     tls is the `security.istio.io/tlsMode` label ("" for plaintext). One that is not healthy is sent to proxies only if
     `sent_unhealthy`, and never while it is `terminating`. `host` and `subdomain` are its pod's name in DNS, if it has
-    one of its own.
+    one of its own. `node` is where it runs, if istiod looks at that.
     """
 
     address: str
@@ -308,5 +316,6 @@ class Endpoint:
     weight: int = 0
     workload: str = ""
     network: str = ""
+    node: str = ""
     host: str = ""
     subdomain: str = ""

@@ -125,6 +125,8 @@ class RouteConfiguration:
     known:            False for a name that nothing generates any more (an empty or catch-all configuration is sent).
     rules:            the DestinationRules that hash (consistentHash), by host; hosts without one may be left out.
     unknown:          as of a Listener.
+    others:           hosts of services that have the port for another protocol, where there are VirtualServices: these
+                      give them no virtual host.
     """
 
     name: str
@@ -134,6 +136,7 @@ class RouteConfiguration:
     known: bool = True
     rules: tuple[tuple[str, tuple[Object, ...]], ...] = ()
     unknown: str = ""
+    others: tuple[str, ...] = ()
 
     def rules_of(self, host: str) -> tuple[Object, ...]:
         """The DestinationRules of a host that decide how requests to it are hashed."""

@@ -19,8 +19,10 @@ class Assignments(Clusters):
         """The assignments of watched clusters, host by host."""
         memo, of = self.context.memo, self.content
         if isinstance(names, ClusterNames):
-            return memo.once(lambda: (self._assignments_of(names),), "EDS", self.told, of=(names, *of))
-        return memo.once(lambda: (self._assignments_of(ClusterNames(names)),), "EDS", self.told, names, of=of)
+            return memo.once(lambda: (self._assignments_of(names),), "EDS", self.told, self.node, of=(names, *of))
+        return memo.once(
+            lambda: (self._assignments_of(ClusterNames(names)),), "EDS", self.told, self.node, names, of=of
+        )
 
     def _assignments_of(self, names: ClusterNames) -> Block:
         held = self.scope.hostnames
@@ -61,6 +63,8 @@ class Assignments(Clusters):
         if first is None or not self.scope.holds_whole(first.namespace):
             return ()
         block = family.block(first.namespace)
+        if self.node is not None and any(service.node_local for service in block):
+            return ()
         held = family.memo_of(block).once(lambda: frozenset(service.hostname for service in block), "hosts")
         return block if held.issuperset(hosts) else ()
 
@@ -85,6 +89,7 @@ class Assignments(Clusters):
             "EDS",
             names,
             rule.sources if rule else (),
+            self.node if service.node_local else None,
             of=(service, shards),
         )
 
@@ -98,6 +103,8 @@ class Assignments(Clusters):
             return LoadAssignment(name, service, None, cluster.subset)
         rule = self.rule_for(service)
         endpoints = endpoints_of(self.context.endpoints_of(service), port, cluster.subset, rule)
+        if self.node is not None and service.node_local:
+            endpoints = tuple(endpoint for endpoint in endpoints if endpoint.node == self.node)
         panics = rule is not None and _has_minimum(rule, port, cluster.subset)
         sent = tuple(e for e in endpoints if e.healthy or (e.sent_unhealthy and not e.terminating and not panics))
         return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), sent)

@@ -10,7 +10,7 @@ from pushsim.context import MergedRule, PushContext, applying
 from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
 from pushsim.memo import Memo
-from pushsim.mesh import ConfigKey, Object, Port, Service
+from pushsim.mesh import HOSTNAME, ConfigKey, Object, Port, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.visibility import EgressListener
 
@@ -35,6 +35,13 @@ class Recipient:
     def told(self) -> tuple[tuple[str, str], ...]:
         """Its labels, as far as they tell it from other proxies of its scope: where a DestinationRule selects some."""
         return tuple(sorted(self.view.proxy.labels.items())) if self.context.rule_index.selective else ()
+
+    @cached_property
+    def node(self) -> str | None:
+        """Where it runs, if what it is sent hangs on that."""
+        if not self.context.services.node_local:
+            return None
+        return self.view.proxy.labels.get(HOSTNAME, "")
 
     @property
     def content(self) -> tuple[object, ...]:

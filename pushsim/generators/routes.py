@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 from pushsim.context import Destination, Route, applying, asks_hashing
@@ -61,7 +62,21 @@ class Routes(Recipient):
         found = [part[name] for part in parts if name in part]
         services = found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
         rules = self._hashing((service.hostname for service, _ in services), routes)
-        return RouteConfiguration(name, services, tuple(written), (), bool(services), rules, self.unknown)
+        others = self._others(name, owners) if written else ()
+        return RouteConfiguration(name, services, tuple(written), (), bool(services), rules, self.unknown, others)
+
+    def _others(self, number: str, owners: Sequence[EgressListener]) -> tuple[str, ...]:
+        """Hosts of services that have a port for something else than HTTP.
+
+        Source: pilot/pkg/networking/core/httproute.go (BuildSidecarOutboundVirtualHosts: servicesByName).
+        """
+        if len(self.scope.listeners) == 1:
+            *shared, own = self.scope.blocks
+            parts = [self.scope.family.memo_of(block).once(partial(_plain, block), "no RDS") for block in shared]
+            parts.append(self.scope.memo.once(partial(_plain, own), "no RDS"))
+        else:
+            parts = [_plain(services_of(egress)) for egress in owners]
+        return tuple(chain.from_iterable(part.get(number, ()) for part in parts))
 
     def _hashing(self, hosts: Iterable[str], routes: Iterable[Route]) -> tuple[tuple[str, tuple[Object, ...]], ...]:
         """By host, the DestinationRules that spread its requests by consistent hashing: of services and destinations.
@@ -105,6 +120,16 @@ class Routes(Recipient):
 def _portless(route: Route) -> Iterator[Destination]:
     """The destinations of http routes that name no port."""
     return (to for http in route.http for to in http.destinations if not to[1])
+
+
+def _plain(services: Iterable[Service]) -> Mapping[str, tuple[str, ...]]:
+    """Hosts by the number of their ports that are neither HTTP nor sniffed."""
+    found: dict[str, list[str]] = {}
+    for service in services:
+        for port in service.ports:
+            if not (port.http or port.auto):
+                found.setdefault(str(port.number), []).append(service.hostname)
+    return {number: tuple(hosts) for number, hosts in found.items()}
 
 
 def _routed(services: Iterable[Service]) -> _Routed:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Hashable, Iterator
 
 from pushsim.blocks import Block
 from pushsim.generators import Generators
+from pushsim.mesh import HOSTNAME
 from pushsim.plan.refresh import recomputes_targets
 from pushsim.plan.state import ASKS_NOTHING, Plan, ProxyState, Push, Response
 from pushsim.releases import Rules
@@ -42,7 +43,7 @@ def shares(state: ProxyState, request: PushRequest, push: Push, rules: Rules) ->
     return push.registry.targets(state.proxy) == state.targets
 
 
-def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hashable:
+def kindred(before: ProxyState, after: ProxyState, request: PushRequest, push: Push) -> Hashable:
     """Sidecars of equal values, of whatever namespaces, are sent the same, but for their own; None: like no other.
 
     Their scopes hold nothing but blocks that look the same from everywhere, and import the same VirtualServices; and
@@ -64,7 +65,8 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest) -> Hash
     held = tuple(() if scope is None else scope.kin for scope in scopes)
     if None in held:
         return None
-    return (*held, before.proxy.naming, *map(id, (before.watched, before.clusters, before.listening)))
+    near = after.labels.get(HOSTNAME) if push.context.services.node_local else None
+    return (*held, before.proxy.naming, near, *map(id, (before.watched, before.clusters, before.listening)))
 
 
 def likewise(planned: Plan, state: ProxyState, push: Push) -> Plan:

@@ -96,7 +96,7 @@ class Examples:
         """
         before, push, request = self._states.of(asked.group, asked.state), asked.push, asked.request
         after = refresh(before, request, push)
-        key = kindred(before, after, request)
+        key = kindred(before, after, request, push)
         known = self._kindred.get((key, *asked.interval)) if key is not None else None
         if known is not None:
             found = self._from_kindred(asked, *known[:2], before, after)

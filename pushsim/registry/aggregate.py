@@ -8,7 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from pushsim.conversion import named_target_port
-from pushsim.mesh import Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service
+from pushsim.mesh import HOSTNAME, Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service
 from pushsim.registry import entries, kubernetes
 from pushsim.registry.configs import CONFIG_KINDS, config_changed, secret_changed
 from pushsim.registry.discovery import Discovery
@@ -17,6 +17,7 @@ from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
+from pushsim.registry.workloads import labels_on_node
 from pushsim.releases import Rules
 from pushsim.requests import GLOBAL_UPDATE, PushRequest
 
@@ -230,9 +231,14 @@ class Registry:
         return self.store.get(Ref("Pod", proxy.namespace, proxy.name))
 
     def labels_of(self, proxy: Proxy) -> Mapping[str, str]:
-        """Workload labels: the pod's, else those the proxy itself reports."""
-        pod = self.pod_of(proxy)
-        return pod.labels if pod else proxy.labels
+        """Workload labels: the pod's, else those the proxy itself reports; with its node, where that is looked at."""
+        pod, told = self.pod_of(proxy), self.rules.node_local
+        node = str(proxy.metadata.get("NODE_NAME") or "") if told != "never" else ""
+        if pod is None:
+            return {**proxy.labels, HOSTNAME: node} if node else proxy.labels
+        if not node and told == "pod":
+            node = str(pod.spec.get("nodeName") or "")
+        return labels_on_node(pod, node) if node else pod.labels
 
     def targets(self, proxy: Proxy) -> tuple[Target, ...]:
         """The services a proxy belongs to, one entry per service port (istiod's GetProxyServiceTargets).

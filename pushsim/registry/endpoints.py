@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal, TypeVar, overload
 
 from pushsim.mesh import ConfigKey, Endpoint
@@ -175,9 +176,12 @@ class EndpointIndex:
                 shown = endpoint.healthy or endpoint.terminating or endpoint.sent_unhealthy
                 if shown and rule != "health-removed":
                     return True
-            elif known != endpoint if by_port else known.healthy != endpoint.healthy:
+            elif self._differ(known, endpoint) if by_port else known.healthy != endpoint.healthy:
                 return True
         return not before.keys() <= after.keys()
+
+    def _differ(self, known: Endpoint, endpoint: Endpoint) -> bool:
+        return known != endpoint if self._rules.endpoint_node else replace(known, node=endpoint.node) != endpoint
 
     def request(self, host: Host, pushed: PushType) -> list[PushRequest]:
         """What to ask for after an update of that type."""

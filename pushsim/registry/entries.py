@@ -87,24 +87,33 @@ class EntryRegistry:
         self, namespace: str, services: tuple[Service, ...], updated: set[Service], deleted: tuple[Service, ...]
     ) -> list[PushRequest]:
         keys = {s.key for s in (*updated, *deleted)}
-        keys |= {s.key for s in services if s not in updated and s.resolution in _DNS}
+        kept = [s for s in services if s not in updated and s.resolution in _DNS]
+        if not self._rules.entry_endpoints_compared:
+            keys.update(s.key for s in kept)
         requests: list[PushRequest] = []
         if keys:
             requests.append(PushRequest(frozenset(keys), reasons=frozenset({SERVICE_UPDATE})))
+        others = set[ConfigKey]()
         for service in (*services, *deleted):
-            pushed = self._refresh(service.hostname, namespace)
-            if not keys:
+            pushed, changed = self._refresh(service.hostname, namespace)
+            if service in kept and changed and service.key not in keys:
+                others.add(service.key)
+            if not keys and service not in kept:
                 requests += self._endpoints.request((service.hostname, namespace), pushed)
+        if others:
+            requests.append(PushRequest(frozenset(others), reasons=frozenset({ENDPOINT_UPDATE})))
         return requests
 
-    def _refresh(self, host: str, namespace: str) -> PushType:
-        """Recompute the shard of a host from all that makes endpoints for it."""
+    def _refresh(self, host: str, namespace: str) -> tuple[PushType, bool]:
+        """Recompute the shard of a host from all that makes endpoints for it; its push, and if it differs."""
         making = [(ref, service) for ref, service in self.in_namespace(namespace) if service.hostname == host]
         if not making:
             self._endpoints.drop(SHARD, (host, namespace), keep_key=False)
-            return "incremental"
+            return "incremental", True
         found = (e for ref, service in making for e in self._entry_endpoints(self._store.objects[ref], service))
-        return self._endpoints.update(SHARD, (host, namespace), tuple(dict.fromkeys(found)))
+        endpoints = tuple(dict.fromkeys(found))
+        before = self._endpoints.shards.get((host, namespace), {}).get(SHARD, ())
+        return self._endpoints.update(SHARD, (host, namespace), endpoints), endpoints != before
 
     def _entry_endpoints(self, entry: Object, service: Service) -> Iterator[Endpoint]:
         spec, namespace = entry.spec, entry.ref.namespace
@@ -137,9 +146,10 @@ class EntryRegistry:
         for _, service in self.in_namespace(namespace):
             if not service.selector or not picks(service.selector, before, written):
                 continue
-            pushed = self._refresh(service.hostname, namespace)
+            pushed, changed = self._refresh(service.hostname, namespace)
             if service.resolution in _DNS:
-                dns_keys.add(service.key)
+                if changed or not self._rules.entry_endpoints_compared:
+                    dns_keys.add(service.key)
             else:
                 requests += self._endpoints.request((service.hostname, namespace), pushed)
         if dns_keys:

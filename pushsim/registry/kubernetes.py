@@ -243,13 +243,14 @@ class KubernetesRegistry:
 
     def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None, ready: bool) -> Endpoint:
         labels = pod.labels if pod else {}
-        identity = host = subdomain = ""
+        identity = host = subdomain = node = ""
         if pod is not None:
             spec = pod.spec
             service_account = str(spec.get("serviceAccountName") or "default")
             if subdomain := str(spec.get("subdomain") or ""):
                 host = str(spec.get("hostname") or pod.ref.name)
             identity = account(service_account, pod.ref.namespace, self._trust_domain)
+            node = str(spec.get("nodeName") or "") if self._rules.node_local != "never" else ""
         return Endpoint(
             address=address,
             port=int(port.get("port") or 0),
@@ -264,6 +265,7 @@ class KubernetesRegistry:
             network=str(labels.get("topology.istio.io/network") or ""),
             host=host,
             subdomain=subdomain,
+            node=node,
         )
 
     # ---- Pods, and WorkloadEntries that Services select

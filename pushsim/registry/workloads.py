@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from pushsim.conversion import TLS_MODE_LABEL, selects
-from pushsim.mesh import Object, Ref
+from pushsim.mesh import HOSTNAME, Object, Ref
 from pushsim.registry.store import Store
 
 _LOCALITY_LABELS = (
@@ -49,6 +49,12 @@ def pod_locality(pod: Object | None, objects: Mapping[Ref, Object]) -> str:
         return told.rstrip("/")
     node = objects.get(Ref("Node", "", str(pod.spec.get("nodeName") or "")))
     return _node_locality(node) if node else ""
+
+
+@lru_cache(maxsize=1 << 14)
+def labels_on_node(pod: Object, node: str) -> Mapping[str, str]:
+    """A pod's labels with that of its node (AugmentLabels)."""
+    return {**pod.labels, HOSTNAME: node}
 
 
 @lru_cache(maxsize=1 << 12)

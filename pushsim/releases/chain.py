@@ -76,7 +76,7 @@ def chain() -> dict[str, Rules]:
         nds_skip=base.nds_skip | kinds("Secret Telemetry ProxyConfig MeshConfig"),  # #41687
         nds_headless_partial=True,  # #42165
     )
-    base = add("1.17.0", base)
+    base = add("1.17.0", replace(base, node_local="pod"))
     add("1.17.8", base)
 
     base = replace(
@@ -162,7 +162,7 @@ def chain() -> dict[str, Rules]:
     add("1.22.8", base)
 
     base = replace(base, inbound_passthrough="InboundPassthroughCluster", nds_every_address=True)
-    base = add("1.23.0", base)
+    base = add("1.23.0", replace(base, node_local="told", endpoint_node=True))
     add("1.23.6", base)
 
     base = replace(
@@ -226,6 +226,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         service_entry_always_full="never",
+        entry_endpoints_compared=True,
         entry_workload=True,
         delegate_keys=False,  # #59435
         destination_namespace="best",  # #59486

@@ -47,6 +47,10 @@ class Rules:
         service_entry_always_full: updating a ServiceEntry without addresses is Full for all its hosts: never, always,
             or only with PILOT_ENABLE_IP_AUTOALLOCATE=false.
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
+        entry_endpoints_compared: a ServiceEntry by DNS that stays as it is is Full only if its endpoints differ (krt).
+        node_local: of a Service with internalTrafficPolicy Local, proxies have what is on their node: the one that
+            their metadata tell (`told`), or else their pod's (`pod`).
+        endpoint_node: an endpoint that moves to another node is another one.
         entry_workload: endpoints written in a ServiceEntry have its name and their index as their workload (1.30).
         update_compares_previous: needsPush of a CR also looks at the previous object's istio.io labels and annotations.
         writes_rules: istiod writes into DestinationRules that it has stored, so that an update which changes nothing is
@@ -171,6 +175,9 @@ class Rules:
     headless_hidden_silent: bool = False
     service_entry_always_full: Literal["never", "always", "without-autoallocate"] = "never"
     autoallocate_default: bool = False
+    entry_endpoints_compared: bool = False
+    node_local: Literal["never", "pod", "told"] = "never"
+    endpoint_node: bool = False
     entry_workload: bool = False
     update_compares_previous: bool = False
     writes_rules: Literal["never", "host", "host-and-tls"] = "never"

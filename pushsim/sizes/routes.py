@@ -263,10 +263,12 @@ class RouteMeter:
             (written, [resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()])
             for written in route.virtual_services
         ]
+        here = dict.fromkeys((*services, *route.others))
         closest = _closest(hosts_of, services) if self._sizing.specific_routes else {}
         for written, hosts in hosts_of:
             taken = shaped | {name for name, best in closest.items() if best is not written}
-            matching, others = _split(hosts, services, taken)
+            known, others = _split(hosts, here, taken)
+            matching = [host for host in known if host in services]
             if closest and self._sizing.hides_wildcards:
                 others = [host for host in others if not host.startswith("*")]
             if not matching and port != 80:
@@ -344,9 +346,7 @@ def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Collection[
     return found
 
 
-def _split(
-    hosts: Iterable[str], services: Mapping[str, tuple[Service, Port]], taken: set[str]
-) -> tuple[list[str], list[str]]:
+def _split(hosts: Iterable[str], services: Collection[str], taken: set[str]) -> tuple[list[str], list[str]]:
     """A VirtualService's hosts that are services here, and those that are none."""
     matching: list[str] = []
     others: list[str] = []

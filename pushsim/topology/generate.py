@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from pushsim.agents import metadata_of
 from pushsim.errors import InputError, Problem
 from pushsim.mesh import Mesh, Object, Proxy, ProxyType, Ref
 from pushsim.secrets import usual
@@ -188,7 +189,8 @@ class _Builder:
             if template.sidecar or template.router:
                 kind: ProxyType = "router" if template.router else "sidecar"
                 where = template.namespace
-                self.proxies.append(Proxy(pod.ref.name, where, ip, kind, template.pod_labels, template.account))
+                told = metadata_of(pod)
+                self.proxies.append(Proxy(pod.ref.name, where, ip, kind, template.pod_labels, template.account, told))
         for part in template.slices(endpoints, self.now(), word):
             self.add(part)
 
