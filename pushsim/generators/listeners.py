@@ -179,7 +179,7 @@ class Listeners(Recipient):
 
     def _of_listener(self, egress: EgressListener) -> Iterator[Listener]:
         fixed = egress.spec.get("port")
-        bind = _bind(egress)
+        bind = _bind(egress) or (ANY_ADDRESS if fixed and self.rules.egress_port_anywhere else "")
         for service in services_of(egress):
             if not fixed:
                 for port in service.ports:

@@ -47,6 +47,7 @@ class Rules:
         service_entry_always_full: updating a ServiceEntry without addresses is Full for all its hosts: never, always,
             or only with PILOT_ENABLE_IP_AUTOALLOCATE=false.
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
+        egress_port_anywhere: an egress listener with a port and no bind listens on all addresses, also for TCP.
         entry_endpoints_compared: a ServiceEntry by DNS that stays as it is is Full only if its endpoints differ (krt).
         node_local: of a Service with internalTrafficPolicy Local, proxies have what is on their node: the one that
             their metadata tell (`told`), or else their pod's (`pod`).
@@ -175,6 +176,7 @@ class Rules:
     headless_hidden_silent: bool = False
     service_entry_always_full: Literal["never", "always", "without-autoallocate"] = "never"
     autoallocate_default: bool = False
+    egress_port_anywhere: bool = True
     entry_endpoints_compared: bool = False
     node_local: Literal["never", "pod", "told"] = "never"
     endpoint_node: bool = False
