@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -179,18 +179,29 @@ class Clusters(Recipient):
         Until 1.14 those of a port's own instances (initServiceAccounts).
         """
         context, host = self.scope.context, (service.hostname, service.namespace)
+        aliases, memo = tuple(map(str, context.mesh_config.get("trustDomainAliases") or ())), self.memo_of(service)
         if self.rules.accounts_by_port:
-            shards = context.instances.get(host)
-            return self.memo_of(service).once(lambda: self._accounts_by_port(service), "accounts", of=(service, shards))
+            of = service, context.instances.get(host)
+            return memo.once(lambda: self._accounts_by_port(service, aliases), "accounts", aliases, of=of)
         known = context.accounts.get(host, frozenset())
-        return self.memo_of(service).once(
-            lambda: (tuple(sorted({*known, *service.accounts})),) * len(service.ports), "accounts", of=(service, known)
+        return memo.once(
+            lambda: (_in_all_domains({*known, *service.accounts}, aliases),) * len(service.ports),
+            "accounts",
+            aliases,
+            of=(service, known),
         )
 
-    def _accounts_by_port(self, service: Service) -> tuple[tuple[str, ...], ...]:
+    def _accounts_by_port(self, service: Service, aliases: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         instances = self.scope.context.instances_of(service)
         found = ({e.account for e in instances if e.port_name == port.name and e.account} for port in service.ports)
-        return tuple(tuple(sorted({*accounts, *service.accounts})) for accounts in found)
+        return tuple(_in_all_domains({*accounts, *service.accounts}, aliases) for accounts in found)
+
+
+def _in_all_domains(accounts: Collection[str], aliases: Sequence[str]) -> tuple[str, ...]:
+    """SPIFFE identities of a trust domain, also of its aliases; ascending (pkg/spiffe: ExpandWithTrustDomains)."""
+    parts = (account.removeprefix("spiffe://").split("/") for account in accounts if account.startswith("spiffe://"))
+    named = [p[1:] for p in parts if len(p) == 5 and (p[1], p[3]) == ("ns", "sa")]
+    return tuple(sorted({*accounts, *("/".join((f"spiffe://{alias}", *rest)) for alias in aliases for rest in named)}))
 
 
 def endpoints_of(known: tuple[Endpoint, ...], port: Port, subset: str, rule: MergedRule | None) -> tuple[Endpoint, ...]:

@@ -203,7 +203,7 @@ class Listeners(Recipient):
 
     def _at_address(self, service: Service, port: Port, listen: Port, bind: str, address: str) -> Iterator[Listener]:
         """The TCP or sniffed listeners of one service port at one of its addresses."""
-        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind:
+        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind and listen is port:
             instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
             if instances or service.registry == "Kubernetes" or service.selector:
                 for endpoint_address in dict.fromkeys(e.address for e in instances):

@@ -21,8 +21,8 @@ from pushsim.registry.workloads import labels_on_node
 from pushsim.releases import Rules
 from pushsim.requests import GLOBAL_UPDATE, PushRequest
 
-#: Order in which an istiod that starts reads what there is; other kinds follow.
-_START_ORDER = ("Namespace", "Node", "Pod", "Service", "EndpointSlice", "WorkloadEntry", "ServiceEntry")
+#: Order in which an istiod that starts reads what there is; other kinds follow. Services find their slices there.
+_START_ORDER = ("Namespace", "Node", "Pod", "EndpointSlice", "Service", "WorkloadEntry", "ServiceEntry")
 
 #: Kinds that services are made of.
 _SERVICES = frozenset({"Service", "ServiceEntry"})
