@@ -22,6 +22,7 @@ from pushsim.control.tally import UNSET, Plan, Sends, Sent, Uses
 from pushsim.cost import (
     Bounds,
     Calibration,
+    Holding,
     envoy_cpu,
     istiod_cpu,
     istiod_heap,
@@ -151,10 +152,10 @@ class Observed:
             on_average, most = connected.mean(self.ended), connected.highest
             mean = {name: level.mean(self.ended) for name, level in passing.items()}
             mean_busy, most_busy = self._busy(number)
-            at_mean = priced(self.calibration, inventory, on_average, on_average * names, mean, mean_busy)
+            at_mean = priced(self.calibration, Holding(inventory, on_average, on_average * names, mean, mean_busy))
             means += at_mean.times(*[1 / len(machine.replicas)] * 3)
             peaks = {name: level.highest for name, level in passing.items()}
-            at_most = priced(self.calibration, inventory, most, most * names, peaks, most_busy)
+            at_most = priced(self.calibration, Holding(inventory, most, most * names, peaks, most_busy))
             highest = max(highest, at_most, key=lambda bound: bound.value)
         return means, highest
 

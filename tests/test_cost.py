@@ -17,6 +17,7 @@ from pushsim.cost import (
     DRIVERS,
     PACE,
     Calibration,
+    Holding,
     Prices,
     envoy_memory,
     istiod_cpu,
@@ -200,8 +201,8 @@ def test_proxies_keep_the_statistics_that_the_mesh_config_asks_for(matcher: dict
 
 def test_istiod_memory_is_by_connection_and_service() -> None:
     calibration = shipped("1.24")
-    one = istiod_memory(calibration, {"memory.services": 10}, 100, 1000, {})
-    two = istiod_memory(calibration, {"memory.services": 10}, 200, 2000, {})
+    one = istiod_memory(calibration, Holding({"memory.services": 10}, 100, 1000))
+    two = istiod_memory(calibration, Holding({"memory.services": 10}, 200, 2000))
     each = calibration["memory.connections"] + calibration["memory.tls"]
     grown = 100 * each + 1000 * calibration["memory.names"]
     assert two.value - one.value == pytest.approx(grown)
@@ -218,7 +219,8 @@ def test_what_a_busy_istiod_holds_grows_while_it_marks_garbage(
     calibration = shipped("1.24")
     inventory = {"memory.services": 10, "memory.scopes": 100}
     passing = {"memory.cache": cached, "memory.flight": flight}
-    heaps = [istiod_heap(calibration, inventory, connections, 0, passing, share) for share in (0, busy, 1)]
+    of = Holding(inventory, connections, 0, passing)
+    heaps = [istiod_heap(calibration, of._replace(busy=share)) for share in (0, busy, 1)]
     assert heaps[0].value <= heaps[1].value <= heaps[2].value
     sent = flight * calibration["memory.flight"]
     growth = 1 + busy * calibration["gc.growth"]

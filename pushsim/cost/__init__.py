@@ -8,6 +8,7 @@ amounts        memory and Envoy's CPU, and bounds from the coefficients' errors
 
 from pushsim.cost.amounts import (
     Bounds,
+    Holding,
     envoy_cpu,
     envoy_memory,
     envoy_work,
@@ -28,6 +29,7 @@ __all__ = [
     "Bounds",
     "Calibration",
     "Coefficient",
+    "Holding",
     "Price",
     "Prices",
     "Runtime",

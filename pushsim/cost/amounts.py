@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pushsim.cost.calibration import Calibration
-from pushsim.planner import Counts, Response, Shape
+from pushsim.planner import NO_COUNTS, Counts, Response, Shape
 
 
 class Bounds(NamedTuple):
@@ -61,43 +61,39 @@ def istiod_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds
     return seconds.times(low / speed, value / speed, high / speed)
 
 
-def istiod_memory(
-    calibration: Calibration,
-    inventory: Counts,
-    connections: float,
-    names: float,
-    passing: Mapping[str, float],
-    busy: float = 0.0,
-) -> Bounds:
-    """Bytes of one istiod replica at their highest: Go gives memory back over minutes.
+class Holding(NamedTuple):
+    """What an istiod replica holds.
 
     inventory: what `Planner.inventory` counts; connections: proxies connected to it, and names the resource names they
     watch in all; passing: bytes that come and go, by coefficient: memory.making of responses being generated,
     memory.flight of those on their way out, memory.spare of gRPC's buffers around these, memory.cache; busy: share of
     its cores that it works on.
     """
-    beside = {"memory.runtime": 1, "memory.tls": connections}
-    return istiod_heap(calibration, inventory, connections, names, passing, busy) + total(calibration, beside)
+
+    inventory: Counts
+    connections: float
+    names: float
+    passing: Mapping[str, float] = NO_COUNTS
+    busy: float = 0.0
 
 
-def istiod_heap(
-    calibration: Calibration,
-    inventory: Counts,
-    connections: float,
-    names: float,
-    passing: Mapping[str, float],
-    busy: float = 0.0,
-) -> Bounds:
-    """Bytes of its heap in use, with connections that are plaintext, as in a replay; see `istiod_memory`.
+def istiod_memory(calibration: Calibration, of: Holding) -> Bounds:
+    """Bytes of one istiod replica at their highest: Go gives memory back over minutes."""
+    beside = {"memory.runtime": 1, "memory.tls": of.connections}
+    return istiod_heap(calibration, of) + total(calibration, beside)
+
+
+def istiod_heap(calibration: Calibration, of: Holding) -> Bounds:
+    """Bytes of its heap in use, with connections that are plaintext, as in a replay.
 
     The collector lets it grow to twice what lives: so coefficients are twice that. What is allocated while it marks
     counts as living, too (`gc.growth`): much where it is busy; idle cores are soon done with marking.
     """
-    held = {"memory.base": 1, "memory.connections": connections, "memory.names": names, **inventory}
-    cached = {name: amount for name, amount in passing.items() if name == "memory.cache"}
-    low, value, high = _factor(calibration, "gc.growth")
-    grown = total(calibration, {**held, **cached}).times(1 + busy * low, 1 + busy * value, 1 + busy * high)
-    return grown + total(calibration, {name: amount for name, amount in passing.items() if name not in cached})
+    passing = dict(of.passing)
+    held = {"memory.base": 1, "memory.connections": of.connections, "memory.names": of.names, **of.inventory}
+    held["memory.cache"] = passing.pop("memory.cache", 0)  # it does not go
+    grown = (1 + of.busy * growth for growth in _factor(calibration, "gc.growth"))
+    return total(calibration, held).times(*grown) + total(calibration, passing)
 
 
 def held_by(shape: Shape, workers: int) -> dict[str, float]:

@@ -202,7 +202,10 @@ class Listeners(Recipient):
             yield from self._at_address(service, port, listen, bind, address)
 
     def _at_address(self, service: Service, port: Port, listen: Port, bind: str, address: str) -> Iterator[Listener]:
-        """The TCP or sniffed listeners of one service port at one of its addresses."""
+        """The TCP or sniffed listeners of one service port at one of its addresses.
+
+        One per endpoint of a headless service where it listens on its own port, not on the egress listener's.
+        """
         if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind and listen is port:
             instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
             if instances or service.registry == "Kubernetes" or service.selector:

@@ -72,8 +72,9 @@ class Routes(Recipient):
         """
         if len(self.scope.listeners) == 1:
             *shared, own = self.scope.blocks
+            pulled = self.scope.pulled_only
             parts = [self.scope.family.memo_of(block).once(partial(_plain, block), "no RDS") for block in shared]
-            parts.append(self.scope.memo.once(partial(_plain, own), "no RDS"))
+            parts.append(self.scope.memo.once(lambda: _plain(s for s in own if s.hostname not in pulled), "no RDS"))
         else:
             parts = [_plain(services_of(egress)) for egress in owners]
         return tuple(chain.from_iterable(part.get(number, ()) for part in parts))

@@ -131,8 +131,8 @@ class Answers:
 
     def scopes(self, push: int) -> Sequence[Scope]:
         """Those that all groups have as of a push, connected or not, labelled as they were at the start."""
-        scopes, states = self.at(push).scopes, (made.state for made in self._first)
-        return [scopes.at(key) for key in dict.fromkeys(scopes.key(state.proxy, state.labels) for state in states)]
+        scopes = self.at(push).scopes
+        return list(dict.fromkeys(scopes.of(made.state.proxy, made.state.labels) for made in self._first))
 
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         """See `planner.Planner`."""

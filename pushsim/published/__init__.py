@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pushsim.cost import Bounds, Calibration, envoy_cpu, envoy_memory, istiod_cpu, istiod_memory, shipped
+from pushsim.cost import Bounds, Calibration, Holding, envoy_cpu, envoy_memory, istiod_cpu, istiod_memory, shipped
 from pushsim.cost.amounts import total
 from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import shown, unit
@@ -158,7 +158,7 @@ def _predicted(
     if "istiod" in figure:
         held = dict(figure["istiod"])
         connections, names = held.pop("memory.connections"), held.pop("memory.names")
-        return istiod_memory(known, held, connections, names, {}).value, "B"
+        return istiod_memory(known, Holding(held, connections, names)).value, "B"
     if "envoy" in figure:
         memory = _envoy(known, figure["envoy"], all_stats=bool(figure.get("all_stats"))).value
         memory += BINARY_BYTES if figure.get("binary") else 0
