@@ -19,11 +19,24 @@ _NEVER_SELECT = frozenset({"Pod", "EndpointSlice", "Namespace", "Node", "Virtual
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one class of proxies got: `plan` is that of its first member, and the others' is the same."""
+    """What one class of proxies got: `plan` is that of its first member, and the others' is the same.
+
+    alone: the plan of a ProxyUpdate that came before the push, and what it saw; `plan` begins with its responses.
+    """
 
     members: tuple[Proxy, ...]
     plan: Plan
     push: Push
+    alone: tuple[Plan, Push] | None = None
+
+    def responses(self) -> Iterator[tuple[Response, ProxyState, Push]]:
+        """Each response, the state of the proxy that it is for, and the push that it is of."""
+        early = self.alone[0].responses if self.alone else ()
+        for number, response in enumerate(self.plan.responses):
+            if self.alone and number < len(early):
+                yield response, self.alone[0].state, self.alone[1]
+            else:
+                yield response, self.plan.state, self.push
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,7 @@ class Conversation:
         exposed = individual_addresses(self.istiod.registry) | {r.proxy for r in requests if r.proxy}
         self._split(exposed)
         own = {r.proxy: r for r in requests if r.proxy}
+        seen = {proxy: self.istiod.seen_by(update) for proxy, update in own.items()}
         before = self.istiod.latest
         request = self.istiod.merge(requests)
         push = self.istiod.push(request) if request is not None else None
@@ -131,9 +145,9 @@ class Conversation:
         for outcome in self.classes:
             state, decision = outcome.plan.state, None
             responses: tuple[Response, ...] = ()
-            alone = own.get(outcome.members[0].ip)
+            alone, first = own.get(outcome.members[0].ip), None
             if alone is not None:  # a ProxyUpdate bypasses the debounce
-                first = plan(state, alone, before)
+                first = plan(state, alone, seen[alone.proxy])
                 state, responses, decision = first.state, first.responses, first.decision
             if push is not None and request is not None:
                 known_lost = lost.get(outcome.members[0].id, frozenset())
@@ -143,7 +157,8 @@ class Conversation:
                     decision = second.decision
             if decision is None:
                 decision = replace(outcome.plan.decision, needed=False, why=("nothing is pushed",))
-            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before))
+            early = None if first is None or alone is None else (first, seen[alone.proxy])
+            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before, early))
         self.classes = outcomes
         return Step(change.name, request, tuple(outcomes))
 

@@ -130,13 +130,13 @@ class Proxy:
     @property
     def captures_dns(self) -> bool:
         """Whether its agent answers DNS, and so asks for names (NDS): a sidecar's only (initLocalDNSServer)."""
-        return bool(self.metadata) and self.type == "sidecar" and _is_true(self.metadata.get("DNS_CAPTURE"))
+        return bool(self.metadata) and self.type == "sidecar" and truth(self.metadata.get("DNS_CAPTURE"))
 
     @property
     def allocates_addresses(self) -> bool:
         """Whether ServiceEntries without an address have for it the one that istiod allocated (GetAddressForProxy)."""
         told = self.metadata
-        return bool(told) and _is_true(told.get("DNS_CAPTURE")) and _is_true(told.get("DNS_AUTO_ALLOCATE"))
+        return bool(told) and truth(told.get("DNS_CAPTURE")) and truth(told.get("DNS_AUTO_ALLOCATE"))
 
     @property
     def naming(self) -> tuple[bool, bool] | None:
@@ -152,8 +152,11 @@ class Proxy:
         return hash((self.name, self.namespace))
 
 
-def _is_true(text: str | None) -> bool:
-    return text is not None and text.lower() in ("true", "t", "1")
+def truth(written: object, default: bool = False) -> bool:
+    """A boolean as YAML, metadata or an environment variable has it; what is empty or left out is the default."""
+    if written is None or written == "":
+        return default
+    return str(written).lower() in ("true", "1", "t")
 
 
 @dataclass(frozen=True, slots=True)

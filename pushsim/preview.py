@@ -155,8 +155,8 @@ def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode:
     groups: dict[tuple[Any, ...], list[Proxy]] = {}
     for outcome in step.outcomes:
         types = tuple(
-            PushedType(r.xds, r.count, len(r.removed), pricing.size(r, outcome.plan.state, outcome.push), r.solicited)
-            for r in outcome.plan.responses
+            PushedType(r.xds, r.count, len(r.removed), pricing.size(r, state, push), r.solicited)
+            for r, state, push in outcome.responses()
         )
         why = outcome.plan.decision.why if types else (spared(outcome),)
         key = (types, why, outcome.members[0].type)

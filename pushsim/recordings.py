@@ -34,8 +34,8 @@ def recorded(outcome: Outcome, pricing: Pricing | None) -> list[dict[str, Any]]:
     """One class's responses in the recordings' format, with `why`; without sizes if there is no pricing."""
     plan = outcome.plan
     found = []
-    for response in plan.responses:
-        size = pricing.size(response, plan.state, outcome.push) if pricing else 0
+    for response, state, push in outcome.responses():
+        size = pricing.size(response, state, push) if pricing else 0
         why = "the proxy asked for it" if response.solicited else "; ".join(plan.decision.why)
         found.append(
             {
@@ -256,11 +256,11 @@ def _sizes(
 ) -> Iterator[tuple[Signature, tuple[int, int]]]:
     """Counts responses whose bytes are right; gives those that are wrong, with the recording's size and ours."""
     left = {(signature(r), i): int(r["size_bytes"]) for i, r in enumerate(real)}
-    for response, mine in zip(outcome.plan.responses, _ours(outcome), strict=True):
+    for (response, state, push), mine in zip(outcome.responses(), _ours(outcome), strict=True):
         key = next(k for k in left if k[0] == mine)
         size = left.pop(key)
         score.checked["bytes"] += 1
-        ours = pricing.size(response, outcome.plan.state, outcome.push)
+        ours = pricing.size(response, state, push)
         if abs(ours - size) <= byte_tolerance(size):
             score.equal["bytes"] += 1
         else:

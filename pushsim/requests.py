@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pushsim.mesh import ConfigKey
 from pushsim.releases import Rules
+from pushsim.shards import Shards
 
 #: Trigger reasons that decide something (istiod has more; they only count in metrics).
 SERVICE_UPDATE = "service"
@@ -26,6 +27,7 @@ class PushRequest:
     forced:  everything for everybody (1.26+).
     reasons: the trigger reasons merged into it.
     proxy:   IP of the only proxy it is for ("" for all): a ProxyUpdate, which bypasses the debounce.
+    endpoints: of a ProxyUpdate: the endpoints of all services when it was asked for.
     """
 
     keys: frozenset[ConfigKey] = frozenset()
@@ -33,6 +35,7 @@ class PushRequest:
     forced: bool = False
     reasons: frozenset[str] = frozenset()
     proxy: str = ""
+    endpoints: Shards | None = field(default=None, compare=False, repr=False)
 
     def merge(self, later: PushRequest, rules: Rules) -> PushRequest:
         """Both requests as one: istiod's Merge and CopyMerge (reference §1.2)."""
@@ -56,3 +59,8 @@ class PushRequest:
         if rules.has_full:
             return not self.full
         return bool(self.keys) and all(key.kind == "Endpoints" for key in self.keys)
+
+
+def proxy_update(address: str, endpoints: Shards) -> PushRequest:
+    """istiod's ProxyUpdate, for the proxy of an address; endpoints as they are now."""
+    return PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=address, endpoints=endpoints.copy())

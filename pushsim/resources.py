@@ -66,6 +66,14 @@ class StaticCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class AddedCluster:
+    """A cluster that a patch of an EnvoyFilter adds, as it is written there."""
+
+    name: str
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadAssignment:
     """An EDS ClusterLoadAssignment. service is None where the cluster is known no more: an empty assignment.
 
@@ -190,6 +198,7 @@ Resource = (
     | OutboundCluster
     | InboundCluster
     | StaticCluster
+    | AddedCluster
     | LoadAssignment
     | Listener
     | RouteConfiguration

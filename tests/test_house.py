@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 ORDER = """
 errors units memo collecting workers hosts names figures mesh agents secrets metrics problems thresholds intervals zones
 manifests files releases settings asking planner tables result topology policies scenario
-extensions audience conversion requests registry resources blocks context gateways visibility dependencies sizes
+extensions audience conversion shards requests registry resources blocks context gateways visibility dependencies sizes
 generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
 sources publication published

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsim.memo import Memo, same
-from pushsim.registry.endpoints import ByHost
+from pushsim.shards import ByHost
 
 #: Equal to each other, but not the same.
 OBJECTS = [[n % 2] for n in range(4)]

@@ -13,9 +13,10 @@ from pushsim.context.rules import RuleIndex
 from pushsim.context.services import ServiceIndex
 from pushsim.memo import Memo
 from pushsim.mesh import Endpoint, Object, Service
-from pushsim.registry import ByHost, Registry, Shards
+from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
+from pushsim.shards import ByHost, Shards
 
 #: Kinds that are read as they are, not indexed.
 POLICY_KINDS = (

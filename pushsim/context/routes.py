@@ -68,6 +68,7 @@ class RouteIndex:
 
     routes: roots, oldest first.
     sourced: whether some http route is for some sourceNamespaces only.
+    layer4: whether there are tcp or tls routes.
     memo: what is made of it, by whoever makes it.
 
     Args:
@@ -87,6 +88,7 @@ class RouteIndex:
         self.routes: tuple[Route, ...] = tuple(
             same.get(id(o)) or self._route(o) for o in ordered if o.spec.get("hosts")
         )
+        self.layer4 = any(route.other for route in self.routes)
         self.sourced = any(http.source_namespaces for route in self.routes for http in route.http)
         public: dict[str, list[Route]] = {}
         self._private: dict[tuple[str, str], list[Route]] = {}

@@ -15,12 +15,14 @@ from pushsim.names import NamesByHost, names_by_host
 from pushsim.resources import (
     BLACK_HOLE,
     PASSTHROUGH,
+    AddedCluster,
     Discovery,
     InboundCluster,
     OutboundCluster,
     Resource,
     StaticCluster,
 )
+from pushsim.sizes.envoyfilters import added, patches
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
@@ -89,12 +91,22 @@ class Clusters(Recipient):
         targets, sidecar = self.view.targets, self.scope.sidecar
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
         rules = tuple(self._inbound_rules(target.service) for target in targets) if self.sidecar else ()
-        return memo.once(self._base, "base", self.view.proxy.type, rules, of=(targets, sidecar))
+        return memo.once(self._base, "base", self.view.proxy.type, rules, of=(targets, sidecar, *self.filters))
 
     def _base(self) -> Block:
         names = (BLACK_HOLE, PASSTHROUGH, self.rules.inbound_passthrough) if self.sidecar else (BLACK_HOLE,)
         static = self.scope.family.memo.once(lambda: Block(map(StaticCluster, names)), "static", names)
-        return Block.joined((static, Block(self.inbound_clusters()))) if self.sidecar else static
+        own: list[Resource] = list(self.inbound_clusters()) if self.sidecar else []
+        taken = {*names, *(cluster.name for cluster in own)}
+        own += [AddedCluster(name, value) for name, value in self._added().items() if name not in taken]
+        return Block.joined((static, Block(own))) if own or self.sidecar else static
+
+    def _added(self) -> dict[str, Mapping[str, Any]]:
+        """What EnvoyFilters add, the first of each name: outbound ones before inbound ones."""
+        contexts = ("SIDECAR_OUTBOUND", "SIDECAR_INBOUND") if self.sidecar else ("GATEWAY",)
+        known = patches(self.filters, self.rules.release)
+        found = [value for context in contexts for value in added(known, context)]
+        return {str(value.get("name") or ""): value for value in reversed(found)}
 
     def inbound_clusters(self) -> list[InboundCluster]:
         """One per target port of the proxy's services, or per ingress listener of its Sidecar."""

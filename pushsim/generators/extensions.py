@@ -9,7 +9,7 @@ from pushsim.extensions import Place, Plugins, near
 from pushsim.generators.recipient import Recipient
 from pushsim.mesh import HTTP_PROTOCOLS, Object
 from pushsim.resources import Listener
-from pushsim.sizes.envoyfilters import applying, discovered, patches
+from pushsim.sizes.envoyfilters import discovered, patches
 
 
 class Extensions(Recipient):
@@ -19,8 +19,7 @@ class Extensions(Recipient):
         """Names of the extensions that its listeners hold."""
         proxy, context = self.view.proxy, self.context
         plugins = Plugins(near(context.policies["WasmPlugin"], proxy.namespace, context.root), proxy, self.rules)
-        filters = applying(near(context.policies["EnvoyFilter"], proxy.namespace, context.root), proxy, context.root)
-        known = patches(filters)
+        known = patches(self.filters, self.rules.release)
         if not plugins.applying and not known:
             return frozenset()
         found: set[str] = set()

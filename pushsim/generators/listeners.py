@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from pushsim.blocks import Block, Blocks
+from pushsim.context import Route
 from pushsim.conversion import parse_protocol
-from pushsim.gateways import passed_hosts, terminates
+from pushsim.gateways import passed_hosts
 from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, ingress_port, services_of
-from pushsim.hosts import subset_of
+from pushsim.hosts import matches, subset_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
 from pushsim.resources import Listener
+from pushsim.sizes.gateway import layer4
 from pushsim.visibility import EgressListener, Scope
 
 #: Where a listener listens: bind address and port.
 _Socket = tuple[str, int]
+
+
+class _Egress(NamedTuple):
+    """What of an egress listener decides its services' listeners: the address they bind to, "" for each service's own.
+
+    routes: VirtualServices with tcp or tls routes.
+    """
+
+    bind: str
+    routes: tuple[Route, ...]
+
+
 #: A service's listeners where it may meet others, and a block of those on its own address.
 _OfService = tuple[tuple[Listener, ...], tuple[Block, ...]]
 
@@ -110,7 +125,8 @@ class Listeners(Recipient):
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
         told, memo = (self.own_endpoint, self.unknown), self.scope.memo_of_content
-        return memo.once(self._outbound_block, "LDS", *told, of=self.scope.content)
+        routes = (route for egress in self.scope.listeners for route in egress.layer4)
+        return memo.once(self._outbound_block, "LDS", *told, of=(*self.scope.content, *routes))
 
     @property
     def own_endpoint(self) -> str:
@@ -120,7 +136,7 @@ class Listeners(Recipient):
     def _outbound_block(self) -> Block:
         listeners = self.scope.listeners
         if len(listeners) == 1 and not listeners[0].spec.get("port"):
-            return self._of_one_listener(_bind(listeners[0]))
+            return self._of_one_listener(_Egress(_bind(listeners[0]), listeners[0].layer4))
         return Block(self._outbound_sockets(listeners).values())
 
     def _outbound_sockets(self, listeners: tuple[EgressListener, ...]) -> dict[_Socket, Listener]:
@@ -137,41 +153,45 @@ class Listeners(Recipient):
                 locked |= mine  # a listener with a port of its own keeps it
         return found
 
-    def _of_one_listener(self, bind: str) -> Block:
+    def _of_one_listener(self, egress: _Egress) -> Block:
         """The listeners of a scope with one egress listener on all ports, from the scope's blocks."""
         *shared, own = self.scope.blocks
-        parts = [self._of_shared(block, bind) for block in shared]
+        parts = [self._of_shared(block, egress) for block in shared]
         if own:
             hosts = dict.fromkeys(service.hostname for service in own)
-            parts.append(self._of_services((s for host in hosts for s in self.scope.listened(host)), bind))
+            parts.append(self._of_services((s for host in hosts for s in self.scope.listened(host)), egress))
         whole = _Sockets()
         for part in parts:
             whole.add(part.joined(), part.alone.values())
         return Block.joined([Block(whole.joined()), *whole.alone.values()])
 
-    def _of_shared(self, block: tuple[Service, ...], bind: str) -> _Sockets:
-        told, memo = (self.own_endpoint, self.unknown), self.scope.family.memo_of(block)
-        return memo.once(lambda: self._of_services(block, bind), "LDS of", bind, *told)
+    def _of_shared(self, block: tuple[Service, ...], egress: _Egress) -> _Sockets:
+        told, memo = (egress.bind, self.own_endpoint, self.unknown), self.scope.family.memo_of(block)
+        return memo.once(lambda: self._of_services(block, egress), "LDS of", *told, of=egress.routes)
 
-    def _of_services(self, services: Iterable[Service], bind: str) -> _Sockets:
+    def _of_services(self, services: Iterable[Service], egress: _Egress) -> _Sockets:
         found = _Sockets()
         for service in services:
-            found.add(*self._of_service(service, bind))
+            found.add(*self._of_service(service, egress))
         return found
 
-    def _of_service(self, service: Service, bind: str) -> _OfService:
+    def _of_service(self, service: Service, egress: _Egress) -> _OfService:
         """A service's listeners: those on addresses that others may share, and those on its own address."""
         shards = None
         if service.resolution == "PASSTHROUGH":
             shards = self.context.instances.get((service.hostname, service.namespace))
-        told = (bind, self.unknown, self.own_endpoint if shards else "", self.places(service))
+        routes = _routing(service, egress.routes)
+        told = (egress.bind, self.unknown, self.own_endpoint if shards else "", self.places(service))
         return self.memo_of(service).once(
-            lambda: self._new_listeners(service, bind), "listeners", *told, of=(service, shards)
+            lambda: self._new_listeners(service, _Egress(egress.bind, routes)),
+            "listeners",
+            *told,
+            of=(service, shards, *routes),
         )
 
-    def _new_listeners(self, service: Service, bind: str) -> _OfService:
-        found = [listener for port in service.ports for listener in self._of_port(service, port, port, bind)]
-        address = service.addresses[0] if not bind and service.addresses else ANY_ADDRESS
+    def _new_listeners(self, service: Service, egress: _Egress) -> _OfService:
+        found = [listener for port in service.ports for listener in self._of_port(service, port, port, egress)]
+        address = service.addresses[0] if not egress.bind and service.addresses else ANY_ADDRESS
         own = [listener for listener in found if listener.bind == address != ANY_ADDRESS]
         if len({listener.port for listener in own}) < len(own):
             own = []
@@ -181,16 +201,18 @@ class Listeners(Recipient):
         fixed = egress.spec.get("port")
         bind = _bind(egress) or (ANY_ADDRESS if fixed and self.rules.egress_port_anywhere else "")
         for service in services_of(egress):
+            where = _Egress(bind, _routing(service, egress.layer4))
             if not fixed:
                 for port in service.ports:
-                    yield from self._of_port(service, port, port, bind)
+                    yield from self._of_port(service, port, port, where)
             elif service.ports:
                 protocol = parse_protocol(str(fixed.get("protocol") or ""))
                 listen = Port(str(fixed.get("name") or ""), int(fixed["number"]), protocol)
-                yield from self._of_port(service, service.ports[0], listen, bind)
+                yield from self._of_port(service, service.ports[0], listen, where)
 
-    def _of_port(self, service: Service, port: Port, listen: Port, bind: str) -> Iterator[Listener]:
+    def _of_port(self, service: Service, port: Port, listen: Port, egress: _Egress) -> Iterator[Listener]:
         """The listeners of one service port, listening on `listen`."""
+        bind = egress.bind
         if service.resolution == "ALIAS" or listen.protocol == "UDP":
             return
         if listen.http:
@@ -199,28 +221,33 @@ class Listeners(Recipient):
             yield Listener(name, "http", address, number, str(number), pairs, unknown=self.unknown)
             return
         for address in (bind,) if bind else self.places(service):
-            yield from self._at_address(service, port, listen, bind, address)
+            yield from self._at_address(service, port, listen, egress, address)
 
-    def _at_address(self, service: Service, port: Port, listen: Port, bind: str, address: str) -> Iterator[Listener]:
+    def _at_address(
+        self, service: Service, port: Port, listen: Port, egress: _Egress, address: str
+    ) -> Iterator[Listener]:
         """The TCP or sniffed listeners of one service port at one of its addresses.
 
         One per endpoint of a headless service where it listens on its own port, not on the egress listener's.
         """
-        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not bind and listen is port:
+        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not egress.bind and listen is port:
             instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
             if instances or service.registry == "Kubernetes" or service.selector:
                 for endpoint_address in dict.fromkeys(e.address for e in instances):
                     if endpoint_address != self.view.proxy.ip:
-                        yield self._tcp(service, port, listen, endpoint_address)
+                        yield self._tcp(service, port, listen, endpoint_address, egress.routes)
                 return
-        yield self._tcp(service, port, listen, ANY_ADDRESS if "/" in address else address)
+        yield self._tcp(service, port, listen, ANY_ADDRESS if "/" in address else address, egress.routes)
 
-    def _tcp(self, service: Service, port: Port, listen: Port, address: str) -> Listener:
+    def _tcp(self, service: Service, port: Port, listen: Port, address: str, routes: tuple[Route, ...]) -> Listener:
         name, number, pairs = f"{address}_{listen.number}", listen.number, ((service, port),)
-        if not listen.auto:
-            return Listener(name, "tcp", address, number, "", pairs, unknown=self.unknown)
-        route = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
-        return Listener(name, "auto", address, number, route, pairs, unknown=self.unknown)
+        kind: Literal["tcp", "auto"] = "auto" if listen.auto else "tcp"
+        sniffed = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
+        written = tuple(route.written for route in routes)
+        return Listener(
+            name, kind, address, number, sniffed if listen.auto else "", pairs,
+            virtual_services=written, unknown=self.unknown,
+        )  # fmt: skip
 
     # ---- gateways
 
@@ -229,7 +256,7 @@ class Listeners(Recipient):
         for port in self.view.gateway.ports:
             routes = self._gateway_tcp_routes(port.servers)
             passed = tuple(self._passed_through(port.servers))
-            serves = port.route or routes or passed or any(terminates(server) for server in port.servers)
+            serves = port.route or routes or passed
             if not serves and parse_protocol(port.protocol) != "HTTPS":
                 continue  # a TCP or TLS port without a route has no filter chain, so no listener
             earlier = found.get(port.name)
@@ -259,7 +286,8 @@ class Listeners(Recipient):
 
     def _gateway_tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Object, ...]:
         routes, namespace = self.context.routes, self.view.proxy.namespace
-        return tuple(route.written for name in gateway_names(servers) for route in routes.tcp(name, namespace))
+        seen = (route.written for name in gateway_names(servers) for route in routes.tcp(name, namespace))
+        return tuple(written for written in seen if any(any(layer4(server, written)) for server in servers))
 
 
 def listening_endpoints(scope: Scope) -> frozenset[str]:
@@ -288,7 +316,15 @@ def _join(listeners: list[Listener]) -> Listener:
     kind = first.kind if all(listener.kind == first.kind for listener in listeners) else "auto"
     route = next((listener.route for listener in listeners if listener.route), "")
     services = tuple(pair for listener in listeners for pair in listener.services)
-    return Listener(first.name, kind, first.bind, first.port, route, services, unknown=first.unknown)
+    routing = tuple(dict.fromkeys(written for listener in listeners for written in listener.virtual_services))
+    return Listener(
+        first.name, kind, first.bind, first.port, route, services, virtual_services=routing, unknown=first.unknown
+    )
+
+
+def _routing(service: Service, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """Of the VirtualServices with tcp or tls routes, those that a service's host is one of (getConfigsForHost)."""
+    return tuple(route for route in routes if any(matches(host, service.hostname) for host in route.hosts))
 
 
 def _bind(egress: EgressListener) -> str:

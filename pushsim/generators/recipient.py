@@ -9,9 +9,11 @@ from typing import Any
 from pushsim.context import MergedRule, PushContext, applying
 from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
+from pushsim.extensions import near
 from pushsim.memo import Memo
 from pushsim.mesh import HOSTNAME, ConfigKey, Object, Port, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
+from pushsim.sizes.envoyfilters import applying as applying_filters
 from pushsim.visibility import EgressListener
 
 ANY_ADDRESS = "0.0.0.0"
@@ -35,6 +37,12 @@ class Recipient:
     def told(self) -> tuple[tuple[str, str], ...]:
         """Its labels, as far as they tell it from other proxies of its scope: where a DestinationRule selects some."""
         return tuple(sorted(self.view.proxy.labels.items())) if self.context.rule_index.selective else ()
+
+    @cached_property
+    def filters(self) -> tuple[Object, ...]:
+        """The EnvoyFilters that are applied to it, in that order."""
+        proxy, root = self.view.proxy, self.context.root
+        return applying_filters(near(self.context.policies["EnvoyFilter"], proxy.namespace, root), proxy, root)
 
     @cached_property
     def node(self) -> str | None:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pushsim.blocks import Block, Blocks
 from pushsim.generators.recipient import ANY_ADDRESS, Recipient, services_of
 from pushsim.mesh import Endpoint, Service
-from pushsim.registry import Host
 from pushsim.resources import Named, NameTable
+from pushsim.shards import Host
 
 #: Hosts of services that several clusters have.
 _CLUSTERSET = ".clusterset.local"

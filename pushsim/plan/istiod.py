@@ -9,6 +9,7 @@ from pushsim.context import build_context
 from pushsim.dependencies import Decision
 from pushsim.gateways import MergedGateway, merge_gateways
 from pushsim.generators import Generators
+from pushsim.memo import Memo
 from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan.asking import asked
 from pushsim.plan.cds import outbound_names, watched_names
@@ -77,6 +78,12 @@ class Istiod:
         scopes = before.scopes if context.scopes_at == before.context.scopes_at else Scopes(context, before.scopes)
         self.latest = replace(before, context=context, scopes=scopes)
         return self.latest
+
+    def seen_by(self, update: PushRequest) -> Push:
+        """What a ProxyUpdate sees, which waits for no PushContext: the latest, and the endpoints as they then are."""
+        if update.endpoints is None:
+            return self.latest
+        return replace(self.latest, context=replace(self.latest.context, endpoints=update.endpoints, memo=Memo()))
 
     def adopt(self, push: Push) -> None:
         """A push that another istiod has made, which is where this one is."""

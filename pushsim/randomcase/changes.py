@@ -60,7 +60,8 @@ class World(Objects):
         return [self.shape_service(meta["name"], meta["namespace"], address)]
 
     def change_endpoints(self) -> list[Json]:
-        app, namespace = self.random.choice([key for key in self.pods if key[1] != ROOT])
+        keys = [key for key in self.pods if key[1] != ROOT]
+        app, namespace = self.random.choice([key for key in keys if not self.external(*key)] or keys)
         names = self.pods[app, namespace]
         if self.flip(0.15):
             held = self.objects.get(("EndpointSlice", namespace, f"{app}-1"))
@@ -73,10 +74,10 @@ class World(Objects):
                 strays.pop()
             else:
                 self.stray(app, namespace)
-            return [self.slice(app, namespace, ready=names)]
+            return self.slice(app, namespace, ready=names)
         if self.flip(0.3):
             self.strays.pop((app, namespace), None)
-        return [self.slice(app, namespace, suffix, self.random.sample(names, self.random.randint(0, len(names))))]
+        return self.slice(app, namespace, suffix, self.random.sample(names, self.random.randint(0, len(names))))
 
     def change_both(self) -> list[Json]:
         """A Service with its own slice: either handler of istiod may run first."""
@@ -84,7 +85,7 @@ class World(Objects):
         if not written:
             return []
         meta = written[0]["metadata"]
-        return [*written, self.slice(meta["name"], meta["namespace"])]
+        return [*written, *self.slice(meta["name"], meta["namespace"])]
 
     def change_pod(self) -> list[Json]:
         """A pod's labels change: its own proxy's business, and its endpoints'."""
@@ -102,7 +103,7 @@ class World(Objects):
         found = [self.put({**body, "metadata": {**body["metadata"], "labels": labels}, "spec": spec})]
         app = labels["app"]
         if self.flip(0.5) and (app, body["metadata"]["namespace"]) in self.pods:
-            found.append(self.slice(app, body["metadata"]["namespace"]))
+            found += self.slice(app, body["metadata"]["namespace"])
         return found
 
     def scale(self) -> list[Json]:
@@ -118,7 +119,7 @@ class World(Objects):
             self.pod(app, namespace, f"10.2.{self.namespaces.index(namespace)}.{app[1:]}", labels, "")
             found = [self.objects[ref]]
         if self.flip(0.8):
-            found.append(self.slice(app, namespace))
+            found += self.slice(app, namespace)
         return found
 
     def change_node(self) -> list[Json]:

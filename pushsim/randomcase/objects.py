@@ -103,25 +103,31 @@ class Objects:
             asks = {"metadata": {"DNS_CAPTURE": "true"}} if self.wide and self.flip(0.15) else {}
             self.proxies.append(proxy | asks)
 
-    def slice(self, app: str, namespace: str, suffix: str = "1", ready: list[str] | None = None) -> Json:
+    def external(self, app: str, namespace: str) -> bool:
+        """Whether an app's service is an ExternalName, for which Kubernetes writes no slices."""
+        service = self.objects.get(("Service", namespace, app))
+        return service is not None and service["spec"]["type"] == "ExternalName"
+
+    def slice(self, app: str, namespace: str, suffix: str = "1", ready: list[str] | None = None) -> list[Json]:
         """The endpoints of a service: the pods that are given, or all, each ready, or now and then not; and strays."""
+        if self.external(app, namespace):
+            return []
         service = self.objects.get(("Service", namespace, app))
         names = self.pods.get((app, namespace), []) if ready is None else ready
-        alias = service is not None and service["spec"]["type"] == "ExternalName"
         endpoints = []
-        for name in () if alias else names:
+        for name in names:
             address = self.objects["Pod", namespace, name]["status"]["podIP"]
             conditions = {"ready": ready is None or not self.wide or not self.flip(0.15)}
             target = {"kind": "Pod", "name": name, "namespace": namespace}
             node = self.objects["Pod", namespace, name]["spec"]["nodeName"]
             endpoints.append({"addresses": [address], "conditions": conditions, "nodeName": node, "targetRef": target})
-        for address in self.strays.get((app, namespace), ()) if suffix == "1" and not alias else ():
+        for address in self.strays.get((app, namespace), ()) if suffix == "1" else ():
             endpoints.append({"addresses": [address], "conditions": {"ready": True}, "nodeName": "node-1"})
         ports = service["spec"]["ports"] if service else [_PORTS["http"]]
         slice_ports = [{"name": p["name"], "port": p["targetPort"], "protocol": "TCP"} for p in ports]
         labels = {"kubernetes.io/service-name": app}
         described = head("discovery.k8s.io/v1", "EndpointSlice", namespace, f"{app}-{suffix}", labels=labels)
-        return self.put({**described, "addressType": "IPv4", "endpoints": endpoints, "ports": slice_ports})
+        return [self.put({**described, "addressType": "IPv4", "endpoints": endpoints, "ports": slice_ports})]
 
     def new_service(self, namespace: str, pods: int) -> Json:
         number, self.services = self.services, self.services + 1

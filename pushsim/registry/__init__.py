@@ -15,6 +15,5 @@ delegates   VirtualServices with their delegates merged in
 
 from pushsim.registry.aggregate import Registry, Target
 from pushsim.registry.delegates import delegates, merged
-from pushsim.registry.endpoints import ByHost, Host, Shards
 
-__all__ = ["ByHost", "Host", "Registry", "Shards", "Target", "delegates", "merged"]
+__all__ = ["Registry", "Target", "delegates", "merged"]

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from pushsim.conversion import named_target_port
-from pushsim.mesh import HOSTNAME, Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service
+from pushsim.mesh import HOSTNAME, Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service, truth
 from pushsim.registry import entries, kubernetes
 from pushsim.registry.configs import CONFIG_KINDS, config_changed, secret_changed
 from pushsim.registry.discovery import Discovery
@@ -58,16 +58,15 @@ class Registry:
     def __init__(self, mesh: Mesh, rules: Rules) -> None:
         self.rules, self.mesh_config = rules, mesh.mesh_config
         trust_domain = str(mesh.mesh_config.get("trustDomain") or "cluster.local")
-        self.store, self.endpoints = Store(), EndpointIndex(rules)
-        unready = {"true": True, "false": False}
+        unready_sent = truth(mesh.env.get("PILOT_SEND_UNHEALTHY_ENDPOINTS"), default=False)
+        self.store, self.endpoints = Store(), EndpointIndex(rules, unready_sent=unready_sent)
         self._kubernetes = KubernetesRegistry(
             self.store,
             self.endpoints,
             rules,
             trust_domain,
-            unready_sent=unready.get(
-                str(mesh.env.get("PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS")).lower(), rules.unready_sent
-            ),
+            unready_sent=unready_sent
+            or truth(mesh.env.get("PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS"), default=rules.unready_sent),
         )
         self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)

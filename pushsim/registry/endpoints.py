@@ -2,92 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, overload
+from typing import Literal
 
 from pushsim.mesh import ConfigKey, Endpoint
 from pushsim.releases import Rules
 from pushsim.requests import ENDPOINT_UPDATE, PushRequest
+from pushsim.shards import ByHost, Host, Shards
 
-Host = tuple[str, str]  # host name, namespace
 PushType = Literal["none", "incremental", "full"]
-
-_T = TypeVar("_T")
-_Default = TypeVar("_Default")
-
-
-class ByHost(Mapping[Host, _T]):
-    """Something by host. What a namespace has is one object as long as it stays as it is, in copies, too."""
-
-    __slots__ = ("_of", "_sums")
-
-    def __init__(self, of: ByHost[_T] | None = None) -> None:
-        self._of: dict[str, Mapping[str, _T]] = dict(of._of) if of else {}
-        # by amount and namespace: true of whoever has that object
-        self._sums: dict[tuple[Callable[[_T], int], str], tuple[Mapping[str, _T], int]] = of._sums if of else {}
-
-    def copy(self) -> ByHost[_T]:
-        """An independent copy."""
-        return ByHost(self)
-
-    def of(self, namespace: str) -> Mapping[str, _T] | None:
-        """What there is in a namespace, by host name."""
-        return self._of.get(namespace)
-
-    def sum(self, amount: Callable[[_T], int]) -> int:
-        """The sum of an amount over what there is of every host; it is remembered by function."""
-        found = 0
-        for namespace, of in self._of.items():
-            known = self._sums.get((amount, namespace))
-            if known is None or known[0] is not of:
-                known = self._sums[amount, namespace] = of, sum(map(amount, of.values()))
-            found += known[1]
-        return found
-
-    def put(self, host: Host, value: _T) -> None:
-        """That is what there is of a host from now on."""
-        name, namespace = host
-        self._of[namespace] = {**self._of.get(namespace, {}), name: value}
-
-    def drop(self, host: Host) -> None:
-        """There is nothing of a host any more."""
-        name, namespace = host
-        left = {other: value for other, value in self._of.get(namespace, {}).items() if other != name}
-        if left:
-            self._of[namespace] = left
-        else:
-            self._of.pop(namespace, None)
-
-    def changed(self, before: ByHost[_T]) -> set[str]:
-        """Namespaces that have something else than before."""
-        if self is before:
-            return set()
-        return {of for of in self._of.keys() | before._of.keys() if self._of.get(of) is not before._of.get(of)}
-
-    def __getitem__(self, host: Host) -> _T:
-        return self._of[host[1]][host[0]]
-
-    @overload
-    def get(self, host: Host, /) -> _T | None: ...
-
-    @overload
-    def get(self, host: Host, /, default: _T | _Default) -> _T | _Default: ...
-
-    def get(self, host: Host, /, default: Any = None) -> Any:
-        """What there is of a host."""
-        of = self._of.get(host[1])
-        return default if of is None else of.get(host[0], default)
-
-    def __iter__(self) -> Iterator[Host]:
-        return ((name, namespace) for namespace, of in self._of.items() for name in of)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._of.values()))
-
-
-#: Endpoints by service, then shard (`Kubernetes` or `External`).
-Shards = ByHost[Mapping[str, tuple[Endpoint, ...]]]
 
 
 class EndpointIndex:
@@ -97,9 +21,17 @@ class EndpointIndex:
     instances: likewise, what InstancesByPort finds: those that are not ready too, in releases whose shards lack them;
                else it is the same object.
     accounts:  SPIFFE identities by service.
+
+    Args:
+        rules: the release.
+        unready_sent: PILOT_SEND_UNHEALTHY_ENDPOINTS is on.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, *, unready_sent: bool = False) -> None:
+        #: One that was never ready is not stored: so were all that are not ready left out, before they were kept.
+        self._ready_once = unready_sent and not rules.unready_kept
+        if unready_sent and rules.endpoint_comparison != "any":
+            rules = replace(rules, unready_kept=True, endpoint_comparison="health")
         self._rules = rules
         self.shards: Shards = ByHost()
         self.instances = self.shards if rules.unready_kept else ByHost[Mapping[str, tuple[Endpoint, ...]]]()
@@ -108,6 +40,7 @@ class EndpointIndex:
     def fork(self) -> EndpointIndex:
         """An independent copy."""
         copy = EndpointIndex(self._rules)
+        copy._ready_once = self._ready_once
         copy.shards, copy.accounts = self.shards.copy(), self.accounts.copy()
         copy.instances = copy.shards if self.instances is self.shards else self.instances.copy()
         return copy
@@ -132,6 +65,9 @@ class EndpointIndex:
             return "incremental"
         shards = self.shards.get(host)
         old = (shards or {}).get(shard)
+        if self._ready_once:
+            known = {endpoint.address for endpoint in old or ()}
+            endpoints = tuple(e for e in endpoints if e.healthy or e.address in known)
         new = {**(shards or {}), shard: endpoints}
         self.shards.put(host, new)
         changed = self._count_accounts(host, new)

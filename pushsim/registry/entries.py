@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pushsim.conversion import service_entry_services, workload_endpoints
@@ -17,11 +17,15 @@ from pushsim.registry.workloads import (
     selected_pods,
 )
 from pushsim.releases import Rules
-from pushsim.requests import ENDPOINT_UPDATE, PROXY_UPDATE, SERVICE_UPDATE, PushRequest
+from pushsim.requests import ENDPOINT_UPDATE, SERVICE_UPDATE, PushRequest, proxy_update
 
 #: The shard of its endpoints.
 SHARD = "External"
 _DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
+
+
+#: A host name, the namespace or "" for all, and a port.
+_HostPort = tuple[str, str, int]
 
 
 class EntryRegistry:
@@ -42,11 +46,14 @@ class EntryRegistry:
         autoallocate = env.get("PILOT_ENABLE_IP_AUTOALLOCATE")
         self._autoallocate = rules.autoallocate_default if autoallocate is None else autoallocate.lower() == "true"
         self.services: dict[Ref, tuple[Service, ...]] = {}
+        self._endpointed: set[_HostPort] = set()
+        self._left_out: set[tuple[Ref, str]] = set()  # hosts without endpoints, since others had some
 
     def fork(self, store: Store, endpoints: EndpointIndex) -> EntryRegistry:
         """An independent copy on copies of what it shares."""
         copy = EntryRegistry(store, endpoints, self._rules, self._trust_domain, self._env)
         copy.services = dict(self.services)
+        copy._endpointed, copy._left_out = set(self._endpointed), set(self._left_out)
         return copy
 
     def in_namespace(self, namespace: str) -> Iterator[tuple[Ref, Service]]:
@@ -62,6 +69,7 @@ class EntryRegistry:
         services = service_entry_services(written)
         old = self.services.get(written.ref, ())
         self.services[written.ref] = services
+        self._endpointed_anew(written.ref, old, services)
         if before is None:
             return self._entry_events(written.ref.namespace, services, set(services), ())
         known = {service.hostname: service for service in old}
@@ -81,7 +89,41 @@ class EntryRegistry:
 
     def entry_deleted(self, before: Object) -> list[PushRequest]:
         """A ServiceEntry was deleted."""
-        return self._entry_events(before.ref.namespace, (), set(), self.services.pop(before.ref, ()))
+        old = self.services.pop(before.ref, ())
+        self._endpointed_anew(before.ref, old, ())
+        return self._entry_events(before.ref.namespace, (), set(), old)
+
+    def _endpointed_anew(self, ref: Ref, old: Iterable[Service], new: Iterable[Service]) -> None:
+        """A LOGICAL_DNS cluster has one endpoint: a ServiceEntry's host has none where another's has some.
+
+        Source: pilot/pkg/serviceregistry/serviceentry/store.go (addInstances).
+        """
+        if self._rules.round_robin_once not in ("mesh", "namespace"):
+            return
+        self._endpointed -= {known for service in old for known in self._host_ports(service)}
+        self._left_out -= {(ref, service.hostname) for service in old}
+        for service in new:
+            ports = self._host_ports(service)
+            if service.resolution == "DNS_ROUND_ROBIN" and not ports.isdisjoint(self._endpointed):
+                self._left_out.add((ref, service.hostname))
+            self._endpointed |= ports
+
+    def _host_ports(self, service: Service) -> frozenset[_HostPort]:
+        namespace = service.namespace if self._rules.round_robin_once == "namespace" else ""
+        return frozenset((service.hostname, namespace, port.number) for port in service.ports)
+
+    def _making(self, host: str, namespace: str) -> list[tuple[Ref, Service]]:
+        """The ServiceEntries of a namespace that make endpoints of a host."""
+        found = [(ref, service) for ref, service in self.in_namespace(namespace) if service.hostname == host]
+        if self._rules.round_robin_once != "oldest" or len(found) < 2:
+            return [(ref, service) for ref, service in found if (ref, host) not in self._left_out]
+        taken, kept = set[int](), []
+        for ref, service in sorted(found, key=lambda of: (self._store.objects[of[0]].creation, of[0].name)):
+            ports = {port.number for port in service.ports}
+            if service.resolution != "DNS_ROUND_ROBIN" or taken.isdisjoint(ports):
+                kept.append((ref, service))
+                taken |= ports
+        return kept
 
     def _entry_events(
         self, namespace: str, services: tuple[Service, ...], updated: set[Service], deleted: tuple[Service, ...]
@@ -106,7 +148,7 @@ class EntryRegistry:
 
     def _refresh(self, host: str, namespace: str) -> tuple[PushType, bool]:
         """Recompute the shard of a host from all that makes endpoints for it; its push, and if it differs."""
-        making = [(ref, service) for ref, service in self.in_namespace(namespace) if service.hostname == host]
+        making = self._making(host, namespace)
         if not making:
             self._endpoints.drop(SHARD, (host, namespace), keep_key=False)
             return "incremental", True
@@ -137,7 +179,7 @@ class EntryRegistry:
         if written is None or (before is not None and entry_workload(before) == entry_workload(written)):
             return []
         address = str(written.spec.get("address") or "")
-        return [PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=address)]
+        return [proxy_update(address, self._endpoints.shards)]
 
     def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
         """A Pod or WorkloadEntry came, changed or went: ServiceEntries that select it have other endpoints."""

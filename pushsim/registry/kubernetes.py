@@ -25,9 +25,9 @@ from pushsim.releases import Rules
 from pushsim.requests import (
     ENDPOINT_UPDATE,
     HEADLESS_ENDPOINT_UPDATE,
-    PROXY_UPDATE,
     SERVICE_UPDATE,
     PushRequest,
+    proxy_update,
 )
 
 #: The shard of its endpoints.
@@ -279,12 +279,13 @@ class KubernetesRegistry:
         requests: list[PushRequest] = []
         added = before is None or not before.status.get("podIP")
         relabelled = not added and before is not None and before.labels != written.labels
-        if added or (relabelled and self._rules.pod_labels != "none"):
-            requests.append(PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=ip))
         if added:
             requests += self._reread_slices(written.ref)
         if relabelled and self._rules.pod_labels == "proxy-and-endpoints":
             requests += self._recompute_services(written)
+        if added or (relabelled and self._rules.pod_labels != "none"):
+            # asked for first, but what the rest makes of endpoints is there when it is generated
+            requests.insert(0, proxy_update(ip, self._endpoints.shards))
         return requests
 
     def _recompute_services(self, pod: Object) -> list[PushRequest]:

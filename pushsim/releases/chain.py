@@ -75,6 +75,7 @@ def chain() -> dict[str, Rules]:
         eds_partial="unskipped",  # #42828
         nds_skip=base.nds_skip | kinds("Secret Telemetry ProxyConfig MeshConfig"),  # #41687
         nds_headless_partial=True,  # #42165
+        round_robin_once="mesh",
     )
     base = add("1.17.0", replace(base, node_local="pod"))
     add("1.17.8", base)
@@ -112,6 +113,7 @@ def chain() -> dict[str, Rules]:
     base = add("1.20.2", replace(base, endpoint_comparison="health"))
     base = replace(
         base,
+        round_robin_once="namespace",
         headless_second_request="dnsname",  # #48207
         cds_skip=base.cds_skip | {"DNSName"},
         eds_skip=base.eds_skip | {"DNSName"},
@@ -229,6 +231,7 @@ def chain() -> dict[str, Rules]:
         entry_endpoints_compared=True,
         entry_workload=True,
         delegate_keys=False,  # #59435
+        round_robin_once="oldest",
         destination_namespace="best",  # #59486
         cluster_kinds=base.cluster_kinds - {"PeerAuthentication"} | {"TrafficExtension"},
         known_kinds=base.known_kinds | {"PeerAuthentication"},

@@ -35,6 +35,8 @@ class Rules:
         endpoint_comparison: when an endpoint list that differs pushes: always; by health and added or removed
             address; or by any field.
         unready_kept: endpoints that are not ready are stored (and later left out of EDS), not dropped.
+        round_robin_once: of several ServiceEntries that resolve one host by DNS_ROUND_ROBIN, one written while there
+            are endpoints has none: of the mesh, or of its namespace; `oldest`: all of its namespace but the oldest.
         terminating_apart: one that ends, or does not say whether it does, is a state of its own: a new one pushes,
             and it is never sent.
         unready_sent: default of PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS: endpoints that are not ready are sent (#60690).
@@ -167,6 +169,7 @@ class Rules:
     hidden_silent: bool = False
     endpoint_comparison: Literal["never", "health-removed", "health", "any"] = "never"
     unready_kept: bool = False
+    round_robin_once: Literal["never", "mesh", "namespace", "oldest"] = "never"
     terminating_apart: bool = False
     unready_sent: bool = False
     pod_labels: Literal["none", "proxy", "proxy-and-endpoints"] = "none"

@@ -118,7 +118,7 @@ def outbound(
         if sizing.alpn_override and (rule.get("tls") or {}).get("mode") in ("SIMPLE", "MUTUAL"):
             fields["alpn_override"] = "false"
     built.metadata = istio_metadata(fields)
-    return _finished(built, options, sizing)
+    return _finished(built, options, sizing, settings)
 
 
 def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:
@@ -160,7 +160,7 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
         elif sizing.inbound_cleanup == "minute":
             built.cleanup_interval = timedelta(seconds=60)
     built.metadata = istio_metadata(fields) if fields else None
-    return _finished(built, options, sizing)
+    return _finished(built, options, sizing, settings)
 
 
 def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluster:
@@ -182,7 +182,7 @@ def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluste
         built.filters = [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
     else:
         built.upstream_bind_config = _loopback()
-    return _finished(built, options, sizing)
+    return _finished(built, options, sizing, settings)
 
 
 def _loopback() -> BindConfig:
@@ -195,7 +195,7 @@ def _named(name: str, kind: ClusterDiscoveryType, sizing: Sizing) -> Cluster:
     return built
 
 
-def _finished(built: Cluster, options: Upstream | None, sizing: Sizing) -> Cluster:
+def _finished(built: Cluster, options: Upstream | None, sizing: Sizing, settings: Settings) -> Cluster:
     common = built.common_lb_config
     outbound_cluster = built.name.startswith("outbound")
     if not outbound_cluster and not sizing.inbound_common_lb:
@@ -203,7 +203,7 @@ def _finished(built: Cluster, options: Upstream | None, sizing: Sizing) -> Clust
     if common is not None and outbound_cluster:
         if sizing.locality_weighted:
             common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
-        if sizing.panic_threshold and common.healthy_panic_threshold is None:
+        if settings.sends_unhealthy or (sizing.panic_threshold and common.healthy_panic_threshold is None):
             common.healthy_panic_threshold = Percent(value=0.0)
     if built.circuit_breakers is not None and not sizing.track_remaining:
         built.circuit_breakers = made(CircuitBreakers, thresholds=list(built.circuit_breakers.thresholds))

@@ -1,18 +1,20 @@
 """EnvoyFilter patches: what they add to the resources they match.
 
 MERGE into clusters is a real merge of typed messages (pilot/pkg/networking/core/envoyfilter/cluster_patch.go). What is
-inserted elsewhere (filters, routes, virtual hosts, listeners) is measured as the value's own length and added; a value
-with an embedded `@type` that we cannot type is estimated from its JSON. REMOVE and REPLACE count as nothing.
+inserted as filters is measured as the value's own length and added; a value with an embedded `@type` that we cannot
+type is estimated from its JSON. REMOVE and REPLACE count as nothing. Routes: `routepatches`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any as Json
 
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.listener.v3 import Listener
 
 from pushsim.extensions import Place
 from pushsim.mesh import Object, Proxy
@@ -20,6 +22,7 @@ from pushsim.sizes.peers import selected
 from pushsim.sizes.wire import framed, length, text, varint
 
 Spec = Mapping[str, Json]
+_MANAGER = "envoy.filters.network.http_connection_manager"
 _INSERTS = {"ADD", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST"}
 
 
@@ -33,6 +36,15 @@ class Patch:
     operation: str
     value: Spec
 
+    def fits(self, context: str) -> bool:
+        """Whether it is for a context."""
+        return self.context in (context, "ANY")
+
+
+def inserts(patch: Patch) -> bool:
+    """Whether a patch puts its value beside what is there."""
+    return patch.operation in _INSERTS
+
 
 def applying(filters: Sequence[Object], proxy: Proxy, root: str) -> tuple[Object, ...]:
     """The EnvoyFilters (given oldest first) for a proxy, as istiod applies them (PushContext.EnvoyFilters)."""
@@ -45,9 +57,18 @@ def _selects(obj: Object, proxy: Proxy) -> bool:
     return all(proxy.labels.get(key) == value for key, value in wanted.items()) and selected(obj, proxy)
 
 
-def patches(filters: Sequence[Object]) -> tuple[Patch, ...]:
-    """The patches of EnvoyFilters, in order."""
-    return tuple(patch for obj in filters for patch in _patches(obj))
+def patches(filters: Sequence[Object], release: str) -> tuple[Patch, ...]:
+    """The patches of EnvoyFilters, in order, for proxies of a release."""
+    return tuple(patch for obj in filters for patch in _patches(obj) if _for_proxy(patch, release))
+
+
+def _for_proxy(patch: Patch, release: str) -> bool:
+    """Whether a patch is for a proxy by its version; those that ask for other metadata are for none (proxyMatch)."""
+    wanted = patch.match.get("proxy") or {}
+    try:
+        return not wanted.get("metadata") and re.search(str(wanted.get("proxyVersion") or ""), release) is not None
+    except re.error:  # istiod's webhook takes none that does not compile
+        return False
 
 
 def _patches(obj: Object) -> Iterator[Patch]:
@@ -62,11 +83,17 @@ def _patches(obj: Object) -> Iterator[Patch]:
         )
 
 
+def added(known: Sequence[Patch], context: str) -> Iterator[Spec]:
+    """The clusters that patches add in a context, as they are written; those for any are no inbound ones."""
+    for patch in known:
+        for_any_inbound = patch.context == "ANY" and context == "SIDECAR_INBOUND"
+        if patch.apply_to == "CLUSTER" and patch.operation == "ADD" and patch.fits(context) and not for_any_inbound:
+            yield patch.value
+
+
 def cluster_patches(known: Sequence[Patch], context: str) -> tuple[Patch, ...]:
     """Those that merge into clusters of a context."""
-    return tuple(
-        p for p in known if p.apply_to == "CLUSTER" and p.operation == "MERGE" and p.context in (context, "ANY")
-    )
+    return tuple(p for p in known if p.apply_to == "CLUSTER" and p.operation == "MERGE" and p.fits(context))
 
 
 def merge_cluster(cluster: Cluster, known: Sequence[Patch], host: str, port: int, subset: str) -> Cluster:
@@ -104,38 +131,76 @@ def merge(target: Message, source: Message) -> None:
             setattr(target, part.name, new)
 
 
-def inserted(known: Sequence[Patch], apply_to: str, context: str, port: int | None = None) -> int:
-    """Bytes that inserting patches of a kind add at each place they match, framed."""
-    total = 0
+def patch_listener(built: Listener, known: Sequence[Patch], context: str) -> int:
+    """Merge into a listener what patches say; the bytes of what has no published type, and of inserted filters.
+
+    Source: pilot/pkg/networking/core/envoyfilter/listener_patch.go.
+    """
+    extra = 0
     for patch in known:
-        if patch.apply_to != apply_to or patch.operation not in _INSERTS or patch.context not in (context, "ANY"):
+        wanted = patch.match.get("listener") or {}
+        if not patch.fits(context) or not _of_listener(patch, wanted, built):
             continue
-        wanted = (patch.match.get("listener") or {}).get("portNumber")
-        if wanted and port is not None and int(wanted) != port:
-            continue
-        total += framed(estimate(patch.value))
-    return total
+        if patch.apply_to == "LISTENER" and patch.operation == "MERGE":
+            try:
+                merge(built, Listener.from_dict(dict(patch.value)))
+            except Exception:  # whatever its reader says of a part without a published type
+                extra += estimate(patch.value)
+        elif patch.apply_to in ("HTTP_FILTER", "NETWORK_FILTER"):
+            extra += _filter_bytes(built, patch, (wanted.get("filterChain") or {}).get("filter") or {})
+    return extra
+
+
+def _of_listener(patch: Patch, wanted: Spec, built: Listener) -> bool:
+    special = patch.apply_to != "LISTENER" and built.name in ("virtualInbound", "virtualOutbound")
+    port = built.address.socket_address.port_value if built.address and built.address.socket_address else 0
+    return wanted.get("name") in (None, "", built.name) and (
+        special or not wanted.get("portNumber") or int(wanted["portNumber"]) == port
+    )
+
+
+def _filter_bytes(built: Listener, patch: Patch, wanted: Spec) -> int:
+    """What a patch of filters adds to all chains: whole filters, or what is merged into those of a name."""
+    chains = [*built.filter_chains, *([built.default_filter_chain] if built.default_filter_chain else [])]
+    managers = sum(each.name == _MANAGER for chain in chains for each in chain.filters)
+    if inserts(patch):
+        return (managers if patch.apply_to == "HTTP_FILTER" else len(chains)) * framed(estimate(patch.value))
+    if patch.operation != "MERGE":
+        return 0
+    config = patch.value.get("typed_config") or patch.value.get("typedConfig") or {}
+    merged = estimate({key: value for key, value in config.items() if key != "@type"})
+    if patch.apply_to == "HTTP_FILTER":
+        return managers * merged
+    return sum(each.name == wanted.get("name") for chain in chains for each in chain.filters) * merged
 
 
 def asks_by_name(filters: Sequence[Object]) -> bool:
     """Whether any of these EnvoyFilters has Envoy ask for a filter by its name."""
-    return any(_asks(patch.value) for patch in patches(filters))
+    return any(_asks(patch.value) for written in filters for patch in _patches(written))
 
 
 def discovered(known: Sequence[Patch], place: Place) -> Iterator[str]:
     """Names of filters that patches insert into a place and that Envoy asks for by name."""
     for patch in known:
-        if patch.apply_to not in ("HTTP_FILTER", "NETWORK_FILTER") or patch.operation not in _INSERTS:
+        if patch.apply_to not in ("HTTP_FILTER", "NETWORK_FILTER") or not inserts(patch):
             continue
         http = patch.apply_to == "HTTP_FILTER"
         wanted = (patch.match.get("listener") or {}).get("portNumber")
-        there = patch.context in (place.context, "ANY") and (place.http or not http)
+        there = patch.fits(place.context) and (place.http or not http)
         if there and (not wanted or int(wanted) == place.port) and _asks(patch.value):
             yield str(patch.value.get("name") or "")
 
 
 def _asks(value: Spec) -> bool:
     return "config_discovery" in value or "configDiscovery" in value
+
+
+def written_length(kind: type[Message], value: Spec) -> int:
+    """Length of a message as it is written; an estimate where parts of it have no published type."""
+    try:
+        return length(kind.from_dict(dict(value)))
+    except Exception:  # whatever its reader says of it
+        return estimate(value)
 
 
 def estimate(value: Json) -> int:
@@ -160,6 +225,3 @@ def _field(value: Json) -> int:
     if isinstance(value, list | tuple):
         return sum(_field(item) for item in value)
     return text(len(str(value).encode()))
-
-
-__all__ = ["Patch", "applying", "cluster_patches", "estimate", "inserted", "length", "merge_cluster", "patches"]

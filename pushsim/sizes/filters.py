@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from json import dumps
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import AsyncDataSource, DataSource
@@ -34,6 +35,7 @@ from envoy_data_plane.google.protobuf import Any, StringValue
 
 from pushsim.mesh import Port
 from pushsim.sizes.releases import Sizing
+from pushsim.sizes.telemetry import MetricsFilter
 from pushsim.sizes.wire import blob, made, packed, typed_struct
 
 _EXCHANGE = "envoy.tcp.metadataexchange.config.MetadataExchange"
@@ -129,16 +131,19 @@ def router() -> HttpFilter:
 
 
 @lru_cache
-def stats(sizing: Sizing, *, inbound: bool, gateway: bool, tcp: bool, extra: int = 0) -> Any:
+def stats(sizing: Sizing, metrics: MetricsFilter, *, inbound: bool, gateway: bool, tcp: bool) -> Any:
     """The Prometheus metrics filter (pilot/pkg/model/telemetry.go, generateStatsConfig).
 
     Its config is Istio's stats.PluginConfig: empty, or 2 bytes where the host header must not be used as a fallback
-    (inbound and gateways), `extra` bytes of overrides; as a WebAssembly plugin it was JSON (overrides not counted).
+    (inbound and gateways), and overrides; as a WebAssembly plugin it was JSON, without the interval.
     """
     strict = inbound or gateway
     if sizing.stats == "message":
-        return blob("stats.PluginConfig", (2 if strict else 0) + extra)
-    text = StringValue(value='{"disable_host_header_fallback":true}' if strict else "{}")
+        return blob("stats.PluginConfig", (2 if strict else 0) + metrics.length)
+    written: dict[str, Json] = {"disable_host_header_fallback": True} if strict else {}
+    if metrics.overrides:
+        written["metrics"] = [override.plain for override in metrics.overrides]
+    text = StringValue(value=dumps(written, separators=(",", ":"), ensure_ascii=False))
     root = "stats_inbound" if inbound else "stats_outbound"
     plugin = _null_vm(
         "envoy.wasm.stats",

@@ -5,8 +5,9 @@ Source: pilot/pkg/networking/core/gateway.go, listener.go (buildGatewayListener)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import TrafficDirection, TransportSocket
@@ -84,8 +85,9 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
             chains.append(chain)
         else:
             found = _tcp_chains(resource, server, spec, builder)
+            authorized = mode != "AUTO_PASSTHROUGH" or sizing.passthrough_authz
             for chain in found:
-                chain.filters = [*builder.authn(), *chain.filters]
+                chain.filters = [*builder.authn(), *(builder.tcp_policies if authorized else ()), *chain.filters]
             names = names or any(chain.filter_chain_match or chain.transport_socket for chain in found)
             chains += found
     for chain in chains:
@@ -121,7 +123,6 @@ def _server_socket(spec: Spec) -> TransportSocket:
 
 
 def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: ListenerBuilder) -> list[FilterChain]:
-    gateway, _ = server
     security, number = spec.get("tls") or {}, int((spec.get("port") or {}).get("number") or 0)
     port = Port(str((spec.get("port") or {}).get("name") or ""), number, "TCP")
     mode = security.get("mode")
@@ -133,28 +134,18 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
             if any(subset_of(s.hostname, host) for host in hosts)
             for subset in ("", *_subsets(resource, s.hostname))
         ]
-    routing = [w for w in resource.virtual_services if bound(w, gateway) and shared_hosts(server, w)]
-    if security and mode == "PASSTHROUGH":
+    routed = ((written, *of) for written in resource.virtual_services for of in layer4(server, written))
+    if security and mode in (None, "PASSTHROUGH"):
+        chains = [builder.routed_chain(*of, port, gateway=True) for of in routed]
+    else:
         chains = [
-            builder.routed_chain(written, route, match, port, gateway=True)
-            for written in routing
-            for route in written.spec.get("tls") or ()
-            for match in route.get("match") or ()
-            if int(match.get("port") or number) == number
+            builder.routed_chain(written, route, {}, port, gateway=True) for written, route, _ in islice(routed, 1)
         ]
-        for chain in chains:
-            chain.metadata = None
-        return chains
-    for written in routing:
-        for route in written.spec.get("tcp") or ():
-            if any(int(m.get("port") or number) == number for m in route.get("match") or ANYTHING):
-                chain = builder.routed_chain(written, route, {}, port, gateway=True)
-                chain.metadata = None
-                if security:
-                    chain.filter_chain_match = _sni(spec)
-                    chain.transport_socket = _server_socket(spec)
-                return [chain]
-    return []
+    for chain in chains:
+        chain.metadata = None
+        if security and mode not in (None, "PASSTHROUGH"):
+            chain.filter_chain_match, chain.transport_socket = _sni(spec), _server_socket(spec)
+    return chains
 
 
 def _subsets(resource: Listener, hostname: str) -> list[str]:
@@ -188,16 +179,23 @@ def terminating(resource: Listener) -> list[Spec]:
         protocol, security = str((spec.get("port") or {}).get("protocol") or "").upper(), spec.get("tls") or {}
         if security.get("mode") in (None, "PASSTHROUGH", "AUTO_PASSTHROUGH"):
             continue
-        if protocol == "HTTPS" or any(_routed(server, written) for written in resource.virtual_services):
+        if protocol == "HTTPS" or any(any(layer4(server, written)) for written in resource.virtual_services):
             found.append(security)
     return found
 
 
-def _routed(server: Server, written: Object) -> bool:
-    """Whether a TCP route of a VirtualService is for that server."""
+def layer4(server: Server, written: Object) -> Iterator[tuple[Spec, Spec]]:
+    """The tcp routes of a VirtualService for a server, or its tls routes where TLS passes through; with matches.
+
+    Source: pilot/pkg/networking/core/gateway.go (buildGatewayNetworkFiltersFromTCPRoutes, …FromTLSRoutes).
+    """
     gateway, _ = server
-    number = int((spec_of(server).get("port") or {}).get("number") or 0)
+    spec = spec_of(server)
+    security, number = spec.get("tls") or {}, int((spec.get("port") or {}).get("number") or 0)
     if not bound(written, gateway) or not shared_hosts(server, written):
-        return False
-    routes = written.spec.get("tcp") or ()
-    return any(int(m.get("port") or number) == number for route in routes for m in route.get("match") or ANYTHING)
+        return
+    tls = security and security.get("mode") in (None, "PASSTHROUGH")
+    for route in written.spec.get("tls" if tls else "tcp") or ():
+        for match in route.get("match") or (() if tls else ANYTHING):
+            if int(match.get("port") or number) == number:
+                yield route, match

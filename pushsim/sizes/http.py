@@ -37,11 +37,11 @@ from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagLiteral, 
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from pushsim.extensions import Place, Plugins
-from pushsim.mesh import Proxy
+from pushsim.mesh import Proxy, truth
 from pushsim.sizes import extensions, filters
 from pushsim.sizes.clusters import aggregated
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.settings import Settings, dig, truth
+from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.telemetry import AccessLogs, Metrics, Tracing
 from pushsim.sizes.wire import made, packed
 
@@ -130,8 +130,8 @@ def _filters(parts: HttpParts, place: Place, protocol: str) -> list[HttpFilter]:
     found += extensions.http_filters(parts.plugins, sizing, place)
     grpc, web = protocol in ("GRPC", "GRPC-Web"), protocol == "GRPC-Web"
     found += filters.common_http(sizing, inbound=inbound, grpc=grpc, grpc_web=web)
-    if (extra := parts.metrics.extra(inbound=inbound)) is not None:
-        config = filters.stats(sizing, inbound=inbound, gateway=gateway, tcp=False, extra=extra)
+    if (metrics := parts.metrics.filter(inbound=inbound)) is not None:
+        config = filters.stats(sizing, metrics, inbound=inbound, gateway=gateway, tcp=False)
         found.append(made(HttpFilter, name="istio.stats", typed_config=config))
     return [*found, filters.router()]
 

@@ -5,7 +5,7 @@ Sources: pilot/pkg/networking/core/listener.go, listener_builder.go, networkfilt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any as Json
 
@@ -21,7 +21,7 @@ from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
 from envoy_data_plane.envoy.type.v3 import HashPolicy, HashPolicySourceIp
 
 from pushsim.extensions import Place
-from pushsim.hosts import resolve
+from pushsim.hosts import matches, resolve
 from pushsim.mesh import Object, Port, Service
 from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import extensions, filters
@@ -49,9 +49,9 @@ class ListenerBuilder:
     # ---- pieces
 
     def tcp_metrics(self, *, inbound: bool, gateway: bool = False) -> list[Filter]:
-        if (extra := self.parts.metrics.extra(inbound=inbound)) is None:
+        if (metrics := self.parts.metrics.filter(inbound=inbound)) is None:
             return []
-        config = filters.stats(self.sizing, inbound=inbound, gateway=gateway, tcp=True, extra=extra)
+        config = filters.stats(self.sizing, metrics, inbound=inbound, gateway=gateway, tcp=True)
         return [made(Filter, name="istio.stats", typed_config=config)]
 
     def tcp_proxy(
@@ -194,8 +194,7 @@ class ListenerBuilder:
         for service, port in listener.services:
             if port.http:
                 continue
-            routed = self._routed(listener, service, port)
-            found += routed or [self._direct(listener, service, port)]
+            found += self._routed(listener, service, port)
         return found
 
     def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
@@ -216,17 +215,24 @@ class ListenerBuilder:
         return f"{cluster};" if self.sizing.tcp_prefix_delimited else cluster
 
     def _routed(self, listener: Listener, service: Service, port: Port) -> list[FilterChain]:
+        """Chains of VirtualServices for a service's port, and straight to it for what they leave over.
+
+        Source: pilot/pkg/networking/core/tls.go (buildSidecarOutboundTLSFilterChainOpts, and that of TCP).
+        """
+        routing = [written for written in listener.virtual_services if _names(written, service.hostname)]
+        if port.protocol in ("HTTPS", "TLS"):
+            found: dict[tuple[str, ...], FilterChain] = {}
+            for written, route, match in _matches(routing, "tls", listener.port):
+                told = (*_texts(match, "sniHosts"), "|", *_texts(match, "destinationSubnets"))
+                if told not in found:
+                    found[told] = self.routed_chain(written, route, match, port)
+            return [*found.values()] or [self._direct(listener, service, port)]
         chains = []
-        for written in listener.virtual_services:
-            hosts = {resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()}
-            if service.hostname not in hosts:
-                continue
-            kind = "tls" if port.protocol in ("HTTPS", "TLS") else "tcp"
-            for route in written.spec.get(kind) or ():
-                for match in route.get("match") or ANYTHING:
-                    if int(match.get("port") or port.number) == port.number and _for_mesh(match):
-                        chains.append(self.routed_chain(written, route, match, port))
-        return chains
+        for written, route, match in _matches(routing, "tcp", listener.port):
+            chains.append(self.routed_chain(written, route, match, port))
+            if not match.get("destinationSubnets"):
+                return chains
+        return [*chains, self._direct(listener, service, port)]
 
     def routed_chain(
         self,
@@ -253,8 +259,8 @@ class ListenerBuilder:
         else:
             prefix = f"{written.ref.name}.{written.ref.namespace}"
             proxy = self.tcp_proxy("", prefix, weights=[t for t in targets if t[1] > 0], gateway=gateway)
-        names = [str(name) for name in match.get("sniHosts") or () if name != "*"]
-        subnets = [_cidr(str(text)) for text in match.get("destinationSubnets") or ()]
+        names = [name for name in _texts(match, "sniHosts") if name != "*"]
+        subnets = [_cidr(text) for text in _texts(match, "destinationSubnets")]
         chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
         built = self.chain(*before, proxy, match=chosen)
         built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
@@ -264,6 +270,24 @@ class ListenerBuilder:
         """MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP, on listeners that accept connections themselves."""
         if self.sizing.connections_per_event:
             built.max_connections_to_accept_per_socket_event = self.sizing.connections_per_event
+
+
+def _names(written: Object, hostname: str) -> bool:
+    """Whether a VirtualService has a host, or a wildcard for it."""
+    return any(matches(resolve(str(host), written.ref.namespace), hostname) for host in written.spec.get("hosts") or ())
+
+
+def _matches(routing: Iterable[Object], kind: str, port: int) -> Iterator[tuple[Object, Spec, Spec]]:
+    """Routes of a kind, each with the matches of a port in it; a tcp route without any matches everything."""
+    for written in routing:
+        for route in written.spec.get(kind) or ():
+            for match in route.get("match") or (ANYTHING if kind == "tcp" else ()):
+                if int(match.get("port") or port) == port and _for_mesh(match):
+                    yield written, route, match
+
+
+def _texts(match: Spec, field: str) -> list[str]:
+    return [str(item) for item in match.get(field) or ()]
 
 
 def _for_mesh(match: Mapping[str, Json]) -> bool:

@@ -46,6 +46,7 @@ class Sizing:
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
     http_exchange, stats:  metadata exchange and Prometheus filters: WebAssembly or native.
+    passthrough_authz:     gateways authorize what AUTO_PASSTHROUGH servers let through.
     grpc_stats:            HTTP chains have the gRPC statistics filter: all, or those of gRPC ports.
     authn_filter:          inbound and gateway chains start with the `istio_authn` network filter.
     cluster_id_tag:        tracing tags name the cluster.
@@ -124,6 +125,7 @@ class Sizing:
     port_tls_endpoints: bool = True
     http_exchange: Literal["wasm", "struct"] = "struct"
     stats: Literal["wasm", "message"] = "message"
+    passthrough_authz: bool = False
     grpc_stats: Literal["always", "grpc"] = "always"
     authn_filter: bool = False
     cluster_id_tag: bool = True
@@ -203,6 +205,7 @@ _1_20 = replace(
 )
 _1_19 = replace(
     _1_20,
+    passthrough_authz=True,
     plugin_types=False,
     route_cors=True,
     metadata_exchange="message",

@@ -31,8 +31,9 @@ from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
+from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import framed, length, made, texts
+from pushsim.sizes.wire import framed, made, texts
 
 Spec = Mapping[str, Json]
 #: Sizes of services' virtual hosts that are kept.
@@ -80,10 +81,16 @@ class _Sum:
 
 
 class RouteMeter:
-    """Lengths of route configurations; a virtual host is measured once per shape."""
+    """Lengths of route configurations; a virtual host is measured once per shape.
 
-    def __init__(self, sizing: Sizing, settings: Settings) -> None:
+    Args:
+        sizing, settings: of the release and the mesh.
+        patches: what EnvoyFilters make of all that it measures.
+    """
+
+    def __init__(self, sizing: Sizing, settings: Settings, patches: RoutePatches | None = None) -> None:
         self._sizing, self._settings = sizing, settings
+        self._patches = RoutePatches() if patches is None else patches
         self._known: dict[tuple[object, ...], int] = {}
         self._hosts: dict[tuple[int, int, bool], tuple[Service, int, int]] = {}
         self._sums: dict[tuple[int, bool], _Services] = {}
@@ -111,14 +118,14 @@ class RouteMeter:
                     total.add(0, namespace, envelope.framed("RDS", [(route.name, size.of(namespace))]) - elsewhere)
             return total.seen
 
-        return routes.memo.once(seen, "seen", told, of=(envelope,)).of(proxy.namespace)
+        return routes.memo.once(seen, "seen", told, of=(envelope, self)).of(proxy.namespace)
 
     def seen(self, route: RouteConfiguration, proxy: Proxy) -> Seen:
         """Length of a sidecar's route configuration for all sidecars that have what it asks for."""
         host, _, number = route.name.rpartition(":")
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0:
-            return Seen(length(EnvoyRoutes(name=route.name, validate_clusters=False)), {})
+            return Seen(self._patches.configuration(EnvoyRoutes(name=route.name, validate_clusters=False)), {})
         services = self._services_of(route, sniffed=bool(host))
         around = self._frame(route.name)
         if not host:
@@ -184,7 +191,7 @@ class RouteMeter:
         frame.ignore_port_in_host_matching = sizing.ignores_ports == "all"
         if sizing.body_limit:
             frame.max_direct_response_body_size_bytes = 1048576
-        return length(frame)
+        return self._patches.configuration(frame)
 
     def _framed_service(self, service: Service, port: Port, *, sniffed: bool) -> tuple[int, str, int]:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
@@ -203,17 +210,17 @@ class RouteMeter:
     def _service(self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool) -> int:
         size = self._domains_length(service, port.number, namespace, sniffed=sniffed)
         hashing = consistent_hash(rules, "", port.number) if rules else None
-        key = (len(service.hostname), port.number, size, repr(hashing) if hashing else "")
+        name = f"{service.hostname}:{port.number}"
+        key = (self._as_matched(name) or len(service.hostname), port.number, size, repr(hashing) if hashing else "")
         if key not in self._known:
             cluster = f"outbound|{port.number}||{service.hostname}"
-            only = default_route(cluster, f"{service.hostname}:{port.number}/*", self._sizing, self._settings, hashing)
-            self._known[key] = self._host(f"{service.hostname}:{port.number}", [only]) + size
+            only = default_route(cluster, f"{name}/*", self._sizing, self._settings, hashing)
+            self._known[key] = self._host(name, [only]) + size
         return self._known[key]
 
-    @staticmethod
-    def _host(name: str, routes: Sequence[Route]) -> int:
+    def _host(self, name: str, routes: Sequence[Route]) -> int:
         """A virtual host without its domains."""
-        return length(made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True))
+        return self._patches.host(made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True))
 
     def _domains_length(self, service: Service, port: int, namespace: str, *, sniffed: bool) -> int:
         return texts(["*"] if sniffed else self.domains(service, port, namespace))
@@ -273,37 +280,50 @@ class RouteMeter:
                 others = [host for host in others if not host.startswith("*")]
             if not matching and port != 80:
                 continue
-            bodies = self._bodies(route, written, proxy, port)
-            if not bodies:
-                continue
+            told = _told(written, proxy)
             for host in matching:
-                service, _ = services[host]
+                (service, _), name = services[host], f"{host}:{port}"
+                bodies = self._bodies(route, written, proxy, port, told, name)
+                if not bodies:
+                    break
                 shaped.add(host)
-                if f"{host}:{port}" not in named:
-                    named.add(f"{host}:{port}")
-                    home, size = _home(service), self._named_host(f"{host}:{port}") + bodies
+                if name not in named:
+                    named.add(name)
+                    home, size = _home(service), self._named_host(name) + bodies
                     sizes = (size + self._domains_length(service, port, seen, sniffed=sniffed) for seen in ("", home))
                     elsewhere, at_home = map(framed, sizes)
                     total.add(elsewhere, home, at_home)
             for host in others if not sniffed else ():
-                if f"{host}:{port}" not in named:
-                    named.add(f"{host}:{port}")
-                    domains = [host] if self._sizing.ignores_ports == "all" else [host, f"{host}:{port}"]
-                    total.add(framed(self._named_host(f"{host}:{port}") + bodies + texts(domains)))
+                name = f"{host}:{port}"
+                bodies = self._bodies(route, written, proxy, port, told, name)
+                if bodies and name not in named:
+                    named.add(name)
+                    domains = [host] if self._sizing.ignores_ports == "all" else [host, name]
+                    total.add(framed(self._named_host(name) + bodies + texts(domains)))
         return shaped
 
     def _named_host(self, name: str) -> int:
         """A virtual host with neither domains nor routes."""
-        key = ("host", len(name.encode()))
+        key = ("host", self._as_matched(name) or len(name.encode()))
         if key not in self._known:
             self._known[key] = self._host(name, [])
         return self._known[key]
 
-    def _bodies(self, route: RouteConfiguration, written: Object, proxy: Proxy, port: int) -> int:
-        """Length of a VirtualService's routes on a port, 0 if it has none for this proxy."""
-        labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked_labels((written,))))
-        namespace = proxy.namespace if asks_namespace(written) else ""
-        key = (id(written), port, namespace, labels, route.rules)
+    def _as_matched(self, host: str) -> str:
+        """The name of a virtual host if some patch names it; else only its length counts."""
+        return host if self._patches.by_name else ""
+
+    def _bodies(
+        self,
+        route: RouteConfiguration,
+        written: Object,
+        proxy: Proxy,
+        port: int,
+        told: tuple[object, ...],
+        host: str,
+    ) -> int:
+        """Length of a VirtualService's routes in a virtual host, 0 if it has none for this proxy; told: `_told`."""
+        key = (id(written), port, told, route.rules, self._as_matched(host))
         known = self._routes.get(key)
         if known is None or known[0] is not written:
             if len(self._routes) > _SUMS:
@@ -312,7 +332,7 @@ class RouteMeter:
                 self._sizing, self._settings, port, ports=lambda _host: None, hashes=resource_hashes(route)
             )
             routes = translator.routes(written, proxy.labels, proxy.namespace)
-            known = self._routes[key] = (written, sum(framed(length(r)) for r in routes))
+            known = self._routes[key] = (written, self._host(host, routes) - self._host(host, ()))
         return known[1]
 
 
@@ -320,6 +340,12 @@ def _asked(routes: Iterable[RouteConfiguration]) -> tuple[tuple[str, ...], bool]
     """What the VirtualServices of some routes ask of a sidecar: labels of these keys, and whether its namespace."""
     written = dict.fromkeys(chain.from_iterable(route.virtual_services for route in routes))
     return tuple(sorted(asked_labels(written))), any(map(asks_namespace, written))
+
+
+def _told(written: Object, proxy: Proxy) -> tuple[object, ...]:
+    """What a VirtualService asks of a sidecar, and is told."""
+    labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked_labels((written,))))
+    return labels, proxy.namespace if asks_namespace(written) else ""
 
 
 def _home(service: Service) -> str:

@@ -10,18 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from pushsim.mesh import truth
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.sizes.wire import duration
 
 #: A list entry that asks for nothing in particular.
 ANYTHING: tuple[Mapping[str, Any], ...] = ({},)
-
-
-def truth(written: object, default: bool) -> bool:
-    """A boolean of a YAML file or an environment variable."""
-    if written is None or written == "":
-        return default
-    return str(written).lower() in ("true", "1", "t")
 
 
 def dig(tree: Any, *path: str) -> Any:
@@ -51,6 +45,10 @@ class Settings:
     @property
     def protocol_detection_timeout(self) -> timedelta:
         return duration(self.mesh.get("protocolDetectionTimeout") or "0s")
+
+    @property
+    def sends_unhealthy(self) -> bool:
+        return truth(self.env.get("PILOT_SEND_UNHEALTHY_ENDPOINTS"), False)
 
     @property
     def auto_mtls(self) -> bool:

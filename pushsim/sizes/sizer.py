@@ -14,12 +14,13 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from pushsim.blocks import Block
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+
 from pushsim.extensions import Plugins
-from pushsim.memo import Memo
 from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
 from pushsim.releases import rules
 from pushsim.resources import (
+    AddedCluster,
     Credential,
     Extension,
     InboundCluster,
@@ -33,8 +34,9 @@ from pushsim.resources import (
 )
 from pushsim.sizes import clusters, envoyfilters, extensions, gateway, jwt, rbac, tls
 from pushsim.sizes.assignments import EndpointMeter
+from pushsim.sizes.configurations import ConfigurationMeter
 from pushsim.sizes.envelope import Envelope
-from pushsim.sizes.envoyfilters import Patch, cluster_patches, inserted, merge_cluster
+from pushsim.sizes.envoyfilters import Patch, cluster_patches, merge_cluster, patch_listener, written_length
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
 from pushsim.sizes.listeners import ListenerBuilder
@@ -42,10 +44,9 @@ from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
 from pushsim.sizes.policy import tls_mode
 from pushsim.sizes.releases import sizing_of
-from pushsim.sizes.routes import RouteMeter
+from pushsim.sizes.routepatches import shapes_routes
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
-from pushsim.sizes.vhosts import GatewayRoutes
 from pushsim.sizes.wire import length
 
 #: Fields by which a policy picks workloads.
@@ -122,12 +123,11 @@ class Sizer:
         self._env = env or {}
         self._envelope = Envelope(self.sizing, mode, self._env)
         self._endpoints = EndpointMeter(self.sizing)
-        self._routes = RouteMeter(self.sizing, self.settings)
+        self._configurations = ConfigurationMeter(self.sizing, self.settings)
         self._views: dict[tuple[object, ...], _View] = {}
         self._last: tuple[Proxy, Policies, _View] | None = None
         self._by_policies: dict[int, tuple[Policies, dict[tuple[object, ...], _View]]] = {}
         self._shapes: dict[tuple[object, ...], int] = {}
-        self._of_gateways, self._gateway_hosts = Memo(), GatewayRoutes(self.sizing, self.settings)
         self._told: dict[tuple[object, ...], int] = {}
 
     def in_mode(self, mode: Mode) -> Sizer:
@@ -146,9 +146,11 @@ class Sizer:
 
     def framed_bytes(self, xds: Xds, resources: Iterable[Resource], proxy: Proxy, policies: Policies) -> int:
         """What resources add to the length of a response."""
-        if xds == "RDS" and proxy.type == "sidecar" and isinstance(resources, Block):
-            return self._routes.framed(resources, proxy, self._envelope)
         view = self._view(proxy, policies)
+        if xds == "RDS":
+            known = self._configurations.framed(resources, proxy, view.patches, self._envelope)
+            if known is not None:
+                return known
         priced = [(resource.name, self._measure(resource, proxy, view)) for resource in resources]
         return self._envelope.framed(xds, priced)
 
@@ -170,6 +172,8 @@ class Sizer:
                 return self._inbound(resource, view)
             case StaticCluster():
                 return self._static(resource, proxy, view)
+            case AddedCluster():
+                return written_length(Cluster, resource.value)
             case LoadAssignment():
                 return self._assignment(resource, view)
             case Listener():
@@ -181,17 +185,7 @@ class Sizer:
             case Extension():
                 return extensions.extension(resource, self.sizing)
             case RouteConfiguration():
-                if proxy.type == "router":
-                    return self._gateway_routes(resource, proxy, view)
-                return self._routes.sidecar(resource, proxy)
-
-    def _gateway_routes(self, resource: RouteConfiguration, proxy: Proxy, view: _View) -> int:
-        def measure() -> int:
-            return self._gateway_hosts.length(resource, proxy)
-
-        told = (resource.name, resource.servers, resource.known, resource.rules, resource.unknown)
-        held = (*chain.from_iterable(resource.services), *resource.virtual_services)
-        return self._of_gateways.latest(measure, proxy.namespace, view.key, told, of=held)
+                return self._configurations.length(resource, proxy, view.patches, view.key)
 
     def _assignment(self, resource: LoadAssignment, view: _View) -> int:
         service, port = resource.service, resource.port
@@ -275,13 +269,7 @@ class Sizer:
             case _:
                 built = builder.outbound(resource)
         context = {"gateway": "GATEWAY", "virtualInbound": "SIDECAR_INBOUND"}.get(resource.kind, "SIDECAR_OUTBOUND")
-        extra = 0
-        if view.patches:
-            chains = [*built.filter_chains, *([built.default_filter_chain] if built.default_filter_chain else [])]
-            managers = sum(f.name.endswith("http_connection_manager") for chain in chains for f in chain.filters)
-            extra += managers * inserted(view.patches, "HTTP_FILTER", context, resource.port)
-            extra += len(chains) * inserted(view.patches, "NETWORK_FILTER", context, resource.port)
-        return length(built) + extra
+        return length(built) + patch_listener(built, view.patches, context)
 
     @property
     def _inbound_passthrough(self) -> str:
@@ -315,6 +303,7 @@ class Sizer:
         requests = [p for p in policies.request_authentications if selected(p, proxy)]
         telemetries = _telemetries(policies.telemetries, proxy, root)
         filters = envoyfilters.applying(policies.envoy_filters, proxy, root)
+        patches = envoyfilters.patches(filters, self._rules.release)
         plugins = Plugins(policies.wasm_plugins, proxy, self._rules)
         modes = workload_modes(policies.peer_authentications, proxy.namespace, proxy.labels, root)
         labels = tuple(sorted((key, len(value)) for key, value in proxy.labels.items()))
@@ -344,14 +333,14 @@ class Sizer:
             "CDS": (type, policies.peer_authentications, filters),
             "EDS": (policies.peer_authentications, root),
             "LDS": key,
-            "RDS": (type, proxy.namespace, key if type == "router" else ()),
+            "RDS": (type, proxy.namespace, key if type == "router" else filters if shapes_routes(patches) else ()),
             **dict.fromkeys(ON_DEMAND, ()),
         }
         view = self._views[full] = _View(
             modes,
             namespace_modes(policies.peer_authentications, root),
             EndpointModes(policies.peer_authentications, root),
-            envoyfilters.patches(filters),
+            patches,
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
             filters,
             key,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any as Json
+from typing import NamedTuple
 
 from envoy_data_plane.envoy.config.accesslog.v3 import (
     AccessLog,
@@ -20,9 +21,9 @@ from envoy_data_plane.envoy.config.core.v3 import DataSource, JsonFormatOptions,
 from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessLog
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 
-from pushsim.mesh import Object
+from pushsim.mesh import Object, truth
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.settings import Settings, dig, truth
+from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.wire import framed, packed, struct, text
 
 Spec = Mapping[str, Json]
@@ -43,14 +44,58 @@ PROMETHEUS = {
 }
 
 
+class Override(NamedTuple):
+    """What a Telemetry makes of one metric: a stats.MetricConfig.
+
+    tags: (name, value) pairs; None where it removes one.
+    """
+
+    name: str
+    drop: bool
+    tags: tuple[tuple[str, str | None], ...]
+
+    @property
+    def length(self) -> int:
+        """In the plugin's config, framed: dimensions, name, tags to remove, drop."""
+        size = text(len(self.name)) + (2 if self.drop else 0)
+        for tag, value in self.tags:
+            size += framed(len(tag)) if value is None else framed(text(len(tag)) + text(len(value)))
+        return framed(size)
+
+    @property
+    def plain(self) -> dict[str, Json]:
+        """The same as JSON."""
+        found: dict[str, Json] = {
+            "dimensions": {tag: value for tag, value in self.tags if value is not None},
+            "name": self.name,
+            "tags_to_remove": [tag for tag, value in self.tags if value is None],
+            "drop": self.drop,
+        }
+        return {field: value for field, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class MetricsFilter:
+    """The Prometheus filter of a direction. interval: it says how often it reports of TCP connections."""
+
+    overrides: tuple[Override, ...] = ()
+    interval: bool = False
+
+    @property
+    def length(self) -> int:
+        """What that adds to the plugin's config."""
+        return (4 if self.interval else 0) + sum(override.length for override in self.overrides)
+
+
 @dataclass(frozen=True)
 class Metrics:
-    """The Prometheus filter, by direction: None for no filter, else how many bytes its overrides add."""
+    """The Prometheus filter, by direction: None for no filter."""
 
-    client: int | None = None
-    server: int | None = None
+    client: MetricsFilter | None = None
+    server: MetricsFilter | None = None
 
-    def extra(self, *, inbound: bool) -> int | None:
+    def filter(self, *, inbound: bool) -> MetricsFilter | None:
+        """That of a direction."""
         return self.server if inbound else self.client
 
 
@@ -181,9 +226,9 @@ def _metrics(objects: Sequence[Object], settings: Settings) -> Metrics:
         return Metrics()
     modes: dict[str, dict[str, tuple[bool, dict[str, Spec]]]] = {"CLIENT": {}, "SERVER": {}}
     off: set[str] = set()
-    interval = 0
+    interval = False
     for spec in specs:
-        interval = 4 if spec.get("reportingInterval") else interval
+        interval |= bool(spec.get("reportingInterval"))
         for override in spec.get("overrides") or ():
             match = override.get("match") or {}
             mode, metric = str(match.get("mode") or "CLIENT_AND_SERVER"), match.get("metric") or "ALL_METRICS"
@@ -198,26 +243,22 @@ def _metrics(objects: Sequence[Object], settings: Settings) -> Metrics:
                 for name in metrics:
                     drop, tags = modes[each].get(name, (False, {}))
                     modes[each][name] = (disabled or drop, {**tags, **(override.get("tagOverrides") or {})})
-    sizes = {
-        mode: None if mode in off else interval + sum(_override(n, *how) for n, how in by_name.items())
+    made = {
+        mode: None if mode in off else MetricsFilter(tuple(_override(n, *how) for n, how in by_name.items()), interval)
         for mode, by_name in modes.items()
     }
-    return Metrics(sizes["CLIENT"], sizes["SERVER"])
+    return Metrics(made["CLIENT"], made["SERVER"])
 
 
 def _expand(metric: str) -> list[str]:
     return list(PROMETHEUS.values()) if metric == "ALL_METRICS" else [PROMETHEUS.get(metric, metric)]
 
 
-def _override(name: str, drop: bool, tags: Mapping[str, Spec]) -> int:
-    """Length of one stats.MetricConfig in the plugin's config, framed: dimensions, name, tags to remove, drop."""
-    size = text(len(name)) + (2 if drop else 0)
-    for tag, how in tags.items():
-        if how.get("operation") == "REMOVE":
-            size += framed(len(tag))
-        else:
-            size += framed(text(len(tag)) + text(len(str(how.get("value") or ""))))
-    return framed(size)
+def _override(name: str, drop: bool, tags: Mapping[str, Spec]) -> Override:
+    removed = {tag for tag, how in tags.items() if how.get("operation") == "REMOVE"}
+    return Override(
+        name, drop, tuple((tag, None if tag in removed else str(how.get("value") or "")) for tag, how in tags.items())
+    )
 
 
 def _tracing(objects: Sequence[Object], settings: Settings) -> Tracing:

@@ -19,8 +19,9 @@ from pushsim.resources import RouteConfiguration
 from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of
 from pushsim.sizes.matches import RouteTranslator, resource_hashes
 from pushsim.sizes.releases import Sizing
+from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import framed, length, made
+from pushsim.sizes.wire import framed, made
 
 #: What a translator asked, and was answered.
 _Answers = list[tuple[tuple[Json, ...], Json]]
@@ -68,17 +69,19 @@ class GatewayRoutes:
 
     Args:
         sizing, settings: of the release and the mesh.
+        patches: what EnvoyFilters make of all that it measures.
     """
 
-    def __init__(self, sizing: Sizing, settings: Settings) -> None:
+    def __init__(self, sizing: Sizing, settings: Settings, patches: RoutePatches | None = None) -> None:
         self._sizing, self._settings = sizing, settings
+        self._patches = RoutePatches() if patches is None else patches
         self._translated: dict[Hashable, _Translated] = {}
         self._lengths: dict[Hashable, tuple[tuple[tuple[Route, ...], ...], int]] = {}
 
     def length(self, resource: RouteConfiguration, proxy: Proxy) -> int:
         """That of one; hosts with the same routes share one virtual host."""
         if not resource.servers:
-            return length(made(EnvoyRoutes, name=resource.name, validate_clusters=False))
+            return self._patches.configuration(made(EnvoyRoutes, name=resource.name, validate_clusters=False))
         built = made(
             EnvoyRoutes,
             name=resource.name,
@@ -90,10 +93,10 @@ class GatewayRoutes:
         hosts = _collapsed(self._hosts(resource, proxy))
         if hosts:
             where = (resource.name, resource.servers, proxy.namespace)
-            return length(built) + sum(framed(self._length_of(host, where)) for host in hosts)
+            return self._patches.configuration(built) + sum(framed(self._length_of(host, where)) for host in hosts)
         number = int(spec_of(resource.servers[0])["port"]["number"])
-        built.virtual_hosts = [made(VirtualHost, name=f"blackhole:{number}", domains=["*"])]
-        return length(built)
+        nowhere = made(VirtualHost, name=f"blackhole:{number}", domains=["*"])
+        return self._patches.configuration(built) + framed(self._patches.host(nowhere))
 
     def _hosts(self, resource: RouteConfiguration, proxy: Proxy) -> dict[str, _Host]:
         ports = {service.hostname: port.number for service, port in resource.services}.get
@@ -150,7 +153,7 @@ class GatewayRoutes:
             virtual.routes = [route for of in routes for route in of]
             if host.secure:
                 virtual.require_tls = VirtualHostTlsRequirementType.ALL
-            known = self._lengths[key] = routes, length(virtual)
+            known = self._lengths[key] = routes, self._patches.host(virtual)
         return known[1]
 
 

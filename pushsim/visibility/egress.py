@@ -66,6 +66,7 @@ class EgressListener:
         other = copy(self)
         other._context = context
         other.__dict__.pop("routes", None)
+        other.__dict__.pop("layer4", None)
         return other
 
     def services(self, host: str) -> tuple[Service, ...]:
@@ -135,6 +136,11 @@ class EgressListener:
         if self._plain or (wild is not None and ANY in wild.patterns and not self._excluded):
             return visible
         return tuple(route for route in visible if any(self._meets(route, host) for host in route.hosts))
+
+    @cached_property
+    def layer4(self) -> tuple[Route, ...]:
+        """Of these, those with tcp or tls routes."""
+        return tuple(route for route in self.routes if route.other) if self._context.routes.layer4 else ()
 
     def _meets(self, route: Route, host: str) -> bool:
         namespace = route.key.namespace
