@@ -66,7 +66,7 @@ class ConfigKey(NamedTuple):
         return f"{self.kind} {self.name} ({self.namespace})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Object:
     """One Kubernetes or Istio object as an API server would hold it.
 

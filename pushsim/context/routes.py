@@ -29,7 +29,7 @@ class HttpRoute(NamedTuple):
     source_namespaces: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Route:
     """A VirtualService with its delegates merged in.
 

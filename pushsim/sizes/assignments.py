@@ -119,7 +119,10 @@ class EndpointMeter:
     def _frame(self, label: str, weight: int) -> int:
         key = ("locality", label, weight)
         if key not in self._known:
-            self._known[key] = length(made(LocalityLbEndpoints, locality=locality(label), load_balancing_weight=weight))
+            weighed = weight or None  # one of which all are left out has none (refreshWeight)
+            self._known[key] = length(
+                made(LocalityLbEndpoints, locality=locality(label), load_balancing_weight=weighed)
+            )
         return self._known[key]
 
     def _endpoint(self, endpoint: Endpoint, service: Service, mtls: bool) -> int:
