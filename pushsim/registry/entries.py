@@ -155,7 +155,8 @@ class EntryRegistry:
         found = (e for ref, service in making for e in self._entry_endpoints(self._store.objects[ref], service))
         endpoints = tuple(dict.fromkeys(found))
         before = self._endpoints.shards.get((host, namespace), {}).get(SHARD, ())
-        return self._endpoints.update(SHARD, (host, namespace), endpoints), endpoints != before
+        pushed = self._endpoints.update(SHARD, (host, namespace), endpoints)
+        return pushed if endpoints or before else "none", endpoints != before  # without any, no event (edsUpdate)
 
     def _entry_endpoints(self, entry: Object, service: Service) -> Iterator[Endpoint]:
         spec, namespace = entry.spec, entry.ref.namespace
