@@ -36,9 +36,6 @@ class RoutePatches:
         self._known = tuple(p for p in known if p.apply_to in _KINDS and p.fits(context) and _fits(p, context, name))
         self.by_name = any(_wanted(p).get("vhost") for p in self._known)
 
-    def __bool__(self) -> bool:
-        return bool(self._known)
-
     def configuration(self, built: RouteConfiguration) -> int:
         """Length of a route configuration, of which the virtual hosts may be told apart, and what is added to it."""
         added = (p.value for p in self._of("VIRTUAL_HOST") if p.operation == "ADD")
@@ -52,7 +49,7 @@ class RoutePatches:
         patches = [p for p in self._of("HTTP_ROUTE") if _at_host(p, built.name)]
         routes = sum(framed(_merged_length(route, _merging(patches, route))) for route in built.routes)
         for patch in patches:
-            route = _wanted(patch).get("vhost", {}).get("route")
+            route = (_wanted(patch).get("vhost") or {}).get("route")
             if inserts(patch) and (
                 patch.operation == "ADD" or not route or any(_at_route(patch, r) for r in built.routes)
             ):
