@@ -31,12 +31,12 @@ class Outcome:
 
     def responses(self) -> Iterator[tuple[Response, ProxyState, Push]]:
         """Each response, the state of the proxy that it is for, and the push that it is of."""
-        early = self.alone[0].responses if self.alone else ()
-        for number, response in enumerate(self.plan.responses):
-            if self.alone and number < len(early):
-                yield response, self.alone[0].state, self.alone[1]
-            else:
-                yield response, self.plan.state, self.push
+        early = 0
+        if self.alone is not None:
+            first, seen = self.alone
+            early = len(first.responses)
+            yield from ((response, first.state, seen) for response in first.responses)
+        yield from ((response, self.plan.state, self.push) for response in self.plan.responses[early:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +145,11 @@ class Conversation:
         for outcome in self.classes:
             state, decision = outcome.plan.state, None
             responses: tuple[Response, ...] = ()
-            alone, first = own.get(outcome.members[0].ip), None
-            if alone is not None:  # a ProxyUpdate bypasses the debounce
-                first = plan(state, alone, seen[alone.proxy])
+            alone: tuple[Plan, Push] | None = None
+            update = own.get(outcome.members[0].ip)
+            if update is not None:  # a ProxyUpdate bypasses the debounce
+                first = plan(state, update, seen[update.proxy])
+                alone = first, seen[update.proxy]
                 state, responses, decision = first.state, first.responses, first.decision
             if push is not None and request is not None:
                 known_lost = lost.get(outcome.members[0].id, frozenset())
@@ -157,8 +159,7 @@ class Conversation:
                     decision = second.decision
             if decision is None:
                 decision = replace(outcome.plan.decision, needed=False, why=("nothing is pushed",))
-            early = None if first is None or alone is None else (first, seen[alone.proxy])
-            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before, early))
+            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before, alone))
         self.classes = outcomes
         return Step(change.name, request, tuple(outcomes))
 

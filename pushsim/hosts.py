@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def is_wildcard(host: str) -> bool:
     """Whether the name starts with `*`."""
@@ -19,6 +21,11 @@ def subset_of(host: str, of: str) -> bool:
 def matches(one: str, other: str) -> bool:
     """Whether either is a subset of the other."""
     return subset_of(one, other) or subset_of(other, one)
+
+
+def resolve_all(hosts: Iterable[object], namespace: str) -> list[str]:
+    """`hosts` as an object of a namespace writes them, each as `resolve` has it."""
+    return [resolve(str(host), namespace) for host in hosts]
 
 
 def resolve(host: str, namespace: str) -> str:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from pushsim.audience import PUBLIC, audience
-from pushsim.hosts import resolve
+from pushsim.hosts import resolve, resolve_all
 from pushsim.memo import Memo
 from pushsim.mesh import ConfigKey, Object, Ref
 from pushsim.registry import delegates, merged
@@ -142,7 +142,7 @@ class RouteIndex:
         return Route(
             key=ConfigKey("VirtualService", written.ref.name, namespace),
             written=written,
-            hosts=tuple(resolve(str(h), namespace) for h in spec.get("hosts") or ()),
+            hosts=tuple(resolve_all(spec.get("hosts") or (), namespace)),
             gateways=gateways or frozenset({MESH_GATEWAY}),
             shown_to=self._shown_to(written),
             http=tuple(_http_route(item, namespace) for item in spec.get("http") or ()),

@@ -9,7 +9,6 @@ from typing import Any
 from pushsim.context import MergedRule, PushContext, applying
 from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
-from pushsim.extensions import near
 from pushsim.memo import Memo
 from pushsim.mesh import HOSTNAME, ConfigKey, Object, Port, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
@@ -41,8 +40,7 @@ class Recipient:
     @cached_property
     def filters(self) -> tuple[Object, ...]:
         """The EnvoyFilters that are applied to it, in that order."""
-        proxy, root = self.view.proxy, self.context.root
-        return applying_filters(near(self.context.policies["EnvoyFilter"], proxy.namespace, root), proxy, root)
+        return applying_filters(self.context.policies["EnvoyFilter"], self.view.proxy, self.context.root)
 
     @cached_property
     def node(self) -> str | None:

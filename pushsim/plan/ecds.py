@@ -50,7 +50,7 @@ def service(proxy: Proxy, mode: Mode, context: PushContext, registry: Registry) 
 
 
 def _found(names: frozenset[str], proxy: Proxy, context: PushContext, registry: Registry) -> Iterator[Extension]:
-    filters = applying(near(context.policies["EnvoyFilter"], proxy.namespace, context.root), proxy, context.root)
+    filters = applying(context.policies["EnvoyFilter"], proxy, context.root)
     for patch in patches(filters, context.rules.release):
         name = str(patch.value.get("name") or "")
         if patch.apply_to == "EXTENSION_CONFIG" and patch.operation == "ADD" and name in names:

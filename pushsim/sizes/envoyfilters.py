@@ -16,7 +16,7 @@ from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener
 
-from pushsim.extensions import Place
+from pushsim.extensions import Place, near
 from pushsim.mesh import Object, Proxy
 from pushsim.sizes.peers import selected
 from pushsim.sizes.wire import framed, length, text, varint
@@ -47,8 +47,8 @@ def inserts(patch: Patch) -> bool:
 
 
 def applying(filters: Sequence[Object], proxy: Proxy, root: str) -> tuple[Object, ...]:
-    """The EnvoyFilters (given oldest first) for a proxy, as istiod applies them (PushContext.EnvoyFilters)."""
-    mine = (obj for obj in filters if _selects(obj, proxy))
+    """Of EnvoyFilters (given oldest first) those for a proxy, as istiod applies them (PushContext.EnvoyFilters)."""
+    mine = (obj for obj in near(filters, proxy.namespace, root) if _selects(obj, proxy))
     return tuple(sorted(mine, key=lambda obj: (int(obj.spec.get("priority") or 0), obj.ref.namespace != root)))
 
 
@@ -108,11 +108,18 @@ def merge_cluster(cluster: Cluster, known: Sequence[Patch], host: str, port: int
             continue
         if wanted.get("subset") and wanted["subset"] != subset:
             continue
-        try:
-            merge(cluster, Cluster.from_dict(dict(patch.value)))
-        except Exception:  # a value with parts that have no published type
-            cluster.per_connection_buffer_limit_bytes = cluster.per_connection_buffer_limit_bytes
+        merge_written(cluster, patch.value)
     return cluster
+
+
+def merge_written(target: Message, value: Spec) -> int:
+    """Merge a message as it is written; one with parts that have no published type is left out: its estimated bytes."""
+    try:
+        source = type(target).from_dict(dict(value))
+    except Exception:  # whatever its reader says of them
+        return estimate(value)
+    merge(target, source)
+    return 0
 
 
 def merge(target: Message, source: Message) -> None:
@@ -142,10 +149,7 @@ def patch_listener(built: Listener, known: Sequence[Patch], context: str) -> int
         if not patch.fits(context) or not _of_listener(patch, wanted, built):
             continue
         if patch.apply_to == "LISTENER" and patch.operation == "MERGE":
-            try:
-                merge(built, Listener.from_dict(dict(patch.value)))
-            except Exception:  # whatever its reader says of a part without a published type
-                extra += estimate(patch.value)
+            extra += merge_written(built, patch.value)
         elif patch.apply_to in ("HTTP_FILTER", "NETWORK_FILTER"):
             extra += _filter_bytes(built, patch, (wanted.get("filterChain") or {}).get("filter") or {})
     return extra

@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 
 from pushsim.extensions import Place
 from pushsim.gateways import passed_hosts
-from pushsim.hosts import matches, resolve, subset_of
+from pushsim.hosts import matches, resolve, resolve_all, subset_of
 from pushsim.mesh import HTTP_PROTOCOLS, Object, Port
 from pushsim.resources import Listener
 from pushsim.sizes import filters, tls
@@ -162,7 +162,7 @@ def _sni_chain(builder: ListenerBuilder, cluster: str, port: Port) -> FilterChai
 
 def shared_hosts(server: Server, written: Object) -> list[str]:
     """The intersection of a server's hosts and a VirtualService's (host.Names.Intersection)."""
-    theirs = [resolve(str(host), written.ref.namespace) for host in written.spec.get("hosts") or ()]
+    theirs = resolve_all(written.spec.get("hosts") or (), written.ref.namespace)
     found: dict[str, None] = {}
     for mine in server_hosts(server, written.ref.namespace):
         for other in theirs:

@@ -21,7 +21,7 @@ from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
 from envoy_data_plane.envoy.type.v3 import HashPolicy, HashPolicySourceIp
 
 from pushsim.extensions import Place
-from pushsim.hosts import matches, resolve
+from pushsim.hosts import matches, resolve, resolve_all
 from pushsim.mesh import Object, Port, Service
 from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import extensions, filters
@@ -274,7 +274,8 @@ class ListenerBuilder:
 
 def _names(written: Object, hostname: str) -> bool:
     """Whether a VirtualService has a host, or a wildcard for it."""
-    return any(matches(resolve(str(host), written.ref.namespace), hostname) for host in written.spec.get("hosts") or ())
+    hosts = resolve_all(written.spec.get("hosts") or (), written.ref.namespace)
+    return any(matches(host, hostname) for host in hosts)
 
 
 def _matches(routing: Iterable[Object], kind: str, port: int) -> Iterator[tuple[Object, Spec, Spec]]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.route.v3 import Route, RouteConfiguration, VirtualHost
 
-from pushsim.sizes.envoyfilters import Patch, Spec, estimate, inserts, merge, written_length
+from pushsim.sizes.envoyfilters import Patch, Spec, inserts, merge_written, written_length
 from pushsim.sizes.wire import encoded, framed, length
 
 _M = TypeVar("_M", bound=Message)
@@ -39,7 +39,7 @@ class RoutePatches:
     def configuration(self, built: RouteConfiguration) -> int:
         """Length of a route configuration, of which the virtual hosts may be told apart, and what is added to it."""
         added = (p.value for p in self._of("VIRTUAL_HOST") if p.operation == "ADD")
-        merging = (p for p in self._of("ROUTE_CONFIGURATION") if p.operation == "MERGE")
+        merging = [p for p in self._of("ROUTE_CONFIGURATION") if p.operation == "MERGE"]
         return _merged_length(built, merging) + sum(framed(written_length(VirtualHost, value)) for value in added)
 
     def host(self, built: VirtualHost) -> int:
@@ -72,17 +72,12 @@ def _merging(patches: Iterable[Patch], route: Route) -> list[Patch]:
     return [p for p in patches if p.operation == "MERGE" and _at_route(p, route)]
 
 
-def _merged_length(built: _M, patches: Iterable[Patch]) -> int:
-    merged, more = None, 0
-    for patch in patches:
-        try:
-            value = type(built).from_dict(dict(patch.value))
-        except Exception:  # whatever its reader says of a part without a published type
-            more += estimate(patch.value)
-            continue
-        merged = type(built).parse(encoded(built)) if merged is None else merged  # sealed ones know no fields
-        merge(merged, value)
-    return length(built if merged is None else merged) + more
+def _merged_length(built: _M, patches: Sequence[Patch]) -> int:
+    if not patches:
+        return length(built)
+    merged = type(built).parse(encoded(built))  # sealed ones know no fields
+    more = sum(merge_written(merged, patch.value) for patch in patches)
+    return length(merged) + more
 
 
 def _wanted(patch: Patch) -> Spec:

@@ -24,7 +24,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 
 from pushsim.blocks import Block
-from pushsim.hosts import resolve, subset_of
+from pushsim.hosts import resolve_all, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, RouteConfiguration
 from pushsim.sizes.envelope import Envelope
@@ -267,7 +267,7 @@ class RouteMeter:
         """Add the virtual hosts that VirtualServices shape; the services among them."""
         shaped, named = set[str](), set[str]()
         hosts_of = [
-            (written, [resolve(str(h), written.ref.namespace) for h in written.spec.get("hosts") or ()])
+            (written, resolve_all(written.spec.get("hosts") or (), written.ref.namespace))
             for written in route.virtual_services
         ]
         here = dict.fromkeys((*services, *route.others))
