@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pushsim.mesh import Endpoint, Object, Port, Resolution, Service
+from pushsim.releases import Rules
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
+DISTRIBUTION = "networking.istio.io/traffic-distribution"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 
 #: protocol.Parse of istio/istio pkg/config/protocol, by lower-case name.
-_NAMES = ("HTTP", "HTTP2", "HTTP_PROXY", "HTTPS", "GRPC", "TCP", "TLS", "UDP", "Mongo", "Redis", "MySQL", "HBONE")
-_PROTOCOLS = {name.lower(): name for name in _NAMES} | {"grpc-web": "GRPC-Web", "grpc-web-text": "GRPC-Web"}
-_APP_PROTOCOLS = {"kubernetes.io/h2c": "HTTP2", "kubernetes.io/ws": "HTTP", "kubernetes.io/wss": "HTTPS"}
+_NAMES = ("HTTP", "HTTP2", "HTTP_PROXY", "HTTPS", "GRPC", "GRPC-Web", "TCP", "TLS", "UDP", "Mongo", "Redis", "MySQL")
+_PROTOCOLS = {name.lower(): name for name in _NAMES}
 #: Never sniffed: SMTP, DNS, MySQL, MongoDB.
 _WELL_KNOWN = frozenset({25, 53, 3306, 27017})
 
@@ -37,13 +38,14 @@ def parse_protocol(name: str) -> str:
     return _PROTOCOLS.get(name.lower(), "auto")
 
 
-def port_protocol(spec: Mapping[str, Any]) -> str:
+def port_protocol(spec: Mapping[str, Any], rules: Rules) -> str:
     """Protocol of a Kubernetes Service port: UDP, then appProtocol, then the name's prefix, else sniffed."""
     if spec.get("protocol") == "UDP":
         return "UDP"
     name = str(spec.get("appProtocol") or spec.get("name") or "")
-    if spec.get("appProtocol") in _APP_PROTOCOLS:
-        return _APP_PROTOCOLS[name]
+    for known, protocol in rules.app_protocols:
+        if spec.get("appProtocol") == known:
+            return protocol
     if name.lower().startswith("grpc-web"):
         return "GRPC-Web"
     protocol = parse_protocol(name.partition("-")[0])
@@ -55,8 +57,8 @@ def fqdn(name: str, namespace: str) -> str:
     return f"{name}.{namespace}.svc.cluster.local"
 
 
-def kubernetes_service(body: Object, *, aliases: bool = True) -> Service:
-    """A Kubernetes Service as istiod converts it; aliases: what ExternalName makes is one (ENABLE_EXTERNAL_NAME_ALIAS).
+def kubernetes_service(body: Object, rules: Rules) -> Service:
+    """A Kubernetes Service as istiod converts it.
 
     Source: istio/istio pilot/pkg/serviceregistry/kube/conversion.go.
     """
@@ -66,7 +68,7 @@ def kubernetes_service(body: Object, *, aliases: bool = True) -> Service:
     resolution: Resolution = "EDS"
     addresses: tuple[str, ...] = (cluster_ip,) if cluster_ip else ("0.0.0.0",)
     if external:
-        resolution, addresses = "ALIAS" if aliases else "DNS", ("0.0.0.0",)
+        resolution, addresses = "ALIAS" if rules.external_name_aliases else "DNS", ("0.0.0.0",)
     elif cluster_ip == "None":
         resolution, addresses = "PASSTHROUGH", ("0.0.0.0",)
     elif len(spec.get("clusterIPs") or ()) > 1:
@@ -76,12 +78,12 @@ def kubernetes_service(body: Object, *, aliases: bool = True) -> Service:
     if spec.get("type") == "LoadBalancer":
         ingress = (body.status.get("loadBalancer") or {}).get("ingress") or ()
         outside = [str(item.get("ip") or item.get("hostname") or "") for item in ingress]
+    known = dict(rules.distributions)
+    wishes = (str(of.get(key) or "") for of, key in ((spec, "trafficDistribution"), (annotations, DISTRIBUTION)))
     extras = {
         "externalName": external,
         "externalAddresses": ",".join([*outside, *map(str, spec.get("externalIPs") or ())]),
-        "trafficDistribution": str(
-            spec.get("trafficDistribution") or annotations.get("networking.istio.io/traffic-distribution") or ""
-        ),
+        "trafficDistribution": next(filter(None, (known.get(wish.lower(), "") for wish in wishes)), ""),
         "internalTrafficPolicy": str(spec.get("internalTrafficPolicy") or ""),
         "publishNotReadyAddresses": str(bool(spec.get("publishNotReadyAddresses"))),
     }
@@ -89,7 +91,7 @@ def kubernetes_service(body: Object, *, aliases: bool = True) -> Service:
         hostname=fqdn(body.ref.name, body.ref.namespace),
         namespace=body.ref.namespace,
         name=body.ref.name,
-        ports=tuple(Port(str(p.get("name") or ""), int(p["port"]), port_protocol(p)) for p in ports),
+        ports=tuple(Port(str(p.get("name") or ""), int(p["port"]), port_protocol(p, rules)) for p in ports),
         resolution=resolution,
         export_to=export_to(annotations.get(EXPORT_TO_ANNOTATION)),
         addresses=addresses,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pushsim.mesh import Endpoint, Object, Port, Service
 
@@ -66,9 +66,10 @@ class StaticCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class AddedCluster:
-    """A cluster that a patch of an EnvoyFilter adds, as it is written there."""
+class Added:
+    """A cluster or listener that a patch of an EnvoyFilter adds, as it is written there."""
 
+    xds: Literal["CDS", "LDS"]
     name: str
     value: Mapping[str, Any]
 
@@ -88,6 +89,23 @@ class LoadAssignment:
     endpoints: tuple[Endpoint, ...] = ()
 
 
+class Source(NamedTuple):
+    """A sidecar as routes ask for it: labels of these keys, and its namespace, "" if none asks."""
+
+    labels: tuple[tuple[str, str | None], ...] = ()
+    namespace: str = ""
+
+    def fits(self, match: Mapping[str, Any]) -> bool:
+        """Whether a match of a tcp or tls route is for it (matchTCP, matchTLS)."""
+        wanted, labels = match.get("sourceLabels") or {}, dict(self.labels)
+        return all(labels.get(key) == value for key, value in wanted.items()) and (
+            match.get("sourceNamespace") in (None, "", self.namespace)
+        )
+
+
+NOBODY = Source()
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """An LDS listener.
@@ -99,8 +117,10 @@ class Listener:
     target_ports: for virtualInbound, the target port of each entry of `services`.
     servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.
     virtual_services: VirtualServices that shape it (tcp/tls routes).
-    rules:     the DestinationRules of the (first) service behind a TCP listener; for a gateway those of its services;
-               for virtualInbound the Sidecar whose ingress listeners are in it.
+    source:    what these ask of a sidecar, and are told: labels, and its namespace.
+    rules:     for a gateway the DestinationRules of its services; for virtualInbound the Sidecar whose ingress
+               listeners are in it.
+    connections: the DestinationRules that shape TCP proxies, by host: of services, and of destinations of routes.
     cidrs:     destination ranges, where the service's address is one (the listener then binds 0.0.0.0).
     bound:     binds its port itself (captureMode NONE), instead of getting what iptables redirects.
     unknown:   of a sidecar's: the cluster that takes traffic for nobody known, as its Sidecar's outboundTrafficPolicy
@@ -116,10 +136,16 @@ class Listener:
     target_ports: tuple[int, ...] = ()
     servers: tuple[tuple[Object, int], ...] = ()
     virtual_services: tuple[Object, ...] = ()
+    source: Source = NOBODY
     rules: tuple[Object, ...] = ()
+    connections: tuple[tuple[str, tuple[Object, ...]], ...] = ()
     cidrs: tuple[str, ...] = ()
     bound: bool = False
     unknown: str = ""
+
+    def rules_of(self, host: str) -> tuple[Object, ...]:
+        """The DestinationRules of a host that shape TCP proxies to it."""
+        return next((rules for name, rules in self.connections if name == host), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +224,7 @@ Resource = (
     | OutboundCluster
     | InboundCluster
     | StaticCluster
-    | AddedCluster
+    | Added
     | LoadAssignment
     | Listener
     | RouteConfiguration

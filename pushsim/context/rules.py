@@ -68,8 +68,8 @@ class RuleIndex:
         self._exported: dict[str, _ByHost] = {}
         self._root_private = _ByHost()
         self.by_key: dict[ConfigKey, Object] = {}
-        #: whether some rule is for selected workloads only, asks for consistent hashing, names a credential
-        self.selective = self.hashing = self.credentials = False
+        #: whether some rule is for selected workloads only, hashes requests, shapes TCP proxies, names a credential
+        self.selective = self.hashing = self.connections = self.credentials = False
         ordered = sorted(objects, key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
         if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
             ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
@@ -83,6 +83,7 @@ class RuleIndex:
         exported = frozenset(str(value) for value in spec.get("exportTo") or ())
         self.selective |= bool(selector)
         self.hashing |= asks_hashing(written)
+        self.connections |= shapes_connections(written)
         self.credentials |= any((part.get("tls") or {}).get("credentialName") for part in _parts(written))
         if selector:
             exported = frozenset({PRIVATE})
@@ -156,6 +157,16 @@ class RuleIndex:
 def asks_hashing(rule: Object) -> bool:
     """Whether a DestinationRule asks for consistent hashing anywhere."""
     return any((part.get("loadBalancer") or {}).get("consistentHash") is not None for part in _parts(rule))
+
+
+def shapes_connections(rule: Object) -> bool:
+    """Whether a DestinationRule says something of TCP proxies: idle and longest connections, hashing, tunnels."""
+    for policy in _parts(rule):
+        tcp = (policy.get("connectionPool") or {}).get("tcp") or {}
+        hashes = ((policy.get("loadBalancer") or {}).get("consistentHash") or {}).get("useSourceIp")
+        if hashes or policy.get("tunnel") or tcp.get("idleTimeout") or tcp.get("maxConnectionDuration"):
+            return True
+    return False
 
 
 def _parts(rule: Object) -> Iterator[Mapping[str, Any]]:

@@ -15,14 +15,14 @@ from pushsim.names import NamesByHost, names_by_host
 from pushsim.resources import (
     BLACK_HOLE,
     PASSTHROUGH,
-    AddedCluster,
+    Added,
     Discovery,
     InboundCluster,
     OutboundCluster,
     Resource,
     StaticCluster,
 )
-from pushsim.sizes.envoyfilters import added, patches
+from pushsim.sizes.envoyfilters import Patch, added, is_of_cluster, removing
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
@@ -37,19 +37,40 @@ class Clusters(Recipient):
         The last are of services once more, for a router with AUTO_PASSTHROUGH servers.
         """
         if self.filtered:
-            return (self.base_clusters(), self._clusters_of_all(self.services()), *self.passed_through())
+            return (self.base_clusters(), self._kept(self._clusters_of_all(self.services())), *self.passed_through())
         *shared, own = self.scope.blocks
         mine, router = self.scope.memo, not self.sidecar
         particular = [mine.once(lambda: self._clusters_of_all(own), "CDS", router, self.told)] if own else []
         of_shared = (self._clusters_of_shared(block) for block in shared)
-        return (self.base_clusters(), *of_shared, *particular, *self.passed_through())
+        return (self.base_clusters(), *map(self._kept, (*of_shared, *particular)), *self.passed_through())
+
+    def _kept(self, block: Block) -> Block:
+        """Clusters without those that EnvoyFilters remove."""
+        gone = removing(self.patches, "CLUSTER")
+        if not gone:
+            return block
+
+        def kept() -> Block:
+            return Block(cluster for cluster in block if not any(self._is_of_cluster(patch, cluster) for patch in gone))
+
+        return block.memo.once(kept, "kept", self.view.proxy.type, of=self.filters)
+
+    def _is_of_cluster(self, patch: Patch, cluster: Resource) -> bool:
+        """Whether a patch is for a cluster; what EnvoyFilters add they do not change."""
+        if isinstance(cluster, Added):
+            return False
+        inbound = isinstance(cluster, InboundCluster) or cluster.name == self.rules.inbound_passthrough
+        outbound = "SIDECAR_OUTBOUND" if self.sidecar else "GATEWAY"
+        hosts = [service.hostname for service, _ in cluster.services] if isinstance(cluster, InboundCluster) else ()
+        context = "SIDECAR_INBOUND" if inbound else outbound
+        return patch.fits(context) and is_of_cluster(patch, cluster.name, hosts)
 
     def passed_through(self) -> tuple[Block, ...]:
         """The clusters behind AUTO_PASSTHROUGH servers, of each service in the mesh: buildOutboundSniDnatClusters."""
         if self.sidecar or not self.view.gateway.passthrough:
             return ()
         services = [service for service in self.scope.all_services if not service.external]
-        return (Block.joined(self.clusters_of(service, sni=True) for service in services),)
+        return (self._kept(Block.joined(self.clusters_of(service, sni=True) for service in services)),)
 
     def _clusters_of_shared(self, block: tuple[Service, ...]) -> Block:
         """The clusters of a block of services that many scopes share."""
@@ -66,9 +87,10 @@ class Clusters(Recipient):
     def clusters_of_services(self, services: tuple[Service, ...]) -> Block:
         """The clusters of these services of the scope, one object for all proxies that get the same."""
         of = (self.scope, *services)
-        return self.context.memo.once(
+        block = self.context.memo.once(
             lambda: self._clusters_of_all(services), "CDS of", not self.sidecar, self.told, of=of
         )
+        return self._kept(block)
 
     def _clusters_of_all(self, services: Iterable[Service]) -> Block:
         by_host: dict[str, list[Service]] = {}
@@ -98,14 +120,13 @@ class Clusters(Recipient):
         static = self.scope.family.memo.once(lambda: Block(map(StaticCluster, names)), "static", names)
         own: list[Resource] = list(self.inbound_clusters()) if self.sidecar else []
         taken = {*names, *(cluster.name for cluster in own)}
-        own += [AddedCluster(name, value) for name, value in self._added().items() if name not in taken]
-        return Block.joined((static, Block(own))) if own or self.sidecar else static
+        own += [Added("CDS", name, value) for name, value in self._added().items() if name not in taken]
+        return self._kept(Block.joined((static, Block(own))) if own or self.sidecar else static)
 
     def _added(self) -> dict[str, Mapping[str, Any]]:
         """What EnvoyFilters add, the first of each name: outbound ones before inbound ones."""
         contexts = ("SIDECAR_OUTBOUND", "SIDECAR_INBOUND") if self.sidecar else ("GATEWAY",)
-        known = patches(self.filters, self.rules.release)
-        found = [value for context in contexts for value in added(known, context)]
+        found = [value for context in contexts for value in added(self.patches, "CLUSTER", context)]
         return {str(value.get("name") or ""): value for value in reversed(found)}
 
     def inbound_clusters(self) -> list[InboundCluster]:

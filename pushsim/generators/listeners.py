@@ -2,67 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pushsim.blocks import Block, Blocks
-from pushsim.context import Route
+from pushsim.context import Route, applying, shapes_connections
 from pushsim.conversion import parse_protocol
 from pushsim.gateways import passed_hosts
 from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, ingress_port, services_of
-from pushsim.hosts import matches, subset_of
+from pushsim.generators.sockets import Socket, Sockets, joined, listeners_in
+from pushsim.hosts import matches, resolve, subset_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
-from pushsim.resources import Listener
+from pushsim.resources import NOBODY, Added, Listener, Source
+from pushsim.sizes.envoyfilters import Patch, added, is_of_listener, removing
 from pushsim.sizes.gateway import layer4
 from pushsim.visibility import EgressListener, Scope
 
-#: Where a listener listens: bind address and port.
-_Socket = tuple[str, int]
+_OF_SIDECARS = ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND")
 
 
 class _Egress(NamedTuple):
     """What of an egress listener decides its services' listeners: the address they bind to, "" for each service's own.
 
-    routes: VirtualServices with tcp or tls routes.
+    routes: VirtualServices with tcp or tls routes; source: what these are told of the proxy.
+    rules:  DestinationRules that shape TCP proxies, by host.
     """
 
     bind: str
     routes: tuple[Route, ...]
+    source: Source = NOBODY
+    rules: tuple[tuple[str, tuple[Object, ...]], ...] = ()
 
 
 #: A service's listeners where it may meet others, and a block of those on its own address.
 _OfService = tuple[tuple[Listener, ...], tuple[Block, ...]]
-
-
-class _Sockets:
-    """Outbound listeners in the order of their services: those where services meet, and those of one service alone.
-
-    met:   by socket. alone: by address, the listeners on an address that no other service has.
-    """
-
-    def __init__(self) -> None:
-        self.met: dict[_Socket, list[Listener]] = {}
-        self.alone: dict[str, Block] = {}
-        self._binds: set[str] = set()
-
-    def add(self, met: Iterable[Listener], alone: Iterable[Block] = ()) -> None:
-        """Listeners of later services."""
-        for block in alone:
-            address = next(_listeners(block)).bind
-            if address in self.alone or address in self._binds:
-                self.add(_listeners(block))
-            else:
-                self.alone[address] = block
-        for listener in met:
-            if listener.bind in self.alone:
-                self.add(_listeners(self.alone.pop(listener.bind)))
-            self._binds.add(listener.bind)
-            self.met.setdefault((listener.bind, listener.port), []).append(listener)
-
-    def joined(self) -> Iterator[Listener]:
-        """One listener for each socket where services meet."""
-        return map(_join, self.met.values())
 
 
 class Listeners(Recipient):
@@ -71,20 +46,55 @@ class Listeners(Recipient):
     def listeners(self) -> Blocks:
         """Every listener: a sidecar's two virtual ones, then the outbound ones."""
         if not self.sidecar:
-            return (Block(self._gateway_listeners()),)
-        return (self.virtual_listeners(), self._outbound())
+            return (self._patched(Block(self._gateway_listeners()), "GATEWAY"),)
+        return (self._patched(self.virtual_listeners()), self._patched(self._outbound(), *_OF_SIDECARS))
+
+    def _patched(self, block: Block, *adding: str) -> Block:
+        """Listeners without those that EnvoyFilters remove, and those that they add in these contexts."""
+        gone = removing(self.patches, "LISTENER")
+        new = [value for context in adding for value in added(self.patches, "LISTENER", context)]
+        if not gone and not new:
+            return block
+
+        def patched() -> Block:
+            kept = [one for one in listeners_in(block) if not any(self._is_of_listener(patch, one) for patch in gone)]
+            return Block([*kept, *(Added("LDS", str(value.get("name") or ""), value) for value in new)])
+
+        return block.memo.once(patched, "patched", adding, of=self.filters)
+
+    def _is_of_listener(self, patch: Patch, listener: Listener) -> bool:
+        outbound = "SIDECAR_OUTBOUND" if self.sidecar else "GATEWAY"
+        context = "SIDECAR_INBOUND" if listener.kind == "virtualInbound" else outbound
+        return patch.fits(context) and is_of_listener(patch, listener.name, listener.port)
 
     def routes_by_listener(self, blocks: Blocks) -> Mapping[str, frozenset[str]]:
         """RDS names that listeners refer to, by listener: one object for all sidecars that share the outbound ones."""
         if not self.sidecar:
             return self._routes_by_listener(blocks)
-        return blocks[-1].memo.once(lambda: self._routes_by_listener(blocks), "LDS routes")
+        of = self.filters if self._chains else ()
+        return blocks[-1].memo.once(lambda: self._routes_by_listener(blocks), "LDS routes", of=of)
 
     def _routes_by_listener(self, blocks: Blocks) -> dict[str, frozenset[str]]:
-        return {listener.name: self._routes_of(listener) for block in blocks for listener in _listeners(block)}
+        found = {}
+        for listener in (one for block in blocks for one in block if isinstance(one, Listener | Added)):
+            more = [name for patch in self._chains_of(listener) for name in _routes_in(patch.value)]
+            found[listener.name] = self._routes_of(listener).union(more)
+        return found
 
-    def _routes_of(self, listener: Listener) -> frozenset[str]:
+    @cached_property
+    def _chains(self) -> list[Patch]:
+        """The patches that add filter chains."""
+        return [patch for patch in self.patches if patch.apply_to == "FILTER_CHAIN" and patch.operation == "ADD"]
+
+    def _chains_of(self, listener: Listener | Added) -> list[Patch]:
+        if isinstance(listener, Added):
+            return []
+        return [patch for patch in self._chains if self._is_of_listener(patch, listener)]
+
+    def _routes_of(self, listener: Listener | Added) -> frozenset[str]:
         """A TLS port of a gateway has one per HTTPS server."""
+        if isinstance(listener, Added):
+            return frozenset(_routes_in(listener.value))
         if listener.route:
             return frozenset({listener.route})
         shown = set(listener.servers)
@@ -124,9 +134,43 @@ class Listeners(Recipient):
 
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
-        told, memo = (self.own_endpoint, self.unknown), self.scope.memo_of_content
-        routes = (route for egress in self.scope.listeners for route in egress.layer4)
+        routes = [route for egress in self.scope.listeners for route in egress.layer4]
+        told, memo = (*self._particular, self._source(routes)), self.scope.memo_of_content
         return memo.once(self._outbound_block, "LDS", *told, of=(*self.scope.content, *routes))
+
+    @property
+    def _particular(self) -> tuple[Hashable, ...]:
+        """All that tells it from others of its scope's content, but for what routes ask."""
+        selected = self.told if self.scope.context.rule_index.connections else ()
+        return self.own_endpoint, self.unknown, selected
+
+    def _source(self, routes: Iterable[Route]) -> Source:
+        """What routes ask of it, and are told."""
+        kinds = (route.written.spec.get(kind) or () for route in routes for kind in ("tcp", "tls"))
+        matches = [match for written in kinds for route in written for match in route.get("match") or ()]
+        keys = sorted({key for match in matches for key in match.get("sourceLabels") or ()})
+        asks = any(match.get("sourceNamespace") for match in matches)
+        proxy = self.view.proxy
+        return Source(tuple((key, proxy.labels.get(key)) for key in keys), proxy.namespace if asks else "")
+
+    def _connections(self, hosts: Iterable[str]) -> tuple[tuple[str, tuple[Object, ...]], ...]:
+        """By host, the DestinationRules that shape TCP proxies to it (buildOutboundNetworkFilters)."""
+        if not self.scope.context.rule_index.connections:
+            return ()
+        found = []
+        for host in dict.fromkeys(hosts):
+            rule = applying(self.scope.rules_on(host), self.view.proxy.labels)
+            if rule is not None and any(map(shapes_connections, rule.sources)):
+                found.append((host, rule.sources))
+        return tuple(found)
+
+    def _routed(self, service: Service, egress: _Egress) -> _Egress:
+        """What of an egress listener is for a service."""
+        if not egress.routes and not self.scope.context.rule_index.connections:
+            return egress
+        routes = _routing(service, egress.routes)
+        named = (host for route in routes for host, _ in route.other)
+        return _Egress(egress.bind, routes, self._source(routes), self._connections((service.hostname, *named)))
 
     @property
     def own_endpoint(self) -> str:
@@ -139,15 +183,15 @@ class Listeners(Recipient):
             return self._of_one_listener(_Egress(_bind(listeners[0]), listeners[0].layer4))
         return Block(self._outbound_sockets(listeners).values())
 
-    def _outbound_sockets(self, listeners: tuple[EgressListener, ...]) -> dict[_Socket, Listener]:
-        found: dict[_Socket, Listener] = {}
-        locked: set[_Socket] = set()
+    def _outbound_sockets(self, listeners: tuple[EgressListener, ...]) -> dict[Socket, Listener]:
+        found: dict[Socket, Listener] = {}
+        locked: set[Socket] = set()
         for egress in listeners:
             mine = set()
             for listener in self._of_listener(egress):
                 socket = (listener.bind, listener.port)
                 if socket not in locked:
-                    found[socket] = _joined(found.get(socket), listener)
+                    found[socket] = joined(found.get(socket), listener)
                     mine.add(socket)
             if egress.spec.get("port"):
                 locked |= mine  # a listener with a port of its own keeps it
@@ -160,17 +204,18 @@ class Listeners(Recipient):
         if own:
             hosts = dict.fromkeys(service.hostname for service in own)
             parts.append(self._of_services((s for host in hosts for s in self.scope.listened(host)), egress))
-        whole = _Sockets()
+        whole = Sockets()
         for part in parts:
             whole.add(part.joined(), part.alone.values())
         return Block.joined([Block(whole.joined()), *whole.alone.values()])
 
-    def _of_shared(self, block: tuple[Service, ...], egress: _Egress) -> _Sockets:
-        told, memo = (egress.bind, self.own_endpoint, self.unknown), self.scope.family.memo_of(block)
+    def _of_shared(self, block: tuple[Service, ...], egress: _Egress) -> Sockets:
+        told = (egress.bind, *self._particular, self._source(egress.routes))
+        memo = self.scope.family.memo_of(block)
         return memo.once(lambda: self._of_services(block, egress), "LDS of", *told, of=egress.routes)
 
-    def _of_services(self, services: Iterable[Service], egress: _Egress) -> _Sockets:
-        found = _Sockets()
+    def _of_services(self, services: Iterable[Service], egress: _Egress) -> Sockets:
+        found = Sockets()
         for service in services:
             found.add(*self._of_service(service, egress))
         return found
@@ -180,13 +225,11 @@ class Listeners(Recipient):
         shards = None
         if service.resolution == "PASSTHROUGH":
             shards = self.context.instances.get((service.hostname, service.namespace))
-        routes = _routing(service, egress.routes)
-        told = (egress.bind, self.unknown, self.own_endpoint if shards else "", self.places(service))
+        mine = self._routed(service, egress)
+        own = self.own_endpoint if shards else ""
+        told = (egress.bind, self.unknown, own, self.places(service), mine.source, mine.rules)
         return self.memo_of(service).once(
-            lambda: self._new_listeners(service, _Egress(egress.bind, routes)),
-            "listeners",
-            *told,
-            of=(service, shards, *routes),
+            lambda: self._new_listeners(service, mine), "listeners", *told, of=(service, shards, *mine.routes)
         )
 
     def _new_listeners(self, service: Service, egress: _Egress) -> _OfService:
@@ -201,7 +244,7 @@ class Listeners(Recipient):
         fixed = egress.spec.get("port")
         bind = _bind(egress) or (ANY_ADDRESS if fixed and self.rules.egress_port_anywhere else "")
         for service in services_of(egress):
-            where = _Egress(bind, _routing(service, egress.layer4))
+            where = self._routed(service, _Egress(bind, egress.layer4))
             if not fixed:
                 for port in service.ports:
                     yield from self._of_port(service, port, port, where)
@@ -235,18 +278,18 @@ class Listeners(Recipient):
             if instances or service.registry == "Kubernetes" or service.selector:
                 for endpoint_address in dict.fromkeys(e.address for e in instances):
                     if endpoint_address != self.view.proxy.ip:
-                        yield self._tcp(service, port, listen, endpoint_address, egress.routes)
+                        yield self._tcp(service, port, listen, endpoint_address, egress)
                 return
-        yield self._tcp(service, port, listen, ANY_ADDRESS if "/" in address else address, egress.routes)
+        yield self._tcp(service, port, listen, ANY_ADDRESS if "/" in address else address, egress)
 
-    def _tcp(self, service: Service, port: Port, listen: Port, address: str, routes: tuple[Route, ...]) -> Listener:
+    def _tcp(self, service: Service, port: Port, listen: Port, address: str, egress: _Egress) -> Listener:
         name, number, pairs = f"{address}_{listen.number}", listen.number, ((service, port),)
         kind: Literal["tcp", "auto"] = "auto" if listen.auto else "tcp"
         sniffed = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
-        written = tuple(route.written for route in routes)
+        written = tuple(route.written for route in egress.routes)
         return Listener(
             name, kind, address, number, sniffed if listen.auto else "", pairs,
-            virtual_services=written, unknown=self.unknown,
+            virtual_services=written, source=egress.source, connections=egress.rules, unknown=self.unknown,
         )  # fmt: skip
 
     # ---- gateways
@@ -269,6 +312,7 @@ class Listeners(Recipient):
                 (*(earlier.services if earlier else ()), *passed),
                 servers=(*(earlier.servers if earlier else ()), *port.servers),
                 virtual_services=routes,
+                connections=self._connections(_destinations(routes)),
                 rules=tuple(dict.fromkeys(source for s, _ in passed for source in self._sources(s))),
             )
         yield from found.values()
@@ -300,31 +344,27 @@ def listening_endpoints(scope: Scope) -> frozenset[str]:
     return scope.memo_of_content.once(found, "listening", of=scope.content)
 
 
-def _listeners(block: Block) -> Iterator[Listener]:
-    return (resource for resource in block if isinstance(resource, Listener))
-
-
-def _joined(earlier: Listener | None, later: Listener) -> Listener:
-    return later if earlier is None else _join([earlier, later])
-
-
-def _join(listeners: list[Listener]) -> Listener:
-    """Outbound listeners on one address and port as one: HTTP ones share it, a mix becomes a sniffed one."""
-    first = listeners[0]
-    if len(listeners) == 1:
-        return first
-    kind = first.kind if all(listener.kind == first.kind for listener in listeners) else "auto"
-    route = next((listener.route for listener in listeners if listener.route), "")
-    services = tuple(pair for listener in listeners for pair in listener.services)
-    routing = tuple(dict.fromkeys(written for listener in listeners for written in listener.virtual_services))
-    return Listener(
-        first.name, kind, first.bind, first.port, route, services, virtual_services=routing, unknown=first.unknown
-    )
+def _routes_in(value: object) -> Iterator[str]:
+    """Names of route configurations that Envoy asks for, in a listener as it is written."""
+    if isinstance(value, Mapping):
+        if name := value.get("route_config_name") or value.get("routeConfigName"):
+            yield str(name)
+        value = list(value.values())
+    for part in value if isinstance(value, list | tuple) else ():
+        yield from _routes_in(part)
 
 
 def _routing(service: Service, routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """Of the VirtualServices with tcp or tls routes, those that a service's host is one of (getConfigsForHost)."""
     return tuple(route for route in routes if any(matches(host, service.hostname) for host in route.hosts))
+
+
+def _destinations(routes: Iterable[Object]) -> Iterator[str]:
+    """Hosts that tcp and tls routes of VirtualServices lead to."""
+    for written in routes:
+        for kind in ("tcp", "tls"):
+            for to in (to for route in written.spec.get(kind) or () for to in route.get("route") or ()):
+                yield resolve(str((to.get("destination") or {}).get("host") or ""), written.ref.namespace)
 
 
 def _bind(egress: EgressListener) -> str:

@@ -12,6 +12,7 @@ from pushsim.dependencies import View, attached
 from pushsim.memo import Memo
 from pushsim.mesh import HOSTNAME, ConfigKey, Object, Port, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
+from pushsim.sizes.envoyfilters import Patch, patches
 from pushsim.sizes.envoyfilters import applying as applying_filters
 from pushsim.visibility import EgressListener
 
@@ -41,6 +42,11 @@ class Recipient:
     def filters(self) -> tuple[Object, ...]:
         """The EnvoyFilters that are applied to it, in that order."""
         return applying_filters(self.context.policies["EnvoyFilter"], self.view.proxy, self.context.root)
+
+    @cached_property
+    def patches(self) -> tuple[Patch, ...]:
+        """What these do to it."""
+        return patches(self.filters, self.rules.release)
 
     @cached_property
     def node(self) -> str | None:

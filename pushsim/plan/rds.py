@@ -14,19 +14,24 @@ def routes(pushing: Pushing) -> Response | None:
     """The RDS response: all routes the proxy watches; None if RDS does not run."""
     if not _runs(pushing):
         return None
-    names, gateway = pushing.state.routes, pushing.state.gateway
-    if pushing.rules.rds_gone_sent or not pushing.router or not gateway.names or names <= gateway.routes.keys():
-        return configurations(pushing.generators, names)
-    served = names & gateway.routes.keys()
-    removed = tuple(sorted(names - served)) if pushing.delta else ()
-    return replace(configurations(pushing.generators, served), removed=removed)
+    names = pushing.state.routes
+    removed = names - served(pushing.generators, names) if pushing.delta else ()
+    return replace(configurations(pushing.generators, names), removed=tuple(sorted(removed)))
+
+
+def served(generators: Generators, names: frozenset[str]) -> frozenset[str]:
+    """Those of these names that there is an answer to: older releases have none for a gateway's that no server has."""
+    gateway = generators.view.gateway
+    if generators.rules.rds_gone_sent or generators.sidecar or not gateway.names:
+        return names
+    return names & gateway.routes.keys()
 
 
 def configurations(generators: Generators, names: frozenset[str], *, solicited: bool = False) -> Response:
-    """The RDS response with these names."""
+    """The RDS response to these names."""
 
     def made() -> Block:
-        return Block(map(generators.route, sorted(names)))
+        return Block(map(generators.route, sorted(served(generators, names))))
 
     if not generators.sidecar:
         return Response("RDS", (made(),), solicited=solicited)

@@ -12,7 +12,7 @@ from pushsim.names import ClusterNames
 from pushsim.plan.cds import outbound_names, taken_back, watched_names
 from pushsim.plan.eds import Names, assignments
 from pushsim.plan.pushing import Pushing
-from pushsim.plan.rds import configurations
+from pushsim.plan.rds import configurations, served
 from pushsim.plan.state import Listening, ProxyState, Response
 
 
@@ -33,7 +33,7 @@ def follow_up(pushing: Pushing, cds: Response | None, listening: Listening) -> t
     answers: list[Response] = []
     if asked := _asked_clusters(pushing, after.clusters):
         answers.append(assignments(generators, asked, solicited=True))
-    if asked := _asked_routes(pushing, listening.routes):
+    if served(generators, asked := _asked_routes(pushing, listening.routes)):
         answers.append(configurations(generators, asked, solicited=True))
     return replace(state, **after._asdict(), listening=listening), answers
 

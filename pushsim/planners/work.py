@@ -17,7 +17,7 @@ from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
-from pushsim.resources import InboundCluster, Listener, NameTable, RouteConfiguration
+from pushsim.resources import Added, InboundCluster, Listener, NameTable, RouteConfiguration
 from pushsim.visibility import Scope
 
 #: Kinds that are not Istio configuration.
@@ -110,6 +110,9 @@ def _count_inbound(block: Block) -> int:
 def _of_listeners(block: Block) -> Counter[str]:
     work: Counter[str] = Counter()
     for listener in block:
+        if isinstance(listener, Added):
+            work["lds.tcp"] += 1
+            continue
         assert isinstance(listener, Listener)
         match listener.kind:
             case "http" | "auto":

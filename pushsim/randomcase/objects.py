@@ -297,7 +297,7 @@ class Objects:
             spec["tls"] = [{"match": match, "route": [{"destination": {"host": self.host()}}]}]
         if self.wide and not at_gateway and "hosts" in spec and self.flip(0.15):
             del spec["http"]
-            match = [{"port": 9000}]
+            match = [{"port": 9000, **shapes.subset(self.random, {"sourceLabels": {"role": "web"}})}]
             spec["tcp"] = [
                 {"match": match, "route": [{"destination": {"host": self.host(), "port": {"number": 9000}}}]}
             ]
@@ -350,7 +350,12 @@ class Objects:
             )
             makers.append(("telemetry.istio.io/v1alpha1", "Telemetry", "u", shapes.telemetry(self.random)))
             makers.append(
-                ("networking.istio.io/v1alpha3", "EnvoyFilter", "e", {"configPatches": [shapes.patch(self.random)]})
+                (
+                    "networking.istio.io/v1alpha3",
+                    "EnvoyFilter",
+                    "e",
+                    {"configPatches": [shapes.patch(self.random, self.host())]},
+                )
             )
             by_port = {
                 "mtls": {"mode": "STRICT"},

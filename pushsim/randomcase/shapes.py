@@ -114,6 +114,7 @@ def traffic_policy(draw: Random) -> Json:
         {"simple": draw.choice(["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "PASSTHROUGH"])},
         {"consistentHash": {"httpHeaderName": "x-user"}},
         {"consistentHash": {"httpCookie": {"name": "c", "ttl": "60s"}}},
+        {"consistentHash": {"useSourceIp": True}},
         {"simple": "ROUND_ROBIN", "localityLbSetting": {"enabled": True, "failover": [{"from": "r", "to": "q"}]}},
         {"localityLbSetting": {"enabled": True, "distribute": [{"from": "r/z1/*", "to": {"r/z2/*": 60, "q/*": 40}}]}},
         {"simple": "ROUND_ROBIN", "localityLbSetting": {"enabled": False}},
@@ -124,7 +125,12 @@ def traffic_policy(draw: Random) -> Json:
         {
             "loadBalancer": draw.choice(balance),
             "outlierDetection": {"consecutive5xxErrors": draw.randint(1, 9), "interval": "30s"},
-            "connectionPool": {"http": {"http2MaxRequests": draw.randint(1, 99), "h2UpgradePolicy": "UPGRADE"}},
+            "connectionPool": draw.choice(
+                [
+                    {"http": {"http2MaxRequests": draw.randint(1, 99), "h2UpgradePolicy": "UPGRADE"}},
+                    {"tcp": {"idleTimeout": "60s", "maxConnectionDuration": "300s"}},
+                ]
+            ),
             "portLevelSettings": [
                 {"port": {"number": draw.choice([80, 9000])}, "tls": {"mode": "SIMPLE", "sni": "x.example.com"}}
             ],
@@ -274,8 +280,8 @@ def plugin(draw: Random) -> Json:
     )
 
 
-def patch(draw: Random) -> Json:
-    """A patch of an EnvoyFilter, to anything but clusters."""
+def patch(draw: Random, host: str) -> Json:
+    """A patch of an EnvoyFilter; host: a service that it may be about."""
     lua = {
         "name": "lua",
         "typed_config": {
@@ -286,21 +292,32 @@ def patch(draw: Random) -> Json:
     manager = {"filterChain": {"filter": {"name": "envoy.filters.network.http_connection_manager"}}}
     context = draw.choice(["SIDECAR_INBOUND", "SIDECAR_OUTBOUND", "GATEWAY", "ANY"])
     added = {"name": f"added-{draw.randrange(2)}", "connect_timeout": "1s", "type": "STATIC"}
-    to, operation, value = draw.choice(
-        [
-            ("HTTP_FILTER", "INSERT_BEFORE", lua),
-            ("NETWORK_FILTER", "MERGE", {"typed_config": _MANAGER}),
-            ("LISTENER", "MERGE", {"per_connection_buffer_limit_bytes": 4096}),
-            ("VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": ["x-removed"]}),
-            ("HTTP_ROUTE", "MERGE", {"response_headers_to_remove": ["x-gone"]}),
-            ("ROUTE_CONFIGURATION", "MERGE", {"internal_only_headers": ["x"]}),
-            ("CLUSTER", "ADD", added),
-        ]
-    )
-    match = {"context": context, **({"listener": manager} if to.endswith("_FILTER") else {})}
+    sub = {"filterChain": {"filter": {**manager["filterChain"]["filter"], "subFilter": {"name": _CORS}}}}
+    at_port = {"listener": {"portNumber": draw.choice([80, 9000, 15006])}}
+    at_host = {"routeConfiguration": {"vhost": {"name": f"{host}:80"}}}
+    of_host = {"cluster": {"service": host}}
+    options: list[tuple[str, str, Json, Json]] = [
+        ("HTTP_FILTER", "INSERT_BEFORE", lua, {"listener": manager}),
+        ("HTTP_FILTER", "REMOVE", {}, {"listener": sub}),
+        ("HTTP_FILTER", "REPLACE", lua, {"listener": sub}),
+        ("NETWORK_FILTER", "MERGE", {"typed_config": _MANAGER}, {"listener": manager}),
+        ("LISTENER", "MERGE", {"per_connection_buffer_limit_bytes": 4096}, {}),
+        ("LISTENER", "REMOVE", {}, at_port),
+        ("LISTENER", "ADD", {"name": f"added-{draw.randrange(2)}", "filter_chains": []}, {}),
+        ("VIRTUAL_HOST", "MERGE", {"request_headers_to_remove": ["x-removed"]}, {}),
+        ("VIRTUAL_HOST", "REMOVE", {}, at_host),
+        ("HTTP_ROUTE", "MERGE", {"response_headers_to_remove": ["x-gone"]}, draw.choice([{}, at_host])),
+        ("ROUTE_CONFIGURATION", "MERGE", {"internal_only_headers": ["x"]}, {}),
+        ("CLUSTER", "ADD", added, {}),
+        ("CLUSTER", "REMOVE", {}, of_host),
+        ("CLUSTER", "MERGE", {"lb_policy": "RANDOM"}, of_host),
+    ]
+    to, operation, value, where = draw.choice(options)
+    match = {"context": context, **where}
     return {"applyTo": to, "match": match, "patch": {"operation": operation, "value": value}}
 
 
+_CORS = "envoy.filters.http.cors"
 _MANAGER = {
     "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
     "server_name": "mesh",

@@ -91,6 +91,7 @@ def chain() -> dict[str, Rules]:
     add("1.18.7", replace(patched, endpoint_comparison="health"))
 
     base = replace(base, delta_cds_kinds=base.delta_cds_kinds | {"DestinationRule"}, replaced_rules=True)  # #44891
+    base = replace(base, app_protocols=(("kubernetes.io/h2c", "HTTP2"),))
     add("1.19.0", base)
     patched = add("1.19.4", replace(base, endpoint_comparison="health-removed", unready_kept=True))
     patched = add("1.19.6", replace(patched, endpoint_comparison="health"))
@@ -170,6 +171,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         default_scope="unified",  # #51776
+        app_protocols=(*base.app_protocols, ("kubernetes.io/ws", "HTTP"), ("kubernetes.io/wss", "HTTPS")),
         namespace_of_host="own-kubernetes-first",
         source_namespace=True,  # #52302
         rule_merge="separate",  # #52636
@@ -183,6 +185,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         hidden_silent=True,  # #54120
+        distributions=(("preferclose", "zone"),),
         terminating_apart=True,
         resource_scoping="always",
         router_filter="host-namespace",
@@ -216,6 +219,7 @@ def chain() -> dict[str, Rules]:
     add("1.26.8", replace(base, targets="service-and-own"))
 
     base = replace(base, delta_filter="full")  # #55818
+    base = replace(base, distributions=(*base.distributions, ("prefersamezone", "zone"), ("prefersamenode", "node")))
     add("1.27.0", base)
     base = add("1.27.2", replace(base, targets="service-and-own"))
     add("1.27.9", base)

@@ -31,6 +31,8 @@ class Rules:
         locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say.
         external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
             flag off in 1.20).
+        app_protocols: values of appProtocol that Kubernetes has given a meaning, and what istiod takes them for.
+        distributions: values of trafficDistribution (and its annotation) that istiod knows, and what it takes them for.
         hidden_silent: adding, deleting or changing endpoints of a `~` service pushes nobody (#54120).
         endpoint_comparison: when an endpoint list that differs pushes: always; by health and added or removed
             address; or by any field.
@@ -166,6 +168,8 @@ class Rules:
     hidden_update_silent: bool = False
     locality_of_instance: bool = True
     external_name_aliases: bool = False
+    app_protocols: tuple[tuple[str, str], ...] = ()
+    distributions: tuple[tuple[str, str], ...] = ()
     hidden_silent: bool = False
     endpoint_comparison: Literal["never", "health-removed", "health", "any"] = "never"
     unready_kept: bool = False

@@ -140,8 +140,8 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
                 fields["services"] = [_service(service) for service in hosts.values()]
         elif sizing.ingress_metadata == "empty":
             fields["services"] = []
-        if rules and (rules_policy := policy.policy_for(rules, "", port)):
-            pool = rules_policy.get("connectionPool") or {}
+        if any(rule.spec.get("trafficPolicy") is not None for rule in rules):
+            pool = (policy.policy_for(rules, "", port) or {}).get("connectionPool") or {}
             fields["config"] = config_path(rules[0], sizing, "destination-rule")
     options = policy.apply_pool(built, options, pool, sizing, settings)
     if fixed:

@@ -1,28 +1,24 @@
-"""EnvoyFilter patches: what they add to the resources they match.
+"""EnvoyFilter patches: for whom they are, which clusters and listeners come or go by them, what clusters become.
 
-MERGE into clusters is a real merge of typed messages (pilot/pkg/networking/core/envoyfilter/cluster_patch.go). What is
-inserted as filters is measured as the value's own length and added; a value with an embedded `@type` that we cannot
-type is estimated from its JSON. REMOVE and REPLACE count as nothing. Routes: `routepatches`.
+Listeners: `listenerpatches`, routes: `routepatches`. Source: pilot/pkg/networking/core/envoyfilter/cluster_patch.go.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any as Json
 
-from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
-from envoy_data_plane.envoy.config.listener.v3 import Listener
 
 from pushsim.extensions import Place, near
 from pushsim.mesh import Object, Proxy
 from pushsim.sizes.peers import selected
-from pushsim.sizes.wire import framed, length, text, varint
+from pushsim.sizes.wire import encoded
+from pushsim.sizes.written import merge, merge_any, read
 
 Spec = Mapping[str, Json]
-_MANAGER = "envoy.filters.network.http_connection_manager"
 _INSERTS = {"ADD", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST"}
 
 
@@ -83,12 +79,20 @@ def _patches(obj: Object) -> Iterator[Patch]:
         )
 
 
-def added(known: Sequence[Patch], context: str) -> Iterator[Spec]:
-    """The clusters that patches add in a context, as they are written; those for any are no inbound ones."""
+def added(known: Sequence[Patch], kind: str, context: str) -> Iterator[Spec]:
+    """The clusters or listeners that patches add in a context, as they are written; those for any are no inbound ones.
+
+    kind: CLUSTER or LISTENER.
+    """
     for patch in known:
         for_any_inbound = patch.context == "ANY" and context == "SIDECAR_INBOUND"
-        if patch.apply_to == "CLUSTER" and patch.operation == "ADD" and patch.fits(context) and not for_any_inbound:
+        if patch.apply_to == kind and patch.operation == "ADD" and patch.fits(context) and not for_any_inbound:
             yield patch.value
+
+
+def removing(known: Sequence[Patch], kind: str) -> tuple[Patch, ...]:
+    """Those that remove clusters or listeners."""
+    return tuple(patch for patch in known if patch.apply_to == kind and patch.operation == "REMOVE")
 
 
 def cluster_patches(known: Sequence[Patch], context: str) -> tuple[Patch, ...]:
@@ -96,86 +100,54 @@ def cluster_patches(known: Sequence[Patch], context: str) -> tuple[Patch, ...]:
     return tuple(p for p in known if p.apply_to == "CLUSTER" and p.operation == "MERGE" and p.fits(context))
 
 
-def merge_cluster(cluster: Cluster, known: Sequence[Patch], host: str, port: int, subset: str) -> Cluster:
-    """A cluster with all matching patches merged into it."""
-    for patch in known:
-        wanted = patch.match.get("cluster") or {}
-        if wanted.get("name") and wanted["name"] != cluster.name:
-            continue
-        if wanted.get("service") and wanted["service"] != host:
-            continue
-        if wanted.get("portNumber") and int(wanted["portNumber"]) != port:
-            continue
-        if wanted.get("subset") and wanted["subset"] != subset:
-            continue
-        merge_written(cluster, patch.value)
-    return cluster
-
-
-def merge_written(target: Message, value: Spec) -> int:
-    """Merge a message as it is written; one with parts that have no published type is left out: its estimated bytes."""
-    try:
-        source = type(target).from_dict(dict(value))
-    except Exception:  # whatever its reader says of them
-        return estimate(value)
-    merge(target, source)
-    return 0
-
-
-def merge(target: Message, source: Message) -> None:
-    """Protobuf's merge: set scalars replace, messages merge, lists and maps grow; durations replace."""
-    for part in dataclasses.fields(target):  # type: ignore[arg-type]
-        new, old = getattr(source, part.name), getattr(target, part.name)
-        if new is None or new == [] or new == {} or (not isinstance(new, Message) and not new and old is not None):
-            continue
-        if isinstance(new, Message) and isinstance(old, Message):
-            merge(old, new)
-        elif isinstance(new, list):
-            setattr(target, part.name, [*old, *new])
-        elif isinstance(new, dict):
-            setattr(target, part.name, {**old, **new})
-        else:
-            setattr(target, part.name, new)
-
-
-def patch_listener(built: Listener, known: Sequence[Patch], context: str) -> int:
-    """Merge into a listener what patches say; the bytes of what has no published type, and of inserted filters.
-
-    Source: pilot/pkg/networking/core/envoyfilter/listener_patch.go.
-    """
-    extra = 0
-    for patch in known:
-        wanted = patch.match.get("listener") or {}
-        if not patch.fits(context) or not _of_listener(patch, wanted, built):
-            continue
-        if patch.apply_to == "LISTENER" and patch.operation == "MERGE":
-            extra += merge_written(built, patch.value)
-        elif patch.apply_to in ("HTTP_FILTER", "NETWORK_FILTER"):
-            extra += _filter_bytes(built, patch, (wanted.get("filterChain") or {}).get("filter") or {})
-    return extra
-
-
-def _of_listener(patch: Patch, wanted: Spec, built: Listener) -> bool:
-    special = patch.apply_to != "LISTENER" and built.name in ("virtualInbound", "virtualOutbound")
-    port = built.address.socket_address.port_value if built.address and built.address.socket_address else 0
-    return wanted.get("name") in (None, "", built.name) and (
-        special or not wanted.get("portNumber") or int(wanted["portNumber"]) == port
+def is_of_cluster(patch: Patch, name: str, hosts: Collection[str]) -> bool:
+    """Whether a patch is for a cluster (clusterMatch); hosts: for an inbound one those of its services."""
+    wanted = patch.match.get("cluster") or {}
+    if wanted.get("name"):
+        return bool(wanted["name"] == name)
+    direction, _, rest = name.partition("|")
+    port, subset, host = [*rest.split("|"), "", ""][:3] if rest else ("0", "", "")
+    return (
+        wanted.get("subset") in (None, "", subset)
+        and (not wanted.get("service") or wanted["service"] in (hosts if direction == "inbound" else (host,)))
+        and str(wanted.get("portNumber") or port) == port
     )
 
 
-def _filter_bytes(built: Listener, patch: Patch, wanted: Spec) -> int:
-    """What a patch of filters adds to all chains: whole filters, or what is merged into those of a name."""
-    chains = [*built.filter_chains, *([built.default_filter_chain] if built.default_filter_chain else [])]
-    managers = sum(each.name == _MANAGER for chain in chains for each in chain.filters)
-    if inserts(patch):
-        return (managers if patch.apply_to == "HTTP_FILTER" else len(chains)) * framed(estimate(patch.value))
-    if patch.operation != "MERGE":
-        return 0
-    config = patch.value.get("typed_config") or patch.value.get("typedConfig") or {}
-    merged = estimate({key: value for key, value in config.items() if key != "@type"})
-    if patch.apply_to == "HTTP_FILTER":
-        return managers * merged
-    return sum(each.name == wanted.get("name") for chain in chains for each in chain.filters) * merged
+def merge_cluster(built: Cluster, known: Sequence[Patch], hosts: Collection[str] = ()) -> Cluster:
+    """A cluster with all matching patches merged into it; hosts: see `is_of_cluster`."""
+    mine = [patch for patch in known if is_of_cluster(patch, built.name, hosts)]
+    cluster = Cluster.parse(encoded(built)) if mine else built  # its parts may be others', too
+    for patch in mine:
+        source = read(Cluster, patch.value)
+        if source is not None and not _merge_transport(cluster, source):
+            merge(cluster, source)
+    return cluster
+
+
+def _merge_transport(cluster: Cluster, source: Cluster) -> bool:
+    """Where a patch has a transport socket that alone is merged: into the cluster's of that name, else instead of its.
+
+    With sockets by match (automatic mTLS) one of another name is left out (mergeTransportSocketCluster).
+    """
+    other = source.transport_socket
+    if other is None:
+        return False
+    by_match = [match.transport_socket for match in cluster.transport_socket_matches]
+    mine = next((s for s in by_match or [cluster.transport_socket] if s is not None and s.name == other.name), None)
+    if mine is None:
+        if not by_match:
+            cluster.transport_socket = other
+    elif mine.typed_config is not None and other.typed_config is not None:
+        merge_any(mine.typed_config, other.typed_config)
+    return True
+
+
+def is_of_listener(patch: Patch, name: str, port: int) -> bool:
+    """Whether a patch is for a listener (listenerMatch): of virtual ones the port is that of a filter chain."""
+    wanted = patch.match.get("listener") or {}
+    by_chain = patch.apply_to != "LISTENER" and name in ("virtualInbound", "virtualOutbound")
+    return wanted.get("name") in (None, "", name) and (by_chain or int(wanted.get("portNumber") or port) == port)
 
 
 def asks_by_name(filters: Sequence[Object]) -> bool:
@@ -197,35 +169,3 @@ def discovered(known: Sequence[Patch], place: Place) -> Iterator[str]:
 
 def _asks(value: Spec) -> bool:
     return "config_discovery" in value or "configDiscovery" in value
-
-
-def written_length(kind: type[Message], value: Spec) -> int:
-    """Length of a message as it is written; an estimate where parts of it have no published type."""
-    try:
-        return length(kind.from_dict(dict(value)))
-    except Exception:  # whatever its reader says of it
-        return estimate(value)
-
-
-def estimate(value: Json) -> int:
-    """Length of a message given as JSON, without its type: a tag of one byte per field."""
-    if isinstance(value, Mapping):
-        if "@type" in value:
-            rest = {key: item for key, item in value.items() if key != "@type"}
-            return text(len(str(value["@type"]))) + framed(estimate(rest))
-        return sum(_field(item) for item in value.values())
-    return _field(value)
-
-
-def _field(value: Json) -> int:
-    if isinstance(value, bool):
-        return 2
-    if isinstance(value, int):
-        return 1 + varint(abs(value))
-    if isinstance(value, float):
-        return 9
-    if isinstance(value, Mapping):
-        return framed(estimate(value))
-    if isinstance(value, list | tuple):
-        return sum(_field(item) for item in value)
-    return text(len(str(value).encode()))

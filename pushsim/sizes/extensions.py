@@ -33,9 +33,9 @@ from envoy_data_plane.google.protobuf import Any, StringValue
 from pushsim.extensions import Place, Plugins, pull_secret
 from pushsim.mesh import Object
 from pushsim.resources import Extension
-from pushsim.sizes.envoyfilters import estimate
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.wire import TYPE_PREFIX, length, made, packed
+from pushsim.sizes.written import length_of_written
 
 _META = "ISTIO_META_WASM_"
 _DOCKER = ".dockerconfigjson"
@@ -72,7 +72,7 @@ def extension(resource: Extension, sizing: Sizing) -> int:
     """Length of what Envoy gets for a name."""
     written = resource.written
     if not isinstance(written, Object):
-        return estimate({"name": resource.name, "typed_config": written.get("typed_config") or {}})
+        return length_of_written(HttpFilter, {"name": resource.name, "typed_config": written.get("typed_config") or {}})
     config = _plugin(written, resource.secret, sizing)
     if sizing.plugin_types and written.spec.get("type") == "NETWORK":
         body = packed(NetworkWasm(config=config), "envoy.extensions.filters.network.wasm.v3.Wasm")

@@ -136,10 +136,11 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
         ]
     routed = ((written, *of) for written in resource.virtual_services for of in layer4(server, written))
     if security and mode in (None, "PASSTHROUGH"):
-        chains = [builder.routed_chain(*of, port, gateway=True) for of in routed]
+        chains = [builder.routed_chain(resource, *of, port, gateway=True) for of in routed]
     else:
         chains = [
-            builder.routed_chain(written, route, {}, port, gateway=True) for written, route, _ in islice(routed, 1)
+            builder.routed_chain(resource, written, route, {}, port, gateway=True)
+            for written, route, _ in islice(routed, 1)
         ]
     for chain in chains:
         chain.metadata = None

@@ -43,9 +43,8 @@ from pushsim.sizes.clusters import aggregated
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.telemetry import AccessLogs, Metrics, Tracing
-from pushsim.sizes.wire import made, packed
+from pushsim.sizes.wire import HCM, made, packed
 
-HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _SPANS = "/api/v2/spans"
 _DRY_RUN = {
     "allow_policy.name": "istio_dry_run_allow_shadow_effective_policy_id",

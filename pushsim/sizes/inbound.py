@@ -29,8 +29,10 @@ from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
 from pushsim.sizes.clusters import config_path, istio_metadata
+from pushsim.sizes.envoyfilters import Patch
 from pushsim.sizes.listeners import PLAINTEXT_ALPN, ListenerBuilder
 from pushsim.sizes.peers import MtlsModes
+from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.wire import made
 
 _HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
@@ -72,12 +74,14 @@ def options(mode: str, kind: str) -> tuple[Option, ...]:
 
 
 class Inbound:
-    """Builds virtualInbound of one proxy."""
+    """Builds virtualInbound of one proxy; patches: those of EnvoyFilters."""
 
-    def __init__(self, builder: ListenerBuilder, modes: MtlsModes, passthrough: str) -> None:
+    def __init__(
+        self, builder: ListenerBuilder, modes: MtlsModes, passthrough: str, patches: Sequence[Patch] = ()
+    ) -> None:
         self.builder, self.modes = builder, modes
         self.sizing, self.settings = builder.sizing, builder.settings
-        self.passthrough = passthrough
+        self.passthrough, self.patches = passthrough, patches
 
     def build(self, listener: Listener) -> EnvoyListener:
         """Black hole, passthrough chains (per port with its own mTLS mode too), then the chains of each port."""
@@ -183,7 +187,8 @@ class Inbound:
             decorator=Decorator(operation=f"{host}:{port.number}/*"),
         )
         virtual_host = made(VirtualHost, name=f"inbound|http|{port.number}", domains=["*"], routes=[route])
-        return made(RouteConfiguration, name=cluster, virtual_hosts=[virtual_host], validate_clusters=False)
+        built = made(RouteConfiguration, name=cluster, virtual_hosts=[virtual_host], validate_clusters=False)
+        return RoutePatches(self.patches, "SIDECAR_INBOUND", cluster).configuration(built)
 
     def _server_tls(self, *, http: bool) -> TransportSocket:
         aliases = [str(alias) for alias in self.settings.mesh.get("trustDomainAliases") or ()]

@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import (
     TcpProxy,
+    TcpProxyTunnelingConfig,
     TcpProxyWeightedCluster,
     TcpProxyWeightedClusterClusterWeight,
 )
@@ -28,7 +29,7 @@ from pushsim.sizes import extensions, filters
 from pushsim.sizes.assignments import address
 from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.http import HttpParts, connection_manager
-from pushsim.sizes.policy import Spec
+from pushsim.sizes.policy import Spec, subset_spec, whole_policy
 from pushsim.sizes.settings import ANYTHING
 from pushsim.sizes.wire import duration, made, packed
 
@@ -55,28 +56,39 @@ class ListenerBuilder:
         return [made(Filter, name="istio.stats", typed_config=config)]
 
     def tcp_proxy(
-        self, cluster: str, prefix: str, *, inbound: bool = False, gateway: bool = False, policy: Spec | None = None,
-        weights: Sequence[tuple[str, int]] = (), logged: bool = True,
+        self, cluster: str, prefix: str, *, inbound: bool = False, gateway: bool = False,
+        rules: Sequence[Object] = (), subset: str = "", weights: Sequence[tuple[str, int]] = (), logged: bool = True,
     ) -> Filter:  # fmt: skip
-        """A TCP proxy to one cluster or to weighted ones."""
+        """A TCP proxy to one cluster or to weighted ones; rules: the DestinationRules of where it goes to."""
         proxy = made(TcpProxy, stat_prefix=prefix)
         if weights:
             parts = [TcpProxyWeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
             proxy.weighted_clusters = TcpProxyWeightedCluster(clusters=parts)
         else:
             proxy.cluster = cluster
-        tcp = ((policy or {}).get("connectionPool") or {}).get("tcp") or {}
-        if tcp.get("idleTimeout"):
-            proxy.idle_timeout = duration(tcp["idleTimeout"])
-        if tcp.get("maxConnectionDuration"):
-            proxy.max_downstream_connection_duration = duration(tcp["maxConnectionDuration"])
-        balancer = (policy or {}).get("loadBalancer") or {}
-        if (balancer.get("consistentHash") or {}).get("useSourceIp"):
-            proxy.hash_policy = [HashPolicy(source_ip=HashPolicySourceIp())]
+        if rules:
+            self._shape(proxy, rules, subset)
         if logged:
             proxy.access_log = self.parts.logs.http(inbound=inbound, gateway=gateway)
         config = packed(proxy, "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy")
         return made(Filter, name="envoy.filters.network.tcp_proxy", typed_config=config)
+
+    def _shape(self, proxy: TcpProxy, rules: Sequence[Object], subset: str) -> None:
+        """What DestinationRules say of connections: the whole rule of timeouts, a subset's own of the rest."""
+        policy = whole_policy(rules)
+        tcp = (policy.get("connectionPool") or {}).get("tcp") or {}
+        if tcp.get("idleTimeout") and self.sizing.tcp_idle:
+            proxy.idle_timeout = duration(tcp["idleTimeout"])
+        if tcp.get("maxConnectionDuration") and self.sizing.connection_duration:
+            proxy.max_downstream_connection_duration = duration(tcp["maxConnectionDuration"])
+        own = (subset_spec(rules, subset).get("trafficPolicy") or {}) if subset else policy
+        balancer = own.get("loadBalancer") or policy.get("loadBalancer") or {}
+        if (balancer.get("consistentHash") or {}).get("useSourceIp"):
+            proxy.hash_policy = [HashPolicy(source_ip=HashPolicySourceIp())]
+        if (tunnel := own.get("tunnel")) and self.sizing.connection_duration:
+            host = f"{tunnel.get('targetHost') or ''}:{tunnel.get('targetPort') or 0}"
+            post = tunnel.get("protocol") == "POST"
+            proxy.tunneling_config = made(TcpProxyTunnelingConfig, hostname=host, use_post=post)
 
     def chain(self, *stack: Filter, match: FilterChainMatch | None = None, name: str = "") -> FilterChain:
         """A filter chain of an outbound or gateway listener."""
@@ -199,15 +211,13 @@ class ListenerBuilder:
 
     def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
-        # of the whole rule: TCP proxies know no port-level settings (buildOutboundNetworkFiltersWithSingleDestination)
-        policy: Spec = next((r.spec["trafficPolicy"] for r in listener.rules if r.spec.get("trafficPolicy")), {})
         prefix = self._prefix(cluster)
         match = None
         if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" and not listener.cidrs:
             match = made(FilterChainMatch, server_names=[service.hostname])
         elif listener.cidrs:
             match = made(FilterChainMatch, prefix_ranges=[_cidr(text) for text in listener.cidrs])
-        proxy = self.tcp_proxy(cluster, prefix, policy=policy)
+        proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
         return self.chain(*before, *filters.sniffers(port, prefix), proxy, match=match)
 
@@ -222,20 +232,21 @@ class ListenerBuilder:
         routing = [written for written in listener.virtual_services if _names(written, service.hostname)]
         if port.protocol in ("HTTPS", "TLS"):
             found: dict[tuple[str, ...], FilterChain] = {}
-            for written, route, match in _matches(routing, "tls", listener.port):
+            for written, route, match in _matches(routing, "tls", listener):
                 told = (*_texts(match, "sniHosts"), "|", *_texts(match, "destinationSubnets"))
                 if told not in found:
-                    found[told] = self.routed_chain(written, route, match, port)
+                    found[told] = self.routed_chain(listener, written, route, match, port)
             return [*found.values()] or [self._direct(listener, service, port)]
         chains = []
-        for written, route, match in _matches(routing, "tcp", listener.port):
-            chains.append(self.routed_chain(written, route, match, port))
+        for written, route, match in _matches(routing, "tcp", listener):
+            chains.append(self.routed_chain(listener, written, route, match, port))
             if not match.get("destinationSubnets"):
                 return chains
         return [*chains, self._direct(listener, service, port)]
 
     def routed_chain(
         self,
+        listener: Listener,
         written: Object,
         route: Mapping[str, Json],
         match: Mapping[str, Json],
@@ -243,22 +254,27 @@ class ListenerBuilder:
         *,
         gateway: bool = False,
     ) -> FilterChain:
-        """A chain of a VirtualService's tcp or tls route."""
-        targets = []
+        """A chain of a VirtualService's tcp or tls route; of weighted ones the first tells what connections are."""
+        targets, first = [], ("", "")
         for item in route.get("route") or ():
             destination = item.get("destination") or {}
             host = resolve(str(destination.get("host") or ""), written.ref.namespace)
+            first = first if first[0] else (host, str(destination.get("subset") or ""))
             number = (destination.get("port") or {}).get("number") or port.number
             targets.append(
                 (f"outbound|{number}|{destination.get('subset') or ''}|{host}", int(item.get("weight") or 0))
             )
         place = Place("GATEWAY" if gateway else "SIDECAR_OUTBOUND", False, port.number)
         before = [*self.plugins(place), *self.tcp_metrics(inbound=False, gateway=gateway)]
+        rules = listener.rules_of(first[0])
         if len(targets) == 1:
-            proxy = self.tcp_proxy(targets[0][0], self._prefix(targets[0][0]), gateway=gateway)
+            cluster = targets[0][0]
+            prefix = self._prefix(cluster)
+            proxy = self.tcp_proxy(cluster, prefix, gateway=gateway, rules=rules, subset=first[1])
         else:
             prefix = f"{written.ref.name}.{written.ref.namespace}"
-            proxy = self.tcp_proxy("", prefix, weights=[t for t in targets if t[1] > 0], gateway=gateway)
+            weights = [target for target in targets if target[1] > 0]
+            proxy = self.tcp_proxy("", prefix, weights=weights, gateway=gateway, rules=rules)
         names = [name for name in _texts(match, "sniHosts") if name != "*"]
         subnets = [_cidr(text) for text in _texts(match, "destinationSubnets")]
         chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
@@ -278,12 +294,12 @@ def _names(written: Object, hostname: str) -> bool:
     return any(matches(host, hostname) for host in hosts)
 
 
-def _matches(routing: Iterable[Object], kind: str, port: int) -> Iterator[tuple[Object, Spec, Spec]]:
-    """Routes of a kind, each with the matches of a port in it; a tcp route without any matches everything."""
+def _matches(routing: Iterable[Object], kind: str, at: Listener) -> Iterator[tuple[Object, Spec, Spec]]:
+    """Routes of a kind, each with the matches that are for a listener; a tcp route without any matches everything."""
     for written in routing:
         for route in written.spec.get(kind) or ():
             for match in route.get("match") or (ANYTHING if kind == "tcp" else ()):
-                if int(match.get("port") or port) == port and _for_mesh(match):
+                if int(match.get("port") or at.port) == at.port and _for_mesh(match) and at.source.fits(match):
                     yield written, route, match
 
 

@@ -60,7 +60,7 @@ def policy_for(rules: Sequence[Object], subset: str, port: Port) -> Spec:
 
 def tls_mode(rules: Sequence[Object], subset: str, port: Port, sizing: Sizing) -> str | None:
     """The TLS mode a rule sets for endpoints: of the subset alone if one is named (mtls_checker.go)."""
-    written: Spec = next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
+    written = whole_policy(rules)
     if subset:
         written = subset_spec(rules, subset).get("trafficPolicy") or {}
     found = written.get("tls")
@@ -79,7 +79,7 @@ def consistent_hash(rules: Sequence[Object], subset: str, port: int | None) -> S
 
     port is None where a destination names none (hashForHTTPDestination and hashForService of route/route.go).
     """
-    written: Spec = next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
+    written = whole_policy(rules)
     own = (subset_spec(rules, subset).get("trafficPolicy") or {}) if subset else {}
     for policy in (own, written):
         levels = [p for p in policy.get("portLevelSettings") or () if (p.get("port") or {}).get("number") == port]
@@ -88,6 +88,11 @@ def consistent_hash(rules: Sequence[Object], subset: str, port: int | None) -> S
             if found is not None:
                 return found
     return (written.get("loadBalancer") or {}).get("consistentHash")
+
+
+def whole_policy(rules: Sequence[Object]) -> Spec:
+    """The trafficPolicy of a host's rules: of the first that has one."""
+    return next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
 
 
 def subset_spec(rules: Sequence[Object], subset: str) -> Spec:

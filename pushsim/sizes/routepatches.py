@@ -1,7 +1,4 @@
-"""EnvoyFilter patches of routes: what they merge into route configurations, virtual hosts and routes, or add to them.
-
-A value with parts that have no published type is added with an estimate of its length. REMOVE and REPLACE of virtual
-hosts and routes count as nothing.
+"""EnvoyFilter patches of routes: what they merge into route configurations, virtual hosts and routes, put or take away.
 
 Source: pilot/pkg/networking/core/envoyfilter/rc_patch.go.
 """
@@ -15,8 +12,9 @@ from typing import TypeVar
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.route.v3 import Route, RouteConfiguration, VirtualHost
 
-from pushsim.sizes.envoyfilters import Patch, Spec, inserts, merge_written, written_length
-from pushsim.sizes.wire import encoded, framed, length
+from pushsim.sizes.envoyfilters import Patch, Spec, inserts
+from pushsim.sizes.wire import encoded, made
+from pushsim.sizes.written import merge_written, read
 
 _M = TypeVar("_M", bound=Message)
 _KINDS = ("ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE")
@@ -28,7 +26,7 @@ class RoutePatches:
 
     Args:
         known: all patches of the proxy.
-        context: SIDECAR_OUTBOUND or GATEWAY.
+        context: SIDECAR_INBOUND, SIDECAR_OUTBOUND or GATEWAY.
         name: of the route configuration.
     """
 
@@ -36,31 +34,55 @@ class RoutePatches:
         self._known = tuple(p for p in known if p.apply_to in _KINDS and p.fits(context) and _fits(p, context, name))
         self.by_name = any(_wanted(p).get("vhost") for p in self._known)
 
-    def configuration(self, built: RouteConfiguration) -> int:
-        """Length of a route configuration, of which the virtual hosts may be told apart, and what is added to it."""
-        added = (p.value for p in self._of("VIRTUAL_HOST") if p.operation == "ADD")
-        merging = [p for p in self._of("ROUTE_CONFIGURATION") if p.operation == "MERGE"]
-        return _merged_length(built, merging) + sum(framed(written_length(VirtualHost, value)) for value in added)
-
-    def host(self, built: VirtualHost) -> int:
-        """Length of a virtual host with its routes."""
+    def configuration(self, built: RouteConfiguration) -> RouteConfiguration:
+        """A route configuration, of which the virtual hosts may be told apart, with what is merged and added."""
         if not self._known:
-            return length(built)
-        patches = [p for p in self._of("HTTP_ROUTE") if _at_host(p, built.name)]
-        routes = sum(framed(_merged_length(route, _merging(patches, route))) for route in built.routes)
+            return built
+        merged = _merged(built, self._merging("ROUTE_CONFIGURATION"))
+        added = (read(VirtualHost, patch.value) for patch in self._of("VIRTUAL_HOST") if patch.operation == "ADD")
+        kept = [host for each in built.virtual_hosts if (host := self.host(each)) is not None]
+        merged.virtual_hosts = [*kept, *(host for host in added if host is not None)]
+        return merged
+
+    def host(self, built: VirtualHost) -> VirtualHost | None:
+        """A virtual host with its routes; None if it is removed. See `replaces` for one without its domains."""
+        host = built
+        for patch in self._of("VIRTUAL_HOST"):
+            if not _at_host(patch, host):
+                continue
+            if patch.operation == "REMOVE":
+                return None
+            if patch.operation == "REPLACE":
+                host = read(VirtualHost, patch.value) or host
+            elif patch.operation == "MERGE":
+                host = _merged(host, (patch,))
+        of_routes = [patch for patch in self._of("HTTP_ROUTE") if _at_host(patch, host)]
+        if of_routes:
+            host = copy(host)
+            kept = (self._route(route, of_routes) for route in host.routes)
+            host.routes = _inserted([route for route in kept if route is not None], of_routes)
+        return host
+
+    def replaces(self, name: str, domains: Sequence[str]) -> bool:
+        """Whether a virtual host is removed, or another is in its place."""
+        gone = [patch for patch in self._of("VIRTUAL_HOST") if patch.operation in ("REMOVE", "REPLACE")]
+        return bool(gone) and any(_at_host(p, made(VirtualHost, name=name, domains=[*domains])) for p in gone)
+
+    def _route(self, route: Route, patches: Sequence[Patch]) -> Route | None:
+        """A route with what is merged into it; None if it is removed."""
         for patch in patches:
-            route = (_wanted(patch).get("vhost") or {}).get("route")
-            if inserts(patch) and (
-                patch.operation == "ADD" or not route or any(_at_route(patch, r) for r in built.routes)
-            ):
-                routes += framed(written_length(Route, patch.value))
-        bare = copy(built)
-        bare.routes = []
-        merging = [p for p in self._of("VIRTUAL_HOST") if p.operation == "MERGE" and _at_host(p, built.name)]
-        return _merged_length(bare, merging) + routes
+            if _at_route(patch, route):
+                if patch.operation == "REMOVE":
+                    return None
+                if patch.operation == "MERGE":
+                    route = _merged(route, (patch,))
+        return route
 
     def _of(self, kind: str) -> Iterator[Patch]:
         return (patch for patch in self._known if patch.apply_to == kind)
+
+    def _merging(self, kind: str) -> list[Patch]:
+        return [patch for patch in self._of(kind) if patch.operation == "MERGE"]
 
 
 def shapes_routes(patches: Iterable[Patch]) -> bool:
@@ -68,16 +90,21 @@ def shapes_routes(patches: Iterable[Patch]) -> bool:
     return any(patch.apply_to in _KINDS for patch in patches)
 
 
-def _merging(patches: Iterable[Patch], route: Route) -> list[Patch]:
-    return [p for p in patches if p.operation == "MERGE" and _at_route(p, route)]
+def _inserted(routes: list[Route], patches: Iterable[Patch]) -> list[Route]:
+    """Routes with those that patches put beside them; some only where there is a certain one."""
+    for patch in patches:
+        asks = patch.operation != "ADD" and (_wanted(patch).get("vhost") or {}).get("route") is not None
+        if inserts(patch) and (not asks or any(_at_route(patch, route) for route in routes)):
+            new = read(Route, patch.value)
+            routes = routes if new is None else [*routes, new]
+    return routes
 
 
-def _merged_length(built: _M, patches: Sequence[Patch]) -> int:
-    if not patches:
-        return length(built)
-    merged = type(built).parse(encoded(built))  # sealed ones know no fields
-    more = sum(merge_written(merged, patch.value) for patch in patches)
-    return length(merged) + more
+def _merged(built: _M, patches: Iterable[Patch]) -> _M:
+    merged = type(built).parse(encoded(built))  # sealed ones know no fields, and parts may be others', too
+    for patch in patches:
+        merge_written(merged, patch.value)
+    return merged
 
 
 def _wanted(patch: Patch) -> Spec:
@@ -87,7 +114,7 @@ def _wanted(patch: Patch) -> Spec:
 
 def _fits(patch: Patch, context: str, name: str) -> bool:
     """Whether a patch is for a route configuration (routeConfigurationMatch)."""
-    wanted, port = _wanted(patch), name
+    wanted, port = _wanted(patch), name.split("|")[1] if name.startswith("inbound|") else name
     if context == "GATEWAY":
         parts = name.split(".")  # http.PORT, or https.PORT.NAME.GATEWAY.NAMESPACE
         port = parts[1] if len(parts) > 1 else ""
@@ -99,8 +126,9 @@ def _fits(patch: Patch, context: str, name: str) -> bool:
     return wanted.get("name") in (None, "", name) and str(wanted.get("portNumber") or port) == port
 
 
-def _at_host(patch: Patch, name: str) -> bool:
-    return (_wanted(patch).get("vhost") or {}).get("name") in (None, "", name)
+def _at_host(patch: Patch, host: VirtualHost) -> bool:
+    wanted = _wanted(patch).get("vhost") or {}
+    return wanted.get("name") in (None, "", host.name) and wanted.get("domainName") in (None, "", *host.domains)
 
 
 def _at_route(patch: Patch, route: Route) -> bool:

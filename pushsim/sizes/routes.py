@@ -33,7 +33,7 @@ from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import framed, made, texts
+from pushsim.sizes.wire import framed, length, made, texts
 
 Spec = Mapping[str, Json]
 #: Sizes of services' virtual hosts that are kept.
@@ -125,11 +125,11 @@ class RouteMeter:
         host, _, number = route.name.rpartition(":")
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0:
-            return Seen(self._patches.configuration(EnvoyRoutes(name=route.name, validate_clusters=False)), {})
+            return Seen(length(self._patches.configuration(EnvoyRoutes(name=route.name, validate_clusters=False))), {})
         services = self._services_of(route, sniffed=bool(host))
         around = self._frame(route.name)
         if not host:
-            around += framed(self._catch_all(route.unknown or self._settings.unknown))
+            around += self._catch_all(route.unknown or self._settings.unknown)
         if not route.virtual_services and not route.rules:
             return Seen(services.seen.elsewhere + around, services.seen.own)
         shaped = self._shaped(route, proxy, port, services.by_host, sniffed=bool(host))
@@ -174,8 +174,8 @@ class RouteMeter:
             total.add(-elsewhere, home, -at_home)
             if host not in shaped and service.resolution != "ALIAS":
                 home = _home(service)
-                sizes = (self._service(service, p, rules[host], seen, sniffed=sniffed) for seen in ("", home))
-                elsewhere, at_home = map(framed, sizes)
+                seen = (self._service(service, p, rules[host], seen, sniffed=sniffed) for seen in ("", home))
+                elsewhere, at_home = seen
                 total.add(elsewhere, home, at_home)
         return total.seen
 
@@ -191,7 +191,7 @@ class RouteMeter:
         frame.ignore_port_in_host_matching = sizing.ignores_ports == "all"
         if sizing.body_limit:
             frame.max_direct_response_body_size_bytes = 1048576
-        return self._patches.configuration(frame)
+        return length(self._patches.configuration(frame))
 
     def _framed_service(self, service: Service, port: Port, *, sniffed: bool) -> tuple[int, str, int]:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
@@ -202,28 +202,37 @@ class RouteMeter:
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
                 self._hosts.clear()
-            sizes = (self._service(service, port, (), seen, sniffed=sniffed) for seen in ("", home))
-            elsewhere, at_home = map(framed, sizes)
+            elsewhere, at_home = (self._service(service, port, (), seen, sniffed=sniffed) for seen in ("", home))
             known = self._hosts[key] = (service, elsewhere, at_home)
         return known[1], home, known[2]
 
     def _service(self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool) -> int:
-        size = self._domains_length(service, port.number, namespace, sniffed=sniffed)
+        domains = self._domains(service, port.number, namespace, sniffed=sniffed)
+        size = texts(domains)
         hashing = consistent_hash(rules, "", port.number) if rules else None
         name = f"{service.hostname}:{port.number}"
         key = (self._as_matched(name) or len(service.hostname), port.number, size, repr(hashing) if hashing else "")
         if key not in self._known:
             cluster = f"outbound|{port.number}||{service.hostname}"
             only = default_route(cluster, f"{name}/*", self._sizing, self._settings, hashing)
-            self._known[key] = self._host(name, [only]) + size
+            self._known[key] = self._framed(name, domains, self._host(name, [only]) + size)
         return self._known[key]
 
     def _host(self, name: str, routes: Sequence[Route]) -> int:
         """A virtual host without its domains."""
-        return self._patches.host(made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True))
+        built = made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True)
+        host = self._patches.host(built)
+        return 0 if host is None else length(host)
 
-    def _domains_length(self, service: Service, port: int, namespace: str, *, sniffed: bool) -> int:
-        return texts(["*"] if sniffed else self.domains(service, port, namespace))
+    def _framed(self, name: str, domains: Sequence[str], size: int) -> int:
+        """A virtual host of that length in its frame: nothing if it is removed, and another if that is in its place."""
+        if not self._patches.replaces(name, domains):
+            return framed(size)
+        host = self._patches.host(made(VirtualHost, name=name, domains=[*domains]))
+        return 0 if host is None else framed(length(host))
+
+    def _domains(self, service: Service, port: int, namespace: str, *, sniffed: bool) -> list[str]:
+        return ["*"] if sniffed else self.domains(service, port, namespace)
 
     def domains(self, service: Service, port: int, namespace: str) -> list[str]:
         """Every name a client in `namespace` may call the service by."""
@@ -249,7 +258,7 @@ class RouteMeter:
             else:
                 answer = DirectResponseAction(status=502)
                 only = made(Route, name="block_all", match=made(RouteMatch, prefix="/"), direct_response=answer)
-            self._known[key] = self._host(only.name, [only]) + texts(["*"])
+            self._known[key] = self._framed(only.name, ["*"], self._host(only.name, [only]) + texts(["*"]))
         return self._known[key]
 
     # ---- VirtualServices
@@ -290,16 +299,16 @@ class RouteMeter:
                 if name not in named:
                     named.add(name)
                     home, size = _home(service), self._named_host(name) + bodies
-                    sizes = (size + self._domains_length(service, port, seen, sniffed=sniffed) for seen in ("", home))
-                    elsewhere, at_home = map(framed, sizes)
+                    domains = (self._domains(service, port, seen, sniffed=sniffed) for seen in ("", home))
+                    elsewhere, at_home = (self._framed(name, of, size + texts(of)) for of in domains)
                     total.add(elsewhere, home, at_home)
             for host in others if not sniffed else ():
                 name = f"{host}:{port}"
                 bodies = self._bodies(route, written, proxy, port, told, name)
                 if bodies and name not in named:
                     named.add(name)
-                    domains = [host] if self._sizing.ignores_ports == "all" else [host, name]
-                    total.add(framed(self._named_host(name) + bodies + texts(domains)))
+                    own = [host] if self._sizing.ignores_ports == "all" else [host, name]
+                    total.add(self._framed(name, own, self._named_host(name) + bodies + texts(own)))
         return shaped
 
     def _named_host(self, name: str) -> int:

@@ -15,12 +15,13 @@ from itertools import chain
 from typing import Any
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster
+from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 
 from pushsim.extensions import Plugins
 from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
 from pushsim.releases import rules
 from pushsim.resources import (
-    AddedCluster,
+    Added,
     Credential,
     Extension,
     InboundCluster,
@@ -36,9 +37,10 @@ from pushsim.sizes import clusters, envoyfilters, extensions, gateway, jwt, rbac
 from pushsim.sizes.assignments import EndpointMeter
 from pushsim.sizes.configurations import ConfigurationMeter
 from pushsim.sizes.envelope import Envelope
-from pushsim.sizes.envoyfilters import Patch, cluster_patches, merge_cluster, patch_listener, written_length
+from pushsim.sizes.envoyfilters import Patch, cluster_patches, merge_cluster
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
+from pushsim.sizes.listenerpatches import by_name, patched
 from pushsim.sizes.listeners import ListenerBuilder
 from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
@@ -48,6 +50,7 @@ from pushsim.sizes.routepatches import shapes_routes
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
+from pushsim.sizes.written import length_of_written
 
 #: Fields by which a policy picks workloads.
 _SELECTING = ("selector", "workloadSelector", "targetRef", "targetRefs")
@@ -92,6 +95,7 @@ class _View:
     namespaces: Mapping[str, str]
     endpoints: EndpointModes
     patches: tuple[Patch, ...]
+    by_name: bool
     builder: ListenerBuilder
     filters: tuple[Object, ...]
     key: tuple[object, ...]
@@ -172,8 +176,8 @@ class Sizer:
                 return self._inbound(resource, view)
             case StaticCluster():
                 return self._static(resource, proxy, view)
-            case AddedCluster():
-                return written_length(Cluster, resource.value)
+            case Added():
+                return length_of_written(Cluster if resource.xds == "CDS" else EnvoyListener, resource.value)
             case LoadAssignment():
                 return self._assignment(resource, view)
             case Listener():
@@ -219,8 +223,7 @@ class Sizer:
         )  # fmt: skip
         if key not in self._shapes:
             built = clusters.outbound(resource, proxy.type, self.sizing, self.settings, mtls_disabled=disabled)
-            merge_cluster(built, merging, service.hostname, port.number, resource.subset)
-            self._shapes[key] = length(built)
+            self._shapes[key] = length(merge_cluster(built, merging))
         return self._shapes[key]
 
     def _inline(self, resource: OutboundCluster) -> object:
@@ -232,10 +235,12 @@ class Sizer:
         )
         merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
         own = (resource.name, resource.ingress, resource.endpoint, resource.rules)
-        key = ("inbound", *own, shape, view.filters if merging else ())
+        of = (view.filters, *(service.hostname for service, _ in resource.services)) if merging else ()
+        key = ("inbound", *own, shape, of)
         if key not in self._shapes:
             built = clusters.inbound(resource, resource.rules, self.sizing, self.settings)
-            self._shapes[key] = length(merge_cluster(built, merging, "", resource.target_port, ""))
+            hosts = [service.hostname for service, _ in resource.services]
+            self._shapes[key] = length(merge_cluster(built, merging, hosts))
         return self._shapes[key]
 
     def _static(self, resource: StaticCluster, proxy: Proxy, view: _View) -> int:
@@ -246,13 +251,14 @@ class Sizer:
         key = ("static", resource.name, proxy.type, view.filters if merging else ())
         if key not in self._shapes:
             built = clusters.static(resource, self.sizing, self.settings)
-            self._shapes[key] = length(merge_cluster(built, merging, "", 0, ""))
+            self._shapes[key] = length(merge_cluster(built, merging))
         return self._shapes[key]
 
     # ---- listeners
 
     def _listener(self, resource: Listener, view: _View) -> int:
-        key = ("listener", _listener_shape(resource), view.told["LDS"])
+        named = resource if view.by_name else None
+        key = ("listener", named, _listener_shape(resource), view.told["LDS"])
         if key not in self._shapes:
             self._shapes[key] = self._built_listener(resource, view)
         return self._shapes[key]
@@ -263,13 +269,13 @@ class Sizer:
             case "virtualOutbound":
                 built = builder.virtual_outbound(resource)
             case "virtualInbound":
-                built = Inbound(builder, view.modes, self._inbound_passthrough).build(resource)
+                built = Inbound(builder, view.modes, self._inbound_passthrough, view.patches).build(resource)
             case "gateway":
                 built = gateway.listener(resource, builder)
             case _:
                 built = builder.outbound(resource)
         context = {"gateway": "GATEWAY", "virtualInbound": "SIDECAR_INBOUND"}.get(resource.kind, "SIDECAR_OUTBOUND")
-        return length(built) + patch_listener(built, view.patches, context)
+        return length(patched(built, view.patches, context))
 
     @property
     def _inbound_passthrough(self) -> str:
@@ -341,6 +347,7 @@ class Sizer:
             namespace_modes(policies.peer_authentications, root),
             EndpointModes(policies.peer_authentications, root),
             patches,
+            by_name(patches),
             ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
             filters,
             key,
@@ -373,8 +380,8 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
             bind = resource.bind if resource.bind == "0.0.0.0" else len(resource.bind)
             return (
                 resource.kind, len(resource.name), bind, resource.port, len(resource.route), resource.bound,
-                resource.rules, resource.virtual_services, resource.cidrs, pairs, resource.unknown,
-                pairs and resource.virtual_services and resource.services,
+                resource.connections, resource.source, resource.virtual_services, resource.cidrs, pairs,
+                resource.unknown, pairs and resource.virtual_services and resource.services,
             )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from pushsim.sizes.matches import RouteTranslator, resource_hashes
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import framed, made
+from pushsim.sizes.wire import framed, length, made
 
 #: What a translator asked, and was answered.
 _Answers = list[tuple[tuple[Json, ...], Json]]
@@ -81,7 +81,7 @@ class GatewayRoutes:
     def length(self, resource: RouteConfiguration, proxy: Proxy) -> int:
         """That of one; hosts with the same routes share one virtual host."""
         if not resource.servers:
-            return self._patches.configuration(made(EnvoyRoutes, name=resource.name, validate_clusters=False))
+            return self._configuration(made(EnvoyRoutes, name=resource.name, validate_clusters=False))
         built = made(
             EnvoyRoutes,
             name=resource.name,
@@ -93,10 +93,10 @@ class GatewayRoutes:
         hosts = _collapsed(self._hosts(resource, proxy))
         if hosts:
             where = (resource.name, resource.servers, proxy.namespace)
-            return self._patches.configuration(built) + sum(framed(self._length_of(host, where)) for host in hosts)
+            return self._configuration(built) + sum(self._framed(host, where) for host in hosts)
         number = int(spec_of(resource.servers[0])["port"]["number"])
         nowhere = made(VirtualHost, name=f"blackhole:{number}", domains=["*"])
-        return self._patches.configuration(built) + framed(self._patches.host(nowhere))
+        return self._configuration(built) + self._framed_host(nowhere)
 
     def _hosts(self, resource: RouteConfiguration, proxy: Proxy) -> dict[str, _Host]:
         ports = {service.hostname: port.number for service, port in resource.services}.get
@@ -145,7 +145,15 @@ class GatewayRoutes:
         with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:*",)
         return _Host(f"{host}:{port}", (host, *with_port))
 
-    def _length_of(self, host: _Host, where: Hashable) -> int:
+    def _configuration(self, built: EnvoyRoutes) -> int:
+        """Length of one whose virtual hosts are measured apart."""
+        return length(self._patches.configuration(built))
+
+    def _framed_host(self, built: VirtualHost) -> int:
+        host = self._patches.host(built)
+        return 0 if host is None else framed(length(host))
+
+    def _framed(self, host: _Host, where: Hashable) -> int:
         key, routes = (where, host.name, host.domains, host.secure), tuple(host.routes)
         known = self._lengths.get(key)
         if known is None or not same(known[0], routes):
@@ -153,7 +161,7 @@ class GatewayRoutes:
             virtual.routes = [route for of in routes for route in of]
             if host.secure:
                 virtual.require_tls = VirtualHostTlsRequirementType.ALL
-            known = self._lengths[key] = routes, self._patches.host(virtual)
+            known = self._lengths[key] = routes, self._framed_host(virtual)
         return known[1]
 
 

@@ -15,6 +15,7 @@ from betterproto2 import Message
 from envoy_data_plane.google.protobuf import Any, ListValue, NullValue, Struct, Value
 
 TYPE_PREFIX = "type.googleapis.com/"
+HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 _P = ParamSpec("_P")
 _M = TypeVar("_M", bound=Message)
@@ -135,14 +136,14 @@ def struct(plain: Mapping[str, Json]) -> Struct:
 
 
 def typed_struct(type_name: str, plain: Mapping[str, Json] | None = None) -> Any:
-    """istiod's wrapping of filters it has no Go type for (protoconv.TypedStruct, TypedStructWithFields).
+    """istiod's wrapping of filters it has no Go type for (protoconv.TypedStruct, TypedStructWithFields)."""
+    return Any(type_url=TYPE_PREFIX + "udpa.type.v1.TypedStruct", value=typed_struct_of(TYPE_PREFIX + type_name, plain))
 
-    udpa.type.v1.TypedStruct {type_url = 1, value = 2} has no Python type, so its two fields are written by hand.
-    """
-    body = _bytes_field(1, (TYPE_PREFIX + type_name).encode())
-    if plain is not None:
-        body += _bytes_field(2, encoded(struct(plain)))
-    return Any(type_url=TYPE_PREFIX + "udpa.type.v1.TypedStruct", value=body)
+
+def typed_struct_of(type_url: str, plain: Mapping[str, Json] | None) -> bytes:
+    """A TypedStruct {type_url = 1, value = 2}: it has no Python type, so its two fields are written by hand."""
+    body = _bytes_field(1, type_url.encode())
+    return body if plain is None else body + _bytes_field(2, encoded(struct(plain)))
 
 
 def _bytes_field(number: int, content: bytes) -> bytes:
