@@ -248,8 +248,16 @@ def _selector_keys(written: Object) -> Iterator[str]:
 
 
 def individual_addresses(registry: Registry) -> set[str]:
-    """Addresses of endpoints that decide for their own proxy: of headless and external services, or not selected."""
+    """Addresses that decide for their own proxy: of endpoints of headless and external services, or not selected.
+
+    And of pods whose Sidecar has listeners bind to the pod's address.
+    """
     found: set[str] = set()
+    for sidecar in registry.store.of_kind("Sidecar").values():
+        ingress = sidecar.spec.get("ingress") or ()
+        if any(of.get("captureMode") == "NONE" and not of.get("bind") for of in ingress):
+            pods = registry.store.placed("Pod", sidecar.ref.namespace).values()
+            found.update(str(pod.status.get("podIP") or "") for pod in pods)
     for service in registry.services():
         plain = service.registry == "Kubernetes" and not (service.headless and not all(p.http for p in service.ports))
         picked = service.selector if plain else ()

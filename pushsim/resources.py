@@ -111,35 +111,37 @@ class Listener:
     """An LDS listener.
 
     kind:      virtualOutbound | virtualInbound | http (0.0.0.0_PORT with an RDS route) | tcp (VIP_PORT) |
-               auto (VIP_PORT, sniffed: HTTP chain with its own RDS route, and TCP) | gateway.
+               auto (VIP_PORT, sniffed: HTTP chain with its own RDS route, and TCP) | gateway |
+               inbound (an ingress listener of a Sidecar that binds its port itself).
     route:     the RDS route it names, "" if none.
     services:  the (service, port) pairs behind it: outbound ones, or for virtualInbound the proxy's own.
-    target_ports: for virtualInbound, the target port of each entry of `services`.
+    target_ports, binds: for inbound ones, the target port and the address of each entry of `services`.
     servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.
     virtual_services: VirtualServices that shape it (tcp/tls routes).
     source:    what these ask of a sidecar, and are told: labels, and its namespace.
     rules:     for a gateway the DestinationRules of its services; for virtualInbound the Sidecar whose ingress
                listeners are in it.
     connections: the DestinationRules that shape TCP proxies, by host: of services, and of destinations of routes.
-    cidrs:     destination ranges, where the service's address is one (the listener then binds 0.0.0.0).
+    cidrs:     destination ranges by host, where a service's address is one (the listener then binds 0.0.0.0).
     bound:     binds its port itself (captureMode NONE), instead of getting what iptables redirects.
     unknown:   of a sidecar's: the cluster that takes traffic for nobody known, as its Sidecar's outboundTrafficPolicy
                says; "" leaves it to the mesh config.
     """
 
     name: str
-    kind: Literal["virtualOutbound", "virtualInbound", "http", "tcp", "auto", "gateway"]
+    kind: Literal["virtualOutbound", "virtualInbound", "inbound", "http", "tcp", "auto", "gateway"]
     bind: str
     port: int
     route: str = ""
     services: tuple[tuple[Service, Port], ...] = ()
     target_ports: tuple[int, ...] = ()
+    binds: tuple[str, ...] = ()
     servers: tuple[tuple[Object, int], ...] = ()
     virtual_services: tuple[Object, ...] = ()
     source: Source = NOBODY
     rules: tuple[Object, ...] = ()
     connections: tuple[tuple[str, tuple[Object, ...]], ...] = ()
-    cidrs: tuple[str, ...] = ()
+    cidrs: tuple[tuple[str, str], ...] = ()
     bound: bool = False
     unknown: str = ""
 

@@ -23,6 +23,7 @@ from pushsim.resources import (
     StaticCluster,
 )
 from pushsim.sizes.envoyfilters import Patch, added, is_of_cluster, removing
+from pushsim.sizes.policy import policy_for
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
@@ -204,7 +205,10 @@ class Clusters(Recipient):
                     continue
                 parts = ("outbound", str(port.number), subset, service.hostname)
                 name = ("_." if sni else "|").join(parts)
-                yield OutboundCluster(name, service, port, subset, discovery, sources, of_port, endpoints)
+                # a subset's cluster begins as what the rule made of the port's
+                direct = any(_goes_direct(sources, of, port) for of in {"", subset})
+                found: Discovery = "ORIGINAL_DST" if direct else discovery
+                yield OutboundCluster(name, service, port, subset, found, sources, of_port, endpoints)
 
     def accounts(self, service: Service) -> tuple[tuple[str, ...], ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted, for each of its ports.
@@ -235,6 +239,11 @@ def _in_all_domains(accounts: Collection[str], aliases: Sequence[str]) -> tuple[
     parts = (account.removeprefix("spiffe://").split("/") for account in accounts if account.startswith("spiffe://"))
     named = [p[1:] for p in parts if len(p) == 5 and (p[1], p[3]) == ("ns", "sa")]
     return tuple(sorted({*accounts, *("/".join((f"spiffe://{alias}", *rest)) for alias in aliases for rest in named)}))
+
+
+def _goes_direct(rules: Sequence[Object], subset: str, port: Port) -> bool:
+    """Whether a policy has Envoy send to the address that was meant (applyLoadBalancer)."""
+    return bool(rules) and (policy_for(rules, subset, port).get("loadBalancer") or {}).get("simple") == "PASSTHROUGH"
 
 
 def endpoints_of(known: tuple[Endpoint, ...], port: Port, subset: str, rule: MergedRule | None) -> tuple[Endpoint, ...]:

@@ -41,9 +41,10 @@ def _of(listener: Listener) -> Iterator[Place]:
     match listener.kind:
         case "virtualOutbound":
             return
-        case "virtualInbound":
-            yield Place("SIDECAR_INBOUND", True, 0)  # to ports of no service
-            yield Place("SIDECAR_INBOUND", False, 0)
+        case "virtualInbound" | "inbound":
+            if listener.kind == "virtualInbound":  # to ports of no service
+                yield Place("SIDECAR_INBOUND", True, 0)
+                yield Place("SIDECAR_INBOUND", False, 0)
             for (_, port), target in zip(listener.services, listener.target_ports, strict=True):
                 if port.http or port.auto:
                     yield Place("SIDECAR_INBOUND", True, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -64,7 +64,7 @@ class Listeners(Recipient):
 
     def _is_of_listener(self, patch: Patch, listener: Listener) -> bool:
         outbound = "SIDECAR_OUTBOUND" if self.sidecar else "GATEWAY"
-        context = "SIDECAR_INBOUND" if listener.kind == "virtualInbound" else outbound
+        context = "SIDECAR_INBOUND" if listener.kind in ("virtualInbound", "inbound") else outbound
         return patch.fits(context) and is_of_listener(patch, listener.name, listener.port)
 
     def routes_by_listener(self, blocks: Blocks) -> Mapping[str, frozenset[str]]:
@@ -72,7 +72,8 @@ class Listeners(Recipient):
         if not self.sidecar:
             return self._routes_by_listener(blocks)
         of = self.filters if self._chains else ()
-        return blocks[-1].memo.once(lambda: self._routes_by_listener(blocks), "LDS routes", of=of)
+        inbound = tuple(listener.name for block in blocks[:-1] for listener in block)
+        return blocks[-1].memo.once(lambda: self._routes_by_listener(blocks), "LDS routes", inbound, of=of)
 
     def _routes_by_listener(self, blocks: Blocks) -> dict[str, frozenset[str]]:
         found = {}
@@ -106,31 +107,48 @@ class Listeners(Recipient):
     # ---- sidecars
 
     def virtual_listeners(self) -> Block:
-        """A sidecar's two virtual listeners."""
+        """A sidecar's two virtual listeners, and those of its Sidecar's ingress that bind their ports themselves."""
         targets, sidecar = self.view.targets, self.scope.sidecar if self.ingress else None
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
-        return memo.once(lambda: self._virtual_listeners(targets), "virtual", self.unknown, of=(targets, sidecar))
+        told = self.unknown, self.view.proxy.ip if any(not of.get("bind") for of in self.ingress) else ""
+        return memo.once(lambda: self._virtual_listeners(targets), "virtual", *told, of=(targets, sidecar))
 
     def _virtual_listeners(self, targets: tuple[Target, ...]) -> Block:
         def outbound() -> Block:
             return Block([Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=self.unknown)])
 
+        own: list[Listener] = []
+        served = [(target, ANY_ADDRESS) for target in targets]
         if self.ingress:
-            service = self.ingress_service()
-            served = [(service, port, port.number) for port in map(ingress_port, self.ingress)]
-        else:
-            served = list(targets)
-        inbound = Listener(
-            "virtualInbound",
-            "virtualInbound",
-            ANY_ADDRESS,
-            15006,
-            services=tuple((service, port) for service, port, _ in served),
-            target_ports=tuple(number for _, _, number in served),
-            rules=(self.scope.sidecar,) if self.ingress and self.scope.sidecar else (),
-        )
+            served, bound = self._ingress_targets(bound=False), self._ingress_targets(bound=True)
+            own = [
+                self._inbound("inbound", f"{bind}_{target.target_port}", bind, target.target_port, [(target, bind)])
+                for target, bind in bound
+            ]
+        virtual = self._inbound("virtualInbound", "virtualInbound", ANY_ADDRESS, 15006, served)
         shared = self.scope.family.memo.once(outbound, "virtual outbound", self.unknown)
-        return Block.joined((shared, Block([inbound])))
+        return Block.joined((shared, Block([virtual, *own])))
+
+    def _ingress_targets(self, *, bound: bool) -> list[tuple[Target, str]]:
+        """What its Sidecar's ingress listeners serve, and the address of each: those that bind it, or the others."""
+        service, found = self.ingress_service(), []
+        for listener in self.ingress:
+            if (listener.get("captureMode") == "NONE") == bound:
+                port = ingress_port(listener)
+                found.append((Target(service, port, port.number), str(listener.get("bind") or self.view.proxy.ip)))
+        return found
+
+    def _inbound(
+        self, kind: Literal["virtualInbound", "inbound"], name: str, bind: str, port: int,
+        served: Sequence[tuple[Target, str]],
+    ) -> Listener:  # fmt: skip
+        return Listener(
+            name, kind, bind, port,
+            services=tuple((target.service, target.port) for target, _ in served),
+            target_ports=tuple(target.target_port for target, _ in served),
+            binds=tuple(bind for _, bind in served),
+            rules=(self.scope.sidecar,) if self.ingress and self.scope.sidecar else (),
+        )  # fmt: skip
 
     def _outbound(self) -> Block:
         """Outbound listeners; shared by all proxies of the scope unless one per endpoint leaves out the proxy's own."""
@@ -280,16 +298,19 @@ class Listeners(Recipient):
                     if endpoint_address != self.view.proxy.ip:
                         yield self._tcp(service, port, listen, endpoint_address, egress)
                 return
-        yield self._tcp(service, port, listen, ANY_ADDRESS if "/" in address else address, egress)
+        yield self._tcp(service, port, listen, address, egress)
 
     def _tcp(self, service: Service, port: Port, listen: Port, address: str, egress: _Egress) -> Listener:
+        cidrs = ((service.hostname, address),) if "/" in address else ()
+        address = ANY_ADDRESS if cidrs else address
         name, number, pairs = f"{address}_{listen.number}", listen.number, ((service, port),)
         kind: Literal["tcp", "auto"] = "auto" if listen.auto else "tcp"
         sniffed = str(number) if address == ANY_ADDRESS else f"{service.hostname}:{number}"
         written = tuple(route.written for route in egress.routes)
         return Listener(
             name, kind, address, number, sniffed if listen.auto else "", pairs,
-            virtual_services=written, source=egress.source, connections=egress.rules, unknown=self.unknown,
+            virtual_services=written, source=egress.source, connections=egress.rules, cidrs=cidrs,
+            unknown=self.unknown,
         )  # fmt: skip
 
     # ---- gateways

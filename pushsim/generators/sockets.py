@@ -64,7 +64,8 @@ def join(listeners: list[Listener]) -> Listener:
     namespace = next((listener.source.namespace for listener in listeners if listener.source.namespace), "")
     source = Source(tuple(sorted(labels.items())), namespace)
     rules = {host: of for listener in listeners for host, of in listener.connections}
+    cidrs = tuple(pair for listener in listeners for pair in listener.cidrs)
     return Listener(
         first.name, kind, first.bind, first.port, route, services, virtual_services=routing,
-        source=source, connections=tuple(rules.items()), unknown=first.unknown,
+        source=source, connections=tuple(rules.items()), cidrs=cidrs, unknown=first.unknown,
     )  # fmt: skip

@@ -117,7 +117,7 @@ def _of_listeners(block: Block) -> Counter[str]:
         match listener.kind:
             case "http" | "auto":
                 work["lds.http"] += 1
-            case "virtualInbound":
+            case "virtualInbound" | "inbound":
                 work["lds.inbound"] += 1
             case "gateway":
                 work["lds.http"] += 1

@@ -1,4 +1,4 @@
-"""LDS: virtualInbound, the listener of everything that comes to a pod.
+"""LDS: virtualInbound, the listener of everything that comes to a pod, and ingress listeners that bind their port.
 
 Sources: pilot/pkg/networking/core/listener_inbound.go, filterchain_options.go, pilot/pkg/security/authn/utils/utils.go.
 """
@@ -74,7 +74,7 @@ def options(mode: str, kind: str) -> tuple[Option, ...]:
 
 
 class Inbound:
-    """Builds virtualInbound of one proxy; patches: those of EnvoyFilters."""
+    """Builds the inbound listeners of one proxy; patches: those of EnvoyFilters."""
 
     def __init__(
         self, builder: ListenerBuilder, modes: MtlsModes, passthrough: str, patches: Sequence[Patch] = ()
@@ -84,30 +84,33 @@ class Inbound:
         self.passthrough, self.patches = passthrough, patches
 
     def build(self, listener: Listener) -> EnvoyListener:
-        """Black hole, passthrough chains (per port with its own mTLS mode too), then the chains of each port."""
-        chains = [self._black_hole()]
-        for port, mode in self.modes.passthrough(listener.target_ports):
+        """The chains of each port; virtualInbound has black hole and passthrough (by port, with own mTLS modes) too."""
+        virtual = listener.kind == "virtualInbound"
+        chains = [self._black_hole()] if virtual else []
+        for port, mode in self.modes.passthrough(listener.target_ports) if virtual else ():
             for option in options(mode, "auto"):
-                chains.append(self._chain(option, port, self.passthrough, "", Port("", 0, "auto"), passthrough=True))
-        ports: dict[int, tuple[str, Port]] = {}
-        for (service, port_), target in zip(listener.services, listener.target_ports, strict=True):
-            ports.setdefault(target, (service.hostname, port_))
-        for target, (host, port_) in sorted(ports.items()):
+                chains.append(self._chain(option, port, self.passthrough, "", Port("", 0, "auto")))
+        ports: dict[int, tuple[str, Port, str]] = {}
+        for (service, port_), target, bind in zip(
+            listener.services, listener.target_ports, listener.binds, strict=True
+        ):
+            ports.setdefault(target, (service.hostname, port_, bind))
+        for target, (host, port_, bind) in sorted(ports.items()):
             kind = "http" if port_.http else "auto" if port_.auto else "tcp"
             for option in options(self.modes.of(target), kind):
-                chains.append(self._chain(option, target, f"inbound|{target}||", host, port_))
+                chains.append(self._chain(option, target, f"inbound|{target}||", host, port_, bind))
                 if listener.rules and self.sizing.ingress_metadata == "services":
                     chains[-1].metadata = istio_metadata(
                         {"config": config_path(listener.rules[0], self.sizing, "sidecar")}
                     )
         built = made(
             EnvoyListener,
-            name="virtualInbound",
-            address=address("0.0.0.0", self.settings.inbound_listen_port),
+            name=listener.name,
+            address=address(listener.bind, self.settings.inbound_listen_port if virtual else listener.port),
             traffic_direction=TrafficDirection.INBOUND,
             continue_on_listener_filters_timeout=True,
             filter_chains=chains,
-            listener_filters=[filters.original_dst(), *self._inspectors(chains)],
+            listener_filters=[*([filters.original_dst()] if virtual else []), *self._inspectors(chains)],
             listener_filters_timeout=self.settings.protocol_detection_timeout,
             access_log=self.builder.parts.logs.listener(inbound=True),
         )
@@ -130,9 +133,9 @@ class Inbound:
             filters=[*self._exchange(), *self.builder.tcp_metrics(inbound=True), proxy],
         )
 
-    def _chain(
-        self, option: Option, target: int, cluster: str, host: str, port: Port, *, passthrough: bool = False
-    ) -> FilterChain:
+    def _chain(self, option: Option, target: int, cluster: str, host: str, port: Port, bind: str = "") -> FilterChain:
+        """A chain for a port at an address; without one, for what no service serves."""
+        passthrough = not bind
         match = made(
             FilterChainMatch,
             destination_port=target or None,
@@ -141,14 +144,14 @@ class Inbound:
         )
         if passthrough and self.sizing.passthrough_ranges:
             match.prefix_ranges = [CidrRange(address_prefix="0.0.0.0", prefix_len=0)]
-        name = f"0.0.0.0_{target}"
+        name = f"{bind}_{target}"
         if passthrough:
             name = "virtualInbound-catchall-http" if option.http else "virtualInbound"
         return made(
             FilterChain,
             name=name,
             filter_chain_match=match,
-            filters=self._http(cluster, host, port, target, passthrough) if option.http else self._tcp(cluster, port),
+            filters=self._http(cluster, host, port, target, bind) if option.http else self._tcp(cluster, port),
             transport_socket=self._server_tls(http=option.http) if option.ends_tls else None,
         )
 
@@ -159,8 +162,8 @@ class Inbound:
         last = [*plugins, *builder.tcp_metrics(inbound=True), *filters.sniffers(port, cluster), proxy]
         return [*self._first(), *builder.tcp_policies, *last]
 
-    def _http(self, cluster: str, host: str, port: Port, target: int, passthrough: bool) -> list[Filter]:
-        prefix = cluster if passthrough else f"inbound_0.0.0.0_{target}"
+    def _http(self, cluster: str, host: str, port: Port, target: int, bind: str) -> list[Filter]:
+        prefix = f"inbound_{bind}_{target}" if bind else cluster
         manager = self.builder.http_manager(
             prefix,
             Place("SIDECAR_INBOUND", True, target),

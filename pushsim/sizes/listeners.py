@@ -212,11 +212,9 @@ class ListenerBuilder:
     def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
         prefix = self._prefix(cluster)
-        match = None
-        if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" and not listener.cidrs:
-            match = made(FilterChainMatch, server_names=[service.hostname])
-        elif listener.cidrs:
-            match = made(FilterChainMatch, prefix_ranges=[_cidr(text) for text in listener.cidrs])
+        ranges = _ranges(listener, service)
+        names = [service.hostname] if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" else []
+        match = made(FilterChainMatch, server_names=names, prefix_ranges=ranges) if names or ranges else None
         proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
         return self.chain(*before, *filters.sniffers(port, prefix), proxy, match=match)
@@ -229,17 +227,18 @@ class ListenerBuilder:
 
         Source: pilot/pkg/networking/core/tls.go (buildSidecarOutboundTLSFilterChainOpts, and that of TCP).
         """
+        ranges = _ranges(listener, service)
         routing = [written for written in listener.virtual_services if _names(written, service.hostname)]
         if port.protocol in ("HTTPS", "TLS"):
             found: dict[tuple[str, ...], FilterChain] = {}
             for written, route, match in _matches(routing, "tls", listener):
                 told = (*_texts(match, "sniHosts"), "|", *_texts(match, "destinationSubnets"))
                 if told not in found:
-                    found[told] = self.routed_chain(listener, written, route, match, port)
+                    found[told] = self.routed_chain(listener, written, route, match, port, ranges)
             return [*found.values()] or [self._direct(listener, service, port)]
         chains = []
         for written, route, match in _matches(routing, "tcp", listener):
-            chains.append(self.routed_chain(listener, written, route, match, port))
+            chains.append(self.routed_chain(listener, written, route, match, port, ranges))
             if not match.get("destinationSubnets"):
                 return chains
         return [*chains, self._direct(listener, service, port)]
@@ -251,6 +250,7 @@ class ListenerBuilder:
         route: Mapping[str, Json],
         match: Mapping[str, Json],
         port: Port,
+        ranges: Sequence[CidrRange] = (),
         *,
         gateway: bool = False,
     ) -> FilterChain:
@@ -276,7 +276,7 @@ class ListenerBuilder:
             weights = [target for target in targets if target[1] > 0]
             proxy = self.tcp_proxy("", prefix, weights=weights, gateway=gateway, rules=rules)
         names = [name for name in _texts(match, "sniHosts") if name != "*"]
-        subnets = [_cidr(text) for text in _texts(match, "destinationSubnets")]
+        subnets = [_cidr(text) for text in _texts(match, "destinationSubnets")] or [*ranges]
         chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
         built = self.chain(*before, proxy, match=chosen)
         built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
@@ -310,6 +310,11 @@ def _texts(match: Spec, field: str) -> list[str]:
 def _for_mesh(match: Mapping[str, Json]) -> bool:
     gateways = match.get("gateways") or ()
     return not gateways or "mesh" in gateways
+
+
+def _ranges(listener: Listener, service: Service) -> list[CidrRange]:
+    """Where a service is, if that is a range of addresses."""
+    return [_cidr(written) for host, written in listener.cidrs if host == service.hostname]
 
 
 def _cidr(text: str) -> CidrRange:

@@ -52,6 +52,8 @@ from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
 from pushsim.sizes.written import length_of_written
 
+#: By kind of listener, what EnvoyFilters call where it is; others are a sidecar's outbound ones.
+_CONTEXTS = {"gateway": "GATEWAY", "virtualInbound": "SIDECAR_INBOUND", "inbound": "SIDECAR_INBOUND"}
 #: Fields by which a policy picks workloads.
 _SELECTING = ("selector", "workloadSelector", "targetRef", "targetRefs")
 
@@ -268,13 +270,13 @@ class Sizer:
         match resource.kind:
             case "virtualOutbound":
                 built = builder.virtual_outbound(resource)
-            case "virtualInbound":
+            case "virtualInbound" | "inbound":
                 built = Inbound(builder, view.modes, self._inbound_passthrough, view.patches).build(resource)
             case "gateway":
                 built = gateway.listener(resource, builder)
             case _:
                 built = builder.outbound(resource)
-        context = {"gateway": "GATEWAY", "virtualInbound": "SIDECAR_INBOUND"}.get(resource.kind, "SIDECAR_OUTBOUND")
+        context = _CONTEXTS.get(resource.kind, "SIDECAR_OUTBOUND")
         return length(patched(built, view.patches, context))
 
     @property
@@ -361,10 +363,11 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
     match resource.kind:
         case "virtualOutbound":
             return (resource.kind, resource.unknown)
-        case "virtualInbound":
+        case "virtualInbound" | "inbound":
             ports: dict[int, tuple[object, ...]] = {}
-            for (service, port), target in zip(resource.services, resource.target_ports, strict=True):
-                ports.setdefault(target, (len(service.hostname), port.number, port.protocol))
+            served = zip(resource.services, resource.target_ports, map(len, resource.binds), strict=True)
+            for (service, port), target, address in served:
+                ports.setdefault(target, (len(service.hostname), port.number, port.protocol, address))
             return (resource.kind, tuple(sorted(ports.items())), resource.rules)
         case "http":
             first = resource.services[0][1].protocol if resource.services else ""
