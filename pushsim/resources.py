@@ -6,13 +6,14 @@ objects they were made from, so that two proxies with the same resource share on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pushsim.mesh import Endpoint, Object, Port, Service
 
 #: Clusters that drop traffic, and that pass it on to where it was going.
+ANY_ADDRESS = "0.0.0.0"
 BLACK_HOLE, PASSTHROUGH = "BlackHoleCluster", "PassthroughCluster"
 
 #: How Envoy finds a cluster's hosts.
@@ -115,7 +116,7 @@ class Listener:
                inbound (an ingress listener of a Sidecar that binds its port itself).
     route:     the RDS route it names, "" if none.
     services:  the (service, port) pairs behind it: outbound ones, or for virtualInbound the proxy's own.
-    target_ports, binds: for inbound ones, the target port and the address of each entry of `services`.
+    target_ports, binds: for inbound ones, the target port of each entry of `services`, and its address if not any.
     servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.
     virtual_services: VirtualServices that shape it (tcp/tls routes).
     source:    what these ask of a sidecar, and are told: labels, and its namespace.
@@ -144,6 +145,12 @@ class Listener:
     cidrs: tuple[tuple[str, str], ...] = ()
     bound: bool = False
     unknown: str = ""
+
+    def served(self) -> Iterator[tuple[Service, Port, int, str]]:
+        """Of an inbound one, the service ports with target port and address."""
+        binds = self.binds or (ANY_ADDRESS,) * len(self.services)
+        for (service, port), target, bind in zip(self.services, self.target_ports, binds, strict=True):
+            yield service, port, target, bind
 
     def rules_of(self, host: str) -> tuple[Object, ...]:
         """The DestinationRules of a host that shape TCP proxies to it."""

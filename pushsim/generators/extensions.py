@@ -45,7 +45,7 @@ def _of(listener: Listener) -> Iterator[Place]:
             if listener.kind == "virtualInbound":  # to ports of no service
                 yield Place("SIDECAR_INBOUND", True, 0)
                 yield Place("SIDECAR_INBOUND", False, 0)
-            for (_, port), target in zip(listener.services, listener.target_ports, strict=True):
+            for _, port, target, _ in listener.served():
                 if port.http or port.auto:
                     yield Place("SIDECAR_INBOUND", True, target)
                 if not port.http:

@@ -10,12 +10,12 @@ from pushsim.blocks import Block, Blocks
 from pushsim.context import Route, applying, shapes_connections
 from pushsim.conversion import parse_protocol
 from pushsim.gateways import passed_hosts
-from pushsim.generators.recipient import ANY_ADDRESS, Recipient, gateway_names, ingress_port, services_of
+from pushsim.generators.recipient import Recipient, gateway_names, ingress_port, services_of
 from pushsim.generators.sockets import Socket, Sockets, joined, listeners_in
 from pushsim.hosts import matches, resolve, subset_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
-from pushsim.resources import NOBODY, Added, Listener, Source
+from pushsim.resources import ANY_ADDRESS, NOBODY, Added, Listener, Source
 from pushsim.sizes.envoyfilters import Patch, added, is_of_listener, removing
 from pushsim.sizes.gateway import layer4
 from pushsim.visibility import EgressListener, Scope

@@ -16,8 +16,6 @@ from pushsim.sizes.envoyfilters import Patch, patches
 from pushsim.sizes.envoyfilters import applying as applying_filters
 from pushsim.visibility import EgressListener
 
-ANY_ADDRESS = "0.0.0.0"
-
 
 class Recipient:
     """One proxy (or all proxies that are equal to it) in one push.

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pushsim.blocks import Block, Blocks
-from pushsim.generators.recipient import ANY_ADDRESS, Recipient, services_of
+from pushsim.generators.recipient import Recipient, services_of
 from pushsim.mesh import Endpoint, Service
-from pushsim.resources import Named, NameTable
+from pushsim.resources import ANY_ADDRESS, Named, NameTable
 from pushsim.shards import Host
 
 #: Hosts of services that several clusters have.

@@ -91,9 +91,7 @@ class Inbound:
             for option in options(mode, "auto"):
                 chains.append(self._chain(option, port, self.passthrough, "", Port("", 0, "auto")))
         ports: dict[int, tuple[str, Port, str]] = {}
-        for (service, port_), target, bind in zip(
-            listener.services, listener.target_ports, listener.binds, strict=True
-        ):
+        for service, port_, target, bind in listener.served():
             ports.setdefault(target, (service.hostname, port_, bind))
         for target, (host, port_, bind) in sorted(ports.items()):
             kind = "http" if port_.http else "auto" if port_.auto else "tcp"

@@ -365,9 +365,8 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
             return (resource.kind, resource.unknown)
         case "virtualInbound" | "inbound":
             ports: dict[int, tuple[object, ...]] = {}
-            served = zip(resource.services, resource.target_ports, map(len, resource.binds), strict=True)
-            for (service, port), target, address in served:
-                ports.setdefault(target, (len(service.hostname), port.number, port.protocol, address))
+            for service, port, target, at in resource.served():
+                ports.setdefault(target, (len(service.hostname), port.number, port.protocol, len(at)))
             return (resource.kind, tuple(sorted(ports.items())), resource.rules)
         case "http":
             first = resource.services[0][1].protocol if resource.services else ""
