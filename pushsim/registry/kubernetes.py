@@ -297,12 +297,17 @@ class KubernetesRegistry:
         for service in self.selecting.of(namespace).values():
             if selects(service.selector, pod.labels):
                 owner, host = (namespace, service.name), (service.hostname, namespace)
-                written = (self._store.objects[ref] for ref in self._slice_refs.of(owner).values())
+                written = self._slices_of(owner)
                 read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _has_addresses(o)}
                 self._slices.put(owner, read)
                 self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, namespace))
                 keys.add(ConfigKey(self._rules.endpoint_kind, *host))
         return [PushRequest(frozenset(keys), False, reasons=frozenset({ENDPOINT_UPDATE}))] if keys else []
+
+    def _slices_of(self, owner: Owner) -> list[Object]:
+        """The slices of a service, but for those that have been given to another since."""
+        found = (self._store.get(ref) for ref in self._slice_refs.of(owner).values())
+        return [o for o in found if o is not None and o.labels.get(SERVICE_NAME_LABEL) == owner[1]]
 
     def _reread_slices(self, pod: Ref) -> list[PushRequest]:
         """Convert the slices that name a pod again; services whose endpoints differ now are pushed."""
@@ -311,7 +316,7 @@ class KubernetesRegistry:
         owners = dict.fromkeys(n for o in slices if (n := o.labels.get(SERVICE_NAME_LABEL)))
         for name in owners:
             owner = (pod.namespace, name)
-            written = [self._store.objects[ref] for ref in self._slice_refs.of(owner).values()]
+            written = self._slices_of(owner)
             known = self._slices.of(owner)
             read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _names_pod(o, pod.name)}
             if any(known.get(key) != value for key, value in read.items()):
