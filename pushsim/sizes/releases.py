@@ -66,6 +66,13 @@ class Sizing:
     zipkin_service:        Zipkin is an HTTP service with URI and timeout, no plain collector cluster.
     jwt_filter:            where RBAC finds claims: Istio's own filter behind Envoy's, or Envoy's alone.
     header_string_match:   RBAC header matchers are string matchers.
+    path_templates:        RBAC paths may have segments `{*}` and `{**}`.
+    more_sources:          what else RBAC may ask of who calls. quotes: of which names regular expressions are quoted.
+    providers_apart:       CUSTOM policies may ask several providers, each by its own name.
+    bad_provider:          policies without a provider are denied rule by rule, or everything is.
+    provider_authority:    what names a gRPC provider: its host or its cluster.
+    checked_headers:       what says which headers a provider is sent: the filter, or its request.
+    claims_as_lists:       JWT rules may say which claims are lists.
 
     plugin_rbac:           filters asked for by name may be access control, too.
 
@@ -146,6 +153,14 @@ class Sizing:
     zipkin_service: bool = False
     jwt_filter: Literal["jwt_authn", "istio_authn"] = "jwt_authn"
     header_string_match: bool = True
+    path_templates: bool = True
+    more_sources: tuple[str, ...] = ()
+    quotes: Literal["all", "accounts", ""] = ""
+    providers_apart: bool = False
+    bad_provider: Literal["rules", "all"] = "rules"
+    provider_authority: Literal["host", "cluster"] = "host"
+    checked_headers: Literal["filter", "request"] = "filter"
+    claims_as_lists: bool = False
     retries_503: bool = False
     body_limit: Literal["all", "sidecar", ""] = "all"
     specific_routes: bool = True
@@ -194,7 +209,7 @@ _1_22 = replace(
     cors_preflights=False,
     nonce_has_version=False,
 )
-_1_21 = replace(_1_22, json_options=False, missing_headers_empty=False)
+_1_21 = replace(_1_22, path_templates=False, json_options=False, missing_headers_empty=False)
 _1_20 = replace(
     _1_21,
     cluster_id_tag=False,
@@ -208,6 +223,8 @@ _1_19 = replace(
     passthrough_authz=True,
     plugin_types=False,
     route_cors=True,
+    bad_provider="all",
+    provider_authority="cluster",
     metadata_exchange="message",
     authn_filter=True,
     header_string_match=False,
@@ -226,6 +243,7 @@ _1_18 = replace(
 )
 _1_17 = replace(
     _1_18,
+    checked_headers="request",
     revocation=False,
     original_port_metadata=True,
     canonical_default=False,
@@ -259,15 +277,21 @@ _1_25 = replace(
     plugin_failures="policy",
     identifier=0,
     host_cluster_id=True,
+    more_sources=("source.serviceAccount",),
     dns_resolver=True,
     dns_jitter=True,
     inspects_tls_outbound=False,
 )
 _1_26 = replace(_1_25, connections_per_event=1)
-_1_27 = replace(_1_26, absolute_domains=True)
-_1_28 = replace(_1_27, plain_shadow_host=True)
+_1_27 = replace(_1_26, absolute_domains=True, quotes="accounts")
+_1_28 = replace(_1_27, plain_shadow_host=True, quotes="all", claims_as_lists=True)
 _1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
-_1_30 = replace(_1_29, plugin_suffix="~istio-translated-wasmplugin")
+_1_30 = replace(
+    _1_29,
+    plugin_suffix="~istio-translated-wasmplugin",
+    more_sources=("source.serviceAccount", "source.trustDomain"),
+    providers_apart=True,
+)
 _1_31 = replace(_1_30, panic_threshold=True)
 
 #: 1.13 is priced as 1.14, but for extensions. 1.19, 1.21, 1.23, 1.25, 1.28 and 1.29 follow the source, between recorded
