@@ -142,7 +142,9 @@ class GatewayRoutes:
         return _Translated(written, gateway, asked.answers, hashed.answers, hosts, tuple(routes))
 
     def _host(self, host: str, port: int) -> _Host:
-        with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:*",)
+        """One with its domains: of two wildcards in a name, Envoy knows none (buildGatewayVirtualHostDomains)."""
+        other = str(port) if host.startswith("*") else "*"
+        with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:{other}",)
         return _Host(f"{host}:{port}", (host, *with_port))
 
     def _configuration(self, built: EnvoyRoutes) -> int:
