@@ -27,6 +27,7 @@ from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as HttpR
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.filters.network.rbac.v3 import Rbac as TcpRbac
 from envoy_data_plane.envoy.type.matcher.v3 import (
+    FilterStateMatcher,
     ListMatcher,
     MetadataMatcher,
     MetadataMatcherPathSegment,
@@ -280,20 +281,28 @@ class _Rule:
 
     def _who(self, kind: str, value: str) -> Principal:
         if kind == "source.principal":
-            return _authenticated(said.string(value, self.sizing, prefix="spiffe://"))
+            return self._authenticated(said.string(value, self.sizing, prefix="spiffe://"))
         if kind == "source.namespace":
             parts = [said.quoted(part) if self.sizing.quotes == "all" else part for part in value.split("*")]
-            return _authenticated(made(StringMatcher, safe_regex=regex(f".*/ns/{'.*'.join(parts)}/.*", self.sizing)))
+            return self._authenticated(
+                made(StringMatcher, safe_regex=regex(f".*/ns/{'.*'.join(parts)}/.*", self.sizing))
+            )
         if kind == "source.serviceAccount":
-            return _authenticated(made(StringMatcher, safe_regex=regex(self._account(value), self.sizing)))
+            return self._authenticated(made(StringMatcher, safe_regex=regex(self._account(value), self.sizing)))
         if kind == "source.trustDomain":
-            return _authenticated(said.domain(value, self.sizing))
+            return self._authenticated(said.domain(value, self.sizing))
         if kind.startswith("request.headers"):
             if self.tcp:
                 raise said.SkippedError
             return Principal(header=self._header(said.bracketed(kind)[0], value))
         addresses = said.cidr(value)
         return Principal(direct_remote_ip=addresses) if kind == "source.ip" else Principal(remote_ip=addresses)
+
+    def _authenticated(self, name: StringMatcher) -> Principal:
+        """Who the peer is, by its certificate, or as the filter says that has read it."""
+        if self.sizing.authn_filter:
+            return Principal(filter_state=FilterStateMatcher(key="io.istio.peer_principal", string_match=name))
+        return Principal(authenticated=PrincipalAuthenticated(principal_name=name))
 
     def _account(self, value: str) -> str:
         """What a service account's identity looks like, of the policy's namespace if it says no other."""
@@ -341,7 +350,3 @@ class _Rule:
     def _claim(name: str, match: StringMatcher) -> MetadataMatcher:
         path = [MetadataMatcherPathSegment(key=key) for key in ("payload", name)]
         return MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(string_match=match))
-
-
-def _authenticated(name: StringMatcher) -> Principal:
-    return Principal(authenticated=PrincipalAuthenticated(principal_name=name))
