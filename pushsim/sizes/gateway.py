@@ -60,6 +60,21 @@ def server_hosts(server: Server, namespace: str) -> list[str]:
     return found
 
 
+def written_hosts(server: Server) -> list[str]:
+    """A server's hosts as gateways merge them: with the Gateway's namespace for ".", without one for any.
+
+    Source: pilot/pkg/model/gateway.go (sanitizeServerHostNamespace).
+    """
+    gateway, _ = server
+    found = []
+    for host in map(str, spec_of(server).get("hosts") or ()):
+        scope, slash, name = host.partition("/")
+        if host == "*/*":
+            return ["*"]
+        found.append(f"{gateway.ref.namespace}/{name}" if scope == "." else name if slash and scope == "*" else host)
+    return found
+
+
 def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
     """A gateway's listener: one chain for plain HTTP, one per TLS server, chains of TCP and TLS routes."""
     sizing = builder.sizing
