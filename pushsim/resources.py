@@ -123,6 +123,7 @@ class Listener:
     rules:     for a gateway the DestinationRules of its services; for virtualInbound the Sidecar whose ingress
                listeners are in it.
     connections: the DestinationRules that shape TCP proxies, by host: of services, and of destinations of routes.
+    only_ports: for a gateway, by host the port of services that have no other, which routes lead to that name none.
     cidrs:     destination ranges by host, where a service's address is one (the listener then binds 0.0.0.0).
     bound:     binds its port itself (captureMode NONE), instead of getting what iptables redirects.
     unknown:   of a sidecar's: the cluster that takes traffic for nobody known, as its Sidecar's outboundTrafficPolicy
@@ -142,6 +143,7 @@ class Listener:
     source: Source = NOBODY
     rules: tuple[Object, ...] = ()
     connections: tuple[tuple[str, tuple[Object, ...]], ...] = ()
+    only_ports: tuple[tuple[str, int], ...] = ()
     cidrs: tuple[tuple[str, str], ...] = ()
     bound: bool = False
     unknown: str = ""

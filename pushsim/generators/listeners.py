@@ -323,20 +323,31 @@ class Listeners(Recipient):
             serves = port.route or routes or passed
             if not serves and parse_protocol(port.protocol) != "HTTPS":
                 continue  # a TCP or TLS port without a route has no filter chain, so no listener
-            earlier = found.get(port.name)
+            bind, servers = port.bind or ANY_ADDRESS, port.servers
+            if (earlier := found.get(port.name)) is not None:
+                passed, servers = (*earlier.services, *passed), (*earlier.servers, *servers)
+                routes = tuple(dict.fromkeys((*earlier.virtual_services, *routes)))
             found[port.name] = Listener(
                 port.name,
                 "gateway",
-                port.bind or ANY_ADDRESS,
+                bind,
                 port.port,
                 port.route,
-                (*(earlier.services if earlier else ()), *passed),
-                servers=(*(earlier.servers if earlier else ()), *port.servers),
+                passed,
+                servers=servers,
                 virtual_services=routes,
                 connections=self._connections(_destinations(routes)),
+                only_ports=tuple(self._only_ports(dict.fromkeys(_destinations(routes)))),
                 rules=tuple(dict.fromkeys(source for s, _ in passed for source in self._sources(s))),
             )
         yield from found.values()
+
+    def _only_ports(self, hosts: Iterable[str]) -> Iterator[tuple[str, int]]:
+        """Ports of hosts that have one each (GetDestinationCluster)."""
+        for host in hosts:
+            service = self.scope.service(host)
+            if service is not None and len(service.ports) == 1:
+                yield host, service.ports[0].number
 
     def _sources(self, service: Service) -> tuple[Object, ...]:
         rule = self.rule_for(service)

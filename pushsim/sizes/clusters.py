@@ -274,7 +274,7 @@ def _security(
             )
             if not written.get("caCertificates") and sizing.system_roots:
                 written = {**written, "caCertificates": "system"}
-            context = tls.originated(written, sans, http2=policy.is_http2(options))
+            context = tls.originated(written, sans, sizing, settings, http2=policy.is_http2(options))
             built.transport_socket = tls.upstream_socket(context)
         return options
     service = cluster.service

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from itertools import islice
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import TrafficDirection, TransportSocket
 from envoy_data_plane.envoy.config.listener.v3 import FilterChain, FilterChainMatch
 from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 
+from pushsim.conversion import parse_protocol
 from pushsim.extensions import Place
-from pushsim.gateways import passed_hosts
+from pushsim.gateways import passed_hosts, route_name, terminates
 from pushsim.hosts import matches, resolve, resolve_all, subset_of
 from pushsim.mesh import HTTP_PROTOCOLS, Object, Port
 from pushsim.resources import Listener
@@ -60,38 +60,52 @@ def server_hosts(server: Server, namespace: str) -> list[str]:
     return found
 
 
+def written_hosts(server: Server) -> list[str]:
+    """A server's hosts as gateways merge them: with the Gateway's namespace for ".", without one for any.
+
+    Source: pilot/pkg/model/gateway.go (sanitizeServerHostNamespace).
+    """
+    gateway, _ = server
+    found = []
+    for host in map(str, spec_of(server).get("hosts") or ()):
+        scope, slash, name = host.partition("/")
+        if host == "*/*":
+            return ["*"]
+        found.append(f"{gateway.ref.namespace}/{name}" if scope == "." else name if slash and scope == "*" else host)
+    return found
+
+
 def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
     """A gateway's listener: one chain for plain HTTP, one per TLS server, chains of TCP and TLS routes."""
     sizing = builder.sizing
     chains: list[FilterChain] = []
-    names, place = False, Place("GATEWAY", True, resource.port)
+    place, plain, passed = Place("GATEWAY", True, resource.port), False, set[tuple[str, str]]()
     for server in resource.servers:
         spec = spec_of(server)
-        protocol = str((spec.get("port") or {}).get("protocol") or "").upper()
-        security = spec.get("tls") or {}
-        mode = str(security.get("mode") or "")
-        if protocol in HTTP_PROTOCOLS and mode not in ("SIMPLE", "MUTUAL", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"):
-            if not any(chain.name == "http" for chain in chains):
-                prefix = f"outbound_{resource.name}"
-                route = resource.route or f"http.{resource.port}"
-                manager = builder.http_manager(prefix, place, route=route)
-                chains.append(builder.chain(*builder.authn(), *manager, name="http"))
-        elif protocol == "HTTPS" and mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH"):
-            names = True
-            prefix = str(spec.get("name") or f"outbound_{resource.name}")
-            manager = builder.http_manager(prefix, place, route=_route_name(server))
+        protocol = parse_protocol(str((spec.get("port") or {}).get("protocol") or ""))
+        mode = str((spec.get("tls") or {}).get("mode") or "")
+        if protocol in HTTP_PROTOCOLS:
+            if not plain:
+                prefix, route = f"outbound_{resource.name}", resource.route or f"http.{resource.port}"
+                manager = builder.http_manager(prefix, place, route=route, protocol=protocol)
+                chains.append(builder.chain(*builder.authn(), *manager))
+            plain = True
+        elif protocol == "HTTPS" and terminates(server):
+            name = str(spec.get("name") or "")
+            prefix, route = name or f"outbound_{resource.name}", route_name(server, resource.port)
+            manager = builder.http_manager(prefix, place, route=route, named=bool(name))
             chain = builder.chain(*builder.authn(), *manager, match=_sni(spec))
-            chain.transport_socket = _server_socket(spec)
+            chain.transport_socket = _server_socket(spec, builder, http=True)
             chains.append(chain)
         else:
-            found = _tcp_chains(resource, server, spec, builder)
+            if not sizing.sni_by_port:
+                passed.clear()
+            found = _tcp_chains(resource, server, spec, builder, passed)
             authorized = mode != "AUTO_PASSTHROUGH" or sizing.passthrough_authz
             for chain in found:
                 chain.filters = [*builder.authn(), *(builder.tcp_policies if authorized else ()), *chain.filters]
-            names = names or any(chain.filter_chain_match or chain.transport_socket for chain in found)
             chains += found
-    for chain in chains:
-        chain.name = ""
+    names = any(chain.filter_chain_match or chain.transport_socket for chain in chains)
     built = made(
         EnvoyListener,
         name=resource.name,
@@ -107,26 +121,24 @@ def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
     return built
 
 
-def _route_name(server: Server) -> str:
-    gateway, _ = server
-    port = spec_of(server)["port"]
-    return f"https.{port['number']}.{port.get('name') or ''}.{gateway.ref.name}.{gateway.ref.namespace}"
-
-
 def _sni(spec: Spec) -> FilterChainMatch | None:
     hosts = sorted({str(host).rpartition("/")[2] for host in spec.get("hosts") or ()})
     return None if not hosts or "*" in hosts else made(FilterChainMatch, server_names=hosts)
 
 
-def _server_socket(spec: Spec) -> TransportSocket:
-    return tls.downstream_socket(tls.gateway_server(spec.get("tls") or {}))
+def _server_socket(spec: Spec, builder: ListenerBuilder, *, http: bool) -> TransportSocket:
+    context = tls.gateway_server(spec.get("tls") or {}, builder.sizing, builder.settings, http=http)
+    return tls.downstream_socket(context)
 
 
-def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: ListenerBuilder) -> list[FilterChain]:
-    security, number = spec.get("tls") or {}, int((spec.get("port") or {}).get("number") or 0)
-    port = Port(str((spec.get("port") or {}).get("name") or ""), number, "TCP")
-    mode = security.get("mode")
-    if mode == "AUTO_PASSTHROUGH":
+def _tcp_chains(
+    resource: Listener, server: Server, spec: Spec, builder: ListenerBuilder, passed: set[tuple[str, str]]
+) -> list[FilterChain]:
+    """Chains of a TCP or TLS server; `passed`: names that TLS is passed on by at an address, of which each has one."""
+    written, security, ends = spec.get("port") or {}, spec.get("tls") or {}, terminates(server)
+    protocol = parse_protocol(str(written.get("protocol") or ""))
+    port = Port(str(written.get("name") or ""), int(written.get("number") or 0), protocol)
+    if security.get("mode") == "AUTO_PASSTHROUGH":
         hosts = passed_hosts(server)
         return [
             _sni_chain(builder, f"outbound_.{p.number}_.{subset}_.{s.hostname}", p)
@@ -134,18 +146,23 @@ def _tcp_chains(resource: Listener, server: Server, spec: Spec, builder: Listene
             if any(subset_of(s.hostname, host) for host in hosts)
             for subset in ("", *_subsets(resource, s.hostname))
         ]
-    routed = ((written, *of) for written in resource.virtual_services for of in layer4(server, written))
-    if security and mode in (None, "PASSTHROUGH"):
-        chains = [builder.routed_chain(resource, *of, port, gateway=True) for of in routed]
-    else:
-        chains = [
-            builder.routed_chain(resource, written, route, {}, port, gateway=True)
-            for written, route, _ in islice(routed, 1)
-        ]
+    chains = []
+    for of in resource.virtual_services:
+        for route, match in layer4(server, of):
+            if security and not ends:
+                told = {(str(name), str(spec.get("bind") or "")) for name in match.get("sniHosts") or ()}
+                if told & passed:
+                    continue
+                passed |= told
+                chains.append(builder.routed_chain(resource, of, route, match, port, gateway=True))
+            elif not chains:
+                chains = [builder.routed_chain(resource, of, route, {}, port, gateway=True)]
     for chain in chains:
         chain.metadata = None
-        if security and mode not in (None, "PASSTHROUGH"):
-            chain.filter_chain_match, chain.transport_socket = _sni(spec), _server_socket(spec)
+        if ends:
+            chain.filter_chain_match, chain.transport_socket = _sni(spec), _server_socket(spec, builder, http=False)
+            if security.get("mode") == "ISTIO_MUTUAL" and builder.sizing.gateway_exchange:
+                chain.filters = [filters.tcp_exchange_filter(builder.sizing), *chain.filters]
     return chains
 
 
@@ -195,8 +212,9 @@ def layer4(server: Server, written: Object) -> Iterator[tuple[Spec, Spec]]:
     security, number = spec.get("tls") or {}, int((spec.get("port") or {}).get("number") or 0)
     if not bound(written, gateway) or not shared_hosts(server, written):
         return
-    tls = security and security.get("mode") in (None, "PASSTHROUGH")
+    tls, own = security and security.get("mode") in (None, "PASSTHROUGH"), written.ref.namespace
     for route in written.spec.get("tls" if tls else "tcp") or ():
         for match in route.get("match") or (() if tls else ANYTHING):
-            if int(match.get("port") or number) == number:
+            named = [name if "/" in name else f"{own}/{name}" for name in match.get("gateways") or ()]
+            if int(match.get("port") or number) == number and (not named or name_of(gateway) in named):
                 yield route, match

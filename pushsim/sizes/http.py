@@ -80,13 +80,17 @@ def connection_manager(
     routes: RouteConfiguration | None = None,
     http2: bool = False,
     protocol: str = "",
+    named: bool = False,
 ) -> Filter:
-    """The HTTP connection manager of one filter chain, with its routes by name (`route`) or inline (`routes`)."""
+    """The HTTP connection manager of one filter chain, with its routes by name (`route`) or inline (`routes`).
+
+    named: somebody wrote the prefix of its statistics, which ends as it is written.
+    """
     sizing, settings = parts.sizing, parts.settings
     inbound, gateway = place.context == "SIDECAR_INBOUND", place.context == "GATEWAY"
     manager = made(
         HttpConnectionManager,
-        stat_prefix=f"{stat_prefix};" if sizing.alt_stat_name else stat_prefix,
+        stat_prefix=f"{stat_prefix};" if sizing.alt_stat_name and not named else stat_prefix,
         use_remote_address=gateway,
         upgrade_configs=[made(HttpConnectionManagerUpgradeConfig, upgrade_type="websocket")],
         stream_idle_timeout=timedelta(0),

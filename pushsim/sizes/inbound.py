@@ -194,7 +194,7 @@ class Inbound:
     def _server_tls(self, *, http: bool) -> TransportSocket:
         aliases = [str(alias) for alias in self.settings.mesh.get("trustDomainAliases") or ()]
         domains = [self.settings.trust_domain, *aliases] if self.sizing.trusts_own_domain or aliases else []
-        return tls.downstream_socket(tls.mesh_server(domains, http=http, exchange=self.sizing.exchange_alpn))
+        return tls.downstream_socket(tls.mesh_server(domains, self.sizing, self.settings, http=http))
 
     def _inspectors(self, chains: Sequence[FilterChain]) -> list[ListenerFilter]:
         """TLS and HTTP inspectors, off on ports whose chains do not ask for them."""

@@ -83,15 +83,16 @@ def _provider(rule: Mapping[str, Json], sizing: Sizing, *, gateway: bool) -> Jwt
             for header in rule.get("fromHeaders") or ()
         ],
         from_params=[str(name) for name in rule.get("fromParams") or ()],
-        from_cookies=[str(name) for name in rule.get("fromCookies") or ()],
+        from_cookies=[str(name) for name in rule.get("fromCookies") or () if sizing.jwt_cookies],
         claim_to_headers=[
             JwtClaimToHeader(header_name=str(item.get("header")), claim_name=str(item.get("claim")))
             for item in rule.get("outputClaimToHeaders") or ()
+            if sizing.claim_headers
         ],
     )
     if sizing.jwt_filter == "jwt_authn":
         provider.clear_route_cache = gateway
-        provider.normalize_payload_in_metadata = JwtProviderNormalizePayload(
-            space_delimited_claims=["scope", "permission"]
-        )
+        listed = map(str, rule.get("spaceDelimitedClaims") or ()) if sizing.claims_as_lists else ()
+        claims = sorted({"permission", "scope", *listed})
+        provider.normalize_payload_in_metadata = JwtProviderNormalizePayload(space_delimited_claims=claims)
     return provider

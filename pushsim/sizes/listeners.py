@@ -260,7 +260,7 @@ class ListenerBuilder:
             destination = item.get("destination") or {}
             host = resolve(str(destination.get("host") or ""), written.ref.namespace)
             first = first if first[0] else (host, str(destination.get("subset") or ""))
-            number = (destination.get("port") or {}).get("number") or port.number
+            number = (destination.get("port") or {}).get("number") or dict(listener.only_ports).get(host, port.number)
             targets.append(
                 (f"outbound|{number}|{destination.get('subset') or ''}|{host}", int(item.get("weight") or 0))
             )
@@ -278,7 +278,7 @@ class ListenerBuilder:
         names = [name for name in _texts(match, "sniHosts") if name != "*"]
         subnets = [_cidr(text) for text in _texts(match, "destinationSubnets")] or [*ranges]
         chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
-        built = self.chain(*before, proxy, match=chosen)
+        built = self.chain(*before, *filters.sniffers(port, prefix), proxy, match=chosen)
         built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
         return built
 

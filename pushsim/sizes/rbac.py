@@ -2,15 +2,15 @@
 
 Source: pilot/pkg/security/authz: builder/builder.go, model/{model,generator,permission,principal}.go, matcher.
 A rule that reads HTTP is left out of TCP chains of an ALLOW policy; a DENY policy keeps what TCP can tell.
+CUSTOM policies are rules too, which tell a filter that asks elsewhere when to do so (extauthz.py).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any as Json
+from typing import TypeVar
 
-from envoy_data_plane.envoy.config.core.v3 import CidrRange
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.config.rbac.v3 import (
     Permission,
@@ -27,6 +27,7 @@ from envoy_data_plane.envoy.extensions.filters.http.rbac.v3 import Rbac as HttpR
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.filters.network.rbac.v3 import Rbac as TcpRbac
 from envoy_data_plane.envoy.type.matcher.v3 import (
+    FilterStateMatcher,
     ListMatcher,
     MetadataMatcher,
     MetadataMatcherPathSegment,
@@ -36,41 +37,40 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     ValueMatcher,
 )
 
-from pushsim.mesh import Object
+from pushsim.mesh import Object, truth
+from pushsim.sizes import authzvalues as said
+from pushsim.sizes import extauthz, trust
+from pushsim.sizes.extauthz import Rules
 from pushsim.sizes.features import regex
 from pushsim.sizes.releases import Sizing
-from pushsim.sizes.settings import ANYTHING
-from pushsim.sizes.wire import made, packed
+from pushsim.sizes.settings import ANYTHING, Settings
+from pushsim.sizes.wire import made
 
 Spec = Mapping[str, Json]
+_Kind = TypeVar("_Kind")
+_Written = TypeVar("_Written")
 _ACTIONS = {"AUDIT": RbacAction.LOG, "DENY": RbacAction.DENY, "ALLOW": RbacAction.ALLOW}
-_ORDER = ("AUDIT", "DENY", "ALLOW")
 _JWT = "envoy.filters.http.jwt_authn"
+_METADATA = "experimental.envoy.filters."
 
 
-class HttpOnlyError(Exception):
-    """The rule reads HTTP, the chain is TCP."""
-
-
-def http_filters(policies: Sequence[Object], sizing: Sizing) -> list[HttpFilter]:
-    """HTTP filters of the policies that apply: AUDIT, DENY, ALLOW."""
-    found = []
-    for enforced, shadow in _built(policies, sizing, tcp=False):
+def http_filters(policies: Sequence[Object], sizing: Sizing, settings: Settings) -> list[HttpFilter]:
+    """HTTP filters of the policies that apply: CUSTOM before, then AUDIT, DENY, ALLOW."""
+    found = extauthz.http_filters(_custom(policies, sizing, settings, tcp=False), sizing, settings)
+    for enforced, shadow in _built(policies, sizing, settings, tcp=False):
         config = HttpRbac(rules=enforced, shadow_rules=shadow, shadow_rules_stat_prefix=_prefix(shadow))
-        body = packed(config, "envoy.extensions.filters.http.rbac.v3.RBAC")
-        found.append(made(HttpFilter, name="envoy.filters.http.rbac", typed_config=body))
+        found.append(extauthz.http_rbac(config))
     return found
 
 
-def tcp_filters(policies: Sequence[Object], sizing: Sizing) -> list[Filter]:
+def tcp_filters(policies: Sequence[Object], sizing: Sizing, settings: Settings) -> list[Filter]:
     """Network filters of the policies that apply."""
-    found = []
-    for enforced, shadow in _built(policies, sizing, tcp=True):
+    found = extauthz.tcp_filters(_custom(policies, sizing, settings, tcp=True), sizing, settings)
+    for enforced, shadow in _built(policies, sizing, settings, tcp=True):
         config = TcpRbac(
             rules=enforced, stat_prefix="tcp.", shadow_rules=shadow, shadow_rules_stat_prefix=_prefix(shadow)
         )
-        body = packed(config, "envoy.extensions.filters.network.rbac.v3.RBAC")
-        found.append(made(Filter, name="envoy.filters.network.rbac", typed_config=body))
+        found.append(extauthz.tcp_rbac(config))
     return found
 
 
@@ -79,31 +79,52 @@ def _prefix(shadow: Rbac | None) -> str:
     return {RbacAction.ALLOW: "istio_dry_run_allow_", RbacAction.DENY: "istio_dry_run_deny_"}.get(action, "")
 
 
-def _built(policies: Sequence[Object], sizing: Sizing, *, tcp: bool) -> list[tuple[Rbac | None, Rbac | None]]:
+def _built(policies: Sequence[Object], sizing: Sizing, settings: Settings, *, tcp: bool) -> list[Rules]:
     found = []
-    for name in _ORDER:
+    for name, action in _ACTIONS.items():
         mine = [p for p in policies if str(p.spec.get("action") or "ALLOW") == name]
-        if not mine:
-            continue
-        action = _ACTIONS[name]
-        dry = [p for p in mine if p.annotations.get("istio.io/dry-run") == "true"]
-        wet = [p for p in mine if p not in dry]
-        found.append((_rules(wet, action, sizing, tcp), _rules(dry, action, sizing, tcp)))
+        if mine:
+            found.append(_rules(mine, action, sizing, settings, tcp))
     return found
 
 
-def _rules(policies: Sequence[Object], action: RbacAction, sizing: Sizing, tcp: bool) -> Rbac | None:
-    if not policies:
-        return None
+def _custom(policies: Sequence[Object], sizing: Sizing, settings: Settings, *, tcp: bool) -> Mapping[str, Rules]:
+    """Rules of CUSTOM policies by provider; where these are not told apart, nobody provides for several."""
+    found: dict[str, list[Object]] = {}
+    for policy in policies:
+        if policy.spec.get("action") == "CUSTOM":
+            found.setdefault(str((policy.spec.get("provider") or {}).get("name") or ""), []).append(policy)
+    if len(found) > 1 and not sizing.providers_apart:
+        found = {"": [policy for of in found.values() for policy in of]}
+    return {
+        name: _rules(of, RbacAction.DENY, sizing, settings, tcp, f"{extauthz.prefix(name, sizing)}-")
+        for name, of in sorted(found.items())
+    }
+
+
+def _rules(
+    policies: Sequence[Object], action: RbacAction, sizing: Sizing, settings: Settings, tcp: bool, prefix: str = ""
+) -> Rules:
+    dry = [policy for policy in policies if truth(policy.annotations.get("istio.io/dry-run"), False)]
+    wet = [policy for policy in policies if policy not in dry]
+    domains = trust.domains(settings)
+    return Rules(*(_rbac(of, action, sizing, domains, tcp, prefix) if of else None for of in (wet, dry)))
+
+
+def _rbac(
+    policies: Sequence[Object], action: RbacAction, sizing: Sizing, domains: Sequence[str], tcp: bool, prefix: str
+) -> Rbac:
     rules = Rbac(action=action)
     for policy in policies:
-        name = f"ns[{policy.ref.namespace}]-policy[{policy.ref.name}]-rule"
+        namespace = policy.ref.namespace
+        name = f"{prefix}ns[{namespace}]-policy[{policy.ref.name}]-rule"
         written = policy.spec.get("rules") or ()
         for index, rule in enumerate(written):
             try:
-                rules.policies[f"{name}[{index}]"] = _Rule(rule or {}, sizing, tcp, action is RbacAction.ALLOW).policy()
-            except HttpOnlyError:
+                built = _Rule(rule or {}, namespace, sizing, domains, tcp, action is RbacAction.ALLOW).policy()
+            except said.SkippedError:
                 continue
+            rules.policies[f"{name}[{index}]"] = built
         if not written:
             never = Permission(not_rule=Permission(any=True))
             rules.policies[f"{name}[0]"] = Policy(
@@ -113,24 +134,46 @@ def _rules(policies: Sequence[Object], action: RbacAction, sizing: Sizing, tcp: 
 
 
 class _Rule:
-    """One rule of a policy: who (from), what (to), when."""
+    """One rule of a policy of a namespace: who (from), what (to), when.
 
-    def __init__(self, rule: Spec, sizing: Sizing, tcp: bool, strict: bool) -> None:
-        self.rule, self.sizing, self.tcp, self.strict = rule, sizing, tcp, strict
+    strict: what cannot be said leaves out the whole rule, which would allow too much without it.
+    """
+
+    def __init__(
+        self, rule: Spec, namespace: str, sizing: Sizing, domains: Sequence[str], tcp: bool, strict: bool
+    ) -> None:
+        self.rule, self.namespace, self.sizing, self.domains = rule, namespace, sizing, domains
+        self.tcp, self.strict = tcp, strict
 
     def policy(self) -> Policy:
-        when = list(self.rule.get("when") or ())
-        what = [w for w in when if w["key"].startswith(("destination.", "connection.", "experimental.envoy"))]
-        who = [w for w in when if w not in what]
+        what: list[Spec] = []
+        who: list[Spec] = []
+        for item in self.rule.get("when") or ():
+            (what if self._of_what(str(item.get("key") or "")) else who).append(item)
         permissions = [self._permission(item.get("operation") or {}, what) for item in self.rule.get("to") or ANYTHING]
         principals = [self._principal(item.get("source") or {}, who) for item in self.rule.get("from") or ANYTHING]
         return Policy(permissions=permissions, principals=principals)
 
-    def _http(self) -> bool:
-        """Whether HTTP can be read here; raises where leaving it out would allow too much."""
-        if self.tcp and self.strict:
-            raise HttpOnlyError
-        return not self.tcp
+    def _of_what(self, key: str) -> bool:
+        """Whether a condition is about what is asked for, not about who does; raises where it is unknown."""
+        if key in ("destination.ip", "destination.port", "connection.sni") or key.startswith(_METADATA):
+            return True
+        known = {
+            "source.ip", "remote.ip", "source.namespace", "source.principal", "request.auth.principal",
+            "request.auth.audiences", "request.auth.presenter", *self.sizing.more_sources,
+        }  # fmt: skip
+        if key in known or key.startswith(("request.headers", "request.auth.claims")):
+            return False
+        raise said.SkippedError
+
+    def _said(self, make: Callable[[str, _Written], _Kind], kind: str, written: _Written) -> tuple[_Kind, ...]:
+        """What is made of something written, nothing where that cannot be said here."""
+        try:
+            return (make(kind, written),)
+        except said.SkippedError:
+            if self.strict:
+                raise
+            return ()
 
     # ---- what
 
@@ -148,27 +191,44 @@ class _Rule:
     def _permissions(self, kind: str, values: Sequence[Json], negated: Sequence[Json]) -> list[Permission]:
         found = []
         for wanted, inverted in ((values, False), (negated, True)):
-            one_of = [p for value in wanted if (p := self._what(kind, str(value))) is not None]
-            if one_of:
-                either = Permission(or_rules=PermissionSet(rules=one_of))
-                found.append(Permission(not_rule=either) if inverted else either)
+            if kind.startswith(_METADATA) and self.sizing.jwt_filter == "jwt_authn":
+                mine = self._said(self._metadata, kind, [str(value) for value in wanted]) if wanted else ()
+            else:
+                one_of = [p for value in wanted for p in self._said(self._what, kind, str(value))]
+                mine = (Permission(or_rules=PermissionSet(rules=one_of)),) if one_of else ()
+            found += [Permission(not_rule=either) if inverted else either for either in mine]
         return found
 
-    def _what(self, kind: str, value: str) -> Permission | None:
-        if kind in ("host", "method", "path"):
-            if not self._http():
-                return None
-            if kind == "path":
-                return Permission(url_path=PathMatcher(path=_string(value, self.sizing)))
+    def _what(self, kind: str, value: str) -> Permission:
+        if kind in ("host", "method", "path") and self.tcp:
+            raise said.SkippedError
+        if kind == "path":
+            if self.sizing.path_templates and ("{*}" in value or "{**}" in value):
+                return Permission(uri_template=said.template(value))
+            return Permission(url_path=PathMatcher(path=said.string(value, self.sizing)))
+        if kind in ("host", "method"):
             name = ":authority" if kind == "host" else ":method"
             return Permission(header=self._header(name, value, ignore_case=kind == "host"))
         if kind in ("port", "destination.port"):
-            return Permission(destination_port=int(value))
+            return Permission(destination_port=said.port_number(value))
         if kind == "destination.ip":
-            return Permission(destination_ip=_cidr(value))
+            return Permission(destination_ip=said.cidr(value))
         if kind == "connection.sni":
-            return Permission(requested_server_name=_string(value, self.sizing))
-        return None
+            return Permission(requested_server_name=said.string(value, self.sizing))
+        return self._metadata(kind, [value])
+
+    def _metadata(self, kind: str, values: Sequence[str]) -> Permission:
+        """What a filter of Envoy's published: `experimental.envoy.filters.a.b[c]`, where `[value]` is one of a list."""
+        name, bracket, key = kind.removeprefix("experimental.").removesuffix("]").partition("[")
+        if not bracket:
+            raise said.SkippedError
+        one_of = []
+        for value in values:
+            listed = value.startswith("[") and value.endswith("]")
+            match = ValueMatcher(string_match=said.string(value.strip("[]") if listed else value, self.sizing))
+            one_of.append(ValueMatcher(list_match=ListMatcher(one_of=match)) if listed else match)
+        path = [MetadataMatcherPathSegment(key=key)]
+        return Permission(metadata=MetadataMatcher(filter=name, path=path, value=said.any_of(one_of)))
 
     def _header(self, name: str, value: str, *, ignore_case: bool = False) -> HeaderMatcher:
         if value == "*":
@@ -179,7 +239,7 @@ class _Rule:
             if value.endswith("*"):
                 return HeaderMatcher(name=name, prefix_match=value[:-1])
             return HeaderMatcher(name=name, exact_match=value)
-        return HeaderMatcher(name=name, string_match=_string(value, self.sizing, ignore_case=ignore_case))
+        return HeaderMatcher(name=name, string_match=said.string(value, self.sizing, ignore_case=ignore_case))
 
     # ---- who
 
@@ -190,9 +250,12 @@ class _Rule:
             ("requestPrincipals", "notRequestPrincipals", "request.auth.principal"),
             ("namespaces", "notNamespaces", "source.namespace"),
             ("serviceAccounts", "notServiceAccounts", "source.serviceAccount"),
+            ("trustDomains", "notTrustDomains", "source.trustDomain"),
             ("remoteIpBlocks", "notRemoteIpBlocks", "remote.ip"),
             ("ipBlocks", "notIpBlocks", "source.ip"),
         ):
+            if kind in ("source.serviceAccount", "source.trustDomain") and kind not in self.sizing.more_sources:
+                continue
             parts += self._principals(kind, source.get(key) or (), source.get(negated) or ())
         for item in when:
             parts += self._principals(str(item["key"]), item.get("values") or (), item.get("notValues") or ())
@@ -201,38 +264,61 @@ class _Rule:
     def _principals(self, kind: str, values: Sequence[Json], negated: Sequence[Json]) -> list[Principal]:
         found = []
         for wanted, inverted in ((values, False), (negated, True)):
-            either = self._claims(kind, [str(v) for v in wanted]) if kind.startswith("request.auth") else None
-            if either is None:
-                one_of = [p for value in wanted if (p := self._who(kind, str(value))) is not None]
-                either = Principal(or_ids=PrincipalSet(ids=one_of)) if one_of else None
-            if either is not None:
-                found.append(Principal(not_id=either) if inverted else either)
+            texts = [str(value) for value in wanted]
+            if kind.startswith("request.auth"):
+                mine = self._said(self._claims, kind, texts) if texts else ()
+            else:
+                one_of = [p for value in self._migrated(kind, texts) for p in self._said(self._who, kind, value)]
+                mine = (Principal(or_ids=PrincipalSet(ids=one_of)),) if one_of else ()
+            found += [Principal(not_id=either) if inverted else either for either in mine]
         return found
 
-    def _who(self, kind: str, value: str) -> Principal | None:
+    def _migrated(self, kind: str, values: Sequence[str]) -> Sequence[str]:
+        """Identities in all trust domains that are the mesh's own."""
         if kind == "source.principal":
-            return _authenticated(_string(value, self.sizing, prefix="spiffe://"))
-        if kind == "source.namespace":
-            pattern = value.replace("*", ".*")
-            return _authenticated(made(StringMatcher, safe_regex=regex(f".*/ns/{pattern}/.*", self.sizing)))
-        if kind == "source.serviceAccount":
-            return _authenticated(made(StringMatcher, exact=f"spiffe://cluster.local/ns/{value.replace('/', '/sa/')}"))
-        if kind == "source.ip":
-            return Principal(direct_remote_ip=_cidr(value))
-        if kind == "remote.ip":
-            return Principal(remote_ip=_cidr(value))
-        if kind.startswith("request.headers"):
-            return Principal(header=self._header(_bracketed(kind)[0], value)) if self._http() else None
-        return None
+            return trust.principals(values, self.domains)
+        return trust.expanded(values, self.domains) if kind == "source.trustDomain" else values
 
-    def _claims(self, kind: str, values: Sequence[str]) -> Principal | None:
+    def _who(self, kind: str, value: str) -> Principal:
+        if kind == "source.principal":
+            return self._authenticated(said.string(value, self.sizing, prefix="spiffe://"))
+        if kind == "source.namespace":
+            parts = [said.quoted(part) if self.sizing.quotes == "all" else part for part in value.split("*")]
+            return self._authenticated(
+                made(StringMatcher, safe_regex=regex(f".*/ns/{'.*'.join(parts)}/.*", self.sizing))
+            )
+        if kind == "source.serviceAccount":
+            return self._authenticated(made(StringMatcher, safe_regex=regex(self._account(value), self.sizing)))
+        if kind == "source.trustDomain":
+            return self._authenticated(said.domain(value, self.sizing))
+        if kind.startswith("request.headers"):
+            if self.tcp:
+                raise said.SkippedError
+            return Principal(header=self._header(said.bracketed(kind)[0], value))
+        addresses = said.cidr(value)
+        return Principal(direct_remote_ip=addresses) if kind == "source.ip" else Principal(remote_ip=addresses)
+
+    def _authenticated(self, name: StringMatcher) -> Principal:
+        """Who the peer is, by its certificate, or as the filter says that has read it."""
+        if self.sizing.authn_filter:
+            return Principal(filter_state=FilterStateMatcher(key="io.istio.peer_principal", string_match=name))
+        return Principal(authenticated=PrincipalAuthenticated(principal_name=name))
+
+    def _account(self, value: str) -> str:
+        """What a service account's identity looks like, of the policy's namespace if it says no other."""
+        namespace, slash, name = value.partition("/")
+        parts = (namespace, name) if slash else (self.namespace, value)
+        namespace, name = map(said.quoted, parts) if self.sizing.quotes else parts
+        return f"spiffe://.+/ns/{namespace}/(.+/|)sa/{name}(/.+)?"
+
+    def _claims(self, kind: str, values: Sequence[str]) -> Principal:
         """Principals of a JWT; principals are pairs of issuer and subject, claims are lists."""
-        if not values or not self._http():
-            return None
+        if self.tcp:
+            raise said.SkippedError
         if self.sizing.jwt_filter == "istio_authn":
             return Principal(or_ids=PrincipalSet(ids=[self._istio_claim(kind, value) for value in values]))
         if kind == "request.auth.principal":
-            pairs = [_issuer_and_subject(value, self.sizing) for value in values]
+            pairs = [said.issuer_and_subject(value, self.sizing) for value in values]
             both = [
                 Principal(
                     and_ids=PrincipalSet(
@@ -242,9 +328,10 @@ class _Rule:
                 for i, s in pairs
             ]
             return both[0] if len(both) == 1 else Principal(or_ids=PrincipalSet(ids=both))
-        claims = {"request.auth.audiences": ["aud"], "request.auth.presenter": ["azp"]}.get(kind) or _bracketed(kind)
-        one_of = [ValueMatcher(string_match=_string(value, self.sizing)) for value in values]
-        wanted = one_of[0] if len(one_of) == 1 else ValueMatcher(or_match=OrMatcher(value_matchers=one_of))
+        claims = {"request.auth.audiences": ["aud"], "request.auth.presenter": ["azp"]}.get(kind) or said.bracketed(
+            kind
+        )
+        wanted = said.any_of([ValueMatcher(string_match=said.string(value, self.sizing)) for value in values])
         path = [MetadataMatcherPathSegment(key=key) for key in ("payload", *claims)]
         # a claim may be one value or a list of them
         either = OrMatcher(value_matchers=[ValueMatcher(list_match=ListMatcher(one_of=wanted)), wanted])
@@ -252,8 +339,8 @@ class _Rule:
 
     def _istio_claim(self, kind: str, value: str) -> Principal:
         """A claim as Istio's own filter published it: single values as strings, claims as lists."""
-        match = ValueMatcher(string_match=_string(value, self.sizing))
-        keys = [kind.partition("[")[0], *_bracketed(kind)]
+        match = ValueMatcher(string_match=said.string(value, self.sizing))
+        keys = [kind.partition("[")[0], *(said.bracketed(kind) if kind.startswith("request.auth.claims") else ())]
         if len(keys) > 1:
             match = ValueMatcher(list_match=ListMatcher(one_of=match))
         path = [MetadataMatcherPathSegment(key=key) for key in keys]
@@ -263,48 +350,3 @@ class _Rule:
     def _claim(name: str, match: StringMatcher) -> MetadataMatcher:
         path = [MetadataMatcherPathSegment(key=key) for key in ("payload", name)]
         return MetadataMatcher(filter=_JWT, path=path, value=ValueMatcher(string_match=match))
-
-
-def _issuer_and_subject(value: str, sizing: Sizing) -> tuple[StringMatcher, StringMatcher]:
-    anything = made(StringMatcher, safe_regex=regex(".+", sizing))
-    if value == "*":
-        return anything, anything
-    issuer, slash, subject = value.rpartition("/")
-    if not slash:
-        if value.startswith("*"):
-            return anything, made(StringMatcher, suffix=value[1:])
-        if value.endswith("*"):
-            return made(StringMatcher, prefix=value[:-1]), anything
-        return made(StringMatcher, exact=value), made(StringMatcher, exact="")
-    return _string(issuer, sizing), _string(subject, sizing)
-
-
-def _string(value: str, sizing: Sizing, *, prefix: str = "", ignore_case: bool = False) -> StringMatcher:
-    """A value with an optional `*` at either end (authz/matcher/string.go)."""
-    if value == "*":
-        return made(StringMatcher, safe_regex=regex(".+", sizing))
-    if value.startswith("*") and prefix:
-        return made(StringMatcher, safe_regex=regex(f"{prefix}.*{_quoted(value[1:])}", sizing))
-    if value.startswith("*"):
-        return made(StringMatcher, suffix=value[1:], ignore_case=ignore_case)
-    if value.endswith("*"):
-        return made(StringMatcher, prefix=prefix + value[:-1], ignore_case=ignore_case)
-    return made(StringMatcher, exact=prefix + value, ignore_case=ignore_case)
-
-
-def _quoted(text: str) -> str:
-    """Go's regexp.QuoteMeta."""
-    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
-
-
-def _authenticated(name: StringMatcher) -> Principal:
-    return Principal(authenticated=PrincipalAuthenticated(principal_name=name))
-
-
-def _bracketed(key: str) -> list[str]:
-    return re.findall(r"\[([^\]]*)\]", key)
-
-
-def _cidr(value: str) -> CidrRange:
-    prefix, _, bits = value.partition("/")
-    return CidrRange(address_prefix=prefix, prefix_len=int(bits or (128 if ":" in prefix else 32)))

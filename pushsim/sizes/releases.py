@@ -66,6 +66,22 @@ class Sizing:
     zipkin_service:        Zipkin is an HTTP service with URI and timeout, no plain collector cluster.
     jwt_filter:            where RBAC finds claims: Istio's own filter behind Envoy's, or Envoy's alone.
     header_string_match:   RBAC header matchers are string matchers.
+    path_templates:        RBAC paths may have segments `{*}` and `{**}`.
+    more_sources:          what else RBAC may ask of who calls. quotes: of which names regular expressions are quoted.
+    providers_apart:       CUSTOM policies may ask several providers, each by its own name.
+    bad_provider:          policies without a provider are denied rule by rule, or everything is.
+    provider_authority:    what names a gRPC provider: its host or its cluster.
+    checked_headers:       what says which headers a provider is sent: the filter, or its request.
+    claims_as_lists:       JWT rules may say which claims are lists.
+    claim_headers:         and which become headers. jwt_cookies: which cookies tokens are in.
+    tls_defaults, mesh_ciphers: the mesh config may say what TLS offers: outside of the mesh (tlsDefaults), and within.
+    gateway_exchange_alpn, gateway_exchange: TCP servers of a gateway that end the mesh's own TLS offer metadata
+                           exchange, and have its filter.
+    revocation_files:      TLS settings may name a file of revoked certificates.
+    skips_verification:    TLS origination may trust anybody (insecureSkipVerify).
+    several_certificates:  a Gateway's server may have several certificates. authority_credentials: and another
+                           Secret's authority.
+    sni_by_port:           names of connections that gateways pass on are told apart by port, not by server.
 
     plugin_rbac:           filters asked for by name may be access control, too.
 
@@ -146,6 +162,25 @@ class Sizing:
     zipkin_service: bool = False
     jwt_filter: Literal["jwt_authn", "istio_authn"] = "jwt_authn"
     header_string_match: bool = True
+    path_templates: bool = True
+    more_sources: tuple[str, ...] = ()
+    quotes: Literal["all", "accounts", ""] = ""
+    providers_apart: bool = False
+    bad_provider: Literal["rules", "all"] = "rules"
+    provider_authority: Literal["host", "cluster"] = "host"
+    checked_headers: Literal["filter", "request"] = "filter"
+    claims_as_lists: bool = False
+    tls_defaults: bool = True
+    mesh_ciphers: bool = True
+    gateway_exchange_alpn: bool = True
+    gateway_exchange: bool = True
+    revocation_files: bool = True
+    skips_verification: bool = True
+    several_certificates: bool = False
+    authority_credentials: bool = False
+    sni_by_port: bool = True
+    claim_headers: bool = True
+    jwt_cookies: bool = True
     retries_503: bool = False
     body_limit: Literal["all", "sidecar", ""] = "all"
     specific_routes: bool = True
@@ -194,11 +229,12 @@ _1_22 = replace(
     cors_preflights=False,
     nonce_has_version=False,
 )
-_1_21 = replace(_1_22, json_options=False, missing_headers_empty=False)
+_1_21 = replace(_1_22, path_templates=False, revocation_files=False, json_options=False, missing_headers_empty=False)
 _1_20 = replace(
     _1_21,
     cluster_id_tag=False,
     auto_sni=False,
+    jwt_cookies=False,
     system_roots=False,
     tcp_idle=False,
     jwt_filter="istio_authn",
@@ -208,12 +244,17 @@ _1_19 = replace(
     passthrough_authz=True,
     plugin_types=False,
     route_cors=True,
+    bad_provider="all",
+    gateway_exchange=False,
+    provider_authority="cluster",
     metadata_exchange="message",
     authn_filter=True,
     header_string_match=False,
 )
 _1_18 = replace(
     _1_19,
+    skips_verification=False,
+    mesh_ciphers=False,
     ingress_metadata="empty",
     plugin_failures="",
     hides_wildcards=True,
@@ -226,6 +267,8 @@ _1_18 = replace(
 )
 _1_17 = replace(
     _1_18,
+    checked_headers="request",
+    tls_defaults=False,
     revocation=False,
     original_port_metadata=True,
     canonical_default=False,
@@ -239,13 +282,23 @@ _1_17 = replace(
     total_weight=True,
     present_match=False,
 )
-_1_16 = replace(_1_17, google_re2=True, authn_filter=False, stats="wasm", grpc_stats="grpc", body_limit="")
+_1_16 = replace(
+    _1_17,
+    claim_headers=False,
+    sni_by_port=False,
+    google_re2=True,
+    authn_filter=False,
+    stats="wasm",
+    grpc_stats="grpc",
+    body_limit="",
+)
 _1_15 = replace(
     _1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports="gateways"
 )
 _1_14 = replace(
     _1_15,
     ignores_ports="",
+    gateway_exchange_alpn=False,
     total_weight=False,
     original_dst_cleanup=False,
     inbound_common_lb=False,
@@ -259,15 +312,21 @@ _1_25 = replace(
     plugin_failures="policy",
     identifier=0,
     host_cluster_id=True,
+    more_sources=("source.serviceAccount",),
     dns_resolver=True,
     dns_jitter=True,
     inspects_tls_outbound=False,
 )
 _1_26 = replace(_1_25, connections_per_event=1)
-_1_27 = replace(_1_26, absolute_domains=True)
-_1_28 = replace(_1_27, plain_shadow_host=True)
+_1_27 = replace(_1_26, absolute_domains=True, several_certificates=True, quotes="accounts")
+_1_28 = replace(_1_27, plain_shadow_host=True, quotes="all", claims_as_lists=True, authority_credentials=True)
 _1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
-_1_30 = replace(_1_29, plugin_suffix="~istio-translated-wasmplugin")
+_1_30 = replace(
+    _1_29,
+    plugin_suffix="~istio-translated-wasmplugin",
+    more_sources=("source.serviceAccount", "source.trustDomain"),
+    providers_apart=True,
+)
 _1_31 = replace(_1_30, panic_threshold=True)
 
 #: 1.13 is priced as 1.14, but for extensions. 1.19, 1.21, 1.23, 1.25, 1.28 and 1.29 follow the source, between recorded

@@ -334,7 +334,7 @@ class Sizer:
             metrics=told.metrics,
             policies=(
                 *jwt.http_filters(requests, sizing, gateway=type == "router"),
-                *rbac.http_filters(applying, sizing),
+                *rbac.http_filters(applying, sizing, self.settings),
             ),
         )
         by_type: dict[Xds, tuple[object, ...]] = {
@@ -350,7 +350,7 @@ class Sizer:
             EndpointModes(policies.peer_authentications, root),
             patches,
             by_name(patches),
-            ListenerBuilder(parts, rbac.tcp_filters(applying, sizing)),
+            ListenerBuilder(parts, rbac.tcp_filters(applying, sizing, self.settings)),
             filters,
             key,
             {xds: self._told.setdefault((xds, *by), len(self._told)) for xds, by in by_type.items()},

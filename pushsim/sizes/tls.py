@@ -40,7 +40,9 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from pushsim.mesh import Object
 from pushsim.resources import Credential
 from pushsim.secrets import AUTHORITY, pair, trusted
-from pushsim.sizes.wire import made, packed
+from pushsim.sizes.releases import Sizing
+from pushsim.sizes.settings import Settings, dig
+from pushsim.sizes.wire import length, made, packed
 
 MTLS_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 _TLS = "envoy.extensions.transport_sockets.tls.v3."
@@ -74,10 +76,12 @@ def _sans(names: Sequence[str]) -> CertificateValidationContext:
     )
 
 
-def _combined(sans: Sequence[str], root: SdsSecretConfig) -> CommonTlsContextCombinedCertificateValidationContext:
+def _combined(
+    checks: CertificateValidationContext, root: SdsSecretConfig
+) -> CommonTlsContextCombinedCertificateValidationContext:
     return made(
         CommonTlsContextCombinedCertificateValidationContext,
-        default_validation_context=_sans(sans),
+        default_validation_context=checks,
         validation_context_sds_secret_config=root,
     )
 
@@ -108,7 +112,7 @@ def istio_mutual(sni: str, sans: Sequence[str], *, http2: bool, exchange: bool) 
         CommonTlsContext,
         tls_params=_parameters(),
         tls_certificate_sds_secret_configs=[sds("default")],
-        combined_validation_context=_combined(sans, sds("ROOTCA")),
+        combined_validation_context=_combined(_sans(sans), sds("ROOTCA")),
         alpn_protocols=alpn,
     )
     return made(UpstreamTlsContext, sni=sni, common_tls_context=common)
@@ -165,25 +169,59 @@ def secret(resource: Credential, *, revocation: bool) -> Secret:
     return made(Secret, name=resource.name, tls_certificate=certificate)
 
 
-def originated(tls: Mapping[str, Json], sans: Sequence[str], *, http2: bool) -> UpstreamTlsContext:
+def originated(
+    tls: Mapping[str, Json], sans: Sequence[str], sizing: Sizing, settings: Settings, *, http2: bool
+) -> UpstreamTlsContext:
     """TLS to a server outside the mesh, as a DestinationRule asks (constructUpstreamTLS)."""
     mutual = tls.get("mode") == "MUTUAL"
     common = made(CommonTlsContext, tls_params=_parameters(), alpn_protocols=["h2"] if http2 else [])
-    credential, authority = tls.get("credentialName"), tls.get("caCertificates") or ""
+    _default(common, sizing, settings, lowest=False)
+    credential, authority = str(tls.get("credentialName") or ""), str(tls.get("caCertificates") or "")
+    trusting = bool(tls.get("insecureSkipVerify")) and sizing.skips_verification
     if credential:
         # ApplyCustomSDSToClientCommonTLSContext: certificates come from the gateway's own SDS server
         if mutual:
-            common.tls_certificate_sds_secret_configs = [sds_ads(f"kubernetes://{credential}")]
-        common.combined_validation_context = _combined(sans, sds_ads(f"kubernetes://{credential}-cacert"))
+            common.tls_certificate_sds_secret_configs = [_of_credential(credential)]
+        if not trusting:
+            common.combined_validation_context = _combined(_sans(sans), _of_credential(f"{credential}{AUTHORITY}"))
     else:
         if mutual:
-            files = f"file-cert:{tls.get('clientCertificate', '')}~{tls.get('privateKey', '')}"
-            common.tls_certificate_sds_secret_configs = [sds(files)]
-        if authority and not tls.get("insecureSkipVerify"):
-            common.combined_validation_context = _combined(sans, sds(f"file-root:{authority}"))
+            common.tls_certificate_sds_secret_configs = [
+                sds(_files(tls.get("clientCertificate"), tls.get("privateKey")))
+            ]
+        if authority and not trusting:
+            checks = _sans(sans)
+            _revoke(checks, tls, sizing)
+            common.combined_validation_context = _combined(checks, sds(f"file-root:{authority}"))
         else:
             common.validation_context = made(CertificateValidationContext)
     return made(UpstreamTlsContext, sni=str(tls.get("sni") or ""), common_tls_context=common)
+
+
+def _files(certificate: Json, key: Json) -> str:
+    return f"file-cert:{certificate}~{key}" if certificate and key else "default"
+
+
+def _revoke(checks: CertificateValidationContext, tls: Mapping[str, Json], sizing: Sizing) -> None:
+    """A list of revoked certificates, in a file."""
+    if tls.get("caCrl") and sizing.revocation_files:
+        checks.crl = DataSource(filename=str(tls["caCrl"]))
+
+
+def _default(common: CommonTlsContext, sizing: Sizing, settings: Settings, *, lowest: bool) -> None:
+    """What the mesh config says of all TLS to and from outside; `lowest`: of versions, too (applyTLSDefaults)."""
+    defaults = settings.mesh.get("tlsDefaults") or {}
+    if not sizing.tls_defaults or not defaults:
+        return
+    parameters = common.tls_params or TlsParameters()
+    parameters.ecdh_curves = [str(curve) for curve in defaults.get("ecdhCurves") or ()]
+    parameters.cipher_suites = [str(suite) for suite in defaults.get("cipherSuites") or ()]
+    version = str(defaults.get("minProtocolVersion") or "TLS_AUTO")
+    if lowest and version != "TLS_AUTO":
+        least = TlsParametersTlsProtocol.TLSv1_3 if version == "TLSV1_3" else TlsParametersTlsProtocol.TLSv1_2
+        parameters.tls_minimum_protocol_version = least
+    if length(parameters):
+        common.tls_params = parameters
 
 
 _CIPHERS = (
@@ -192,10 +230,13 @@ _CIPHERS = (
 )  # fmt: skip
 
 
-def mesh_server(trust_domains: Sequence[str], *, http: bool, exchange: bool) -> DownstreamTlsContext:
-    """A sidecar's own mTLS: clients must have a certificate of one of the trust domains."""
+def mesh_server(
+    trust_domains: Sequence[str], sizing: Sizing, settings: Settings, *, http: bool
+) -> DownstreamTlsContext:
+    """A sidecar's own mTLS: clients must have a certificate of one of the trust domains (BuildInboundTLS)."""
     parameters = _parameters()
-    parameters.cipher_suites = list(_CIPHERS)
+    chosen = dig(settings.mesh, "meshMTLS", "cipherSuites") if sizing.mesh_ciphers else None
+    parameters.cipher_suites = [str(suite) for suite in chosen or _CIPHERS]
     domains = made(
         CertificateValidationContext,
         match_subject_alt_names=[made(StringMatcher, prefix=f"spiffe://{domain}/") for domain in trust_domains],
@@ -204,54 +245,92 @@ def mesh_server(trust_domains: Sequence[str], *, http: bool, exchange: bool) -> 
         CommonTlsContext,
         tls_params=parameters,
         tls_certificate_sds_secret_configs=[sds("default")],
-        combined_validation_context=made(
-            CommonTlsContextCombinedCertificateValidationContext,
-            default_validation_context=domains,
-            validation_context_sds_secret_config=sds("ROOTCA"),
-        ),
-        alpn_protocols=[*(["istio-peer-exchange"] if exchange and not http else []), "h2", "http/1.1"],
+        combined_validation_context=_combined(domains, sds("ROOTCA")),
+        alpn_protocols=[*(["istio-peer-exchange"] if sizing.exchange_alpn and not http else []), "h2", "http/1.1"],
     )
     return made(DownstreamTlsContext, common_tls_context=common, require_client_certificate=True)
 
 
-def gateway_server(spec: Mapping[str, Json]) -> DownstreamTlsContext:
-    """TLS of a Gateway's server (BuildListenerTLSContext)."""
+def gateway_server(spec: Mapping[str, Json], sizing: Sizing, settings: Settings, *, http: bool) -> DownstreamTlsContext:
+    """TLS that a Gateway's server ends, of HTTP or of anything else (BuildListenerTLSContext)."""
     mode = str(spec.get("mode") or "SIMPLE")
-    common = made(CommonTlsContext, alpn_protocols=["h2", "http/1.1"])
-    sans = [str(name) for name in spec.get("subjectAltNames") or ()]
-    credential = str(spec.get("credentialName") or "")
-    mutual = mode in ("MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
-    if credential:
-        common.tls_certificate_sds_secret_configs = [sds_ads(f"kubernetes://{credential}")]
-        if mutual:
-            common.combined_validation_context = _combined(sans, sds_ads(f"kubernetes://{credential}-cacert"))
-    elif mode == "ISTIO_MUTUAL":
-        common.tls_certificate_sds_secret_configs = [sds("default")]
-        common.combined_validation_context = _combined(sans, sds("ROOTCA"))
+    own = mode == "ISTIO_MUTUAL"
+    exchanging = own and not http and sizing.gateway_exchange_alpn and sizing.exchange_alpn
+    common = made(CommonTlsContext, alpn_protocols=[*(["istio-peer-exchange"] if exchanging else []), "h2", "http/1.1"])
+    named = [str(name) for name in spec.get("credentialNames") or ()] if sizing.several_certificates else []
+    if spec.get("credentialName"):
+        named = named or [str(spec["credentialName"])]
+    checks = _sans([str(name) for name in spec.get("subjectAltNames") or ()])
+    if named and not own:
+        _credentials(common, named, checks, spec, sizing)
     else:
-        files = f"file-cert:{spec.get('serverCertificate', '')}~{spec.get('privateKey', '')}"
-        common.tls_certificate_sds_secret_configs = [sds(files)]
-        if mutual:
-            common.combined_validation_context = _combined(sans, sds(f"file-root:{spec.get('caCertificates', '')}"))
-    if mode != "ISTIO_MUTUAL":
-        common.tls_params = _written_parameters(spec)
+        written = (spec.get("tlsCertificates") if sizing.several_certificates else None) or [spec]
+        files = ["default"] if own else [_files(of.get("serverCertificate"), of.get("privateKey")) for of in written]
+        common.tls_certificate_sds_secret_configs = [sds(name) for name in files]
+        if mode in _CHECKING:
+            _revoke(checks, spec, sizing)
+            authority = f"file-root:{spec['caCertificates']}" if spec.get("caCertificates") and not own else "ROOTCA"
+            common.combined_validation_context = _combined(checks, sds(authority))
+    if not own:
+        _default(common, sizing, settings, lowest=True)
+    if not own or not sizing.tls_defaults:
+        _choose(common, spec)
     return made(
         DownstreamTlsContext, common_tls_context=common, require_client_certificate=mode in ("MUTUAL", "ISTIO_MUTUAL")
     )
 
 
-def _written_parameters(spec: Mapping[str, Json]) -> TlsParameters | None:
-    """Versions and ciphers a server asks for; none if it does not."""
-    if not any(spec.get(key) for key in ("minProtocolVersion", "maxProtocolVersion", "cipherSuites")):
-        return None
-    parameters = TlsParameters()
-    parameters.cipher_suites = [str(suite) for suite in spec.get("cipherSuites") or ()]
+#: Modes in which clients show certificates.
+_CHECKING = ("MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
+
+
+def _credentials(
+    common: CommonTlsContext,
+    names: Sequence[str],
+    checks: CertificateValidationContext,
+    spec: Mapping[str, Json],
+    sizing: Sizing,
+) -> None:
+    """Certificates that are Secrets (ApplyCredentialSDSToServerCommonTLSContext)."""
+    common.tls_certificate_sds_secret_configs = [_of_credential(name) for name in names]
+    if spec.get("mode") in _CHECKING:
+        checks.verify_certificate_spki = [str(value) for value in spec.get("verifyCertificateSpki") or ()]
+        checks.verify_certificate_hash = [str(value) for value in spec.get("verifyCertificateHash") or ()]
+        authority = str(spec.get("caCertCredentialName") or "") if sizing.authority_credentials else ""
+        common.combined_validation_context = _combined(checks, _of_credential(authority or names[0] + AUTHORITY))
+    elif checks.match_subject_alt_names:
+        common.validation_context = checks
+
+
+def _of_credential(name: str) -> SdsSecretConfig:
+    """A Secret that is named; the built-in one is the workload's own (ConstructSdsSecretConfigForCredential)."""
+    if name in ("builtin://", f"builtin://{AUTHORITY}"):
+        return sds("ROOTCA" if name.endswith(AUTHORITY) else "default")
+    return sds_ads(_credential(name))
+
+
+_KNOWN_CIPHERS = frozenset((
+    *_CIPHERS, "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA", "AES128-SHA", "AES256-SHA",
+    "DES-CBC3-SHA", "", "ALL",
+))  # fmt: skip
+
+
+def _choose(common: CommonTlsContext, spec: Mapping[str, Json]) -> None:
+    """Versions and ciphers a server asks for, over those that are there: of ciphers, those that Envoy knows."""
+    suites = dict.fromkeys(map(str, spec.get("cipherSuites") or ()))
+    known = [suite for suite in suites if suite in _KNOWN_CIPHERS or not suite[0].isalnum()]
     versions = {"TLSV1_0": 1, "TLSV1_1": 2, "TLSV1_2": 3, "TLSV1_3": 4}
     lowest = versions.get(str(spec.get("minProtocolVersion") or ""), 0)
-    parameters.tls_minimum_protocol_version = TlsParametersTlsProtocol(lowest)
     highest = versions.get(str(spec.get("maxProtocolVersion") or ""), 0)
-    parameters.tls_maximum_protocol_version = TlsParametersTlsProtocol(highest)
-    return parameters
+    if not (known or lowest or highest):
+        return
+    parameters = common.tls_params = common.tls_params or TlsParameters()
+    parameters.cipher_suites = known or parameters.cipher_suites
+    if lowest:
+        parameters.tls_minimum_protocol_version = TlsParametersTlsProtocol(lowest)
+    if highest:
+        parameters.tls_maximum_protocol_version = TlsParametersTlsProtocol(highest)
 
 
 def sds_ads(name: str) -> SdsSecretConfig:

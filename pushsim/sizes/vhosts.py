@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRo
 from pushsim.memo import same
 from pushsim.mesh import Object, Proxy
 from pushsim.resources import RouteConfiguration
-from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of
+from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of, written_hosts
 from pushsim.sizes.matches import RouteTranslator, resource_hashes
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.routepatches import RoutePatches
@@ -118,7 +118,7 @@ class GatewayRoutes:
                     of.routes.append(found.routes)
                     of.sources.append((written, port))
                     of.secure |= secure
-            for host in map(str.lower, map(str, spec.get("hosts") or ())) if secure else ():
+            for host in map(str.lower, written_hosts(server)) if secure else ():
                 hosts.setdefault(host, self._host(host, port)).secure = True
         return hosts
 
@@ -142,7 +142,9 @@ class GatewayRoutes:
         return _Translated(written, gateway, asked.answers, hashed.answers, hosts, tuple(routes))
 
     def _host(self, host: str, port: int) -> _Host:
-        with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:*",)
+        """One with its domains: of two wildcards in a name, Envoy knows none (buildGatewayVirtualHostDomains)."""
+        other = str(port) if host.startswith("*") else "*"
+        with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:{other}",)
         return _Host(f"{host}:{port}", (host, *with_port))
 
     def _configuration(self, built: EnvoyRoutes) -> int:
