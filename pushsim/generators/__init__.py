@@ -5,7 +5,7 @@ Responses are made of blocks that proxies of one scope, or of all scopes, share 
 recipient    the proxy that resources are made for
 clusters     CDS
 assignments  EDS
-listeners    LDS
+listeners    LDS, gateways their part, sockets those of sidecars where they meet
 routes       RDS
 tables       NDS
 extensions   the names that ECDS is asked for

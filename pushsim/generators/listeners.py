@@ -7,17 +7,16 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from pushsim.blocks import Block, Blocks
-from pushsim.context import Route, applying, shapes_connections
+from pushsim.context import Route
 from pushsim.conversion import parse_protocol
-from pushsim.gateways import passed_hosts
-from pushsim.generators.recipient import Recipient, gateway_names, ingress_port, services_of
+from pushsim.generators.gateways import GatewayListeners
+from pushsim.generators.recipient import ingress_port, services_of
 from pushsim.generators.sockets import Socket, Sockets, joined, listeners_in
-from pushsim.hosts import matches, resolve, subset_of
+from pushsim.hosts import matches
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
 from pushsim.resources import ANY_ADDRESS, NOBODY, Added, Listener, Source
 from pushsim.sizes.envoyfilters import Patch, added, is_of_listener, removing
-from pushsim.sizes.gateway import layer4
 from pushsim.visibility import EgressListener, Scope
 
 _OF_SIDECARS = ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND")
@@ -40,13 +39,13 @@ class _Egress(NamedTuple):
 _OfService = tuple[tuple[Listener, ...], tuple[Block, ...]]
 
 
-class Listeners(Recipient):
+class Listeners(GatewayListeners):
     """The listeners of one proxy."""
 
     def listeners(self) -> Blocks:
         """Every listener: a sidecar's two virtual ones, then the outbound ones."""
         if not self.sidecar:
-            return (self._patched(Block(self._gateway_listeners()), "GATEWAY"),)
+            return (self._patched(Block(self.gateway_listeners()), "GATEWAY"),)
         return (self._patched(self.virtual_listeners()), self._patched(self._outbound(), *_OF_SIDECARS))
 
     def _patched(self, block: Block, *adding: str) -> Block:
@@ -171,24 +170,13 @@ class Listeners(Recipient):
         proxy = self.view.proxy
         return Source(tuple((key, proxy.labels.get(key)) for key in keys), proxy.namespace if asks else "")
 
-    def _connections(self, hosts: Iterable[str]) -> tuple[tuple[str, tuple[Object, ...]], ...]:
-        """By host, the DestinationRules that shape TCP proxies to it (buildOutboundNetworkFilters)."""
-        if not self.scope.context.rule_index.connections:
-            return ()
-        found = []
-        for host in dict.fromkeys(hosts):
-            rule = applying(self.scope.rules_on(host), self.view.proxy.labels)
-            if rule is not None and any(map(shapes_connections, rule.sources)):
-                found.append((host, rule.sources))
-        return tuple(found)
-
     def _routed(self, service: Service, egress: _Egress) -> _Egress:
         """What of an egress listener is for a service."""
         if not egress.routes and not self.scope.context.rule_index.connections:
             return egress
         routes = _routing(service, egress.routes)
         named = (host for route in routes for host, _ in route.other)
-        return _Egress(egress.bind, routes, self._source(routes), self._connections((service.hostname, *named)))
+        return _Egress(egress.bind, routes, self._source(routes), self.connections((service.hostname, *named)))
 
     @property
     def own_endpoint(self) -> str:
@@ -313,58 +301,6 @@ class Listeners(Recipient):
             unknown=self.unknown,
         )  # fmt: skip
 
-    # ---- gateways
-
-    def _gateway_listeners(self) -> Iterator[Listener]:
-        found: dict[str, Listener] = {}
-        for port in self.view.gateway.ports:
-            routes = self._gateway_tcp_routes(port.servers)
-            passed = tuple(self._passed_through(port.servers))
-            serves = port.route or routes or passed
-            if not serves and parse_protocol(port.protocol) != "HTTPS":
-                continue  # a TCP or TLS port without a route has no filter chain, so no listener
-            bind, servers = port.bind or ANY_ADDRESS, port.servers
-            if (earlier := found.get(port.name)) is not None:
-                passed, servers = (*earlier.services, *passed), (*earlier.servers, *servers)
-                routes = tuple(dict.fromkeys((*earlier.virtual_services, *routes)))
-            found[port.name] = Listener(
-                port.name,
-                "gateway",
-                bind,
-                port.port,
-                port.route,
-                passed,
-                servers=servers,
-                virtual_services=routes,
-                connections=self._connections(_destinations(routes)),
-                only_ports=tuple(self._only_ports(dict.fromkeys(_destinations(routes)))),
-                rules=tuple(dict.fromkeys(source for s, _ in passed for source in self._sources(s))),
-            )
-        yield from found.values()
-
-    def _only_ports(self, hosts: Iterable[str]) -> Iterator[tuple[str, int]]:
-        """Ports of hosts that have one each (GetDestinationCluster)."""
-        for host in hosts:
-            service = self.scope.service(host)
-            if service is not None and len(service.ports) == 1:
-                yield host, service.ports[0].number
-
-    def _sources(self, service: Service) -> tuple[Object, ...]:
-        rule = self.rule_for(service)
-        return rule.sources if rule else ()
-
-    def _passed_through(self, servers: tuple[tuple[Object, int], ...]) -> Iterator[tuple[Service, Port]]:
-        """The ports that AUTO_PASSTHROUGH servers have a filter chain for: builtAutoPassthroughFilterChains."""
-        hosts = [host for server in servers for host in passed_hosts(server)]
-        for service in self.scope.all_services if hosts else ():
-            if not service.external and any(subset_of(service.hostname, host) for host in hosts):
-                yield from ((service, port) for port in service.ports if port.protocol != "UDP")
-
-    def _gateway_tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Object, ...]:
-        routes, namespace = self.context.routes, self.view.proxy.namespace
-        seen = (route.written for name in gateway_names(servers) for route in routes.tcp(name, namespace))
-        return tuple(written for written in seen if any(any(layer4(server, written)) for server in servers))
-
 
 def listening_endpoints(scope: Scope) -> frozenset[str]:
     """Addresses of endpoints that have a listener of their own, which they leave out themselves."""
@@ -389,14 +325,6 @@ def _routes_in(value: object) -> Iterator[str]:
 def _routing(service: Service, routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """Of the VirtualServices with tcp or tls routes, those that a service's host is one of (getConfigsForHost)."""
     return tuple(route for route in routes if any(matches(host, service.hostname) for host in route.hosts))
-
-
-def _destinations(routes: Iterable[Object]) -> Iterator[str]:
-    """Hosts that tcp and tls routes of VirtualServices lead to."""
-    for written in routes:
-        for kind in ("tcp", "tls"):
-            for to in (to for route in written.spec.get(kind) or () for to in route.get("route") or ()):
-                yield resolve(str((to.get("destination") or {}).get("host") or ""), written.ref.namespace)
 
 
 def _bind(egress: EgressListener) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from pushsim.context import MergedRule, PushContext, applying
+from pushsim.context import MergedRule, PushContext, applying, shapes_connections
 from pushsim.conversion import parse_protocol
 from pushsim.dependencies import View, attached
 from pushsim.memo import Memo
@@ -94,6 +94,17 @@ class Recipient:
         if not self.scope.context.rule_index.by_key:
             return None
         return applying(self.scope.rules_for(service), self.view.proxy.labels)
+
+    def connections(self, hosts: Iterable[str]) -> tuple[tuple[str, tuple[Object, ...]], ...]:
+        """By host, the DestinationRules that shape TCP proxies to it (buildOutboundNetworkFilters)."""
+        if not self.scope.context.rule_index.connections:
+            return ()
+        found = []
+        for host in dict.fromkeys(hosts):
+            rule = applying(self.scope.rules_on(host), self.view.proxy.labels)
+            if rule is not None and any(map(shapes_connections, rule.sources)):
+                found.append((host, rule.sources))
+        return tuple(found)
 
     def addresses(self, service: Service) -> tuple[str, ...]:
         """The addresses a service has for it (GetAddressForProxy); one that was allocated counts only for some."""
