@@ -121,6 +121,11 @@ def export_to(annotation: str | None) -> frozenset[str]:
     return frozenset(value.strip() for value in annotation.split(",")) if annotation else frozenset()
 
 
+def _single(address: str) -> str:
+    """An address as it was written, but a range of one is that."""
+    return str(address).removesuffix("/128" if ":" in str(address) else "/32")
+
+
 _RESOLUTIONS: Mapping[str, Resolution] = {
     "STATIC": "EDS",
     "DNS": "DNS",
@@ -138,7 +143,7 @@ def service_entry_services(body: Object) -> tuple[Service, ...]:
     spec = body.spec
     written = spec.get("ports") or ()
     ports = tuple(Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in written)
-    addresses = tuple(str(a) for a in spec.get("addresses") or ())
+    addresses = tuple(map(_single, spec.get("addresses") or ()))
     return tuple(
         Service(
             hostname=str(host),

@@ -222,8 +222,8 @@ def apply_pool(
 
 
 def _http2_keepalive(spec: Spec) -> KeepaliveSettings:
-    known = {key: duration(spec[key]) for key in ("interval", "timeout") if spec.get(key)}
-    return made(KeepaliveSettings, **known)
+    interval, timeout = (duration(spec[key]) if spec.get(key) else None for key in ("interval", "timeout"))
+    return made(KeepaliveSettings, interval=interval, timeout=timeout)
 
 
 def upgraded(options: Upstream | None, policy: Spec, port: Port, sizing: Sizing, settings: Settings) -> Upstream | None:
