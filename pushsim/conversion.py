@@ -10,6 +10,9 @@ from pushsim.releases import Rules
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 DISTRIBUTION = "networking.istio.io/traffic-distribution"
+#: Service accounts of a Service's workloads: as they are, and those of its namespace.
+_CANONICAL, _ACCOUNTS = "alpha.istio.io/canonical-serviceaccounts", "alpha.istio.io/kubernetes-serviceaccounts"
+_UNIX = "unix://"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 
@@ -57,7 +60,7 @@ def fqdn(name: str, namespace: str) -> str:
     return f"{name}.{namespace}.svc.cluster.local"
 
 
-def kubernetes_service(body: Object, rules: Rules) -> Service:
+def kubernetes_service(body: Object, rules: Rules, trust_domain: str) -> Service:
     """A Kubernetes Service as istiod converts it.
 
     Source: istio/istio pilot/pkg/serviceregistry/kube/conversion.go.
@@ -99,11 +102,9 @@ def kubernetes_service(body: Object, rules: Rules) -> Service:
         selector=pairs(spec.get("selector")),
         type=str(spec.get("type") or "ClusterIP"),
         external=bool(external),
-        accounts=tuple(
-            account
-            for key in ("alpha.istio.io/canonical-serviceaccounts", "alpha.istio.io/kubernetes-serviceaccounts")
-            for account in str(annotations.get(key) or "").split(",")
-            if account
+        accounts=(
+            *_listed(annotations.get(_CANONICAL)),
+            *(account(name, body.ref.namespace, trust_domain) for name in _listed(annotations.get(_ACCOUNTS))),
         ),
         extras=pairs(extras),
         created=body.creation,
@@ -111,9 +112,18 @@ def kubernetes_service(body: Object, rules: Rules) -> Service:
     )
 
 
+def _listed(annotation: str | None) -> list[str]:
+    return str(annotation).split(",") if annotation else []
+
+
 def export_to(annotation: str | None) -> frozenset[str]:
     """The exportTo annotation's values, trimmed; empty if there is none."""
     return frozenset(value.strip() for value in annotation.split(",")) if annotation else frozenset()
+
+
+def _single(address: str) -> str:
+    """An address as it was written, but a range of one is that."""
+    return str(address).removesuffix("/128" if ":" in str(address) else "/32")
 
 
 _RESOLUTIONS: Mapping[str, Resolution] = {
@@ -133,7 +143,7 @@ def service_entry_services(body: Object) -> tuple[Service, ...]:
     spec = body.spec
     written = spec.get("ports") or ()
     ports = tuple(Port(str(p["name"]), int(p["number"]), parse_protocol(str(p.get("protocol") or ""))) for p in written)
-    addresses = tuple(str(a) for a in spec.get("addresses") or ())
+    addresses = tuple(map(_single, spec.get("addresses") or ()))
     return tuple(
         Service(
             hostname=str(host),
@@ -166,17 +176,19 @@ def workload_endpoints(
 ) -> tuple[Endpoint, ...]:
     """Endpoints of one WorkloadEntry (or inline `endpoints` item) of a ServiceEntry host: one per port.
 
-    Beside a WorkloadEntry's fields an entry may say its `workload` name, and its `tlsMode` in place of what follows
-    from label and service account.
+    A host with several addresses is a service for each, and all have them. Beside a WorkloadEntry's fields an entry may
+    say its `workload` name, and its `tlsMode` in place of what follows from label and service account.
     """
     own_ports = entry.get("ports") or {}
     targets = dict(service.target_ports)
     labels, service_account = entry.get("labels") or {}, entry.get("serviceAccount")
     address = str(entry.get("address") or service.hostname)
+    unix, address = address.startswith(_UNIX), address.removeprefix(_UNIX)
+    several = service.registry == "External" and service.resolution != "DNS_ROUND_ROBIN"
     return tuple(
         Endpoint(
             address=address,
-            port=int(own_ports.get(port.name) or targets.get(port.name) or port.number),
+            port=0 if unix else int(own_ports.get(port.name) or targets.get(port.name) or port.number),
             port_name=port.name,
             labels=pairs(labels),
             account=account(str(service_account), namespace, trust_domain) if service_account else "",
@@ -186,6 +198,7 @@ def workload_endpoints(
             weight=int(entry.get("weight") or 0),
             network=str(entry.get("network") or ""),
         )
+        for _ in (service.addresses if several else ("",))
         for port in service.ports
         if port.protocol != "UDP"
     )

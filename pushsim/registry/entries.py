@@ -152,8 +152,9 @@ class EntryRegistry:
         if not making:
             self._endpoints.drop(SHARD, (host, namespace), keep_key=False)
             return "incremental", True
-        found = (e for ref, service in making for e in self._entry_endpoints(self._store.objects[ref], service))
-        endpoints = tuple(dict.fromkeys(found))
+        endpoints = tuple(
+            e for ref, service in making for e in self._entry_endpoints(self._store.objects[ref], service)
+        )
         before = self._endpoints.shards.get((host, namespace), {}).get(SHARD, ())
         pushed = self._endpoints.update(SHARD, (host, namespace), endpoints)
         return pushed if endpoints or before else "none", endpoints != before  # without any, no event (edsUpdate)

@@ -112,7 +112,7 @@ class KubernetesRegistry:
 
     def service_written(self, before: Object | None, written: Object) -> list[PushRequest]:
         """A Service was created or replaced."""
-        service = kubernetes_service(written, self._rules)
+        service = kubernetes_service(written, self._rules, self._trust_domain)
         previous = self.services.get(service.hostname)
         self.services[service.hostname] = service
         self._index_selector(previous, service)
@@ -146,7 +146,7 @@ class KubernetesRegistry:
 
     def service_deleted(self, before: Object) -> list[PushRequest]:
         """A Service was deleted."""
-        service = kubernetes_service(before, self._rules)
+        service = kubernetes_service(before, self._rules, self._trust_domain)
         self._index_selector(self.services.pop(service.hostname, None), None)
         self._endpoints.drop(SHARD, (service.hostname, service.namespace), keep_key=False)
         if self._rules.hidden_silent and "~" in service.export_to:

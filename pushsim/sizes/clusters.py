@@ -13,7 +13,6 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     Cluster,
     ClusterCommonLbConfig,
-    ClusterCommonLbConfigLocalityWeightedLbConfig,
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
     ClusterEdsClusterConfig,
@@ -29,12 +28,16 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Http1ProtocolOptions,
     HttpProtocolOptions,
     Metadata,
+    ProxyProtocolConfig,
+    ProxyProtocolConfigVersion,
     SocketAddress,
+    TransportSocket,
     TypedExtensionConfig,
     UpstreamHttpProtocolOptions,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
+from envoy_data_plane.envoy.extensions.transport_sockets.proxy_protocol.v3 import ProxyProtocolUpstreamTransport
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as Upstream
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
 from envoy_data_plane.envoy.type.v3 import Percent
@@ -46,7 +49,8 @@ from pushsim.sizes.assignments import address, localities
 from pushsim.sizes.filters import tcp_exchange
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
-from pushsim.sizes.wire import made, packed, struct
+from pushsim.sizes.statnames import stat_name
+from pushsim.sizes.wire import length, made, packed, struct
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: The longest Go duration in seconds: an inbound cluster is never cleaned up (cluster_builder.go, maxSecondsValue).
@@ -82,27 +86,31 @@ def outbound(
     mtls_disabled: a namespace or mesh-wide PeerAuthentication of the service says DISABLE.
     """
     service, port, subset = cluster.service, cluster.port, cluster.subset
-    built = _named(cluster.name, ClusterDiscoveryType.from_string(cluster.discovery), sizing)
+    built = _named(cluster.name, _discovery(cluster), sizing)
+    if pattern := settings.mesh.get("outboundClusterStatName"):
+        built.alt_stat_name = _stat_name(pattern, service, port, sizing, subset=subset)
     options = _protocol(port, proxy, sizing)
     sni_dnat = cluster.name.startswith("outbound_.")
-    rule = policy.policy_for(cluster.rules, subset, port)
-    pool = rule.get("connectionPool") or {}
-    if cluster.endpoints:
+    rule = policy.policy_for(cluster.rules, subset, port, budgets=sizing.retry_budget == "merged")
+    if built.type == ClusterDiscoveryType.ORIGINAL_DST:
+        if sizing.original_dst_cleanup:
+            built.cleanup_interval = timedelta(seconds=60)
+    elif cluster.endpoints:
         _resolved(built, cluster, sizing, settings)
-    options = policy.apply_pool(built, options, pool, sizing, settings)
-    if policy.upgrades(pool, port, settings):
-        options = options or made(Upstream)
-        policy.http2(options, sizing)
+    if sizing.upgrades_first:
+        options = policy.upgraded(options, rule, port, sizing, settings)
+    options = policy.apply_pool(built, options, rule, sizing, settings)
+    if not sizing.upgrades_first:
+        options = policy.upgraded(options, rule, port, sizing, settings)
     policy.apply_outlier(built, rule.get("outlierDetection"))
-    policy.apply_balancer(built, rule.get("loadBalancer") or {}, settings)
+    policy.apply_balancer(built, service, port, rule.get("loadBalancer") or {}, sizing, settings)
     if not sni_dnat:
         security = rule.get("tls")
         if not (proxy == "sidecar" and tls.withheld(cluster.rules, security)):
             options = _security(built, cluster, options, security, sizing, settings, mtls_disabled)
+        _speak_proxy_protocol(built, rule.get("proxyProtocol"), sizing)
     if built.type == ClusterDiscoveryType.ORIGINAL_DST:
         built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
-        if sizing.original_dst_cleanup:
-            built.cleanup_interval = timedelta(seconds=60)
     elif built.type == ClusterDiscoveryType.EDS:
         built.eds_cluster_config = made(ClusterEdsClusterConfig, service_name=cluster.name, eds_config=aggregated())
     built.filters = [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
@@ -121,6 +129,16 @@ def outbound(
     return _finished(built, options, sizing, settings)
 
 
+def _discovery(cluster: OutboundCluster) -> ClusterDiscoveryType:
+    """Its type, before its policy has its say: a subset's is what the whole cluster's became (buildSubsetCluster)."""
+    if cluster.subset:
+        whole = policy.policy_for(cluster.rules, "", cluster.port)
+        own = policy.own_policy(cluster.rules, cluster.subset)
+        if policy.passes_through(whole) or policy.passes_through(own):
+            return ClusterDiscoveryType.ORIGINAL_DST
+    return ClusterDiscoveryType.from_string(cluster.discovery)
+
+
 def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:
     """`inbound|port||`: one per target port; its protocol is that of the first service on it."""
     path = cluster.endpoint.removeprefix("unix://")
@@ -130,9 +148,11 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
     built = _named(cluster.name, ClusterDiscoveryType.STATIC if fixed else ClusterDiscoveryType.ORIGINAL_DST, sizing)
     options: Upstream | None = None
     fields: dict[str, Json] = {}
-    pool: Mapping[str, Json] = {}
+    rule: Mapping[str, Json] = {}
     if cluster.services:
         first, port = cluster.services[0]
+        if pattern := settings.mesh.get("inboundClusterStatName"):
+            built.alt_stat_name = _stat_name(pattern, first, port, sizing, target=cluster.target_port)
         options = _protocol(port, "sidecar", sizing)
         hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
         if not cluster.ingress or sizing.ingress_metadata == "services":
@@ -141,9 +161,9 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
         elif sizing.ingress_metadata == "empty":
             fields["services"] = []
         if any(rule.spec.get("trafficPolicy") is not None for rule in rules):
-            pool = (policy.policy_for(rules, "", port) or {}).get("connectionPool") or {}
+            rule = policy.policy_for(rules, "", port)
             fields["config"] = config_path(rules[0], sizing, "destination-rule")
-    options = policy.apply_pool(built, options, pool, sizing, settings)
+    options = policy.apply_pool(built, options, rule, sizing, settings)
     if fixed:
         where = address(host or "127.0.0.1", int(number or cluster.target_port))
         endpoint = made(LbEndpoint, endpoint=made(Endpoint, address=where))
@@ -195,16 +215,22 @@ def _named(name: str, kind: ClusterDiscoveryType, sizing: Sizing) -> Cluster:
     return built
 
 
+def _stat_name(pattern: str, service: Service, port: Port, sizing: Sizing, *, subset: str = "", target: int = 0) -> str:
+    """The stat name that the mesh config asks for."""
+    return f"{stat_name(pattern, service, port, sizing, subset=subset, target=target)}{';' * sizing.alt_stat_name}"
+
+
 def _finished(built: Cluster, options: Upstream | None, sizing: Sizing, settings: Settings) -> Cluster:
     common = built.common_lb_config
     outbound_cluster = built.name.startswith("outbound")
-    if not outbound_cluster and not sizing.inbound_common_lb:
+    if (
+        common is not None
+        and outbound_cluster
+        and (settings.sends_unhealthy or (sizing.panic_threshold and common.healthy_panic_threshold is None))
+    ):
+        common.healthy_panic_threshold = Percent(value=0.0)
+    if common is not None and not sizing.empty_common_lb and not length(common):
         built.common_lb_config = None
-    if common is not None and outbound_cluster:
-        if sizing.locality_weighted:
-            common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
-        if settings.sends_unhealthy or (sizing.panic_threshold and common.healthy_panic_threshold is None):
-            common.healthy_panic_threshold = Percent(value=0.0)
     if built.circuit_breakers is not None and not sizing.track_remaining:
         built.circuit_breakers = made(CircuitBreakers, thresholds=list(built.circuit_breakers.thresholds))
         for limits in built.circuit_breakers.thresholds:
@@ -279,7 +305,8 @@ def _security(
         return options
     service = cluster.service
     auto = written is None
-    passthrough = service.resolution == "PASSTHROUGH" or built.type == ClusterDiscoveryType.ORIGINAL_DST
+    own = policy.own_policy(cluster.rules, cluster.subset)
+    passthrough = service.resolution == "PASSTHROUGH" or policy.passes_through(own)
     plain = mtls_disabled or (passthrough and not cluster.all_mtls)
     if auto and (service.external or not settings.auto_mtls or plain):
         return options
@@ -300,6 +327,30 @@ def _security(
         made(ClusterTransportSocketMatch, name="tlsMode-disabled", match=struct({}), transport_socket=tls.raw_buffer()),
     ]
     return options
+
+
+def _speak_proxy_protocol(built: Cluster, written: Mapping[str, Json] | None, sizing: Sizing) -> None:
+    """Transport sockets that say first whom they speak for (applyUpstreamProxyProtocol)."""
+    if written is None or not sizing.proxy_protocol:
+        return
+    version = ProxyProtocolConfigVersion.from_string(str(written.get("version") or "V1"))
+
+    def wrapped(socket: TransportSocket) -> TransportSocket:
+        around = made(
+            ProxyProtocolUpstreamTransport, config=ProxyProtocolConfig(version=version), transport_socket=socket
+        )
+        full_name = "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+        name = "envoy.transport_sockets.upstream_proxy_protocol"
+        return made(TransportSocket, name=name, typed_config=packed(around, full_name))
+
+    for match in built.transport_socket_matches:
+        assert match.transport_socket is not None, "all have one"
+        match.transport_socket = wrapped(match.transport_socket)
+    if built.transport_socket is not None:
+        built.transport_socket = wrapped(built.transport_socket)
+    elif not built.transport_socket_matches and sizing.proxy_protocol == "all":
+        plain = tls.raw_buffer()
+        built.transport_socket = wrapped(made(TransportSocket, name="raw_buffer", typed_config=plain.typed_config))
 
 
 def _auto_sni(options: Upstream | None, written: Mapping[str, Json], sizing: Sizing) -> Upstream | None:

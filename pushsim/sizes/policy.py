@@ -11,6 +11,7 @@ from typing import Any
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
+    CircuitBreakersThresholdsRetryBudget,
     Cluster,
     ClusterCommonLbConfigLocalityWeightedLbConfig,
     ClusterDiscoveryType,
@@ -27,6 +28,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
+    KeepaliveSettings,
     RuntimeDouble,
     TcpKeepalive,
 )
@@ -37,7 +39,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 from envoy_data_plane.envoy.type.v3 import Percent
 
-from pushsim.mesh import Object, Port
+from pushsim.mesh import Object, Port, Service, truth
 from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.wire import duration, made
@@ -45,17 +47,25 @@ from pushsim.sizes.wire import duration, made
 Spec = Mapping[str, Any]
 UNLIMITED = 4294967295
 _STREAMS = 1073741824
-_PARTS = ("connectionPool", "loadBalancer", "outlierDetection", "tls", "proxyProtocol", "tunnel")
+#: What settings of a port say anew, whether they name it or not; and what they do not touch.
+_OF_PORTS = ("connectionPool", "loadBalancer", "outlierDetection", "tls")
+_PARTS = (*_OF_PORTS, "proxyProtocol", "tunnel", "retryBudget")
 
 
-def policy_for(rules: Sequence[Object], subset: str, port: Port) -> Spec:
-    """The traffic policy of a port (and subset) after merging rules, port-level settings and the subset's own."""
-    base: Spec = next((rule.spec["trafficPolicy"] for rule in rules if rule.spec.get("trafficPolicy")), {})
-    merged = _at_port(base, port)
-    if subset:
-        own = subset_spec(rules, subset).get("trafficPolicy") or {}
-        merged = {**merged, **_at_port(own, port)}
-    return merged
+def policy_for(rules: Sequence[Object], subset: str, port: Port, *, budgets: bool = True) -> Spec:
+    """The traffic policy of a port (and subset) after merging rules, port-level settings and the subset's own.
+
+    budgets: whether that merges retry budgets, too; else a rule's and its subset's are both lost where both have a
+    policy.
+    """
+    base, own = whole_policy(rules), own_policy(rules, subset) if subset else {}
+    merged, more = _at_port(base, port), _at_port(own, port)
+    if not base or not own:
+        return merged or more
+    if _level(own, port) is not None:
+        merged = {part: value for part, value in merged.items() if part not in _OF_PORTS}
+    merged = {**merged, **more}
+    return merged if budgets else {part: value for part, value in merged.items() if part != "retryBudget"}
 
 
 def tls_mode(rules: Sequence[Object], subset: str, port: Port, sizing: Sizing) -> str | None:
@@ -80,7 +90,7 @@ def consistent_hash(rules: Sequence[Object], subset: str, port: int | None) -> S
     port is None where a destination names none (hashForHTTPDestination and hashForService of route/route.go).
     """
     written = whole_policy(rules)
-    own = (subset_spec(rules, subset).get("trafficPolicy") or {}) if subset else {}
+    own = own_policy(rules, subset) if subset else {}
     for policy in (own, written):
         levels = [p for p in policy.get("portLevelSettings") or () if (p.get("port") or {}).get("number") == port]
         for part in (*levels[:1], policy) if policy is own else levels[:1]:
@@ -100,12 +110,27 @@ def subset_spec(rules: Sequence[Object], subset: str) -> Spec:
     return next((s for rule in rules for s in rule.spec.get("subsets") or () if s.get("name") == subset), {})
 
 
+def own_policy(rules: Sequence[Object], subset: str) -> Spec:
+    """The trafficPolicy of a subset itself, or without one that of the rule."""
+    return (subset_spec(rules, subset).get("trafficPolicy") or {}) if subset else whole_policy(rules)
+
+
+def passes_through(policy: Spec) -> bool:
+    """Whether a policy leaves it to the client where requests go."""
+    return (policy.get("loadBalancer") or {}).get("simple") == "PASSTHROUGH"
+
+
+def _level(policy: Spec, port: Port) -> Spec | None:
+    """A policy's settings for a port."""
+    levels = policy.get("portLevelSettings") or ()
+    return next((level for level in levels if (level.get("port") or {}).get("number") == port.number), None)
+
+
 def _at_port(policy: Spec, port: Port) -> Spec:
     """A policy with its port-level settings applied: a port's entry replaces all parts."""
-    for level in policy.get("portLevelSettings") or ():
-        if (level.get("port") or {}).get("number") == port.number:
-            return {part: level[part] for part in _PARTS if level.get(part) is not None}
-    return {part: policy[part] for part in _PARTS if policy.get(part) is not None}
+    level = _level(policy, port)
+    parts, of = (_PARTS, policy) if level is None else (_OF_PORTS, level)
+    return {part: of[part] for part in parts if of.get(part) is not None}
 
 
 def thresholds() -> CircuitBreakersThresholds:
@@ -136,6 +161,7 @@ def use_downstream(sizing: Sizing) -> HttpProtocolOptionsUseDownstreamHttpConfig
 
 def http2(options: Upstream, sizing: Sizing) -> None:
     """Make an upstream HTTP/2."""
+    options.use_downstream_protocol_config = None
     options.explicit_http_config = made(
         HttpProtocolOptionsExplicitHttpConfig, http2_protocol_options=http2_options(sizing)
     )
@@ -148,11 +174,16 @@ def is_http2(options: Upstream | None) -> bool:
 
 
 def apply_pool(
-    cluster: Cluster, options: Upstream | None, pool: Spec, sizing: Sizing, settings: Settings
+    cluster: Cluster, options: Upstream | None, policy: Spec, sizing: Sizing, settings: Settings
 ) -> Upstream | None:
-    """connectionPool: timeouts, keepalive, circuit breakers, HTTP options."""
+    """connectionPool and retryBudget: timeouts, keepalive, circuit breakers, HTTP options."""
+    pool = policy.get("connectionPool") or {}
     http, tcp = pool.get("http") or {}, pool.get("tcp") or {}
     limits = thresholds()
+    if sizing.retry_budget and (budget := policy.get("retryBudget")) is not None:
+        percent, least = budget.get("percent"), int(budget.get("minRetryConcurrency") or 3)
+        share = Percent(value=20.0 if percent is None else float(percent))
+        limits.retry_budget = CircuitBreakersThresholdsRetryBudget(budget_percent=share, min_retry_concurrency=least)
     for field, source, key in (
         ("max_requests", http, "http2MaxRequests"),
         ("max_pending_requests", http, "http1MaxPendingRequests"),
@@ -167,17 +198,22 @@ def apply_pool(
         if keepalive is not None:
             _keepalive(cluster, keepalive)
     idle = http.get("idleTimeout") or (tcp.get("idleTimeout") if sizing.tcp_idle else None)
-    per_connection, streams = int(http.get("maxRequestsPerConnection") or 0), int(http.get("maxConcurrentStreams") or 0)
+    per_connection = int(http.get("maxRequestsPerConnection") or 0)
+    streams = int(http.get("maxConcurrentStreams") or 0) if sizing.concurrent_streams else 0
     longest = tcp.get("maxConnectionDuration") if sizing.connection_duration else None
-    if idle or per_connection or streams or longest:
+    alive = http.get("http2KeepAlive") if sizing.http2_keepalive else None
+    if idle or per_connection or streams or longest or alive is not None:
         options = options or Upstream()
         common = made(HttpProtocolOptions, max_requests_per_connection=per_connection or None)
         common.idle_timeout = duration(idle) if idle else None
         common.max_connection_duration = duration(longest) if longest else None
         options.common_http_protocol_options = common
         explicit = options.explicit_http_config
-        if explicit is not None and explicit.http2_protocol_options is not None and streams:
-            explicit.http2_protocol_options.max_concurrent_streams = streams
+        if explicit is not None and explicit.http2_protocol_options is not None:
+            if streams:
+                explicit.http2_protocol_options.max_concurrent_streams = streams
+            if alive is not None:
+                explicit.http2_protocol_options.connection_keepalive = _http2_keepalive(alive)
     if http.get("useClientProtocol"):
         options = options or Upstream()
         options.explicit_http_config = None
@@ -185,10 +221,27 @@ def apply_pool(
     return options
 
 
-def upgrades(pool: Spec, port: Port, settings: Settings) -> bool:
+def _http2_keepalive(spec: Spec) -> KeepaliveSettings:
+    interval, timeout = (duration(spec[key]) if spec.get(key) else None for key in ("interval", "timeout"))
+    return made(KeepaliveSettings, interval=interval, timeout=timeout)
+
+
+def upgraded(options: Upstream | None, policy: Spec, port: Port, sizing: Sizing, settings: Settings) -> Upstream | None:
+    """HTTP/2 where h2UpgradePolicy asks for it (applyH2Upgrade)."""
+    given = options is not None and (
+        options.explicit_http_config is not None or options.use_downstream_protocol_config is not None
+    )
+    if not _upgrades(policy, port, sizing, settings) or (sizing.upgrades_first and given):
+        return options
+    options = options if options is not None else made(Upstream)
+    http2(options, sizing)
+    return options
+
+
+def _upgrades(policy: Spec, port: Port, sizing: Sizing, settings: Settings) -> bool:
     """h2UpgradePolicy of the rule or the mesh (shouldH2Upgrade)."""
-    http = pool.get("http") or {}
-    if http.get("useClientProtocol"):
+    http = (policy.get("connectionPool") or {}).get("http") or {}
+    if http.get("useClientProtocol") and sizing.client_protocol_first:
         return False
     wish = str(http.get("h2UpgradePolicy") or "DEFAULT")
     if wish != "DEFAULT":
@@ -237,21 +290,48 @@ def apply_outlier(cluster: Cluster, spec: Spec | None) -> None:
         cluster.common_lb_config.healthy_panic_threshold = Percent(value=float(spec.get("minHealthPercent") or 0))
 
 
-def apply_balancer(cluster: Cluster, spec: Spec, settings: Settings) -> None:
+def distributed(service: Service) -> bool:
+    """Whether a Service wishes to be called near by (trafficDistribution)."""
+    return bool(dict(service.extras).get("trafficDistribution"))
+
+
+def _weighs_localities(
+    service: Service, own: Spec | None, sizing: Sizing, settings: Settings, *, outlier: bool
+) -> bool:
+    """Whether localities have weights: as the rule says, else the Service, else the mesh (GetLocalityLbSetting)."""
+    written: Spec = settings.mesh.get("localityLbSetting") or {}
+    if own is not None:
+        found = own if truth(own.get("enabled"), True) else None
+    elif distributed(service):
+        return True
+    else:
+        found = written if settings.locality_lb else None
+    if sizing.locality_weighted:
+        return found is not None
+    if settings.enabled("ENABLE_LOCALITY_WEIGHTED_LB_CONFIG", False):
+        return True
+    fails_over = outlier and any((found or {}).get(key) for key in ("failover", "failoverPriority"))
+    return fails_over or bool((found or {}).get("distribute"))
+
+
+def apply_balancer(
+    cluster: Cluster, service: Service, port: Port, spec: Spec, sizing: Sizing, settings: Settings
+) -> None:
     """loadBalancer: the policy, slow start, consistent hashing, locality weights."""
-    local = settings.mesh.get("localityLbSetting") or {}
-    own = spec.get("localityLbSetting") or {}
-    effective = own or (local if settings.locality_lb else {})
-    failover = cluster.outlier_detection is not None and (
-        effective.get("failover") or effective.get("failoverPriority")
-    )
-    if cluster.common_lb_config is not None and (failover or effective.get("distribute")):
-        cluster.common_lb_config.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
+    common, outlier = cluster.common_lb_config, cluster.outlier_detection is not None
+    assert common is not None, "all that are outbound have one"
+    if _weighs_localities(service, spec.get("localityLbSetting"), sizing, settings, outlier=outlier):
+        common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
+    if distributed(service):
+        common.healthy_panic_threshold = Percent(value=0.0)
     if cluster.type == ClusterDiscoveryType.ORIGINAL_DST:
         cluster.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
         return
+    if port.protocol == "Redis" and settings.enabled("PILOT_ENABLE_REDIS_FILTER", False):
+        cluster.lb_policy = ClusterLbPolicy.MAGLEV
+        return
     simple = str(spec.get("simple") or "UNSPECIFIED")
-    warmup = _slow_start(spec)
+    warmup = _slow_start(spec, sizing)
     if simple == "RANDOM":
         cluster.lb_policy = ClusterLbPolicy.RANDOM
     elif simple == "PASSTHROUGH":
@@ -264,33 +344,36 @@ def apply_balancer(cluster: Cluster, spec: Spec, settings: Settings) -> None:
         cluster.lb_policy = ClusterLbPolicy.LEAST_REQUEST
         cluster.least_request_lb_config = ClusterLeastRequestLbConfig(slow_start_config=warmup) if warmup else None
     if (hashing := spec.get("consistentHash")) is not None:
-        _hashing(cluster, hashing)
+        _hashing(cluster, hashing, sizing)
 
 
-def _slow_start(spec: Spec) -> ClusterSlowStartConfig | None:
-    warmup = spec.get("warmup")
+def _slow_start(spec: Spec, sizing: Sizing) -> ClusterSlowStartConfig | None:
+    warmup = spec.get("warmup") if sizing.warmup else None
     if warmup:
+        aggression, least = warmup.get("aggression"), warmup.get("minimumPercent")
+        value = 1.0 if aggression is None else float(aggression)
         return ClusterSlowStartConfig(
             slow_start_window=duration(warmup["duration"]),
-            aggression=RuntimeDouble(default_value=float(warmup.get("aggression") or 1), runtime_key="("),
-            min_weight_percent=Percent(value=float(warmup.get("minimumPercent") or 10)),
+            aggression=RuntimeDouble(default_value=value, runtime_key="("),
+            min_weight_percent=Percent(value=10.0 if least is None else float(least)),
         )
     if spec.get("warmupDurationSecs"):
         return ClusterSlowStartConfig(slow_start_window=duration(spec["warmupDurationSecs"]))
     return None
 
 
-def _hashing(cluster: Cluster, spec: Spec) -> None:
-    cluster.round_robin_lb_config = cluster.least_request_lb_config = None
-    if spec.get("maglev") is not None:
-        cluster.lb_policy = ClusterLbPolicy.MAGLEV
-        size = int(spec["maglev"].get("tableSize") or 0)
-        cluster.maglev_lb_config = ClusterMaglevLbConfig(table_size=size) if size else None
-        return
-    cluster.lb_policy = ClusterLbPolicy.RING_HASH
-    ring = spec.get("ringHash")
-    if ring is None:
-        size = int(spec.get("minimumRingSize") or 1024)
+def _hashing(cluster: Cluster, spec: Spec, sizing: Sizing) -> None:
+    """Its algorithm, and the size of its table if that is said: else what there was stays."""
+    maglev, ring = (spec.get(kind) if sizing.hash_algorithms else None for kind in ("maglev", "ringHash"))
+    if maglev is not None:
+        cluster.lb_policy, size = ClusterLbPolicy.MAGLEV, int(maglev.get("tableSize") or 0)
     else:
-        size = int(ring.get("minimumRingSize") or 0)
-    cluster.ring_hash_lb_config = ClusterRingHashLbConfig(minimum_ring_size=size) if size else None
+        cluster.lb_policy = ClusterLbPolicy.RING_HASH
+        size = int(spec.get("minimumRingSize") or 1024) if ring is None else int(ring.get("minimumRingSize") or 0)
+    if not size:
+        return
+    cluster.round_robin_lb_config = cluster.least_request_lb_config = None
+    if maglev is not None:
+        cluster.maglev_lb_config = ClusterMaglevLbConfig(table_size=size)
+    else:
+        cluster.ring_hash_lb_config = ClusterRingHashLbConfig(minimum_ring_size=size)

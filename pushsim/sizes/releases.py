@@ -26,11 +26,19 @@ class Sizing:
     locality_weighted:     common_lb_config has locality_weighted_lb_config unless the rule says otherwise.
     panic_threshold:       outbound clusters switch the panic threshold off (SendUnhealthyEndpoints).
     track_remaining:       circuit breakers track what remains (DISABLE_TRACK_REMAINING_CB_METRICS).
-    inbound_cleanup:       cleanup interval of inbound clusters. inbound_common_lb: they have a common_lb_config.
+    inbound_cleanup:       cleanup interval of inbound clusters. empty_common_lb: clusters have a common_lb_config
+                           though it says nothing.
     ingress_metadata:      services: clusters of a Sidecar's ingress listeners name their service, filter chains the
                            Sidecar; empty: clusters have an empty list of services.
     original_dst_cleanup:  headless outbound clusters are cleaned up after a minute.
     connection_duration, tcp_idle: maxConnectionDuration and tcp.idleTimeout of a rule reach the cluster.
+    concurrent_streams, http2_keepalive: so do maxConcurrentStreams and http2KeepAlive, of HTTP/2 clusters.
+    client_protocol_first: useClientProtocol keeps a cluster from an upgrade to HTTP/2 (shouldH2Upgrade).
+    upgrades_first:        that comes before the connection pool, and not where the protocol is known (applyH2Upgrade).
+    retry_budget:          a rule's retryBudget reaches the cluster: the rule's or a subset's alone, or merged, too.
+    warmup, hash_algorithms: `warmup` of a load balancer, ringHash and maglev of its consistentHash are known.
+    proxy_protocol:        rules may ask for the PROXY protocol: around TLS and mTLS sockets, or all.
+    stat_target_port, stat_service_name: patterns of stat names know %TARGET_PORT% and %SERVICE_NAME%.
     passthrough_idle:      passthrough clusters have an idle timeout.
     http2_streams:         HTTP/2 options limit concurrent streams.
     dns_resolver, dns_jitter: DNS clusters name the c-ares resolver; their refresh is jittered.
@@ -120,11 +128,21 @@ class Sizing:
     panic_threshold: bool = False
     track_remaining: bool = True
     inbound_cleanup: Literal["never", "minute", ""] = "never"
-    inbound_common_lb: bool = True
+    empty_common_lb: bool = True
     ingress_metadata: Literal["services", "none", "empty"] = "services"
     original_dst_cleanup: bool = False
     connection_duration: bool = True
     tcp_idle: bool = True
+    concurrent_streams: bool = True
+    http2_keepalive: bool = False
+    client_protocol_first: bool = True
+    upgrades_first: bool = False
+    retry_budget: Literal["", "alone", "merged"] = ""
+    warmup: bool = True
+    hash_algorithms: bool = True
+    proxy_protocol: Literal["", "tls", "all"] = "all"
+    stat_target_port: bool = True
+    stat_service_name: bool = True
     passthrough_idle: bool = True
     http2_streams: bool = False
     dns_resolver: bool = False
@@ -210,6 +228,8 @@ _1_24 = Sizing()
 _1_23 = replace(
     _1_24,
     config_version="v1alpha3",
+    warmup=False,
+    stat_service_name=False,
     locality_weighted=True,
     chain_timeout=False,
     gateway_filters_timeout=True,
@@ -218,6 +238,7 @@ _1_23 = replace(
 )
 _1_22 = replace(
     _1_23,
+    proxy_protocol="tls",
     alt_stat_name=False,
     inbound_cleanup="",
     proxy_100_continue=False,
@@ -229,10 +250,19 @@ _1_22 = replace(
     cors_preflights=False,
     nonce_has_version=False,
 )
-_1_21 = replace(_1_22, path_templates=False, revocation_files=False, json_options=False, missing_headers_empty=False)
+_1_21 = replace(
+    _1_22,
+    path_templates=False,
+    revocation_files=False,
+    json_options=False,
+    missing_headers_empty=False,
+    client_protocol_first=False,
+)
 _1_20 = replace(
     _1_21,
     cluster_id_tag=False,
+    concurrent_streams=False,
+    proxy_protocol="",
     auto_sni=False,
     jwt_cookies=False,
     system_roots=False,
@@ -255,6 +285,7 @@ _1_18 = replace(
     _1_19,
     skips_verification=False,
     mesh_ciphers=False,
+    stat_target_port=False,
     ingress_metadata="empty",
     plugin_failures="",
     hides_wildcards=True,
@@ -293,7 +324,12 @@ _1_16 = replace(
     body_limit="",
 )
 _1_15 = replace(
-    _1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports="gateways"
+    _1_16,
+    inbound_cleanup="minute",
+    original_dst_cleanup=True,
+    passthrough_idle=False,
+    ignores_ports="gateways",
+    hash_algorithms=False,
 )
 _1_14 = replace(
     _1_15,
@@ -301,7 +337,7 @@ _1_14 = replace(
     gateway_exchange_alpn=False,
     total_weight=False,
     original_dst_cleanup=False,
-    inbound_common_lb=False,
+    empty_common_lb=False,
     http2_streams=True,
     grpc_timeouts="stream",
     connection_duration=False,
@@ -318,16 +354,24 @@ _1_25 = replace(
     inspects_tls_outbound=False,
 )
 _1_26 = replace(_1_25, connections_per_event=1)
-_1_27 = replace(_1_26, absolute_domains=True, several_certificates=True, quotes="accounts")
-_1_28 = replace(_1_27, plain_shadow_host=True, quotes="all", claims_as_lists=True, authority_credentials=True)
+_1_27 = replace(_1_26, absolute_domains=True, several_certificates=True, quotes="accounts", retry_budget="alone")
+_1_28 = replace(
+    _1_27,
+    plain_shadow_host=True,
+    quotes="all",
+    claims_as_lists=True,
+    authority_credentials=True,
+    upgrades_first=True,
+)
 _1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
 _1_30 = replace(
     _1_29,
     plugin_suffix="~istio-translated-wasmplugin",
     more_sources=("source.serviceAccount", "source.trustDomain"),
     providers_apart=True,
+    retry_budget="merged",
 )
-_1_31 = replace(_1_30, panic_threshold=True)
+_1_31 = replace(_1_30, panic_threshold=True, http2_keepalive=True)
 
 #: 1.13 is priced as 1.14, but for extensions. 1.19, 1.21, 1.23, 1.25, 1.28 and 1.29 follow the source, between recorded
 #: ones.

@@ -27,6 +27,7 @@ from pushsim.blocks import Block
 from pushsim.hosts import resolve_all, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, RouteConfiguration
+from pushsim.sizes.domains import domains, home_of, taken
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
@@ -40,7 +41,7 @@ Spec = Mapping[str, Json]
 _REMEMBERED = 1 << 18
 #: Sums over the services of a route that are kept.
 _SUMS = 1 << 12
-_SUFFIX = ".svc.cluster.local"
+_NONE = frozenset[str]()
 
 
 class Seen(NamedTuple):
@@ -55,10 +56,11 @@ class Seen(NamedTuple):
 
 
 class _Services(NamedTuple):
-    """A route's services by host, and the length of their virtual hosts."""
+    """A route's services by host, addresses that are domains of others, and the length of their virtual hosts."""
 
     of: object
     by_host: dict[str, tuple[Service, Port]]
+    taken: Mapping[str, frozenset[str]]
     seen: Seen
 
 
@@ -92,7 +94,7 @@ class RouteMeter:
         self._sizing, self._settings = sizing, settings
         self._patches = RoutePatches() if patches is None else patches
         self._known: dict[tuple[object, ...], int] = {}
-        self._hosts: dict[tuple[int, int, bool], tuple[Service, int, int]] = {}
+        self._hosts: dict[tuple[int, int, bool, frozenset[str]], tuple[Service, int, int]] = {}
         self._sums: dict[tuple[int, bool], _Services] = {}
         self._routes: dict[tuple[object, ...], tuple[Object, int]] = {}
 
@@ -132,7 +134,7 @@ class RouteMeter:
             around += self._catch_all(route.unknown or self._settings.unknown)
         if not route.virtual_services and not route.rules:
             return Seen(services.seen.elsewhere + around, services.seen.own)
-        shaped = self._shaped(route, proxy, port, services.by_host, sniffed=bool(host))
+        shaped = self._shaped(route, proxy, port, services, sniffed=bool(host))
         own = Counter(services.seen.own)
         own.update(shaped.own)
         return Seen(services.seen.elsewhere + shaped.elsewhere + around, own)
@@ -149,10 +151,10 @@ class RouteMeter:
             if len(self._sums) > _SUMS:
                 self._sums.clear()
             by_host = {service.hostname: (service, port) for service, port in route.services}
-            total = _Sum()
-            for service, port in by_host.values():
-                total.add(*self._framed_service(service, port, sniffed=sniffed))
-            known = self._sums[key] = _Services(route.services, by_host, total.seen)
+            total, others = _Sum(), taken(service for service, _ in by_host.values())
+            for host, (service, port) in by_host.items():
+                total.add(*self._framed_service(service, port, others.get(host, _NONE), sniffed=sniffed))
+            known = self._sums[key] = _Services(route.services, by_host, others, total.seen)
         return known
 
     def _shaped(
@@ -160,21 +162,21 @@ class RouteMeter:
         route: RouteConfiguration,
         proxy: Proxy,
         port: int,
-        services: Mapping[str, tuple[Service, Port]],
+        of: _Services,
         *,
         sniffed: bool,
     ) -> Seen:
         """What VirtualServices and DestinationRules add to the virtual hosts, or take from them."""
-        total = _Sum()
-        shaped = self._virtual_services(total, route, proxy, port, services, sniffed=sniffed)
+        total, services = _Sum(), of.by_host
+        shaped = self._virtual_services(total, route, proxy, port, of, sniffed=sniffed)
         rules = {host: of for host, of in route.rules if of and host in services}
         for host in shaped | rules.keys():
-            service, p = services[host]
-            elsewhere, home, at_home = self._framed_service(service, p, sniffed=sniffed)
+            (service, p), but = services[host], of.taken.get(host, _NONE)
+            elsewhere, home, at_home = self._framed_service(service, p, but, sniffed=sniffed)
             total.add(-elsewhere, home, -at_home)
             if host not in shaped and service.resolution != "ALIAS":
-                home = _home(service)
-                seen = (self._service(service, p, rules[host], seen, sniffed=sniffed) for seen in ("", home))
+                home = home_of(service)
+                seen = (self._service(service, p, rules[host], seen, but, sniffed=sniffed) for seen in ("", home))
                 elsewhere, at_home = seen
                 total.add(elsewhere, home, at_home)
         return total.seen
@@ -193,29 +195,40 @@ class RouteMeter:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(self._patches.configuration(frame))
 
-    def _framed_service(self, service: Service, port: Port, *, sniffed: bool) -> tuple[int, str, int]:
+    def _framed_service(
+        self, service: Service, port: Port, but: frozenset[str], *, sniffed: bool
+    ) -> tuple[int, str, int]:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
         if service.resolution == "ALIAS":
             return 0, "", 0
-        home, key = service.namespace, (id(service), port.number, sniffed)
+        home, key = service.namespace, (id(service), port.number, sniffed, but)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
                 self._hosts.clear()
-            elsewhere, at_home = (self._service(service, port, (), seen, sniffed=sniffed) for seen in ("", home))
+            elsewhere, at_home = (self._service(service, port, (), seen, but, sniffed=sniffed) for seen in ("", home))
             known = self._hosts[key] = (service, elsewhere, at_home)
         return known[1], home, known[2]
 
-    def _service(self, service: Service, port: Port, rules: Sequence[Object], namespace: str, *, sniffed: bool) -> int:
-        domains = self._domains(service, port.number, namespace, sniffed=sniffed)
-        size = texts(domains)
+    def _service(
+        self,
+        service: Service,
+        port: Port,
+        rules: Sequence[Object],
+        namespace: str,
+        but: frozenset[str],
+        *,
+        sniffed: bool,
+    ) -> int:
+        names = self._domains(service, port.number, namespace, but, sniffed=sniffed)
+        size = texts(names)
         hashing = consistent_hash(rules, "", port.number) if rules else None
         name = f"{service.hostname}:{port.number}"
         key = (self._as_matched(name) or len(service.hostname), port.number, size, repr(hashing) if hashing else "")
         if key not in self._known:
             cluster = f"outbound|{port.number}||{service.hostname}"
             only = default_route(cluster, f"{name}/*", self._sizing, self._settings, hashing)
-            self._known[key] = self._framed(name, domains, self._host(name, [only]) + size)
+            self._known[key] = self._framed(name, names, self._host(name, [only]) + size)
         return self._known[key]
 
     def _host(self, name: str, routes: Sequence[Route]) -> int:
@@ -231,22 +244,8 @@ class RouteMeter:
         host = self._patches.host(made(VirtualHost, name=name, domains=[*domains]))
         return 0 if host is None else framed(length(host))
 
-    def _domains(self, service: Service, port: int, namespace: str, *, sniffed: bool) -> list[str]:
-        return ["*"] if sniffed else self.domains(service, port, namespace)
-
-    def domains(self, service: Service, port: int, namespace: str) -> list[str]:
-        """Every name a client in `namespace` may call the service by."""
-        sizing, names = self._sizing, list[str]()
-        for host in (service.hostname, *service.aliases):
-            names += [host, *([f"{host}."] if sizing.absolute_domains else [])]
-            if host.endswith(_SUFFIX):
-                short = host.removesuffix(_SUFFIX)
-                name, _, home = short.partition(".")
-                names += [*([name] if home == namespace != "" else []), f"{short}.svc", short]
-        if service.headless:
-            names += [f"*.{name}" for name in names]
-        names += [address for address in (*service.addresses, service.auto_address) if address and address != "0.0.0.0"]
-        return names if sizing.ignores_ports == "all" else [n for name in names for n in (name, f"{name}:{port}")]
+    def _domains(self, service: Service, port: int, namespace: str, but: frozenset[str], *, sniffed: bool) -> list[str]:
+        return ["*"] if sniffed else domains(service, port, namespace, self._sizing, but)
 
     def _catch_all(self, cluster: str) -> int:
         key = ("catch-all", cluster)
@@ -269,12 +268,12 @@ class RouteMeter:
         route: RouteConfiguration,
         proxy: Proxy,
         port: int,
-        services: Mapping[str, tuple[Service, Port]],
+        of: _Services,
         *,
         sniffed: bool,
     ) -> set[str]:
         """Add the virtual hosts that VirtualServices shape; the services among them."""
-        shaped, named = set[str](), set[str]()
+        services, shaped, named = of.by_host, set[str](), set[str]()
         hosts_of = [
             (written, resolve_all(written.spec.get("hosts") or (), written.ref.namespace))
             for written in route.virtual_services
@@ -291,16 +290,16 @@ class RouteMeter:
                 continue
             told = _told(written, proxy)
             for host in matching:
-                (service, _), name = services[host], f"{host}:{port}"
+                (service, _), name, but = services[host], f"{host}:{port}", of.taken.get(host, _NONE)
                 bodies = self._bodies(route, written, proxy, port, told, name)
                 if not bodies:
                     break
                 shaped.add(host)
                 if name not in named:
                     named.add(name)
-                    home, size = _home(service), self._named_host(name) + bodies
-                    domains = (self._domains(service, port, seen, sniffed=sniffed) for seen in ("", home))
-                    elsewhere, at_home = (self._framed(name, of, size + texts(of)) for of in domains)
+                    home, size = home_of(service), self._named_host(name) + bodies
+                    seen = (self._domains(service, port, where, but, sniffed=sniffed) for where in ("", home))
+                    elsewhere, at_home = (self._framed(name, names, size + texts(names)) for names in seen)
                     total.add(elsewhere, home, at_home)
             for host in others if not sniffed else ():
                 name = f"{host}:{port}"
@@ -355,12 +354,6 @@ def _told(written: Object, proxy: Proxy) -> tuple[object, ...]:
     """What a VirtualService asks of a sidecar, and is told."""
     labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked_labels((written,))))
     return labels, proxy.namespace if asks_namespace(written) else ""
-
-
-def _home(service: Service) -> str:
-    """The namespace in which its first label alone is a name of a service, too; "" if there is none."""
-    host = service.hostname
-    return host.removesuffix(_SUFFIX).partition(".")[2] if host.endswith(_SUFFIX) else ""
 
 
 def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Collection[str]) -> dict[str, Object]:

@@ -44,7 +44,7 @@ from pushsim.sizes.listenerpatches import by_name, patched
 from pushsim.sizes.listeners import ListenerBuilder
 from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
-from pushsim.sizes.policy import tls_mode
+from pushsim.sizes.policy import distributed, tls_mode
 from pushsim.sizes.releases import sizing_of
 from pushsim.sizes.routepatches import shapes_routes
 from pushsim.sizes.settings import Settings
@@ -218,7 +218,8 @@ class Sizer:
         merging = cluster_patches(view.patches, context)
         key = (
             "outbound", proxy.type, resource.discovery, len(resource.name), len(service.hostname), len(service.name),
-            len(service.namespace), port.number, port.protocol, resource.subset, service.external,
+            len(service.namespace), port.number, port.protocol, len(port.name), resource.subset, service.external,
+            distributed(service),
             service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
             tuple(len(account) for account in resource.accounts), self._inline(resource),
             (view.filters, service.hostname, resource.name) if merging else (),
@@ -233,7 +234,8 @@ class Sizer:
 
     def _inbound(self, resource: InboundCluster, view: _View) -> int:
         shape = tuple(
-            (len(s.hostname), len(s.name), len(s.namespace), p.number, p.protocol) for s, p in resource.services
+            (len(s.hostname), len(s.name), len(s.namespace), s.registry, p.number, p.protocol, len(p.name))
+            for s, p in resource.services
         )
         merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
         own = (resource.name, resource.ingress, resource.endpoint, resource.rules)

@@ -1,0 +1,61 @@
+"""The names and addresses that sidecars know services by: domains of their virtual hosts.
+
+Source: pilot/pkg/networking/core/httproute.go (generateVirtualHostDomains, dedupeDomains).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from pushsim.mesh import Service
+from pushsim.sizes.releases import Sizing
+
+_SUFFIX = ".svc.cluster.local"
+
+
+def home_of(service: Service) -> str:
+    """The namespace in which its first label alone is a name of a service, too; "" if there is none."""
+    host = service.hostname
+    return host.removesuffix(_SUFFIX).partition(".")[2] if host.endswith(_SUFFIX) else ""
+
+
+def domains(
+    service: Service, port: int, namespace: str, sizing: Sizing, but: frozenset[str] = frozenset()
+) -> list[str]:
+    """Every name a client in `namespace` may call the service by, without some addresses that are others'."""
+    names = list[str]()
+    for host in (service.hostname, *service.aliases):
+        names += [host, *([f"{host}."] if sizing.absolute_domains else [])]
+        if host.endswith(_SUFFIX):
+            short = host.removesuffix(_SUFFIX)
+            name, _, home = short.partition(".")
+            names += [*([name] if home == namespace != "" else []), f"{short}.svc", short]
+    if service.headless:
+        names += [f"*.{name}" for name in names]
+    names += [address for address in _addresses(service) if address not in but]
+    return names if sizing.ignores_ports == "all" else [n for name in names for n in (name, f"{name}:{port}")]
+
+
+def _addresses(service: Service) -> list[str]:
+    """A ServiceEntry with several is a service for each, of which the last counts; proxies have one family of IP."""
+    known = service.addresses[-1:]
+    if service.registry == "Kubernetes":
+        known = tuple(a for a in service.addresses if (":" in a) == (":" in service.addresses[0]))
+    return [address for address in (*known, service.auto_address) if address and address != "0.0.0.0"]
+
+
+def taken(services: Iterable[Service]) -> Mapping[str, frozenset[str]]:
+    """By host, the addresses of services of one route that are domains of others before them."""
+    of = {service.hostname: _addresses(service) for service in services if service.resolution != "ALIAS"}
+    if len({*chain.from_iterable(of.values())}) == sum(map(len, of.values())):
+        return {}
+    owners: dict[str, str] = {}
+    for host in sorted(of):
+        for address in of[host]:
+            owners.setdefault(address, host)
+    found = {host: frozenset(a for a in addresses if owners[a] != host) for host, addresses in of.items()}
+    return {host: addresses for host, addresses in found.items() if addresses}
+
+
+__all__ = ["domains", "home_of", "taken"]
