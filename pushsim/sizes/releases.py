@@ -63,11 +63,28 @@ class Sizing:
     trusts_own_domain:     servers accept their own trust domain only.
     tcp_prefix_delimited:  TCP stat prefixes end in `;` too.
     cluster_raw, json_options: default access logs name the cluster raw; JSON ones carry format options.
-    zipkin_service:        Zipkin is an HTTP service with URI and timeout, no plain collector cluster.
+    zipkin_service:        Zipkin is an HTTP service with URI, timeout and headers, no plain collector cluster.
     jwt_filter:            where RBAC finds claims: Istio's own filter behind Envoy's, or Envoy's alone.
     header_string_match:   RBAC header matchers are string matchers.
 
     plugin_rbac:           filters asked for by name may be access control, too.
+
+    Telemetry (pilot/pkg/model/{telemetry,telemetry_logging}.go, tracing.go, proxy_headers.go):
+    reads:                 newer fields of Istio's API that make a difference.
+    metrics_by_mode:       all metrics are switched off by mode, and by overrides that match no metric too.
+    log_merging:           how logs of Telemetry objects add up; each: by mode, and those switched off count as logs;
+                           present: filters of any mode, and those switched off do not; one: the last filter for all.
+    log_newline, builtin_log: text formats without end get one; the provider `envoy` takes the mesh config's format.
+    log_formatters, otel_formatters: commands that take a formatter: all, or requests without query; OpenTelemetry's.
+    log_state:             filter state that services are sent: of peers, of WebAssembly; otel: both to OpenTelemetry.
+    otel_labels:           OpenTelemetry's logs have Envoy's own labels: always, or if the environment asks for them.
+    tracer_names, tracers_only: tracers are called as Envoy calls them; providers of other kinds switch tracing off.
+    lightstep, opencensus: tracers; Lightstep's own, or OpenTelemetry's, renamed or not; with neither istiod dies of it.
+    datadog_host:          Datadog is told the host. istio_tags_switch: PILOT_ENABLE_ISTIO_TAGS.
+    mesh_sampling:         Telemetry objects without a percentage sample as the default config has it, else nothing.
+    spawning, gateway_spans: who is told that upstream requests have spans of their own; gateways do by default.
+    skips_exchange:        whose metadata exchange may keep to the mesh.
+    certificate_details:   gateways say what they tell of certificates only where they tell anything.
 
     Extensions (pilot/pkg/model/extensions.go):
     plugin_environment:    WasmPlugins tell the agent by environment variables how to fetch them.
@@ -166,6 +183,29 @@ class Sizing:
     plugin_rbac: bool = True
     plugin_types: bool = True
     plugin_suffix: str = ""
+    reads: frozenset[str] = frozenset(
+        ("zipkin.enable64bitTraceId", "zipkin.path", "opentelemetry", "opentelemetry.http", "opentelemetry.grpc",
+         "proxyHeaders", "setCurrentClientCertDetails")
+    )  # fmt: skip
+    metrics_by_mode: bool = True
+    log_merging: Literal["each", "present", "one"] = "each"
+    log_newline: Literal["all", "providers", ""] = "all"
+    builtin_log: bool = True
+    log_formatters: Literal["all", "query"] = "all"
+    log_state: Literal["peer", "otel", "wasm"] = "peer"
+    otel_labels: Literal["always", "asked", "never"] = "never"
+    otel_formatters: bool = True
+    tracer_names: bool = True
+    tracers_only: bool = True
+    lightstep: Literal["own", "renamed", "opentelemetry", ""] = "opentelemetry"
+    opencensus: bool = False
+    datadog_host: bool = True
+    mesh_sampling: bool = True
+    istio_tags_switch: bool = False
+    spawning: Literal["manager", "router"] = "manager"
+    gateway_spans: Literal["always", "on", "off", ""] = ""
+    skips_exchange: Literal["all", "sidecars", ""] = "sidecars"
+    certificate_details: bool = True
     plugin_failures: Literal["", "open", "policy"] = "open"
     nonce_has_version: bool = True
     identifier: int = 139
@@ -180,6 +220,8 @@ _1_23 = replace(
     gateway_filters_timeout=True,
     retries_503=True,
     ingress_metadata="none",
+    reads=_1_24.reads - {"zipkin.path", "opentelemetry.grpc", "setCurrentClientCertDetails"},
+    log_state="wasm",
 )
 _1_22 = replace(
     _1_23,
@@ -193,8 +235,17 @@ _1_22 = replace(
     hashed_spread=True,
     cors_preflights=False,
     nonce_has_version=False,
+    otel_labels="asked",
+    otel_formatters=False,
+    opencensus=True,
 )
-_1_21 = replace(_1_22, json_options=False, missing_headers_empty=False)
+_1_21 = replace(
+    _1_22,
+    json_options=False,
+    missing_headers_empty=False,
+    reads=_1_22.reads - {"opentelemetry.http"},
+    spawning="router",
+)
 _1_20 = replace(
     _1_21,
     cluster_id_tag=False,
@@ -202,6 +253,8 @@ _1_20 = replace(
     system_roots=False,
     tcp_idle=False,
     jwt_filter="istio_authn",
+    lightstep="renamed",
+    certificate_details=False,
 )
 _1_19 = replace(
     _1_20,
@@ -223,6 +276,10 @@ _1_18 = replace(
     tcp_filters_timeout=False,
     gateway_filters_timeout=False,
     listener_logs=True,
+    reads=_1_19.reads - {"proxyHeaders"},
+    otel_labels="always",
+    istio_tags_switch=True,
+    skips_exchange="",
 )
 _1_17 = replace(
     _1_18,
@@ -238,10 +295,33 @@ _1_17 = replace(
     append_action=False,
     total_weight=True,
     present_match=False,
+    reads=_1_18.reads - {"zipkin.enable64bitTraceId"},
+    log_formatters="query",
+    tracers_only=False,
+    lightstep="opentelemetry",
 )
-_1_16 = replace(_1_17, google_re2=True, authn_filter=False, stats="wasm", grpc_stats="grpc", body_limit="")
+_1_16 = replace(
+    _1_17,
+    google_re2=True,
+    authn_filter=False,
+    stats="wasm",
+    grpc_stats="grpc",
+    body_limit="",
+    mesh_sampling=False,
+    datadog_host=False,
+)
 _1_15 = replace(
-    _1_16, inbound_cleanup="minute", original_dst_cleanup=True, passthrough_idle=False, ignores_ports="gateways"
+    _1_16,
+    inbound_cleanup="minute",
+    original_dst_cleanup=True,
+    passthrough_idle=False,
+    ignores_ports="gateways",
+    reads=_1_16.reads - {"opentelemetry"},
+    metrics_by_mode=False,
+    log_merging="present",
+    log_newline="providers",
+    tracer_names=False,
+    lightstep="own",
 )
 _1_14 = replace(
     _1_15,
@@ -252,6 +332,9 @@ _1_14 = replace(
     http2_streams=True,
     grpc_timeouts="stream",
     connection_duration=False,
+    log_merging="one",
+    log_newline="",
+    builtin_log=False,
 )
 _1_13 = replace(_1_14, plugin_environment=False, plugin_rbac=False)
 _1_25 = replace(
@@ -262,13 +345,36 @@ _1_25 = replace(
     dns_resolver=True,
     dns_jitter=True,
     inspects_tls_outbound=False,
+    reads=_1_24.reads | {"enableIstioTags", "preserveHttp1HeaderCase"},
 )
-_1_26 = replace(_1_25, connections_per_event=1)
-_1_27 = replace(_1_26, absolute_domains=True)
-_1_28 = replace(_1_27, plain_shadow_host=True)
-_1_29 = replace(_1_28, track_remaining=False, zipkin_service=True)
-_1_30 = replace(_1_29, plugin_suffix="~istio-translated-wasmplugin")
-_1_31 = replace(_1_30, panic_threshold=True)
+_1_26 = replace(
+    _1_25,
+    connections_per_event=1,
+    reads=_1_25.reads | {"omitEmptyValues"},
+    log_formatters="query",
+    gateway_spans="off",
+    skips_exchange="all",
+)
+_1_27 = replace(_1_26, absolute_domains=True, lightstep="")
+_1_28 = replace(
+    _1_27,
+    plain_shadow_host=True,
+    reads=_1_27.reads | {"zipkin.traceContextOption", "xForwardedPort"},
+    gateway_spans="on",
+)
+_1_29 = replace(
+    _1_28,
+    track_remaining=False,
+    zipkin_service=True,
+    reads=_1_28.reads | {"formatter"},
+    log_state="otel",
+)
+_1_30 = replace(
+    _1_29,
+    plugin_suffix="~istio-translated-wasmplugin",
+    reads=_1_29.reads | {"disableContextPropagation"},
+)
+_1_31 = replace(_1_30, panic_threshold=True, gateway_spans="always")
 
 #: 1.13 is priced as 1.14, but for extensions. 1.19, 1.21, 1.23, 1.25, 1.28 and 1.29 follow the source, between recorded
 #: ones.
