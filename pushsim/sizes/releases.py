@@ -350,7 +350,7 @@ _1_25 = replace(
 _1_26 = replace(
     _1_25,
     connections_per_event=1,
-    reads=_1_25.reads | {"omitEmptyValues"},
+    reads=_1_25.reads | {"omitEmptyValues", "retries.backoff"},
     log_formatters="query",
     gateway_spans="off",
     skips_exchange="all",
