@@ -13,7 +13,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint as EnvoyEndpoint
 from envoy_data_plane.envoy.config.endpoint.v3 import LbEndpoint, LocalityLbEndpoints
 
 from pushsim.mesh import Endpoint, Service
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made, struct, text
 
 _NAME = "service.istio.io/canonical-name"

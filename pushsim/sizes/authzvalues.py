@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.extensions.path.match.uri_template.v3 import UriTemp
 from envoy_data_plane.envoy.type.matcher.v3 import OrMatcher, StringMatcher, ValueMatcher
 
 from pushsim.sizes.features import regex
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import made, packed
 
 _URI_TEMPLATE = "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"

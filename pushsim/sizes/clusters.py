@@ -47,9 +47,9 @@ from pushsim.resources import BLACK_HOLE, PASSTHROUGH, InboundCluster, OutboundC
 from pushsim.sizes import policy, tls
 from pushsim.sizes.assignments import address, localities
 from pushsim.sizes.filters import tcp_exchange
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.statnames import stat_name
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import length, made, packed, struct
 
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

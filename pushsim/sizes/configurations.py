@@ -12,10 +12,10 @@ from pushsim.mesh import Proxy
 from pushsim.resources import Resource, RouteConfiguration
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.envoyfilters import Patch
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.routepatches import RoutePatches, shapes_routes
 from pushsim.sizes.routes import RouteMeter
 from pushsim.sizes.settings import Settings
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.vhosts import GatewayRoutes
 
 _M = TypeVar("_M", RouteMeter, GatewayRoutes)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from pushsim.mesh import Service
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 
 _SUFFIX = ".svc.cluster.local"
 

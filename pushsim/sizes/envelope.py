@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pushsim.mesh import TYPE_URLS, Mode, Xds
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, text, texts
 
 #: `2026-08-22T10:00:00Z/3`: the push counter has one digit here, a byte more for each further one.

@@ -41,8 +41,8 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made, packed
 
 Spec = Mapping[str, Json]

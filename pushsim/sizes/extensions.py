@@ -33,7 +33,7 @@ from envoy_data_plane.google.protobuf import Any, StringValue
 from pushsim.extensions import Place, Plugins, pull_secret
 from pushsim.mesh import Object
 from pushsim.resources import Extension
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import TYPE_PREFIX, length, made, packed
 from pushsim.sizes.written import length_of_written
 

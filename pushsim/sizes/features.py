@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.extensions.filters.http.fault.v3 import FaultAbort, 
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, RegexMatcherGoogleRe2, StringMatcher
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType
 
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made
 
 Spec = Mapping[str, Json]

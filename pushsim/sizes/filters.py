@@ -34,7 +34,7 @@ from envoy_data_plane.envoy.type.v3 import Int32Range
 from envoy_data_plane.google.protobuf import Any, StringValue
 
 from pushsim.mesh import Port
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.telemetry import MetricsFilter
 from pushsim.sizes.wire import blob, made, packed, typed_struct
 

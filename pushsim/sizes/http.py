@@ -1,6 +1,7 @@
 """HTTP connection managers: what every HTTP chain of a listener holds.
 
-Source: pilot/pkg/networking/core/listener_builder.go (buildHTTPConnectionManager), tracing.go.
+Source: pilot/pkg/networking/core/listener_builder.go (buildHTTPConnectionManager), gateway.go,
+pilot/pkg/networking/util/proxy_headers.go.
 """
 
 from __future__ import annotations
@@ -8,49 +9,48 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any as Json
 
-from envoy_data_plane.envoy.config.core.v3 import Http1ProtocolOptions, Http2ProtocolOptions, HttpService, HttpUri
+from envoy_data_plane.envoy.config.core.v3 import (
+    Http1ProtocolOptions,
+    Http1ProtocolOptionsHeaderKeyFormat,
+    Http2ProtocolOptions,
+    TypedExtensionConfig,
+)
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
-from envoy_data_plane.envoy.config.trace.v3 import TracingHttp, ZipkinConfig, ZipkinConfigCollectorEndpointVersion
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
     HttpConnectionManagerForwardClientCertDetails,
     HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerServerHeaderTransformation,
     HttpConnectionManagerSetCurrentClientCertDetails,
-    HttpConnectionManagerTracing,
     HttpConnectionManagerUpgradeConfig,
     HttpFilter,
     Rds,
     RequestIdExtension,
 )
 from envoy_data_plane.envoy.extensions.request_id.uuid.v3 import UuidRequestIdConfig
-from envoy_data_plane.envoy.type.metadata.v3 import (
-    MetadataKey,
-    MetadataKeyPathSegment,
-    MetadataKind,
-    MetadataKindRequest,
-)
-from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagLiteral, CustomTagMetadata
-from envoy_data_plane.envoy.type.v3 import Percent
 
 from pushsim.extensions import Place, Plugins
 from pushsim.mesh import Proxy, truth
 from pushsim.sizes import extensions, filters
+from pushsim.sizes.accesslogs import AccessLogs
 from pushsim.sizes.clusters import aggregated
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig
-from pushsim.sizes.telemetry import AccessLogs, Metrics, Tracing
-from pushsim.sizes.wire import HCM, made, packed
+from pushsim.sizes.switches import Sizing
+from pushsim.sizes.telemetry import Metrics
+from pushsim.sizes.tracing import Tracing, traced
+from pushsim.sizes.wire import HCM, blob, made, packed, typed_struct
 
-_SPANS = "/api/v2/spans"
-_DRY_RUN = {
-    "allow_policy.name": "istio_dry_run_allow_shadow_effective_policy_id",
-    "allow_policy.result": "istio_dry_run_allow_shadow_engine_result",
-    "deny_policy.name": "istio_dry_run_deny_shadow_effective_policy_id",
-    "deny_policy.result": "istio_dry_run_deny_shadow_engine_result",
+_DETAILS = HttpConnectionManagerForwardClientCertDetails
+#: Both enums say UNDEFINED too, by 0 and by absence.
+_CERTIFICATES = {
+    "SANITIZE": _DETAILS.SANITIZE,
+    "FORWARD_ONLY": _DETAILS.FORWARD_ONLY,
+    "APPEND_FORWARD": _DETAILS.APPEND_FORWARD,
+    "SANITIZE_SET": _DETAILS.SANITIZE_SET,
+    "ALWAYS_FORWARD_ONLY": _DETAILS.ALWAYS_FORWARD_ONLY,
 }
 
 
@@ -91,7 +91,7 @@ def connection_manager(
     manager = made(
         HttpConnectionManager,
         stat_prefix=f"{stat_prefix};" if sizing.alt_stat_name and not named else stat_prefix,
-        use_remote_address=gateway,
+        use_remote_address=gateway or (not inbound and settings.enabled("PILOT_SIDECAR_USE_REMOTE_ADDRESS", False)),
         upgrade_configs=[made(HttpConnectionManagerUpgradeConfig, upgrade_type="websocket")],
         stream_idle_timeout=timedelta(0),
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
@@ -102,24 +102,17 @@ def connection_manager(
         manager.rds = made(Rds, config_source=aggregated(), route_config_name=route)
     else:
         manager.route_config = routes
-    if inbound or gateway:
-        manager.server_name = "istio-envoy"
-        details = HttpConnectionManagerForwardClientCertDetails
-        manager.forward_client_cert_details = details.SANITIZE_SET if gateway else details.APPEND_FORWARD
-        manager.set_current_client_cert_details = HttpConnectionManagerSetCurrentClientCertDetails(
-            subject=True, uri=True, dns=True, cert=gateway
-        )
-    if gateway:
-        manager.http_protocol_options = made(Http1ProtocolOptions)
+    _headers(manager, parts, place)
     if http2:
         manager.http2_protocol_options = made(Http2ProtocolOptions)
-    if not parts.tracing.disabled:
-        manager.tracing = _tracing(parts, client=not inbound)
-    identifier = UuidRequestIdConfig(use_request_id_for_trace_sampling=True)
+    spans = parts.tracing.spans(inbound=inbound)
+    if spans is not None:
+        manager.tracing = traced(spans, parts.proxy, settings, sizing)
+    identifier = UuidRequestIdConfig(use_request_id_for_trace_sampling=spans is None or spans.by_request_id)
     manager.request_id_extension = made(
         RequestIdExtension, typed_config=packed(identifier, "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig")
     )
-    manager.access_log = parts.logs.http(inbound=inbound, gateway=gateway)
+    manager.access_log = parts.logs.http(inbound=inbound, gateway=gateway, tcp=False)
     manager.http_filters = _filters(parts, place, protocol)
     return made(Filter, name="envoy.filters.network.http_connection_manager", typed_config=packed(manager, HCM))
 
@@ -127,7 +120,7 @@ def connection_manager(
 def _filters(parts: HttpParts, place: Place, protocol: str) -> list[HttpFilter]:
     sizing = parts.sizing
     inbound, gateway = place.context == "SIDECAR_INBOUND", place.context == "GATEWAY"
-    found = [filters.http_exchange(sizing, inbound=inbound)]
+    found = [_exchange(parts, place)]
     if inbound or gateway:
         found += parts.policies
     found += extensions.http_filters(parts.plugins, sizing, place)
@@ -136,7 +129,85 @@ def _filters(parts: HttpParts, place: Place, protocol: str) -> list[HttpFilter]:
     if (metrics := parts.metrics.filter(inbound=inbound)) is not None:
         config = filters.stats(sizing, metrics, inbound=inbound, gateway=gateway, tcp=False)
         found.append(made(HttpFilter, name="istio.stats", typed_config=config))
-    return [*found, filters.router()]
+    return [*found, _router(parts, inbound=inbound)]
+
+
+def _exchange(parts: HttpParts, place: Place) -> HttpFilter:
+    """Metadata exchange; outbound it may be told to leave requests alone that leave the mesh."""
+    skipping = {"SIDECAR_OUTBOUND": "sidecars", "GATEWAY": "all"}.get(place.context)
+    mode = dig(parts.settings.proxy_config("proxyHeaders"), "metadataExchangeHeaders", "mode")
+    if mode != "IN_MESH" or skipping is None or parts.sizing.skips_exchange not in (skipping, "all"):
+        return filters.http_exchange(parts.sizing, inbound=place.context == "SIDECAR_INBOUND")
+    fields = {
+        "upstream_discovery": [{"istio_headers": {}}, {"workload_discovery": {}}],
+        "upstream_propagation": [{"istio_headers": {"skip_external_clusters": True}}],
+    }
+    config = typed_struct("io.istio.http.peer_metadata.Config", fields)
+    return made(HttpFilter, name="istio.metadata_exchange", typed_config=config)
+
+
+def _router(parts: HttpParts, *, inbound: bool) -> HttpFilter:
+    """The last HTTP filter; two switches of it are asked for."""
+    spans = parts.tracing.spans(inbound=inbound)
+    child = parts.sizing.spawning == "router" and spans is not None and spans.spawns
+    quiet = "proxyHeaders" in parts.sizing.reads and _off(
+        parts.settings.proxy_config("proxyHeaders"), "envoyDebugHeaders"
+    )
+    if not child and not quiet:
+        return filters.router()
+    # to set start_child_span is deprecated, of which Python would warn
+    config = blob("envoy.extensions.filters.http.router.v3.Router", 2 * (child + quiet))
+    return made(HttpFilter, name="envoy.filters.http.router", typed_config=config)
+
+
+def _off(headers: Mapping[str, Json], field: str) -> bool:
+    return truth(dig(headers, field, "disabled"), False)
+
+
+def _headers(manager: HttpConnectionManager, parts: HttpParts, place: Place) -> None:
+    """What becomes of headers, and of HTTP/1: proxyHeaders and gatewayTopology of the default config."""
+    sizing, settings = parts.sizing, parts.settings
+    inbound, gateway = place.context == "SIDECAR_INBOUND", place.context == "GATEWAY"
+    headers = settings.proxy_config("proxyHeaders") if "proxyHeaders" in sizing.reads else {}
+    if _off(headers, "server"):
+        manager.server_header_transformation = HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH
+    else:
+        manager.server_name = str(dig(headers, "server", "value") or ("istio-envoy" if inbound or gateway else ""))
+    if _off(headers, "requestId"):
+        manager.generate_request_id = False
+    details = _DETAILS.SANITIZE
+    if gateway:
+        topology = settings.proxy_config("gatewayTopology")
+        manager.xff_num_trusted_hops = int(topology.get("numTrustedProxies") or 0)
+        details = _CERTIFICATES.get(str(topology.get("forwardClientCertDetails")), _DETAILS.SANITIZE_SET)
+    elif inbound:
+        details = _CERTIFICATES.get(str(headers.get("forwardedClientCert")), _DETAILS.APPEND_FORWARD)
+    manager.forward_client_cert_details = details
+    setting = not sizing.certificate_details or details in (_DETAILS.APPEND_FORWARD, _DETAILS.SANITIZE_SET)
+    if inbound or (gateway and setting):
+        wish = (
+            (headers.get("setCurrentClientCertDetails") or {})
+            if inbound and "setCurrentClientCertDetails" in sizing.reads
+            else {}
+        )
+        manager.set_current_client_cert_details = HttpConnectionManagerSetCurrentClientCertDetails(
+            subject=truth(wish.get("subject"), True),
+            uri=truth(wish.get("uri"), True),
+            dns=truth(wish.get("dns"), True),
+            cert=truth(wish.get("cert"), gateway),
+            chain=truth(wish.get("chain"), False),
+        )
+    http10 = settings.enabled("PILOT_HTTP10", False)
+    cased = "preserveHttp1HeaderCase" in sizing.reads and truth(headers.get("preserveHttp1HeaderCase"), False)
+    if gateway or http10 or cased:
+        manager.http_protocol_options = made(Http1ProtocolOptions, accept_http_10=http10)
+    if cased and manager.http_protocol_options is not None:
+        formatter = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+        manager.http_protocol_options.header_key_format = Http1ProtocolOptionsHeaderKeyFormat(
+            stateful_formatter=TypedExtensionConfig(name="preserve_case", typed_config=blob(formatter))
+        )
+    if "xForwardedPort" in sizing.reads:
+        manager.append_x_forwarded_port = truth(dig(headers, "xForwardedPort", "enabled"), False)
 
 
 def _normalization(manager: HttpConnectionManager, settings: Settings) -> None:
@@ -147,66 +218,3 @@ def _normalization(manager: HttpConnectionManager, settings: Settings) -> None:
     if wish == "DECODE_AND_MERGE_SLASHES":
         action = HttpConnectionManagerPathWithEscapedSlashesAction.UNESCAPE_AND_FORWARD
         manager.path_with_escaped_slashes_action = action
-
-
-def _tracing(parts: HttpParts, *, client: bool) -> HttpConnectionManagerTracing:
-    tracing, settings = parts.tracing, parts.settings
-    tags = _istio_tags(parts.sizing.cluster_id_tag, parts.proxy.namespace, *_canonical(parts.proxy))
-    if not truth(settings.env.get("PILOT_ENABLE_ISTIO_TAGS"), True):
-        tags = ()
-    custom = [made(CustomTag, tag=name, literal=CustomTagLiteral(value=value)) for name, value in tracing.tags]
-    built = made(
-        HttpConnectionManagerTracing,
-        client_sampling=Percent(value=100.0),
-        random_sampling=Percent(value=tracing.sampling),
-        overall_sampling=Percent(value=100.0),
-        custom_tags=[*tags, *custom],
-    )
-    if tracing.zipkin is not None:
-        host, cluster = tracing.zipkin
-        config = ZipkinConfig(
-            collector_endpoint_version=ZipkinConfigCollectorEndpointVersion.HTTP_JSON,
-            trace_id_128bit=True,
-            shared_span_context=False,
-        )
-        if parts.sizing.zipkin_service:
-            uri = HttpUri(uri=f"http://{host}{_SPANS}", cluster=cluster, timeout=timedelta(seconds=5))
-            config.collector_service = HttpService(http_uri=uri)
-        else:
-            config.collector_cluster, config.collector_hostname, config.collector_endpoint = cluster, host, _SPANS
-        built.provider = TracingHttp(
-            name="envoy.tracers.zipkin", typed_config=packed(config, "envoy.config.trace.v3.ZipkinConfig")
-        )
-    return built
-
-
-def _canonical(proxy: Proxy) -> tuple[str, str]:
-    """Revision and service as injection labels them; without labels istiod says so."""
-    labels: Mapping[str, Json] = proxy.labels
-    service = labels.get("service.istio.io/canonical-name") or "unknown"
-    return str(labels.get("service.istio.io/canonical-revision") or "latest"), str(service)
-
-
-@lru_cache
-def _istio_tags(cluster_id: bool, namespace: str, revision: str, service: str) -> tuple[CustomTag, ...]:
-    """Tags that say who and where (buildCustomTagsFromProxyConfig, buildServiceTags)."""
-    dry_run = [
-        made(
-            CustomTag,
-            tag=f"istio.authorization.dry_run.{name}",
-            metadata=made(
-                CustomTagMetadata,
-                kind=made(MetadataKind, request=MetadataKindRequest()),
-                metadata_key=made(MetadataKey, key="envoy.filters.http.rbac", path=[MetadataKeyPathSegment(key=path)]),
-            ),
-        )
-        for name, path in _DRY_RUN.items()
-    ]
-    literals = {"canonical_revision": revision, "canonical_service": service, "mesh_id": "cluster.local"}
-    if cluster_id:
-        literals["cluster_id"] = "Kubernetes"
-    literals["namespace"] = namespace
-    own = [
-        made(CustomTag, tag=f"istio.{name}", literal=CustomTagLiteral(value=value)) for name, value in literals.items()
-    ]
-    return (*dry_run, *own)

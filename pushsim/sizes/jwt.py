@@ -26,7 +26,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.google.protobuf import Empty
 
 from pushsim.mesh import Object
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import blob, framed, made, packed, text
 
 #: Length of the key set that stands in for one that cannot be fetched (pilot/pkg/model/jwks_resolver.go, FakeJwks).

@@ -45,9 +45,9 @@ from pushsim.resources import RouteConfiguration
 from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.features import cors_policy, fault_filter, mirrors, regex, route_cors, string_match
 from pushsim.sizes.policy import consistent_hash
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.retries import retry_policy
 from pushsim.sizes.settings import Settings, dig
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made, packed
 
 Spec = Mapping[str, Json]

@@ -40,8 +40,8 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from pushsim.mesh import Object, Port, Service, truth
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made
 
 Spec = Mapping[str, Any]

@@ -42,8 +42,8 @@ from pushsim.sizes import authzvalues as said
 from pushsim.sizes import extauthz, trust
 from pushsim.sizes.extauthz import Rules
 from pushsim.sizes.features import regex
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import ANYTHING, Settings
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import made
 
 Spec = Mapping[str, Json]

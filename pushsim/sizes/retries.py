@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from http import HTTPStatus
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.route.v3 import (
     RetryPolicy,
+    RetryPolicyRetryBackOff,
     RetryPolicyRetryHostPredicate,
     RetryPolicyRetryPriority,
 )
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
 
-from pushsim.sizes.releases import Sizing
+from pushsim.mesh import truth
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made, packed, sealed
 
 Spec = Mapping[str, Json]
+_STATUSES = frozenset(str(status.value) for status in HTTPStatus)
 _RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 
 
@@ -35,14 +39,19 @@ def retry_policy(spec: Spec | None, sizing: Sizing, *, hashed: bool = False) -> 
     policy.num_retries = int(spec["attempts"])
     if spec.get("retryOn"):
         parts = [part.strip() for part in str(spec["retryOn"]).split(",") if part.strip()]
-        codes = [int(part) for part in parts if part.isdigit()]
-        names = ",".join(part for part in parts if not part.isdigit())
+        codes = [int(part) for part in parts if part in _STATUSES]
+        names = ",".join(part for part in parts if part not in _STATUSES)
         if codes and "retriable-status-codes" not in names:
             names += ",retriable-status-codes"
         policy.retry_on, policy.retriable_status_codes = names, codes
     if spec.get("perTryTimeout"):
         policy.per_try_timeout = duration(spec["perTryTimeout"])
-    if spec.get("retryRemoteLocalities"):
+    if "retries.backoff" in sizing.reads:
+        if spec.get("retryIgnorePreviousHosts") is not None:
+            policy.retry_host_predicate = _spread() if truth(spec["retryIgnorePreviousHosts"], False) else []
+        if spec.get("backoff"):
+            policy.retry_back_off = made(RetryPolicyRetryBackOff, base_interval=duration(spec["backoff"]))
+    if truth(spec.get("retryRemoteLocalities"), False):
         priorities = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
         policy.retry_priority = RetryPolicyRetryPriority(
             name="envoy.retry_priorities.previous_priorities",
@@ -57,12 +66,15 @@ def _retry_policy(retries_503: bool, spread: bool) -> RetryPolicy:
     if retries_503:
         policy.retriable_status_codes = [503]
     if spread:
-        predicate = packed(
-            PreviousHostsPredicate(), "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-        )
-        name = "envoy.retry_host_predicates.previous_hosts"
-        policy.retry_host_predicate = [made(RetryPolicyRetryHostPredicate, name=name, typed_config=predicate)]
+        policy.retry_host_predicate = _spread()
     return policy
+
+
+def _spread() -> list[RetryPolicyRetryHostPredicate]:
+    predicate = packed(PreviousHostsPredicate(), "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate")
+    return [
+        made(RetryPolicyRetryHostPredicate, name="envoy.retry_host_predicates.previous_hosts", typed_config=predicate)
+    ]
 
 
 @cache

@@ -31,9 +31,9 @@ from pushsim.sizes.domains import domains, home_of, taken
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made, texts
 
 Spec = Mapping[str, Json]

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 from pushsim.mesh import truth
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
 from pushsim.sizes.wire import duration
 
+Spec = Mapping[str, Any]
 #: A list entry that asks for nothing in particular.
-ANYTHING: tuple[Mapping[str, Any], ...] = ({},)
+ANYTHING: tuple[Spec, ...] = ({},)
 
 
 def dig(tree: Any, *path: str) -> Any:
@@ -25,6 +27,17 @@ def dig(tree: Any, *path: str) -> Any:
             return None
         tree = tree.get(step)
     return tree
+
+
+def provider_names(spec: Spec) -> list[str]:
+    """The extension providers that a part of a Telemetry names."""
+    return [str(provider.get("name") or "") for provider in spec.get("providers") or ()]
+
+
+def collector_of(provider: Spec) -> tuple[str, str]:
+    """Host and cluster of a provider's service, taken to exist (telemetry_logging.go, LookupCluster)."""
+    host = str(provider.get("service") or "").rpartition("/")[2]
+    return host, f"outbound|{provider.get('port') or 0}||{host}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +92,23 @@ class Settings:
     @property
     def locality_lb(self) -> bool:
         return truth(dig(self.mesh, "localityLbSetting", "enabled"), True)
+
+    @cached_property
+    def _providers(self) -> Mapping[str, Spec]:
+        own: dict[str, Spec] = {
+            "prometheus": {"name": "prometheus", "prometheus": {}},
+            "envoy": {"name": "envoy", "envoyFileAccessLog": {"path": "/dev/stdout"}},
+        }
+        written = {str(provider.get("name") or ""): provider for provider in self.mesh.get("extensionProviders") or ()}
+        return {name.lower(): provider for name, provider in reversed((own | written).items())}
+
+    def provider(self, name: str) -> Spec | None:
+        """An extension provider, whose name is told without regard to case; None if there is none."""
+        return self._providers.get(name.lower())
+
+    def proxy_config(self, part: str) -> Spec:
+        """A part of the proxies' default config."""
+        return dig(self.mesh, "defaultConfig", part) or {}
 
     def enabled(self, variable: str, default: bool) -> bool:
         """A switch of istiod's environment."""

@@ -6,7 +6,7 @@ Source: pilot/pkg/networking/telemetry/telemetry.go (BuildStatPrefix).
 from __future__ import annotations
 
 from pushsim.mesh import Port, Service
-from pushsim.sizes.releases import Sizing
+from pushsim.sizes.switches import Sizing
 
 
 def stat_name(pattern: str, service: Service, port: Port, sizing: Sizing, *, subset: str = "", target: int = 0) -> str:

@@ -1,34 +1,22 @@
 """Telemetry: metrics filters, tracing and access logs of a proxy, from the mesh config and the Telemetry objects.
 
-Source: pilot/pkg/model/{telemetry,telemetry_logging}.go, pilot/pkg/networking/core/{accesslog,tracing}.go.
+Source: pilot/pkg/model/telemetry.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
 
-from envoy_data_plane.envoy.config.accesslog.v3 import (
-    AccessLog,
-    AccessLogFilter,
-    ExtensionFilter,
-    ResponseFlagFilter,
-)
-from envoy_data_plane.envoy.config.core.v3 import DataSource, JsonFormatOptions, SubstitutionFormatString
-from envoy_data_plane.envoy.extensions.access_loggers.file.v3 import FileAccessLog
-from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
-
 from pushsim.mesh import Object, truth
-from pushsim.sizes.releases import Sizing
-from pushsim.sizes.settings import Settings, dig
-from pushsim.sizes.wire import framed, packed, struct, text
+from pushsim.sizes.accesslogs import AccessLogs, access_logs
+from pushsim.sizes.settings import Settings, Spec, dig, provider_names
+from pushsim.sizes.switches import Sizing
+from pushsim.sizes.tracing import Tracing, tracing
+from pushsim.sizes.wire import duration, framed, text, varint
 
-Spec = Mapping[str, Json]
-#: Length of istiod's default text format (telemetry_logging.go, EnvoyTextLogFormat).
-DEFAULT_LOG_FORMAT = 530
 #: Metrics that ALL_METRICS stands for, by Prometheus name (telemetry.go, metricToPrometheusMetric).
 PROMETHEUS = {
     "REQUEST_COUNT": "requests_total",
@@ -76,15 +64,22 @@ class Override(NamedTuple):
 
 @dataclass(frozen=True)
 class MetricsFilter:
-    """The Prometheus filter of a direction. interval: it says how often it reports of TCP connections."""
+    """The Prometheus filter of a direction. interval: how often it reports of TCP connections, as written."""
 
     overrides: tuple[Override, ...] = ()
-    interval: bool = False
+    interval: str = ""
 
     @property
     def length(self) -> int:
         """What that adds to the plugin's config."""
-        return (4 if self.interval else 0) + sum(override.length for override in self.overrides)
+        return self._interval_length + sum(override.length for override in self.overrides)
+
+    @property
+    def _interval_length(self) -> int:
+        if not self.interval:
+            return 0
+        seconds, micros = divmod(round(duration(self.interval).total_seconds() * 10**6), 10**6)
+        return framed(sum(1 + varint(number) for number in (seconds, micros * 1000) if number))
 
 
 @dataclass(frozen=True)
@@ -100,85 +95,6 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Tracing:
-    """Tracing of HTTP connection managers.
-
-    zipkin: (host, cluster) of the provider, None where the bootstrap has it. tags: custom ones, (name, literal).
-    """
-
-    disabled: bool = False
-    sampling: float = 1.0
-    zipkin: tuple[str, str] | None = None
-    tags: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class AccessLogs:
-    """File access logs, by direction: (path, text format or "", JSON fields, CEL filter) each."""
-
-    client: tuple[FileLog, ...] = ()
-    server: tuple[FileLog, ...] = ()
-
-    def http(self, *, inbound: bool, gateway: bool = False) -> list[AccessLog]:
-        """Of an HTTP connection manager or a TCP proxy."""
-        return [_access_log(log, "") for log in (self.server if inbound and not gateway else self.client)]
-
-    def listener(self, *, inbound: bool) -> list[AccessLog]:
-        """Of a listener: connections that matched no chain."""
-        return [_access_log(log, "NR") for log in (self.server if inbound else self.client)]
-
-
-@dataclass(frozen=True)
-class FileLog:
-    """One log file; format is a text, or JSON fields, or neither for istiod's own text."""
-
-    path: str
-    format: str = ""
-    fields: tuple[tuple[str, str], ...] = ()
-    json: bool = False
-    expression: str = ""
-    raw: bool = True
-    options: bool = True
-
-
-@lru_cache
-def _access_log(log: FileLog, flag: str) -> AccessLog:
-    shape = SubstitutionFormatString()
-    if log.json:
-        fields = dict(log.fields or _JSON_FIELDS)
-        if not log.fields and not log.raw:
-            fields["upstream_cluster"] = "%UPSTREAM_CLUSTER%"
-        shape.json_format = struct(fields)
-        shape.json_format_options = JsonFormatOptions() if log.options else None
-    else:
-        written = log.format or "x" * (DEFAULT_LOG_FORMAT - (0 if log.raw else len("_RAW")))
-        shape.text_format_source = DataSource(
-            inline_string=written if written.endswith("\n") or not log.format else written + "\n"
-        )
-    body = FileAccessLog(path=log.path, log_format=shape)
-    parts = []
-    if flag:
-        parts.append(AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=[flag])))
-    if log.expression:
-        cel = packed(
-            ExpressionFilter(expression=log.expression),
-            "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-        )
-        name = "envoy.access_loggers.extension_filters.cel"
-        parts.append(AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=cel)))
-    only = parts[0] if parts else None
-    if len(parts) > 1:
-        from envoy_data_plane.envoy.config.accesslog.v3 import AndFilter
-
-        only = AccessLogFilter(and_filter=AndFilter(filters=parts))
-    return AccessLog(
-        name="envoy.access_loggers.file",
-        filter=only,
-        typed_config=packed(body, "envoy.extensions.access_loggers.file.v3.FileAccessLog"),
-    )
-
-
-@dataclass(frozen=True)
 class Telemetry:
     """All of it for one proxy."""
 
@@ -189,65 +105,67 @@ class Telemetry:
 
 def telemetry(objects: Sequence[Object], settings: Settings, sizing: Sizing) -> Telemetry:
     """What applies, given the Telemetry objects that do: root namespace, namespace, selected; in that order."""
-    logs = _logs(objects, settings)
-    as_release = AccessLogs(*(tuple(_of_release(log, sizing) for log in some) for some in (logs.client, logs.server)))
-    return Telemetry(_metrics(objects, settings), _tracing(objects, settings), as_release)
+    return Telemetry(
+        _metrics(objects, settings, sizing), tracing(objects, settings, sizing), access_logs(objects, settings, sizing)
+    )
 
 
-def _of_release(log: FileLog, sizing: Sizing) -> FileLog:
-    return replace(log, raw=sizing.cluster_raw, options=sizing.json_options)
+_MODES = ("CLIENT", "SERVER")
 
 
-def _names(spec: Spec) -> list[str]:
-    return [str(provider["name"]) for provider in spec.get("providers") or ()]
-
-
-def _providers(settings: Settings) -> dict[str, Spec]:
-    known: dict[str, Spec] = {
-        "prometheus": {"prometheus": {}},
-        "envoy": {"envoyFileAccessLog": {"path": "/dev/stdout"}},
-    }
-    for provider in settings.mesh.get("extensionProviders") or ():
-        known[str(provider["name"])] = provider
-    return known
-
-
-def _specs(objects: Iterable[Object], part: str) -> list[Spec]:
-    return [spec for obj in objects for spec in obj.spec.get(part) or ()]
-
-
-def _metrics(objects: Sequence[Object], settings: Settings) -> Metrics:
-    specs = _specs(objects, "metrics")
-    names = [str(n) for n in dig(settings.mesh, "defaultProviders", "metrics") or ()]
+def _metrics(objects: Sequence[Object], settings: Settings, sizing: Sizing) -> Metrics:
+    specs = [spec for obj in objects for spec in obj.spec.get("metrics") or ()]
+    default = [str(n) for n in dig(settings.mesh, "defaultProviders", "metrics") or ()]
+    names = default
     for spec in specs:
-        names = _names(spec) or names
-    known = _providers(settings)
-    if not any("prometheus" in known.get(name, {}) for name in names):
+        names = provider_names(spec) or names
+    chosen = {name for name in names if "prometheus" in (settings.provider(name) or ())}
+    if not chosen:
         return Metrics()
-    modes: dict[str, dict[str, tuple[bool, dict[str, Spec]]]] = {"CLIENT": {}, "SERVER": {}}
-    off: set[str] = set()
-    interval = False
+    merged, interval, parent = _Merged(sizing), "", default
     for spec in specs:
-        interval |= bool(spec.get("reportingInterval"))
+        parent = provider_names(spec) or parent
+        if chosen.isdisjoint(parent):
+            continue
+        interval = str(spec.get("reportingInterval") or interval)
         for override in spec.get("overrides") or ():
-            match = override.get("match") or {}
-            mode, metric = str(match.get("mode") or "CLIENT_AND_SERVER"), match.get("metric") or "ALL_METRICS"
-            chosen = [mode] if mode in modes else list(modes)
-            disabled = truth(override.get("disabled"), False)
-            if metric == "ALL_METRICS" and not match.get("customMetric") and disabled:
-                off.update(chosen)
-                continue
-            metrics = [str(match["customMetric"])] if match.get("customMetric") else _expand(str(metric))
-            for each in chosen:
-                off.discard(each)
-                for name in metrics:
-                    drop, tags = modes[each].get(name, (False, {}))
-                    modes[each][name] = (disabled or drop, {**tags, **(override.get("tagOverrides") or {})})
-    made = {
-        mode: None if mode in off else MetricsFilter(tuple(_override(n, *how) for n, how in by_name.items()), interval)
-        for mode, by_name in modes.items()
-    }
-    return Metrics(made["CLIENT"], made["SERVER"])
+            merged.add(override)
+    return Metrics(*(merged.filter(mode, interval) for mode in _MODES))
+
+
+class _Merged:
+    """Overrides so far, by mode and metric, and the modes without any metrics (mergeMetrics)."""
+
+    def __init__(self, sizing: Sizing) -> None:
+        self._sizing = sizing
+        self._metrics: dict[str, dict[str, tuple[bool, dict[str, Spec]]]] = {mode: {} for mode in _MODES}
+        self._off: set[str] = set()
+
+    def add(self, override: Spec) -> None:
+        """The next one."""
+        match, switched = override.get("match") or {}, override.get("disabled")
+        modes = [match["mode"]] if match.get("mode") in _MODES else _MODES
+        switching = modes if self._sizing.metrics_by_mode else _MODES
+        if truth(switched, False) and self._is_all(match):
+            self._off.update(switching)
+            return
+        self._off.difference_update(switching)
+        custom = match.get("customMetric")
+        for metric in [str(custom)] if custom else _expand(str(match.get("metric") or "ALL_METRICS")):
+            for mode in modes:
+                drop, tags = self._metrics[mode].get(metric, (False, {}))
+                drop = drop if switched is None else truth(switched, False)
+                self._metrics[mode][metric] = (drop, {**tags, **(override.get("tagOverrides") or {})})
+
+    def _is_all(self, match: Spec) -> bool:
+        default = "ALL_METRICS" if self._sizing.metrics_by_mode else ""
+        return not match.get("customMetric") and (match.get("metric") or default) == "ALL_METRICS"
+
+    def filter(self, mode: str, interval: str) -> MetricsFilter | None:
+        """That of a mode."""
+        if mode in self._off:
+            return None
+        return MetricsFilter(tuple(_override(name, *how) for name, how in self._metrics[mode].items()), interval)
 
 
 def _expand(metric: str) -> list[str]:
@@ -259,103 +177,3 @@ def _override(name: str, drop: bool, tags: Mapping[str, Spec]) -> Override:
     return Override(
         name, drop, tuple((tag, None if tag in removed else str(how.get("value") or "")) for tag, how in tags.items())
     )
-
-
-def _tracing(objects: Sequence[Object], settings: Settings) -> Tracing:
-    specs = _specs(objects, "tracing")
-    names = [str(n) for n in dig(settings.mesh, "defaultProviders", "tracing") or ()]
-    legacy = dig(settings.mesh, "defaultConfig", "tracing") or {}
-    sampling = float(legacy.get("sampling") or settings.env.get("PILOT_TRACE_SAMPLING") or 1.0)
-    tags = {str(k): dict(v) for k, v in (legacy.get("customTags") or {}).items()}
-    if not specs and not names:
-        off = not truth(settings.mesh.get("enableTracing"), True)
-        return Tracing(off, sampling, None, _literals(tags))
-    disabled = False
-    for spec in specs:
-        names = _names(spec) or names
-        if spec.get("disableSpanReporting") is not None:
-            disabled = truth(spec["disableSpanReporting"], False)
-        if spec.get("customTags") is not None:
-            tags = {str(k): dict(v) for k, v in spec["customTags"].items()}
-        if spec.get("randomSamplingPercentage") is not None:
-            sampling = float(spec["randomSamplingPercentage"])
-    provider = _providers(settings).get(names[0]) if names else None
-    if provider is None:
-        return Tracing(disabled=True)
-    zipkin = provider.get("zipkin")
-    found = None
-    if zipkin:
-        host = str(zipkin.get("service") or "").rpartition("/")[2]
-        found = (host, f"outbound|{zipkin.get('port')}||{host}")
-    return Tracing(disabled, sampling, found, _literals(tags))
-
-
-def _literals(tags: Mapping[str, Spec]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, str(dig(how, "literal", "value") or "")) for name, how in sorted(tags.items()))
-
-
-def _logs(objects: Sequence[Object], settings: Settings) -> AccessLogs:
-    specs = _specs(objects, "accessLogging")
-    default = [str(n) for n in dig(settings.mesh, "defaultProviders", "accessLogging") or ()]
-    legacy: tuple[FileLog, ...] = ()
-    if settings.mesh.get("accessLogFile"):
-        legacy = (_mesh_log(settings, str(settings.mesh["accessLogFile"])),)
-    if not specs and not default:
-        return AccessLogs(legacy, legacy)
-    return AccessLogs(*(_of_mode(specs, default, mode, settings) or legacy for mode in ("CLIENT", "SERVER")))
-
-
-def _of_mode(specs: Sequence[Spec], default: list[str], mode: str, settings: Settings) -> tuple[FileLog, ...]:
-    chosen, parent = default, default
-    states: dict[str, tuple[bool, str]] = {} if specs else dict.fromkeys(default, (True, ""))
-    matching = [s for s in specs if dig(s, "match", "mode") in (None, "CLIENT_AND_SERVER", mode)]
-    for spec in matching:
-        chosen = _names(spec) or chosen
-    for spec in specs:
-        parent = _names(spec) or parent
-        for name in parent:
-            if name in chosen and spec in matching:
-                enabled = not truth(spec.get("disabled"), False)
-                states[name] = (enabled, str(dig(spec, "filter", "expression") or ""))
-    logs = []
-    for name, (enabled, expression) in sorted(states.items()):
-        file = (_providers(settings).get(name) or {}).get("envoyFileAccessLog")
-        if not enabled or file is None:
-            continue
-        logs.append(_provider_log(name, file, settings, expression))
-    return tuple(logs)
-
-
-def _mesh_log(settings: Settings, path: str) -> FileLog:
-    encoding, written = settings.mesh.get("accessLogEncoding"), str(settings.mesh.get("accessLogFormat") or "")
-    return FileLog(path, "" if encoding == "JSON" else written, json=encoding == "JSON")
-
-
-def _provider_log(name: str, file: Spec, settings: Settings, expression: str) -> FileLog:
-    path = str(file.get("path") or "/dev/stdout")
-    shape = file.get("logFormat")
-    if shape is None:
-        base = _mesh_log(settings, path) if name == "envoy" else FileLog(path)
-        return FileLog(base.path, base.format, base.fields, base.json, expression)
-    labels = shape.get("labels")
-    if labels is None:
-        return FileLog(path, str(shape.get("text") or ""), expression=expression)
-    return FileLog(path, fields=tuple((str(k), str(v)) for k, v in labels.items()), json=True, expression=expression)
-
-
-#: istiod's JSON format (telemetry_logging.go, EnvoyJSONLogFormatIstio): field and command operator.
-_JSON_FIELDS = (
-    ("start_time", "%START_TIME%"), ("route_name", "%ROUTE_NAME%"), ("method", "%REQ(:METHOD)%"),
-    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"), ("protocol", "%PROTOCOL%"), ("response_code", "%RESPONSE_CODE%"),
-    ("response_flags", "%RESPONSE_FLAGS%"), ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"), ("bytes_received", "%BYTES_RECEIVED%"),
-    ("bytes_sent", "%BYTES_SENT%"), ("duration", "%DURATION%"),
-    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"), ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
-    ("user_agent", "%REQ(USER-AGENT)%"), ("request_id", "%REQ(X-REQUEST-ID)%"), ("authority", "%REQ(:AUTHORITY)%"),
-    ("upstream_host", "%UPSTREAM_HOST%"), ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
-    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-)  # fmt: skip

@@ -40,8 +40,8 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from pushsim.mesh import Object
 from pushsim.resources import Credential
 from pushsim.secrets import AUTHORITY, pair, trusted
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.settings import Settings, dig
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import length, made, packed
 
 MTLS_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")

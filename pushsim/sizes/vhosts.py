@@ -18,9 +18,9 @@ from pushsim.mesh import Object, Proxy
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of, written_hosts
 from pushsim.sizes.matches import RouteTranslator, resource_hashes
-from pushsim.sizes.releases import Sizing
 from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made
 
 #: What a translator asked, and was answered.
