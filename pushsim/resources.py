@@ -49,6 +49,7 @@ class InboundCluster:
     ingress:  it is of an ingress listener of a Sidecar.
     endpoint: where that leads: `127.0.0.1:PORT` or `0.0.0.0:PORT`, the pod's own address, or `unix:///PATH`; "" to
               wherever it was sent to.
+    sidecar:  the proxy's Sidecar, which may say how many connections there may be.
     """
 
     name: str
@@ -57,6 +58,7 @@ class InboundCluster:
     rules: tuple[Object, ...] = ()
     ingress: bool = False
     endpoint: str = ""
+    sidecar: Object | None = None
 
 
 @dataclass(frozen=True, slots=True)

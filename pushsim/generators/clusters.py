@@ -138,7 +138,9 @@ class Clusters(Recipient):
         if self.ingress:
             return [self._ingress_cluster(listener, ports) for listener in self.ingress]
         return [
-            InboundCluster(f"inbound|{port}||", port, tuple(of), self._inbound_rules(of[0][0]))
+            InboundCluster(
+                f"inbound|{port}||", port, tuple(of), self._inbound_rules(of[0][0]), sidecar=self.scope.sidecar
+            )
             for port, of in ports.items()
         ]
 
@@ -149,7 +151,8 @@ class Clusters(Recipient):
         service = ports[port.number][0][0] if port.number in ports else self.ingress_service()
         endpoint = str(listener.get("defaultEndpoint") or "")
         rules = self._inbound_rules(service)
-        return InboundCluster(f"inbound|{port.number}||", port.number, ((service, port),), rules, True, endpoint)
+        served, sidecar = ((service, port),), self.scope.sidecar
+        return InboundCluster(f"inbound|{port.number}||", port.number, served, rules, True, endpoint, sidecar)
 
     def _inbound_rules(self, service: Service) -> tuple[Object, ...]:
         """The DestinationRules for a service of the proxy's own, if its scope holds that; selectors never fit here."""

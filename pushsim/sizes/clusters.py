@@ -163,6 +163,8 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
         if any(rule.spec.get("trafficPolicy") is not None for rule in rules):
             rule = policy.policy_for(rules, "", port)
             fields["config"] = config_path(rules[0], sizing, "destination-rule")
+    if sizing.inbound_pools and (pool := _inbound_pool(cluster)) is not None:
+        rule = {**rule, "connectionPool": pool}
     options = policy.apply_pool(built, options, rule, sizing, settings)
     if fixed:
         where = address(host or "127.0.0.1", int(number or cluster.target_port))
@@ -181,6 +183,15 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
             built.cleanup_interval = timedelta(seconds=60)
     built.metadata = istio_metadata(fields) if fields else None
     return _finished(built, options, sizing, settings)
+
+
+def _inbound_pool(cluster: InboundCluster) -> Mapping[str, Json] | None:
+    """The connectionPool of a Sidecar for an inbound port (InboundConnectionPoolForPort)."""
+    spec: Mapping[str, Json] = cluster.sidecar.spec if cluster.sidecar else {}
+    for listener in spec.get("ingress") or ():
+        if (listener.get("port") or {}).get("number") == cluster.target_port and listener.get("connectionPool"):
+            return listener["connectionPool"]  # type: ignore[no-any-return]
+    return spec.get("inboundConnectionPool")
 
 
 def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluster:

@@ -10,7 +10,13 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from envoy_data_plane.envoy.config.core.v3 import CidrRange, TrafficDirection, TransportSocket
-from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, FilterChainMatch, ListenerFilter
+from envoy_data_plane.envoy.config.listener.v3 import (
+    Filter,
+    FilterChain,
+    FilterChainMatch,
+    ListenerFilter,
+    ListenerFilterChainMatchPredicate,
+)
 from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 from envoy_data_plane.envoy.config.route.v3 import (
     Decorator,
@@ -207,8 +213,12 @@ class Inbound:
             wants[port] = (tls_ or match.transport_protocol == "tls", http or plain)
         found = []
         if any(wish[0] for wish in wants.values()):
-            off = tuple(p for p, wish in wants.items() if p and not wish[0])
-            found.append(filters.tls_inspector(self.sizing, off))
+            usual = wants.get(0, (False, False))[0]
+            others = tuple(p for p, wish in sorted(wants.items()) if p and wish[0] != usual)
+            found.append(filters.tls_inspector(self.sizing, others))
+            if not usual:  # it is for these ports alone
+                predicate = found[-1].filter_disabled
+                found[-1].filter_disabled = ListenerFilterChainMatchPredicate(not_match=predicate)
         if any(wish[1] for wish in wants.values()):
             found.append(filters.http_inspector(tuple(p for p, wish in wants.items() if not wish[1])))
         return found

@@ -54,6 +54,7 @@ _1_21 = replace(
 )
 _1_20 = replace(
     _1_21,
+    inbound_pools=False,
     cluster_id_tag=False,
     concurrent_streams=False,
     proxy_protocol="",

@@ -238,7 +238,7 @@ class Sizer:
             for s, p in resource.services
         )
         merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
-        own = (resource.name, resource.ingress, resource.endpoint, resource.rules)
+        own = (resource.name, resource.ingress, resource.endpoint, resource.rules, resource.sidecar)
         of = (view.filters, *(service.hostname for service, _ in resource.services)) if merging else ()
         key = ("inbound", *own, shape, of)
         if key not in self._shapes:

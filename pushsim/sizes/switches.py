@@ -63,7 +63,7 @@ class Sizing:
     connections_per_event: connections accepted per socket event (MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP), 0 for none.
     listener_logs:         outbound listeners log connections that match no chain.
     passthrough_ranges:    inbound passthrough chains match 0.0.0.0/0.
-    inbound_retry:         inbound routes retry on reset.
+    inbound_retry:         inbound routes retry on reset. inbound_pools: Sidecars say how many connections there may be.
     trusts_own_domain:     servers accept their own trust domain only.
     tcp_prefix_delimited:  TCP stat prefixes end in `;` too.
     cluster_raw, json_options: default access logs name the cluster raw; JSON ones carry format options.
@@ -186,6 +186,7 @@ class Sizing:
     listener_logs: bool = False
     passthrough_ranges: bool = False
     inbound_retry: bool = True
+    inbound_pools: bool = True
     trusts_own_domain: bool = True
     tcp_prefix_delimited: bool = False
     cluster_raw: bool = True
