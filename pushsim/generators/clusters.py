@@ -10,6 +10,7 @@ from typing import Any
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule, applying
 from pushsim.generators.recipient import Recipient, ingress_port
+from pushsim.memo import Memo
 from pushsim.mesh import Endpoint, Object, Port, Service
 from pushsim.names import NamesByHost, names_by_host
 from pushsim.resources import (
@@ -27,6 +28,8 @@ from pushsim.sizes.policy import policy_for
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
+#: tlsMode of endpoints that speak no mTLS.
+_PLAIN = ("", "disabled")
 
 
 class Clusters(Recipient):
@@ -41,7 +44,10 @@ class Clusters(Recipient):
             return (self.base_clusters(), self._kept(self._clusters_of_all(self.services())), *self.passed_through())
         *shared, own = self.scope.blocks
         mine, router = self.scope.memo, not self.sidecar
-        particular = [mine.once(lambda: self._clusters_of_all(own), "CDS", router, self.told)] if own else []
+        particular = []
+        if own:
+            told = ("CDS", router, self.told)
+            particular.append(mine.once(lambda: self._clusters_of_all(own), *told, of=self._passed_to(own, mine)))
         of_shared = (self._clusters_of_shared(block) for block in shared)
         return (self.base_clusters(), *map(self._kept, (*of_shared, *particular)), *self.passed_through())
 
@@ -83,7 +89,14 @@ class Clusters(Recipient):
                 return self._clusters_of_all(block)
             return Block.joined(map(self._clusters_of_shared, parts))
 
-        return family.memo_of(block).once(made, "CDS", not self.sidecar)
+        memo = family.memo_of(block)
+        return memo.once(made, "CDS", not self.sidecar, of=self._passed_to(block, memo))
+
+    def _passed_to(self, block: tuple[Service, ...], memo: Memo) -> tuple[object, ...]:
+        """The endpoints of headless services among them: TLS of their clusters hangs on these."""
+        headless = memo.once(lambda: tuple(s for s in block if s.resolution == "PASSTHROUGH"), "headless")
+        found = (self.context.instances.get((service.hostname, service.namespace)) for service in headless)
+        return tuple(shards for shards in found if shards is not None)
 
     def clusters_of_services(self, services: tuple[Service, ...]) -> Block:
         """The clusters of these services of the scope, one object for all proxies that get the same."""
@@ -184,7 +197,7 @@ class Clusters(Recipient):
             lambda: Block(self._clusters_of(service, discovery, rule, accounts, sni) if discovery else ()),
             "CDS",
             *told,
-            of=(service, shards if discovery in _INLINE else None),
+            of=(service, shards if discovery in _INLINE or _is_passed_on(service, rule) else None),
         )
 
     def _clusters_of(
@@ -198,10 +211,13 @@ class Clusters(Recipient):
         sources = rule.sources if rule else ()
         subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
         inline = discovery in _INLINE
-        instances = self.scope.context.instances_of(service) if inline else ()
+        passed = _is_passed_on(service, rule)
+        instances = self.scope.context.instances_of(service) if inline or passed else ()
         for port, of_port in zip(service.ports, accounts, strict=True):
             if port.protocol == "UDP":
                 continue
+            modes = {endpoint.tls for endpoint in instances if passed and endpoint.port_name == port.name}
+            all_mtls = bool(modes) and modes.isdisjoint(_PLAIN)
             for subset in subsets:
                 endpoints = endpoints_of(instances, port, subset, rule) if inline else ()
                 if inline and not endpoints:
@@ -211,7 +227,7 @@ class Clusters(Recipient):
                 # a subset's cluster begins as what the rule made of the port's
                 direct = any(_goes_direct(sources, of, port) for of in {"", subset})
                 found: Discovery = "ORIGINAL_DST" if direct else discovery
-                yield OutboundCluster(name, service, port, subset, found, sources, of_port, endpoints)
+                yield OutboundCluster(name, service, port, subset, found, sources, of_port, endpoints, all_mtls)
 
     def accounts(self, service: Service) -> tuple[tuple[str, ...], ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted, for each of its ports.
@@ -242,6 +258,14 @@ def _in_all_domains(accounts: Collection[str], aliases: Sequence[str]) -> tuple[
     parts = (account.removeprefix("spiffe://").split("/") for account in accounts if account.startswith("spiffe://"))
     named = [p[1:] for p in parts if len(p) == 5 and (p[1], p[3]) == ("ns", "sa")]
     return tuple(sorted({*accounts, *("/".join((f"spiffe://{alias}", *rest)) for alias in aliases for rest in named)}))
+
+
+def _is_passed_on(service: Service, rule: MergedRule | None) -> bool:
+    """Whether some of its clusters may send to the address that was meant: TLS hangs on all endpoints then."""
+    if service.resolution == "PASSTHROUGH" or rule is None:
+        return service.resolution == "PASSTHROUGH"
+    subsets = ("", *(name for name, _ in rule.subsets()))
+    return any(_goes_direct(rule.sources, subset, port) for port in service.ports for subset in subsets)
 
 
 def _goes_direct(rules: Sequence[Object], subset: str, port: Port) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pushsim.conversion import named_target_port
 from pushsim.mesh import HOSTNAME, Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service, truth
 from pushsim.registry import entries, kubernetes
-from pushsim.registry.configs import CONFIG_KINDS, config_changed, secret_changed
+from pushsim.registry.configs import CONFIG_KINDS, config_changed, config_request, secret_changed
 from pushsim.registry.discovery import Discovery
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.entries import EntryRegistry
@@ -29,6 +29,10 @@ _SERVICES = frozenset({"Service", "ServiceEntry"})
 
 #: Kinds that decide which services a proxy belongs to.
 _TARGETING = frozenset({"Namespace", "Pod", "Service", "ServiceEntry", "WorkloadEntry"})
+
+#: The label that names an istiod, and the kinds of which it only reads its own: Istio's.
+REVISION = "istio.io/rev"
+_REVISED = CONFIG_KINDS | {"ServiceEntry", "WorkloadEntry", "WorkloadGroup"}
 
 #: Whether clusters were built of a DestinationRule, so that it is not as it was written. None in its place while
 #: istiod starts: configuration is stored, and what that would push is not asked.
@@ -69,6 +73,7 @@ class Registry:
             or truth(mesh.env.get("PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS"), default=rules.unready_sent),
         )
         self._discovery = Discovery(mesh.mesh_config, mesh.env, rules)
+        self._revision = mesh.env.get("REVISION") or ""
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
         self._services: tuple[Service, ...] | None = None  # None: some were written since they were listed
         self._aliased: dict[ConfigKey, tuple[Service, tuple[str, ...], Service]] = {}
@@ -85,7 +90,7 @@ class Registry:
         copy.store, copy.endpoints = self.store.fork(), self.endpoints.fork()
         copy._kubernetes = self._kubernetes.fork(copy.store, copy.endpoints)
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
-        copy._discovery = self._discovery.fork()
+        copy._discovery, copy._revision = self._discovery.fork(), self._revision
         copy._services = self._services
         copy._aliased = dict(self._aliased)
         copy._targets, copy._targets_before = self._targets.fork(), self._targets_before.fork()
@@ -124,7 +129,19 @@ class Registry:
             if discovery.covers(ref) and not discovery.watches(ref.namespace):
                 discovery.put_aside(written)
                 return []
+        if self._is_of_another_revision(written):
+            requests = self._deleted(ref)
+            if not requests and self.rules.foreign_pushed and ref.kind in CONFIG_KINDS and used is not None:
+                return [config_request(ref, self.rules)]
+            return requests
         return self._written(written, used)
+
+    def _is_of_another_revision(self, written: Object) -> bool:
+        """Whether another istiod is meant (`istio.io/rev`); one without a REVISION takes all since 1.19."""
+        wanted = written.labels.get(REVISION)
+        if wanted is None or written.ref.kind not in _REVISED:
+            return False
+        return wanted != self._revision and (bool(self._revision) or not self.rules.any_revision)
 
     def _selection_changed(self, namespace: str) -> list[PushRequest]:
         """A namespace is watched from now on, or no more: its objects come or go."""

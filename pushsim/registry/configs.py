@@ -50,7 +50,7 @@ def config_changed(
         return _merged_routes_changed(store.of_kind(ref.kind), default, rules, before, written)
     rewritten = before is not None and rules.writes_rules != "never" and _rewritten(before, used)
     pushes = rewritten or _pushes(rules, before, written)
-    return [_request(ref, rules)] if pushes else []
+    return [config_request(ref, rules)] if pushes else []
 
 
 #: Types of Secrets that istiod does not watch (credentials/kube/secrets.go).
@@ -82,7 +82,8 @@ def _either(before: Object | None, written: Object | None) -> Object:
     return current
 
 
-def _request(ref: Ref, rules: Rules) -> PushRequest:
+def config_request(ref: Ref, rules: Rules) -> PushRequest:
+    """What a config asks for that pushes."""
     keys = {ConfigKey(ref.kind, ref.name, ref.namespace)}
     if ref.kind == "WasmPlugin" and "TrafficExtension" in rules.cluster_kinds:
         translated = ConfigKey("TrafficExtension", f"{ref.name}~istio-translated-wasmplugin", ref.namespace)
@@ -113,10 +114,10 @@ def _merged_routes_changed(
     requests = []
     was, becomes = root(before, earlier), root(written, now)
     if (was or becomes) and _pushes(rules, was, becomes):
-        requests.append(_request(ref, rules))
+        requests.append(config_request(ref, rules))
     for other, held in now.items():
         if other != ref and ref in delegates(held):
             was, becomes = root(held, earlier), root(held, now)
             if was and becomes and was.spec != becomes.spec:
-                requests.append(_request(other, rules))
+                requests.append(config_request(other, rules))
     return requests

@@ -16,6 +16,7 @@ from pushsim.conversion import (
     selects,
     workload_endpoints,
 )
+from pushsim.manifests.endpoints import is_ready
 from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.nested import Nested
@@ -271,13 +272,20 @@ class KubernetesRegistry:
     # ---- Pods, and WorkloadEntries that Services select
 
     def pod_written(self, before: Object | None, written: Object) -> list[PushRequest]:
-        """A Pod was created or replaced: its own proxy is pushed, and slices that waited for it are read again."""
+        """A Pod was created or replaced: when it gets ready its own proxy is pushed, and slices that waited are read.
+
+        Source: pilot/pkg/serviceregistry/kube/controller/pod.go (PodCache.onEvent).
+        """
         ip = str(written.status.get("podIP") or "")
         if not ip:
             return []
-        self._pods_by_ip[ip] = written.ref
+        known, ready = before is not None and _serving_ip(before) == ip, _serving_ip(written) == ip
+        if ready:
+            self._pods_by_ip[ip] = written.ref
+        elif known:
+            self._forget(written)
         requests: list[PushRequest] = []
-        added = before is None or not before.status.get("podIP")
+        added = ready and not known
         relabelled = not added and before is not None and before.labels != written.labels
         if added:
             requests += self._reread_slices(written.ref)
@@ -326,8 +334,13 @@ class KubernetesRegistry:
 
     def pod_deleted(self, before: Object) -> list[PushRequest]:
         """A Pod was deleted: that alone pushes nobody, its slice's update does."""
-        self._pods_by_ip.pop(str(before.status.get("podIP") or ""), None)
+        self._forget(before)
         return []
+
+    def _forget(self, pod: Object) -> None:
+        ip = str(pod.status.get("podIP") or "")
+        if self._pods_by_ip.get(ip) == pod.ref:
+            del self._pods_by_ip[ip]
 
     def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
         """A WorkloadEntry came, changed or went: Services that select it have other endpoints."""
@@ -336,6 +349,12 @@ class KubernetesRegistry:
             if picks(service.selector, before, written):
                 requests += self._slice_event(service.name, namespace)
         return requests
+
+
+def _serving_ip(pod: Object) -> str:
+    """The address under which istiod's cache has a pod, "" while it is not ready."""
+    there = is_ready(pod) and not pod.body["metadata"].get("deletionTimestamp")
+    return str(pod.status.get("podIP") or "") if there else ""
 
 
 def _has_addresses(written: Object) -> bool:

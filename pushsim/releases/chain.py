@@ -69,6 +69,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         router_service="scope",  # #42422
+        foreign_pushed=False,
         service_update="equal",  # #42617
         headless_reason=True,  # #42165
         delegate_default_private=True,
@@ -91,7 +92,7 @@ def chain() -> dict[str, Rules]:
     add("1.18.7", replace(patched, endpoint_comparison="health"))
 
     base = replace(base, delta_cds_kinds=base.delta_cds_kinds | {"DestinationRule"}, replaced_rules=True)  # #44891
-    base = replace(base, app_protocols=(("kubernetes.io/h2c", "HTTP2"),))
+    base = replace(base, app_protocols=(("kubernetes.io/h2c", "HTTP2"),), any_revision=True)
     add("1.19.0", base)
     patched = add("1.19.4", replace(base, endpoint_comparison="health-removed", unready_kept=True))
     patched = add("1.19.6", replace(patched, endpoint_comparison="health"))
