@@ -47,8 +47,10 @@ def lb_endpoint(
     endpoint: Endpoint, service: Service, sizing: Sizing, *, mtls: bool = True, inline: bool = False
 ) -> LbEndpoint:
     """One endpoint, with the label that makes a client speak mTLS to it unless it must not."""
-    metadata = {"istio": struct({"workload": workload(endpoint, service, sizing)})}
-    if endpoint.tls == "istio" and mtls:
+    metadata, ready = {}, endpoint.tls == "istio" and mtls
+    if sizing.workload_label == "always" or (sizing.workload_label == "ready" and ready):
+        metadata["istio"] = struct({"workload": workload(endpoint, service, sizing)})
+    if ready and sizing.mode_label:
         metadata["envoy.transport_socket_match"] = struct({"tlsMode": endpoint.tls})
     unhealthy = not endpoint.healthy
     known = (service.registry == "Kubernetes" or sizing.entry_health) and not (inline and not sizing.inline_health)
@@ -57,7 +59,7 @@ def lb_endpoint(
         LbEndpoint,
         endpoint=made(EnvoyEndpoint, address=address(endpoint.address, endpoint.port)),
         health_status=health,
-        metadata=made(Metadata, filter_metadata=metadata),
+        metadata=made(Metadata, filter_metadata=metadata) if metadata or sizing.unlabelled != "unready" else None,
         load_balancing_weight=endpoint.weight or 1,
     )
 

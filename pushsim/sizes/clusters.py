@@ -89,7 +89,7 @@ def outbound(
     built = _named(cluster.name, _discovery(cluster), sizing)
     if pattern := settings.mesh.get("outboundClusterStatName"):
         built.alt_stat_name = _stat_name(pattern, service, port, sizing, subset=subset)
-    options = _protocol(port, proxy, sizing)
+    options = _protocol(port, proxy, sizing, sniffs=settings.sniffs_outbound)
     sni_dnat = cluster.name.startswith("outbound_.")
     rule = policy.policy_for(cluster.rules, subset, port, budgets=sizing.retry_budget == "merged")
     if built.type == ClusterDiscoveryType.ORIGINAL_DST:
@@ -113,8 +113,8 @@ def outbound(
         built.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED
     elif built.type == ClusterDiscoveryType.EDS:
         built.eds_cluster_config = made(ClusterEdsClusterConfig, service_name=cluster.name, eds_config=aggregated())
-    built.filters = [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
-    fields: dict[str, Json] = {"services": [_service(service)]}
+    built.filters = _exchange(sizing)
+    fields: dict[str, Json] = {"services": [_service(service)]} if settings.telemetry_label else {}
     if sizing.original_port_metadata:
         fields["default_original_port"] = port.number
     if service.external and not subset and sizing.external_metadata:
@@ -125,7 +125,7 @@ def outbound(
             fields["subset"] = subset
         if sizing.alpn_override and (rule.get("tls") or {}).get("mode") in ("SIMPLE", "MUTUAL"):
             fields["alpn_override"] = "false"
-    built.metadata = istio_metadata(fields)
+    built.metadata = istio_metadata(fields) if fields else None
     return _finished(built, options, sizing, settings)
 
 
@@ -147,22 +147,25 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
     fixed = localhost or bool(host)
     built = _named(cluster.name, ClusterDiscoveryType.STATIC if fixed else ClusterDiscoveryType.ORIGINAL_DST, sizing)
     options: Upstream | None = None
-    fields: dict[str, Json] = {}
+    fields: dict[str, Json] | None = None
     rule: Mapping[str, Json] = {}
     if cluster.services:
         first, port = cluster.services[0]
         if pattern := settings.mesh.get("inboundClusterStatName"):
             built.alt_stat_name = _stat_name(pattern, first, port, sizing, target=cluster.target_port)
-        options = _protocol(port, "sidecar", sizing)
+        options = _protocol(port, "sidecar", sizing, sniffs=settings.sniffs_inbound)
         hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
-        if not cluster.ingress or sizing.ingress_metadata == "services":
+        if not settings.telemetry_label:
+            pass
+        elif not cluster.ingress or sizing.ingress_metadata == "services":
             if not first.external:
-                fields["services"] = [_service(service) for service in hosts.values()]
+                fields = {"services": [_service(service) for service in hosts.values()]}
         elif sizing.ingress_metadata == "empty":
-            fields["services"] = []
+            fields = {"services": []}
         if any(rule.spec.get("trafficPolicy") is not None for rule in rules):
             rule = policy.policy_for(rules, "", port)
-            fields["config"] = config_path(rules[0], sizing, "destination-rule")
+            if fields is not None:
+                fields["config"] = config_path(rules[0], sizing, "destination-rule")
     if sizing.inbound_pools and (pool := _inbound_pool(cluster)) is not None:
         rule = {**rule, "connectionPool": pool}
     options = policy.apply_pool(built, options, rule, sizing, settings)
@@ -210,10 +213,17 @@ def static(cluster: StaticCluster, sizing: Sizing, settings: Settings) -> Cluste
         options.common_http_protocol_options = made(HttpProtocolOptions, idle_timeout=timedelta(minutes=5))
     policy.apply_pool(built, None, {}, sizing, settings)
     if cluster.name == PASSTHROUGH:
-        built.filters = [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
+        built.filters = _exchange(sizing)
     else:
         built.upstream_bind_config = _loopback()
     return _finished(built, options, sizing, settings)
+
+
+def _exchange(sizing: Sizing) -> list[Filter]:
+    """TCP metadata exchange, unless it is switched off."""
+    if not sizing.metadata_exchange:
+        return []
+    return [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
 
 
 def _loopback() -> BindConfig:
@@ -259,13 +269,13 @@ def _service(service: Service) -> Mapping[str, str]:
     return {"host": service.hostname, "name": service.name, "namespace": service.namespace}
 
 
-def _protocol(port: Port, proxy: ProxyType, sizing: Sizing) -> Upstream | None:
+def _protocol(port: Port, proxy: ProxyType, sizing: Sizing, *, sniffs: bool) -> Upstream | None:
     """setUpstreamProtocol: HTTP/2 as declared; a sidecar follows its client where the protocol is sniffed."""
     options = made(Upstream)
     if port.protocol in ("HTTP2", "GRPC", "GRPC-Web"):
         policy.http2(options, sizing)
         return options
-    if port.auto and proxy == "sidecar":
+    if port.auto and proxy == "sidecar" and sniffs:
         options.use_downstream_protocol_config = policy.use_downstream(sizing)
         return options
     return None

@@ -6,6 +6,7 @@ Source: pilot/pkg/xds/filters/filters.go, pilot/pkg/networking/core/listener_bui
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import lru_cache
 from json import dumps
 from typing import Any as Json
@@ -28,19 +29,27 @@ from envoy_data_plane.envoy.extensions.filters.listener.original_dst.v3 import O
 from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.filters.network.mongo_proxy.v3 import MongoProxy
+from envoy_data_plane.envoy.extensions.filters.network.redis_proxy.v3 import (
+    RedisProxy,
+    RedisProxyConnPoolSettings,
+    RedisProxyPrefixRoutes,
+    RedisProxyPrefixRoutesRoute,
+)
 from envoy_data_plane.envoy.extensions.filters.network.wasm.v3 import Wasm as NetworkWasm
 from envoy_data_plane.envoy.extensions.wasm.v3 import PluginConfig, VmConfig
 from envoy_data_plane.envoy.type.v3 import Int32Range
 from envoy_data_plane.google.protobuf import Any, StringValue
 
 from pushsim.mesh import Port
+from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.telemetry import MetricsFilter
-from pushsim.sizes.wire import blob, made, packed, typed_struct
+from pushsim.sizes.wire import blob, framed, made, packed, typed_struct
 
 _EXCHANGE = "envoy.tcp.metadataexchange.config.MetadataExchange"
 _H = "envoy.extensions.filters.http."
 _L = "envoy.extensions.filters.listener."
+_N = "envoy.extensions.filters.network."
 #: Length of Istio's ALPN filter config: three overrides (filters.go, Alpn), as its dumps show.
 ALPN_LENGTH = 97
 
@@ -54,9 +63,11 @@ def tcp_exchange(sizing: Sizing) -> Any:
 
 
 @lru_cache
-def tcp_exchange_filter(sizing: Sizing) -> Filter:
-    """The same as a network filter."""
-    return made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))
+def tcp_exchange_filter(sizing: Sizing) -> list[Filter]:
+    """The same as a network filter, unless it is switched off."""
+    if not sizing.metadata_exchange:
+        return []
+    return [made(Filter, name="istio.metadata_exchange", typed_config=tcp_exchange(sizing))]
 
 
 def _null_vm(code: str, *, root: str = "", vm: str = "", configuration: Any | None = None) -> PluginConfig:
@@ -72,12 +83,29 @@ def network_authn() -> Filter:
     return made(Filter, name="istio_authn", typed_config=typed_struct("io.istio.network.authn.Config"))
 
 
-def sniffers(port: Port, prefix: str) -> list[Filter]:
-    """Filters that read a TCP protocol along the way: only Mongo's is on by default (networkfilter.go)."""
-    if port.protocol.upper() != "MONGO":
-        return []
-    body = packed(MongoProxy(stat_prefix=prefix), "envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy")
-    return [made(Filter, name="envoy.filters.network.mongo_proxy", typed_config=body)]
+def network_stack(proxy: Filter, port: Port, prefix: str, cluster: str, settings: Settings) -> list[Filter]:
+    """A TCP proxy after a filter that reads its protocol along the way, or the Redis proxy in its place.
+
+    Only Mongo's is on by default (networkfilter.go, buildNetworkFiltersStack).
+    """
+    match port.protocol.upper():
+        case "MONGO" if settings.enabled("PILOT_ENABLE_MONGO_FILTER", True):
+            body = packed(MongoProxy(stat_prefix=prefix), _N + "mongo_proxy.v3.MongoProxy")
+            return [made(Filter, name="envoy.filters.network.mongo_proxy", typed_config=body), proxy]
+        case "MYSQL" if settings.enabled("PILOT_ENABLE_MYSQL_FILTER", False):
+            body = blob(_N + "mysql_proxy.v3.MySQLProxy", framed(len(prefix.encode())))
+            return [made(Filter, name="envoy.filters.network.mysql_proxy", typed_config=body), proxy]
+        case "REDIS" if settings.enabled("PILOT_ENABLE_REDIS_FILTER", False):
+            redis = made(
+                RedisProxy,
+                stat_prefix=prefix,
+                settings=RedisProxyConnPoolSettings(op_timeout=timedelta(seconds=5)),
+                latency_in_micros=True,
+                prefix_routes=RedisProxyPrefixRoutes(catch_all_route=RedisProxyPrefixRoutesRoute(cluster=cluster)),
+            )
+            body = packed(redis, _N + "redis_proxy.v3.RedisProxy")
+            return [made(Filter, name="envoy.filters.network.redis_proxy", typed_config=body)]
+    return [proxy]
 
 
 @lru_cache
@@ -94,7 +122,7 @@ def http_exchange(sizing: Sizing, *, inbound: bool) -> HttpFilter:
 
 
 @lru_cache
-def common_http(sizing: Sizing, *, inbound: bool, grpc: bool = False, grpc_web: bool = False) -> tuple[HttpFilter, ...]:
+def common_http(sizing: Sizing, *, alpn: bool, grpc: bool = False, grpc_web: bool = False) -> tuple[HttpFilter, ...]:
     """The filters between the policies and the router: gRPC statistics, ALPN, fault, CORS."""
     found = []
     if grpc_web:
@@ -110,9 +138,9 @@ def common_http(sizing: Sizing, *, inbound: bool, grpc: bool = False, grpc_web: 
             made(GrpcStats, emit_filter_state=True, stats_for_all_methods=False), _H + "grpc_stats.v3.FilterConfig"
         )
         found.append(made(HttpFilter, name="envoy.filters.http.grpc_stats", typed_config=stats))
-    if not inbound:
-        alpn = blob("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", ALPN_LENGTH)
-        found.append(made(HttpFilter, name="istio.alpn", typed_config=alpn))
+    if alpn:
+        overrides = blob("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", ALPN_LENGTH)
+        found.append(made(HttpFilter, name="istio.alpn", typed_config=overrides))
     found.append(
         made(
             HttpFilter, name="envoy.filters.http.fault", typed_config=packed(made(HttpFault), _H + "fault.v3.HTTPFault")
@@ -120,6 +148,13 @@ def common_http(sizing: Sizing, *, inbound: bool, grpc: bool = False, grpc_web: 
     )
     found.append(made(HttpFilter, name="envoy.filters.http.cors", typed_config=packed(Cors(), _H + "cors.v3.Cors")))
     return tuple(found)
+
+
+@lru_cache
+def sessions() -> HttpFilter:
+    """The stateful session filter, which routes make something of."""
+    config = blob(_H + "stateful_session.v3.StatefulSession")
+    return made(HttpFilter, name="envoy.filters.http.stateful_session", typed_config=config)
 
 
 @lru_cache
@@ -202,6 +237,6 @@ def _ports(ports: tuple[int, ...]) -> ListenerFilterChainMatchPredicate | None:
 
 
 __all__ = [
-    "common_http", "http_exchange", "http_inspector", "original_dst", "router", "stats", "tcp_exchange",
-    "tcp_exchange_filter", "tls_inspector",
+    "common_http", "http_exchange", "http_inspector", "network_stack", "original_dst", "router", "sessions", "stats",
+    "tcp_exchange", "tcp_exchange_filter", "tls_inspector",
 ]  # fmt: skip

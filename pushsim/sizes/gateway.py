@@ -17,7 +17,7 @@ from pushsim.conversion import parse_protocol
 from pushsim.extensions import Place
 from pushsim.gateways import passed_hosts, route_name, terminates
 from pushsim.hosts import matches, resolve, resolve_all, subset_of
-from pushsim.mesh import HTTP_PROTOCOLS, Object, Port
+from pushsim.mesh import HTTP_PROTOCOLS, Object, Port, Service
 from pushsim.resources import Listener
 from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
@@ -141,7 +141,7 @@ def _tcp_chains(
     if security.get("mode") == "AUTO_PASSTHROUGH":
         hosts = passed_hosts(server)
         return [
-            _sni_chain(builder, f"outbound_.{p.number}_.{subset}_.{s.hostname}", p)
+            _sni_chain(builder, f"outbound_.{p.number}_.{subset}_.{s.hostname}", s, p, subset)
             for s, p in resource.services
             if any(subset_of(s.hostname, host) for host in hosts)
             for subset in ("", *_subsets(resource, s.hostname))
@@ -162,7 +162,7 @@ def _tcp_chains(
         if ends:
             chain.filter_chain_match, chain.transport_socket = _sni(spec), _server_socket(spec, builder, http=False)
             if security.get("mode") == "ISTIO_MUTUAL" and builder.sizing.gateway_exchange:
-                chain.filters = [filters.tcp_exchange_filter(builder.sizing), *chain.filters]
+                chain.filters = [*filters.tcp_exchange_filter(builder.sizing), *chain.filters]
     return chains
 
 
@@ -172,10 +172,12 @@ def _subsets(resource: Listener, hostname: str) -> list[str]:
     return list(dict.fromkeys(str(subset["name"]) for rule in rules for subset in rule.spec.get("subsets") or ()))
 
 
-def _sni_chain(builder: ListenerBuilder, cluster: str, port: Port) -> FilterChain:
+def _sni_chain(builder: ListenerBuilder, cluster: str, service: Service, port: Port, subset: str) -> FilterChain:
     match = made(FilterChainMatch, server_names=[cluster], application_protocols=list(ALL_ALPN))
-    before = [*builder.tcp_metrics(inbound=False, gateway=True), *filters.sniffers(port, cluster)]
-    return builder.chain(*before, builder.tcp_proxy(cluster, cluster, gateway=True), match=match)
+    prefix = builder.prefix(cluster, service, port, subset)
+    proxy = builder.tcp_proxy(cluster, prefix, gateway=True)
+    stack = filters.network_stack(proxy, port, prefix, cluster, builder.settings)
+    return builder.chain(*builder.tcp_metrics(inbound=False, gateway=True), *stack, match=match)
 
 
 def shared_hosts(server: Server, written: Object) -> list[str]:

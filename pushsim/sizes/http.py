@@ -120,15 +120,18 @@ def connection_manager(
 def _filters(parts: HttpParts, place: Place, protocol: str) -> list[HttpFilter]:
     sizing = parts.sizing
     inbound, gateway = place.context == "SIDECAR_INBOUND", place.context == "GATEWAY"
-    found = [_exchange(parts, place)]
+    found = [_exchange(parts, place)] if sizing.http_exchange else []
     if inbound or gateway:
         found += parts.policies
     found += extensions.http_filters(parts.plugins, sizing, place)
     grpc, web = protocol in ("GRPC", "GRPC-Web"), protocol == "GRPC-Web"
-    found += filters.common_http(sizing, inbound=inbound, grpc=grpc, grpc_web=web)
+    alpn = not inbound and parts.settings.enabled("PILOT_ENABLE_ALPN_FILTER", True)
+    found += filters.common_http(sizing, alpn=alpn, grpc=grpc, grpc_web=web)
     if (metrics := parts.metrics.filter(inbound=inbound)) is not None:
         config = filters.stats(sizing, metrics, inbound=inbound, gateway=gateway, tcp=False)
         found.append(made(HttpFilter, name="istio.stats", typed_config=config))
+    if not inbound and parts.settings.enabled("PILOT_ENABLE_PERSISTENT_SESSION_FILTER", False):
+        found.append(filters.sessions())
     return [*found, _router(parts, inbound=inbound)]
 
 
@@ -178,6 +181,7 @@ def _headers(manager: HttpConnectionManager, parts: HttpParts, place: Place) -> 
     details = _DETAILS.SANITIZE
     if gateway:
         topology = settings.proxy_config("gatewayTopology")
+        manager.strip_any_host_port = True if settings.strips_ports else None
         manager.xff_num_trusted_hops = int(topology.get("numTrustedProxies") or 0)
         details = _CERTIFICATES.get(str(topology.get("forwardClientCertDetails")), _DETAILS.SANITIZE_SET)
     elif inbound:
@@ -197,7 +201,7 @@ def _headers(manager: HttpConnectionManager, parts: HttpParts, place: Place) -> 
             cert=truth(wish.get("cert"), gateway),
             chain=truth(wish.get("chain"), False),
         )
-    http10 = settings.enabled("PILOT_HTTP10", False)
+    http10 = settings.http10
     cased = "preserveHttp1HeaderCase" in sizing.reads and truth(headers.get("preserveHttp1HeaderCase"), False)
     if gateway or http10 or cased:
         manager.http_protocol_options = made(Http1ProtocolOptions, accept_http_10=http10)

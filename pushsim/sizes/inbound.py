@@ -30,7 +30,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 
 from pushsim.extensions import Place
-from pushsim.mesh import Port
+from pushsim.mesh import Port, Service
 from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import filters, tls
 from pushsim.sizes.assignments import address
@@ -39,6 +39,7 @@ from pushsim.sizes.envoyfilters import Patch
 from pushsim.sizes.listeners import PLAINTEXT_ALPN, ListenerBuilder
 from pushsim.sizes.peers import MtlsModes
 from pushsim.sizes.routepatches import RoutePatches
+from pushsim.sizes.statnames import stat_name
 from pushsim.sizes.wire import made
 
 _HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
@@ -95,18 +96,21 @@ class Inbound:
         chains = [self._black_hole()] if virtual else []
         for port, mode in self.modes.passthrough(listener.target_ports) if virtual else ():
             for option in options(mode, "auto"):
-                chains.append(self._chain(option, port, self.passthrough, "", Port("", 0, "auto")))
-        ports: dict[int, tuple[str, Port, str]] = {}
+                chains.append(self._chain(option, port, self.passthrough, None, Port("virtualInbound", 0, "auto")))
+        ports: dict[int, tuple[Service, Port, str]] = {}
         for service, port_, target, bind in listener.served():
-            ports.setdefault(target, (service.hostname, port_, bind))
-        for target, (host, port_, bind) in sorted(ports.items()):
-            kind = "http" if port_.http else "auto" if port_.auto else "tcp"
+            ports.setdefault(target, (service, port_, bind))
+        for target, (service, port_, bind) in sorted(ports.items()):
+            kind = "http" if port_.http else "auto" if port_.auto and self.settings.sniffs_inbound else "tcp"
             for option in options(self.modes.of(target), kind):
-                chains.append(self._chain(option, target, f"inbound|{target}||", host, port_, bind))
+                chains.append(self._chain(option, target, f"inbound|{target}||", service, port_, bind))
                 if listener.rules and self.sizing.ingress_metadata == "services":
                     chains[-1].metadata = istio_metadata(
                         {"config": config_path(listener.rules[0], self.sizing, "sidecar")}
                     )
+        inspectors = self._inspectors(chains)
+        if not self.settings.sniffs_inbound:
+            inspectors = [inspector for inspector in inspectors if inspector.name != filters.http_inspector().name]
         built = made(
             EnvoyListener,
             name=listener.name,
@@ -114,7 +118,7 @@ class Inbound:
             traffic_direction=TrafficDirection.INBOUND,
             continue_on_listener_filters_timeout=True,
             filter_chains=chains,
-            listener_filters=[*([filters.original_dst()] if virtual else []), *self._inspectors(chains)],
+            listener_filters=[*([filters.original_dst()] if virtual else []), *inspectors],
             listener_filters_timeout=self.settings.protocol_detection_timeout,
             access_log=self.builder.parts.logs.listener(inbound=True),
         )
@@ -122,7 +126,7 @@ class Inbound:
         return built
 
     def _exchange(self) -> list[Filter]:
-        return [filters.tcp_exchange_filter(self.sizing)]
+        return filters.tcp_exchange_filter(self.sizing)
 
     def _first(self) -> list[Filter]:
         """What every chain with a destination starts with."""
@@ -137,34 +141,39 @@ class Inbound:
             filters=[*self._exchange(), *self.builder.tcp_metrics(inbound=True), proxy],
         )
 
-    def _chain(self, option: Option, target: int, cluster: str, host: str, port: Port, bind: str = "") -> FilterChain:
+    def _chain(
+        self, option: Option, target: int, cluster: str, service: Service | None, port: Port, bind: str = ""
+    ) -> FilterChain:
         """A chain for a port at an address; without one, for what no service serves."""
         passthrough = not bind
         match = made(
             FilterChainMatch,
             destination_port=target or None,
             transport_protocol=option.transport,
-            application_protocols=list(option.alpn),
+            application_protocols=list(self.builder.plaintext_alpn(option.alpn)),
         )
         if passthrough and self.sizing.passthrough_ranges:
             match.prefix_ranges = [CidrRange(address_prefix="0.0.0.0", prefix_len=0)]
         name = f"{bind}_{target}"
         if passthrough:
             name = "virtualInbound-catchall-http" if option.http else "virtualInbound"
+        host = service.hostname if service else ""
         return made(
             FilterChain,
             name=name,
             filter_chain_match=match,
-            filters=self._http(cluster, host, port, target, bind) if option.http else self._tcp(cluster, port),
+            filters=self._http(cluster, host, port, target, bind) if option.http else self._tcp(cluster, service, port),
             transport_socket=self._server_tls(http=option.http) if option.ends_tls else None,
         )
 
-    def _tcp(self, cluster: str, port: Port) -> list[Filter]:
-        builder = self.builder
-        proxy = builder.tcp_proxy(cluster, cluster, inbound=True)
+    def _tcp(self, cluster: str, service: Service | None, port: Port) -> list[Filter]:
+        builder, prefix = self.builder, cluster
+        if pattern := self.settings.mesh.get("inboundClusterStatName"):
+            prefix = stat_name(pattern, service, port, self.sizing, target=None)
+        proxy = builder.tcp_proxy(cluster, prefix, inbound=True)
         plugins = builder.plugins(Place("SIDECAR_INBOUND", False, port.number))
-        last = [*plugins, *builder.tcp_metrics(inbound=True), *filters.sniffers(port, cluster), proxy]
-        return [*self._first(), *builder.tcp_policies, *last]
+        stack = filters.network_stack(proxy, port, prefix, cluster, self.settings)
+        return [*self._first(), *builder.tcp_policies, *plugins, *builder.tcp_metrics(inbound=True), *stack]
 
     def _http(self, cluster: str, host: str, port: Port, target: int, bind: str) -> list[Filter]:
         prefix = f"inbound_{bind}_{target}" if bind else cluster
@@ -184,7 +193,11 @@ class Inbound:
             timeout=_ZERO,
             max_stream_duration=RouteActionMaxStreamDuration(max_stream_duration=_ZERO, grpc_timeout_header_max=_ZERO),
         )
-        if self.sizing.inbound_retry and port.protocol not in ("GRPC", "GRPC-Web"):
+        if (
+            self.sizing.inbound_retry
+            and self.settings.enabled("ENABLE_INBOUND_RETRY_POLICY", True)
+            and port.protocol not in ("GRPC", "GRPC-Web")
+        ):
             action.retry_policy = made(RetryPolicy, retry_on="reset-before-request", num_retries=2)
         route = made(
             Route,
@@ -200,6 +213,8 @@ class Inbound:
     def _server_tls(self, *, http: bool) -> TransportSocket:
         aliases = [str(alias) for alias in self.settings.mesh.get("trustDomainAliases") or ()]
         domains = [self.settings.trust_domain, *aliases] if self.sizing.trusts_own_domain or aliases else []
+        if self.settings.enabled("PILOT_SKIP_VALIDATE_TRUST_DOMAIN", False):
+            domains = []
         return tls.downstream_socket(tls.mesh_server(domains, self.sizing, self.settings, http=http))
 
     def _inspectors(self, chains: Sequence[FilterChain]) -> list[ListenerFilter]:

@@ -31,6 +31,7 @@ from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.http import HttpParts, connection_manager
 from pushsim.sizes.policy import Spec, subset_spec, whole_policy
 from pushsim.sizes.settings import ANYTHING
+from pushsim.sizes.statnames import service_of, stat_name
 from pushsim.sizes.wire import duration, made, packed
 
 PLAINTEXT_ALPN = ("http/1.1", "h2c")
@@ -152,14 +153,15 @@ class ListenerBuilder:
             bind_to_port=None if listener.bound else False,
             access_log=self.parts.logs.listener(inbound=False) if self.sizing.listener_logs else [],
         )
+        sniffs = self.settings.sniffs_outbound
         chains = []
         if listener.kind in ("tcp", "auto"):
             chains += self._tcp_chains(listener)
-        if listener.kind in ("http", "auto"):
+        if listener.kind == "http" or (listener.kind == "auto" and sniffs):
             chains.append(self._http_chain(listener))
         self._inspect(
             built,
-            listener.kind != "tcp",
+            listener.kind != "tcp" and sniffs,
             any(c.filter_chain_match and c.filter_chain_match.server_names for c in chains),
         )
         matched = [chain for chain in chains if chain.filter_chain_match is not None]
@@ -192,8 +194,9 @@ class ListenerBuilder:
             built.continue_on_listener_filters_timeout = True
 
     def _http_chain(self, listener: Listener) -> FilterChain:
-        match = made(FilterChainMatch, transport_protocol="raw_buffer", application_protocols=list(PLAINTEXT_ALPN))
-        if listener.bound:
+        plain = list(self.plaintext_alpn(PLAINTEXT_ALPN))
+        match = made(FilterChainMatch, transport_protocol="raw_buffer", application_protocols=plain)
+        if listener.bound or not self.settings.sniffs_outbound:
             match = None  # type: ignore[assignment]
         protocol = listener.services[0][1].protocol if listener.services else ""
         place = Place("SIDECAR_OUTBOUND", True, listener.port)
@@ -211,15 +214,18 @@ class ListenerBuilder:
 
     def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
-        prefix = self._prefix(cluster)
+        prefix = self.prefix(cluster, service, Port("", port.number, port.protocol))
         ranges = _ranges(listener, service)
         names = [service.hostname] if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" else []
         match = made(FilterChainMatch, server_names=names, prefix_ranges=ranges) if names or ranges else None
         proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
-        return self.chain(*before, *filters.sniffers(port, prefix), proxy, match=match)
+        return self.chain(*before, *filters.network_stack(proxy, port, prefix, cluster, self.settings), match=match)
 
-    def _prefix(self, cluster: str) -> str:
+    def prefix(self, cluster: str, service: Service, port: Port, subset: str = "") -> str:
+        """The statistics' prefix of a TCP proxy: the cluster, or as the mesh config asks."""
+        if pattern := self.settings.mesh.get("outboundClusterStatName"):
+            return stat_name(pattern, service, port, self.sizing, subset=subset)
         return f"{cluster};" if self.sizing.tcp_prefix_delimited else cluster
 
     def _routed(self, listener: Listener, service: Service, port: Port) -> list[FilterChain]:
@@ -269,23 +275,30 @@ class ListenerBuilder:
         rules = listener.rules_of(first[0])
         if len(targets) == 1:
             cluster = targets[0][0]
-            prefix = self._prefix(cluster)
+            prefix = self.prefix(cluster, service_of(first[0], listener.services), port, first[1])
             proxy = self.tcp_proxy(cluster, prefix, gateway=gateway, rules=rules, subset=first[1])
         else:
             prefix = f"{written.ref.name}.{written.ref.namespace}"
             weights = [target for target in targets if target[1] > 0]
+            cluster = weights[0][0]
             proxy = self.tcp_proxy("", prefix, weights=weights, gateway=gateway, rules=rules)
         names = [name for name in _texts(match, "sniHosts") if name != "*"]
         subnets = [_cidr(text) for text in _texts(match, "destinationSubnets")] or [*ranges]
         chosen = made(FilterChainMatch, server_names=sorted(names), prefix_ranges=subnets) if names or subnets else None
-        built = self.chain(*before, *filters.sniffers(port, prefix), proxy, match=chosen)
+        stack = filters.network_stack(proxy, port, prefix, cluster, self.settings)
+        built = self.chain(*before, *stack, match=chosen)
         built.metadata = istio_metadata({"config": config_path(written, self.sizing, "virtual-service")})
         return built
 
     def limit(self, built: EnvoyListener) -> None:
         """MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP, on listeners that accept connections themselves."""
-        if self.sizing.connections_per_event:
-            built.max_connections_to_accept_per_socket_event = self.sizing.connections_per_event
+        limit = self.settings.number("MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP", self.sizing.connections_per_event)
+        if limit > 0:
+            built.max_connections_to_accept_per_socket_event = limit
+
+    def plaintext_alpn(self, alpn: tuple[str, ...]) -> tuple[str, ...]:
+        """What a chain matches, of which plain HTTP may be of version 1.0 too."""
+        return ("http/1.0", *alpn) if alpn == PLAINTEXT_ALPN and self.settings.http10 else alpn
 
 
 def _names(written: Object, hostname: str) -> bool:

@@ -49,12 +49,13 @@ _1_21 = replace(
     json_options=False,
     missing_headers_empty=False,
     client_protocol_first=False,
-    reads=_1_22.reads - {"opentelemetry.http"},
+    reads=_1_22.reads - {"opentelemetry.http", "inboundTrafficPolicy"},
     spawning="router",
 )
 _1_20 = replace(
     _1_21,
     inbound_pools=False,
+    ignores=_1_21.ignores - {"PILOT_ENABLE_INBOUND_PASSTHROUGH"},
     cluster_id_tag=False,
     concurrent_streams=False,
     proxy_protocol="",
@@ -68,6 +69,7 @@ _1_20 = replace(
 )
 _1_19 = replace(
     _1_20,
+    ignores=_1_20.ignores | {"PILOT_DISABLE_MX_ALPN"},
     passthrough_authz=True,
     plugin_types=False,
     route_cors=True,
@@ -80,6 +82,8 @@ _1_19 = replace(
 )
 _1_18 = replace(
     _1_19,
+    ignores=_1_19.ignores
+    - {"PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_INBOUND", "PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_OUTBOUND"},
     skips_verification=False,
     mesh_ciphers=False,
     stat_target_port=False,
@@ -99,6 +103,8 @@ _1_18 = replace(
 )
 _1_17 = replace(
     _1_18,
+    ignores=_1_18.ignores - {"ISTIO_GATEWAY_STRIP_HOST_PORT"},
+    unlabelled="unready",
     checked_headers="request",
     tls_defaults=False,
     revocation=False,
@@ -120,6 +126,7 @@ _1_17 = replace(
 )
 _1_16 = replace(
     _1_17,
+    ignores=_1_17.ignores | {"PILOT_ENABLE_PERSISTENT_SESSION_FILTER"},
     claim_headers=False,
     sni_by_port=False,
     google_re2=True,
@@ -158,7 +165,12 @@ _1_14 = replace(
     log_newline="",
     builtin_log=False,
 )
-_1_13 = replace(_1_14, plugin_environment=False, plugin_rbac=False)
+_1_13 = replace(
+    _1_14,
+    ignores=_1_14.ignores | {"PILOT_ENABLE_ALPN_FILTER"},
+    plugin_environment=False,
+    plugin_rbac=False,
+)
 _1_25 = replace(
     _1_24,
     plugin_failures="policy",
@@ -172,6 +184,7 @@ _1_25 = replace(
 )
 _1_26 = replace(
     _1_25,
+    ignores=_1_25.ignores - {"MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP"},
     connections_per_event=1,
     reads=_1_25.reads | {"omitEmptyValues", "retries.backoff"},
     log_formatters="query",
@@ -180,6 +193,8 @@ _1_26 = replace(
 )
 _1_27 = replace(
     _1_26,
+    ignores=_1_26.ignores | {"ENABLE_INBOUND_RETRY_POLICY"},
+    unlabelled="",
     absolute_domains=True,
     several_certificates=True,
     quotes="accounts",

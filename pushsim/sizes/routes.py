@@ -233,7 +233,8 @@ class RouteMeter:
 
     def _host(self, name: str, routes: Sequence[Route]) -> int:
         """A virtual host without its domains."""
-        built = made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=True)
+        counted = self._settings.counts_attempts(self._sizing)
+        built = made(VirtualHost, name=name, routes=list(routes), include_request_attempt_count=counted)
         host = self._patches.host(built)
         return 0 if host is None else length(host)
 

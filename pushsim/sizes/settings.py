@@ -6,13 +6,14 @@ Keys are Istio's own; what is absent has istiod's built-in default (pkg/config/m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pushsim.mesh import truth
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH
+from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration
 
 Spec = Mapping[str, Any]
@@ -75,6 +76,8 @@ class Settings:
 
     @property
     def inbound_localhost(self) -> bool:
+        if not self.enabled("PILOT_ENABLE_INBOUND_PASSTHROUGH", True):
+            return True
         return str(dig(self.mesh, "inboundTrafficPolicy", "mode") or "PASSTHROUGH") == "LOCALHOST"
 
     @property
@@ -110,6 +113,64 @@ class Settings:
         """A part of the proxies' default config."""
         return dig(self.mesh, "defaultConfig", part) or {}
 
+    @property
+    def http10(self) -> bool:
+        return self.enabled("PILOT_HTTP10", False)
+
+    @property
+    def telemetry_label(self) -> bool:
+        """Clusters say what services they are of."""
+        return self.enabled("PILOT_ENABLE_TELEMETRY_LABEL", True)
+
+    @property
+    def sniffs_outbound(self) -> bool:
+        return self.enabled("PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_OUTBOUND", True)
+
+    @property
+    def sniffs_inbound(self) -> bool:
+        return self.enabled("PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_INBOUND", True)
+
+    @property
+    def strips_ports(self) -> bool:
+        """Gateways leave ports out of hosts."""
+        return self.enabled("ISTIO_GATEWAY_STRIP_HOST_PORT", False)
+
+    @property
+    def names_stats(self) -> bool:
+        """The mesh config names statistics."""
+        return bool(self.mesh.get("outboundClusterStatName") or self.mesh.get("inboundClusterStatName"))
+
+    def counts_attempts(self, sizing: Sizing) -> bool:
+        """Virtual hosts have requests say which attempt they are."""
+        headers = self.proxy_config("proxyHeaders") if "proxyHeaders" in sizing.reads else {}
+        return not truth(dig(headers, "attemptCount", "disabled"), False)
+
     def enabled(self, variable: str, default: bool) -> bool:
         """A switch of istiod's environment."""
         return truth(self.env.get(variable), default)
+
+    def number(self, variable: str, default: int) -> int:
+        """A number of istiod's environment, which has the default if it is none."""
+        try:
+            return int(self.env.get(variable, default))
+        except ValueError:
+            return default
+
+
+def settled(sizing: Sizing, mesh: Mapping[str, Any], env: Mapping[str, str]) -> tuple[Sizing, Settings]:
+    """What a release makes of a mesh config and an environment, and what is different about it then.
+
+    Variables that the release does not know are nothing to it.
+    """
+    if "inboundTrafficPolicy" not in sizing.reads:
+        mesh = {field: value for field, value in mesh.items() if field != "inboundTrafficPolicy"}
+    settings = Settings(mesh, {name: value for name, value in env.items() if name not in sizing.ignores})
+    if not settings.enabled("PILOT_ENABLE_METADATA_EXCHANGE", True):
+        sizing = replace(sizing, metadata_exchange="", http_exchange="", exchange_alpn=False)
+    if settings.enabled("PILOT_DISABLE_MX_ALPN", False):
+        sizing = replace(sizing, exchange_alpn=False, gateway_exchange_alpn=False)
+    labelled = settings.enabled("PILOT_ENDPOINT_TELEMETRY_LABEL", True)
+    if not (settings.telemetry_label and labelled):
+        kept: Literal["ready", ""] = "ready" if labelled and sizing.unlabelled == "unready" else ""
+        sizing = replace(sizing, workload_label=kept, mode_label=sizing.unlabelled != "mode")
+    return sizing, settings

@@ -47,7 +47,7 @@ from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selec
 from pushsim.sizes.policy import distributed, tls_mode
 from pushsim.sizes.releases import sizing_of
 from pushsim.sizes.routepatches import shapes_routes
-from pushsim.sizes.settings import Settings
+from pushsim.sizes.settings import settled
 from pushsim.sizes.telemetry import telemetry
 from pushsim.sizes.wire import length
 from pushsim.sizes.written import length_of_written
@@ -123,9 +123,8 @@ class Sizer:
     def __init__(
         self, release: str, *, mesh_config: Mapping[str, Any], env: Mapping[str, str] | None = None, mode: Mode = "sotw"
     ) -> None:
-        self.sizing = sizing_of(release)
+        self.sizing, self.settings = settled(sizing_of(release), mesh_config, env or {})
         self._rules = rules(release)
-        self.settings = Settings(mesh_config, env or {})
         self._env = env or {}
         self._envelope = Envelope(self.sizing, mode, self._env)
         self._endpoints = EndpointMeter(self.sizing)
@@ -261,7 +260,7 @@ class Sizer:
     # ---- listeners
 
     def _listener(self, resource: Listener, view: _View) -> int:
-        named = resource if view.by_name else None
+        named = resource if view.by_name or self.settings.names_stats else None
         key = ("listener", named, _listener_shape(resource), view.told["LDS"])
         if key not in self._shapes:
             self._shapes[key] = self._built_listener(resource, view)

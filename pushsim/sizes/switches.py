@@ -13,10 +13,12 @@ from typing import Literal
 class Sizing:
     """The bytes-deciding facts of one istiod release.
 
+    ignores:               variables of istiod's environment that other releases know (pilot/pkg/features).
+
     Clusters (pilot/pkg/networking/core/cluster_builder.go and neighbours):
     alt_stat_name:         clusters and HTTP stat prefixes end in `;` (EnableDelimitedStatsTagRegex).
     config_version:        API version in `/apis/networking.istio.io/<v>/…` of metadata (gvk of the release).
-    metadata_exchange:     how the TCP metadata exchange filter is sent (filters.go, tcpMx).
+    metadata_exchange:     how the TCP metadata exchange filter is sent (filters.go, tcpMx); empty: not at all.
     exchange_alpn:         `istio-peer-exchange` is offered by ALPN.
     original_port_metadata: outbound clusters carry `default_original_port` (addNetworkingMetadata).
     locality_weighted:     common_lb_config has locality_weighted_lb_config unless the rule says otherwise.
@@ -43,13 +45,16 @@ class Sizing:
     auto_sni, system_roots: TLS origination takes the host as SNI (ENABLE_AUTO_SNI), and the system's roots.
 
     Endpoints (pilot/pkg/xds/endpoints/endpoint_builder.go):
+    workload_label:        endpoints have a label that says what they are of: all, those ready for mTLS, or none.
+    mode_label:            endpoints that are ready for mTLS are labelled with that.
+    unlabelled:            labels that go with telemetry's: none, that of mTLS, or that of what is not ready for it.
     canonical_default:     the workload label has the canonical name injection would have set.
     entry_health:          endpoints of ServiceEntries say HEALTHY. inline_health: those inline in clusters do.
     host_cluster_id:       the host name of a ServiceEntry without endpoints names the cluster, as all endpoints do.
     port_tls_endpoints:    any TLS setting of a port decides about its endpoints' tlsMode, not only DISABLE.
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
-    http_exchange, stats:  metadata exchange and Prometheus filters: WebAssembly or native.
+    http_exchange, stats:  metadata exchange and Prometheus filters: WebAssembly or native, or no exchange.
     passthrough_authz:     gateways authorize what AUTO_PASSTHROUGH servers let through.
     grpc_stats:            HTTP chains have the gRPC statistics filter: all, or those of gRPC ports.
     authn_filter:          inbound and gateway chains start with the `istio_authn` network filter.
@@ -132,9 +137,13 @@ class Sizing:
     identifier:            length of control_plane.identifier without the pod's name; 0 where none is sent.
     """
 
+    ignores: frozenset[str] = frozenset(
+        ("MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP", "PILOT_ENABLE_INBOUND_PASSTHROUGH", "ISTIO_GATEWAY_STRIP_HOST_PORT",
+         "PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_INBOUND", "PILOT_ENABLE_PROTOCOL_SNIFFING_FOR_OUTBOUND")
+    )  # fmt: skip
     alt_stat_name: bool = True
     config_version: str = "v1"
-    metadata_exchange: Literal["message", "struct"] = "struct"
+    metadata_exchange: Literal["message", "struct", ""] = "struct"
     exchange_alpn: bool = True
     original_port_metadata: bool = False
     locality_weighted: bool = False
@@ -165,12 +174,15 @@ class Sizing:
     revocation: bool = True
     auto_sni: bool = True
     system_roots: bool = True
+    workload_label: Literal["always", "ready", ""] = "always"
+    mode_label: bool = True
+    unlabelled: Literal["", "mode", "unready"] = "mode"
     canonical_default: bool = True
     entry_health: bool = False
     inline_health: bool = True
     host_cluster_id: bool = False
     port_tls_endpoints: bool = True
-    http_exchange: Literal["wasm", "struct"] = "struct"
+    http_exchange: Literal["wasm", "struct", ""] = "struct"
     stats: Literal["wasm", "message"] = "message"
     passthrough_authz: bool = False
     grpc_stats: Literal["always", "grpc"] = "always"
@@ -235,7 +247,7 @@ class Sizing:
     plugin_suffix: str = ""
     reads: frozenset[str] = frozenset(
         ("zipkin.enable64bitTraceId", "zipkin.path", "opentelemetry", "opentelemetry.http", "opentelemetry.grpc",
-         "proxyHeaders", "setCurrentClientCertDetails")
+         "proxyHeaders", "setCurrentClientCertDetails", "inboundTrafficPolicy")
     )  # fmt: skip
     metrics_by_mode: bool = True
     log_merging: Literal["each", "present", "one"] = "each"

@@ -255,7 +255,7 @@ def gateway_server(spec: Mapping[str, Json], sizing: Sizing, settings: Settings,
     """TLS that a Gateway's server ends, of HTTP or of anything else (BuildListenerTLSContext)."""
     mode = str(spec.get("mode") or "SIMPLE")
     own = mode == "ISTIO_MUTUAL"
-    exchanging = own and not http and sizing.gateway_exchange_alpn and sizing.exchange_alpn
+    exchanging = own and not http and sizing.gateway_exchange_alpn
     common = made(CommonTlsContext, alpn_protocols=[*(["istio-peer-exchange"] if exchanging else []), "h2", "http/1.1"])
     named = [str(name) for name in spec.get("credentialNames") or ()] if sizing.several_certificates else []
     if spec.get("credentialName"):

@@ -144,7 +144,8 @@ class GatewayRoutes:
     def _host(self, host: str, port: int) -> _Host:
         """One with its domains: of two wildcards in a name, Envoy knows none (buildGatewayVirtualHostDomains)."""
         other = str(port) if host.startswith("*") else "*"
-        with_port = () if self._sizing.ignores_ports or host == "*" else (f"{host}:{other}",)
+        portless = self._sizing.ignores_ports or self._settings.strips_ports or host == "*"
+        with_port = () if portless else (f"{host}:{other}",)
         return _Host(f"{host}:{port}", (host, *with_port))
 
     def _configuration(self, built: EnvoyRoutes) -> int:
@@ -159,7 +160,8 @@ class GatewayRoutes:
         key, routes = (where, host.name, host.domains, host.secure), tuple(host.routes)
         known = self._lengths.get(key)
         if known is None or not same(known[0], routes):
-            virtual = made(VirtualHost, name=host.name, domains=[*host.domains], include_request_attempt_count=True)
+            virtual = made(VirtualHost, name=host.name, domains=[*host.domains])
+            virtual.include_request_attempt_count = self._settings.counts_attempts(self._sizing)
             virtual.routes = [route for of in routes for route in of]
             if host.secure:
                 virtual.require_tls = VirtualHostTlsRequirementType.ALL
