@@ -195,7 +195,7 @@ class Answers:
 
     def _seen(self, push: int, asker: Asker) -> Push:
         """A push as an istiod makes it that may have been told more since than others."""
-        return replace(self._pushes[push], registry=asker.istiod.registry)
+        return replace(self.at(push), registry=asker.istiod.registry)
 
     def connect(self, group: int, push: int, asker: Asker) -> Answer:
         """See `planner.Planner`."""
@@ -259,10 +259,10 @@ class Answers:
     def _is_usual(self, group: int, planned: ask.Planned, own: Own, push: int) -> bool:
         """Whether an answer holds of a group's own what it usually does, so that all of its number get it."""
         of, state = self.states.own(group, planned.state), self.states.of(group, planned.state)
-        return self._usuals.holds(of, state, own, self._pushes[push])
+        return self._usuals.holds(of, state, own, self.at(push))
 
     def _planned(self, asked: Asked, asker: Asker, planned: Plan) -> ask.Planned:
-        push, named, request = self._pushes[asked.last], asker.named, asked.request
+        push, named, request = self.at(asked.last), asker.named, asked.request
         before, after, decision = self.states.of(asked.group, asked.state), planned.state, planned.decision
         work = {"proxy.filters": 1, "proxy.keys": len(request.keys)}
         if not request.endpoints_only(self._rules):
@@ -288,7 +288,7 @@ class Answers:
         """The state of one that is spared; if the pushes do not touch it, it may keep the scope that it had."""
         if after.scope is before.scope or after.proxy.type != "sidecar" or after.targets != before.targets:
             return after
-        key = self._pushes[last].scopes.key(after.proxy, after.labels)
+        key = self.at(last).scopes.key(after.proxy, after.labels)
         if not self.touching.untouched(key, first, last) or group in self.concerned(first, last):
             return after
         return before if before.steady else replace(before, previous=None)

@@ -31,8 +31,8 @@ class Rules:
         locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say.
         external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
             flag off in 1.20).
-        any_revision: an istiod that is told no REVISION takes configuration of any revision. foreign_pushed: what is
-            of another revision is pushed, though not read.
+        any_revision: an istiod that is told no REVISION takes configuration of any revision.
+        foreign_pushed: configuration of another revision is pushed, though not read.
         app_protocols: values of appProtocol that Kubernetes has given a meaning, and what istiod takes them for.
         distributions: values of trafficDistribution (and its annotation) that istiod knows, and what it takes them for.
         hidden_silent: adding, deleting or changing endpoints of a `~` service pushes nobody (#54120).
