@@ -5,7 +5,7 @@ Source: pilot/pkg/networking/core/envoyfilter/listener_patch.go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 
 from pushsim.sizes.envoyfilters import Patch, Spec, inserts, is_of_listener
 from pushsim.sizes.wire import HCM, encoded, made, packed
-from pushsim.sizes.written import merge, merge_any, read
+from pushsim.sizes.written import merge, merge_any, merge_written, read
 
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _KINDS = ("LISTENER", "LISTENER_FILTER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER")
@@ -37,11 +37,9 @@ def patched(built: Listener, known: Sequence[Patch], context: str) -> Listener:
     listener = Listener.parse(encoded(built))  # its parts may be others', too
     for patch in mine:
         if patch.apply_to == "LISTENER" and patch.operation == "MERGE":
-            _merge(listener, patch)
-    for patch in mine:
-        if patch.apply_to == "LISTENER_FILTER":
-            named = _listener(patch).get("listenerFilter") or None
-            listener.listener_filters = _patched(listener.listener_filters, patch, ListenerFilter, named)
+            merge_written(listener, patch.value)
+    filters = listener.listener_filters
+    listener.listener_filters = _applied(filters, mine, "LISTENER_FILTER", ListenerFilter, _listener_filter)
     _patch_chains(listener, mine)
     return listener
 
@@ -65,30 +63,32 @@ def _patch_chain(chain: FilterChain, mine: Sequence[Patch], virtual: bool) -> bo
             return False
         if patch.apply_to == "FILTER_CHAIN" and patch.operation == "MERGE":
             _merge_chain(chain, patch)
-    of_network = [patch for patch in here if patch.apply_to == "NETWORK_FILTER"]
-    for patch in of_network:
-        chain.filters = _patched(chain.filters, patch, Filter, _network_filter(patch))
+    chain.filters = _applied(chain.filters, here, "NETWORK_FILTER", Filter, _network_filter)
     for filter in chain.filters:
-        for patch in of_network:
-            if patch.operation == "MERGE" and _network_filter(patch) in (None, filter.name):
-                _merge_filter(filter, patch, Filter)
         if filter.name == _MANAGER:
-            _patch_manager(filter, [p for p in here if p.apply_to == "HTTP_FILTER"])
+            _patch_manager(filter, [patch for patch in here if _network_filter(patch) in (None, filter.name)])
     return bool(chain.filters)
 
 
-def _patch_manager(filter: Filter, here: Sequence[Patch]) -> None:
-    mine = [patch for patch in here if _network_filter(patch) in (None, filter.name)]
-    if not mine or filter.typed_config is None:
-        return
-    manager = HttpConnectionManager.parse(filter.typed_config.value)
+def _patch_manager(filter: Filter, mine: Sequence[Patch]) -> None:
+    if filter.typed_config is not None and any(patch.apply_to == "HTTP_FILTER" for patch in mine):
+        manager = HttpConnectionManager.parse(filter.typed_config.value)
+        manager.http_filters = _applied(manager.http_filters, mine, "HTTP_FILTER", HttpFilter, _http_filter)
+        filter.typed_config = packed(manager, HCM)
+
+
+def _applied(
+    filters: list[_M], patches: Sequence[Patch], to: str, kind: type[_M], asked: Callable[[Patch], str | None]
+) -> list[_M]:
+    """Filters of a kind after all patches of it: first what comes and goes, then what is merged into them."""
+    mine = [patch for patch in patches if patch.apply_to == to]
     for patch in mine:
-        manager.http_filters = _patched(manager.http_filters, patch, HttpFilter, _http_filter(patch))
-    for of in manager.http_filters:
+        filters = _patched(filters, patch, kind, asked(patch))
+    for filter in filters:
         for patch in mine:
-            if patch.operation == "MERGE" and _http_filter(patch) in (None, of.name):
-                _merge_filter(of, patch, HttpFilter)
-    filter.typed_config = packed(manager, HCM)
+            if patch.operation == "MERGE" and asked(patch) in (None, _name(filter)):
+                _merge_filter(filter, patch)
+    return filters
 
 
 def _patched(filters: list[_M], patch: Patch, kind: type[_M], named: str | None) -> list[_M]:
@@ -107,11 +107,6 @@ def _patched(filters: list[_M], patch: Patch, kind: type[_M], named: str | None)
     return [*(filter for filter in filters if not replaces or filter is not first), new]
 
 
-def _merge(target: _M, patch: Patch) -> None:
-    if (source := read(type(target), patch.value)) is not None:
-        merge(target, source)
-
-
 def _merge_chain(chain: FilterChain, patch: Patch) -> None:
     """Merge into a chain; where both have a transport socket of a name, into that alone."""
     source = read(FilterChain, patch.value)
@@ -124,9 +119,10 @@ def _merge_chain(chain: FilterChain, patch: Patch) -> None:
         merge_any(mine.typed_config, other.typed_config)
 
 
-def _merge_filter(filter: Filter | HttpFilter, patch: Patch, kind: type[Filter] | type[HttpFilter]) -> None:
+def _merge_filter(filter: Message, patch: Patch) -> None:
     """Merge what a filter is configured with; nothing where it is configured by another way."""
-    source = read(kind, patch.value)
+    assert isinstance(filter, Filter | HttpFilter | ListenerFilter)
+    source = read(type(filter), patch.value)
     if source is None or filter.typed_config is None:
         return
     filter.name = source.name or filter.name
@@ -140,6 +136,11 @@ def _listener(patch: Patch) -> Spec:
 
 def _chain(patch: Patch) -> Spec:
     return _listener(patch).get("filterChain") or {}
+
+
+def _listener_filter(patch: Patch) -> str | None:
+    """The listener filter that a patch asks for; None: any."""
+    return str(_listener(patch).get("listenerFilter") or "") or None
 
 
 def _network_filter(patch: Patch) -> str | None:
