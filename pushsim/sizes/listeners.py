@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import groupby
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.core.v3 import CidrRange, TrafficDirection
@@ -154,7 +155,7 @@ class ListenerBuilder:
             access_log=self.parts.logs.listener(inbound=False) if self.sizing.listener_logs else [],
         )
         sniffs = self.settings.sniffs_outbound
-        chains = []
+        chains: list[FilterChain] = []
         if listener.kind in ("tcp", "auto"):
             chains += self._tcp_chains(listener)
         if listener.kind == "http" or (listener.kind == "auto" and sniffs):
@@ -242,11 +243,15 @@ class ListenerBuilder:
                 if told not in found:
                     found[told] = self.routed_chain(listener, written, route, match, port, ranges)
             return [*found.values()] or [self._direct(listener, service, port)]
-        chains = []
-        for written, route, match in _matches(routing, "tcp", listener):
-            chains.append(self.routed_chain(listener, written, route, match, port, ranges))
-            if not match.get("destinationSubnets"):
-                return chains
+        chains: list[FilterChain] = []
+        for _, of in groupby(_matches(routing, "tcp", listener), lambda found: id(found[1])):
+            subnets: list[str] = []
+            for written, route, match in of:
+                if not match.get("destinationSubnets"):
+                    return [*chains, self.routed_chain(listener, written, route, match, port, ranges)]
+                subnets += _texts(match, "destinationSubnets")
+            chains.append(self.routed_chain(listener, written, route, {"destinationSubnets": subnets}, port))
+            chains[-1].metadata = None
         return [*chains, self._direct(listener, service, port)]
 
     def routed_chain(
