@@ -216,7 +216,7 @@ class KubernetesRegistry:
             for entry in selected_entries(self._store, namespace, service.selector):
                 for endpoint in workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain):
                     found.setdefault((endpoint.address, endpoint.port_name), endpoint)
-        if service is not None and service.resolution == "DNS":  # ExternalNameServiceInstances
+        if service is not None and service.resolution == "DNS" and not found:  # ExternalNameServiceInstances
             name = dict(service.extras)["externalName"]
             for port in service.ports:
                 found[name, port.name] = Endpoint(name, port.number, port.name, service.labels)
