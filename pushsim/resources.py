@@ -12,8 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 from pushsim.mesh import Endpoint, Object, Port, Service
 
-#: Clusters that drop traffic, and that pass it on to where it was going.
+#: Where a listener of every address binds.
 ANY_ADDRESS = "0.0.0.0"
+
+#: Clusters that drop traffic, and that pass it on to where it was going.
 BLACK_HOLE, PASSTHROUGH = "BlackHoleCluster", "PassthroughCluster"
 
 #: How Envoy finds a cluster's hosts.

@@ -24,7 +24,7 @@ from pushsim.resources import (
     StaticCluster,
 )
 from pushsim.sizes.envoyfilters import Patch, added, is_of_cluster, removing
-from pushsim.sizes.policy import policy_for
+from pushsim.sizes.policy import passes_through, policy_for
 
 #: Discovery whose clusters hold their endpoints.
 _INLINE = ("STRICT_DNS", "LOGICAL_DNS")
@@ -270,7 +270,7 @@ def _is_passed_on(service: Service, rule: MergedRule | None) -> bool:
 
 def _goes_direct(rules: Sequence[Object], subset: str, port: Port) -> bool:
     """Whether a policy has Envoy send to the address that was meant (applyLoadBalancer)."""
-    return bool(rules) and (policy_for(rules, subset, port).get("loadBalancer") or {}).get("simple") == "PASSTHROUGH"
+    return bool(rules) and passes_through(policy_for(rules, subset, port))
 
 
 def endpoints_of(known: tuple[Endpoint, ...], port: Port, subset: str, rule: MergedRule | None) -> tuple[Endpoint, ...]:

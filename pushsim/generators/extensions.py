@@ -9,7 +9,7 @@ from pushsim.extensions import Place, Plugins, near
 from pushsim.generators.recipient import Recipient
 from pushsim.mesh import HTTP_PROTOCOLS, Object
 from pushsim.resources import Listener
-from pushsim.sizes.envoyfilters import discovered, patches
+from pushsim.sizes.envoyfilters import discovered
 
 
 class Extensions(Recipient):
@@ -19,7 +19,7 @@ class Extensions(Recipient):
         """Names of the extensions that its listeners hold."""
         proxy, context = self.view.proxy, self.context
         plugins = Plugins(near(context.policies["WasmPlugin"], proxy.namespace, context.root), proxy, self.rules)
-        known = patches(self.filters, self.rules.release)
+        known = self.patches
         if not plugins.applying and not known:
             return frozenset()
         found: set[str] = set()

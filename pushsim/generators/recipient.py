@@ -44,7 +44,8 @@ class Recipient:
     @cached_property
     def patches(self) -> tuple[Patch, ...]:
         """What these do to it."""
-        return patches(self.filters, self.rules.release)
+        filters, release = self.filters, self.rules.release
+        return self.context.memo.once(lambda: patches(filters, release), "patches", of=filters) if filters else ()
 
     @cached_property
     def node(self) -> str | None:

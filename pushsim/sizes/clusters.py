@@ -155,12 +155,10 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
             built.alt_stat_name = _stat_name(pattern, first, port, sizing, target=cluster.target_port)
         options = _protocol(port, "sidecar", sizing, sniffs=settings.sniffs_inbound)
         hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
-        if not settings.telemetry_label:
-            pass
-        elif not cluster.ingress or sizing.ingress_metadata == "services":
-            if not first.external:
-                fields = {"services": [_service(service) for service in hosts.values()]}
-        elif sizing.ingress_metadata == "empty":
+        listed = "services" if not cluster.ingress else sizing.ingress_metadata
+        if settings.telemetry_label and listed == "services" and not first.external:
+            fields = {"services": [_service(service) for service in hosts.values()]}
+        elif settings.telemetry_label and listed == "empty":
             fields = {"services": []}
         if any(rule.spec.get("trafficPolicy") is not None for rule in rules):
             rule = policy.policy_for(rules, "", port)
