@@ -30,16 +30,38 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _INNER: Any = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
+#: LLVM's level: ours are as fast by any, and ready a sixth sooner by this one.
+_OPTIMIZED = 1
+
+
 def called(function: _F) -> _F:
     """A function that is compiled once and cached, and that Python calls."""
-    made: Any = njit(cache=True)(function)
-    return made  # type: ignore[no-any-return]
+    made: _F = _soon_ready(njit(cache=True)(function))
+    return made
 
 
 def compiled(function: _F) -> _F:
     """The same that only compiled functions call: it needs no way in from Python, which takes long to compile."""
-    made: Any = njit(cache=True, **_INNER)(function)
-    return made  # type: ignore[no-any-return]
+    made: _F = _soon_ready(njit(cache=True, **_INNER)(function))
+    return made
+
+
+def _soon_ready(dispatcher: Any) -> Any:
+    """The same, compiled for types only: numba would do so anew for each constant that is handed to it."""
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return dispatcher
+    make = dispatcher.compile
+
+    def compile_for(given: Any) -> Any:
+        usual = config.OPT  # type: ignore[attr-defined]
+        config.OPT = type(usual)(min(usual, _OPTIMIZED))  # type: ignore[attr-defined]
+        try:
+            return make(tuple(map(types.unliteral, given)))
+        finally:
+            config.OPT = usual  # type: ignore[attr-defined]
+
+    dispatcher.compile = compile_for
+    return dispatcher
 
 
 @structref.register
