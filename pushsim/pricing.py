@@ -11,9 +11,8 @@ from pushsim.memo import Memo
 from pushsim.mesh import COMMON, XDS, Mesh, Mode, Object, Proxy, Xds
 from pushsim.plan import ProxyState, Push, Response
 from pushsim.releases import Rules
-from pushsim.resources import RouteConfiguration
 from pushsim.sizes import Policies, Sizer
-from pushsim.sizes.matches import asked_labels
+from pushsim.sizes.routes import asked_by
 
 #: A proxy, its policies, and by type the numbers that tell it from others (`Sizer.numbers`).
 _Recipient = tuple[Proxy, Policies, Mapping[Xds, int]]
@@ -59,7 +58,7 @@ class Pricing:
 
         size = 0
         for block in blocks:
-            asked = _asked(block) if xds == "RDS" else None
+            asked = frozenset(asked_by(block).labels if xds == "RDS" else ())
             number = sizer.number_asked(xds, proxy, policies, asked) if asked else told[xds]
             size += block.total(measure, number, of=(sizer,))
         return size
@@ -76,29 +75,19 @@ class Pricing:
     def told(self, blocks: Blocks, state: ProxyState, push: Push) -> dict[Xds, int]:
         """By type, proxies that are told the same get all resources (of RDS, these) in the same lengths."""
         proxy, policies, told = self._recipient(state, push.context)
-        asked = frozenset[str]().union(*map(_asked, blocks))
+        asked = frozenset[str]().union(*(asked_by(block).labels for block in blocks))
         common = {xds: told[xds] for xds in COMMON}
         return common | {"RDS": self._sizer.number_asked("RDS", proxy, policies, asked)} if asked else common
 
     @staticmethod
     def asks(routes: Iterable[Blocks]) -> bool:
         """Whether any of these asks a proxy for its labels."""
-        return any(_asked(block) for blocks in routes for block in blocks)
+        return any(asked_by(block).labels for blocks in routes for block in blocks)
 
     def policies(self, proxy: Proxy, context: PushContext) -> Policies:
         """The policies that may apply to a proxy: of its namespace and the root namespace, selectors not yet judged."""
         namespace = proxy.namespace
         return self._policies.once(lambda: _policies(namespace, context), namespace, of=(context.policies,))
-
-
-def _asked(block: Block) -> frozenset[str]:
-    """Keys of the proxy labels that routes among these resources ask for."""
-
-    def asked() -> frozenset[str]:
-        routes = (resource for resource in block if isinstance(resource, RouteConfiguration))
-        return asked_labels(dict.fromkeys(written for route in routes for written in route.virtual_services))
-
-    return block.memo.once(asked, "asked")
 
 
 def _policies(namespace: str, context: PushContext) -> Policies:

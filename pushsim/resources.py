@@ -6,11 +6,11 @@ objects they were made from, so that two proxies with the same resource share on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from pushsim.mesh import Endpoint, Object, Port, Service
+from pushsim.mesh import Endpoint, Object, Port, Proxy, Service
 
 #: Where a listener of every address binds.
 ANY_ADDRESS = "0.0.0.0"
@@ -95,13 +95,13 @@ class LoadAssignment:
 
 
 class Source(NamedTuple):
-    """A sidecar as routes ask for it: labels of these keys, and its namespace, "" if none asks."""
+    """A proxy as routes ask for it (see `Asked`): labels of these keys, and its namespace, "" if none asks."""
 
     labels: tuple[tuple[str, str | None], ...] = ()
     namespace: str = ""
 
     def fits(self, match: Mapping[str, Any]) -> bool:
-        """Whether a match of a tcp or tls route is for it (matchTCP, matchTLS)."""
+        """Whether a match of a route is for it (sourceMatchHTTP, matchTCP, matchTLS)."""
         wanted, labels = match.get("sourceLabels") or {}, dict(self.labels)
         return all(labels.get(key) == value for key, value in wanted.items()) and (
             match.get("sourceNamespace") in (None, "", self.namespace)
@@ -109,6 +109,26 @@ class Source(NamedTuple):
 
 
 NOBODY = Source()
+
+
+class Asked(NamedTuple):
+    """What routes ask of a proxy: labels of these keys, ascending, and whether its namespace."""
+
+    labels: tuple[str, ...]
+    namespace: bool
+
+    @classmethod
+    def by(cls, virtual_services: Iterable[Object], *kinds: Literal["http", "tcp", "tls"]) -> Asked:
+        """What routes of these kinds ask, in the matches that they are for."""
+        routes = (r for written in virtual_services for kind in kinds for r in written.spec.get(kind) or ())
+        matches = [match for route in routes for match in route.get("match") or () if match]
+        keys = sorted({key for match in matches for key in match.get("sourceLabels") or ()})
+        return cls(tuple(keys), any(match.get("sourceNamespace") for match in matches))
+
+    def of(self, proxy: Proxy) -> Source:
+        """What that proxy tells."""
+        labels = tuple((key, proxy.labels.get(key)) for key in self.labels)
+        return Source(labels, proxy.namespace if self.namespace else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pushsim.mesh import Object, Port, Proxy, Ref, Service
-from pushsim.resources import OutboundCluster, RouteConfiguration
+from pushsim.resources import Discovery, OutboundCluster, RouteConfiguration
 from pushsim.sizes import Policies, Sizer
 from pushsim.sizes.policy import policy_for
 from pushsim.sizes.releases import sizing_of
@@ -27,6 +27,7 @@ BUDGET = {"retryBudget": {"percent": 25.5, "minRetryConcurrency": 5}}
 SPEAKING = {"proxyProtocol": {"version": "V2"}}
 RING = {"loadBalancer": {"consistentHash": {"httpHeaderName": "x-user", "ringHash": {"minimumRingSize": 2048}}}}
 MAGLEV = {"loadBalancer": {"consistentHash": {"httpQueryParameterName": "q", "maglev": {"tableSize": 131}}}}
+DIRECT = {"loadBalancer": {"simple": "PASSTHROUGH"}}
 PORT = {
     "port": {"number": 80}, "connectionPool": {"http": {"maxRetries": 2}}, "loadBalancer": {"simple": "RANDOM"},
     "outlierDetection": {"consecutive5xxErrors": 2}, "tls": {"mode": "DISABLE"},
@@ -39,8 +40,8 @@ MEASURED = [
     ({"loadBalancer": WARM}, None, "", (1012, 1134, 1132)),
     (RING, None, "", (1022, 1110, 1108)),
     (MAGLEV, None, "", (1022, 1110, 1108)),
-    ({"loadBalancer": {"simple": "PASSTHROUGH"}}, None, "", (451, 539, 537)),
-    ({"loadBalancer": {"simple": "PASSTHROUGH"}}, {"loadBalancer": WARM}, "v2", (799, 889, 887)),
+    (DIRECT, None, "", (451, 539, 537)),
+    (DIRECT, {"loadBalancer": WARM}, "v2", (799, 889, 887)),
     (MUTUAL, None, "", (734, 1010, 1008)),
     (SPEAKING, None, "", (1014, 1435, 1433)),
     (PORTS, SPEAKING, "v2", (533, 886, 884)),
@@ -57,7 +58,8 @@ def rule(policy: object, subset: object = None) -> Object:
 @pytest.mark.parametrize(("policy", "own", "subset", "measured"), MEASURED)
 def test_a_cluster_is_as_long_as_its_rule_makes_it(policy, own, subset, measured) -> None:
     name, accounts = f"outbound|80|{subset}|{WEB.hostname}", ("spiffe://cluster.local/ns/ns-a/sa/default",)
-    cluster = OutboundCluster(name, WEB, HTTP, subset, "EDS", (rule(policy, own),), accounts)
+    discovery: Discovery = "ORIGINAL_DST" if policy is DIRECT else "EDS"
+    cluster = OutboundCluster(name, WEB, HTTP, subset, discovery, (rule(policy, own),), accounts)
     sizers = (Sizer(release, mesh_config={}) for release in RELEASES)
     assert tuple(sizer.resource_bytes(cluster, PROXY, Policies()) for sizer in sizers) == measured
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from pushsim.context import Route
 from pushsim.conversion import parse_protocol
 from pushsim.gateways import passed_hosts
 from pushsim.generators.recipient import Recipient, gateway_names
-from pushsim.hosts import resolve, subset_of
+from pushsim.hosts import subset_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.resources import ANY_ADDRESS, Listener
 from pushsim.sizes.gateway import layer4, spec_of
@@ -19,6 +20,7 @@ class GatewayListeners(Recipient):
     def gateway_listeners(self) -> Iterator[Listener]:
         """One for each port of the servers that it has."""
         found: dict[str, Listener] = {}
+        routes_of: dict[str, tuple[Route, ...]] = {}
         for port in self.view.gateway.ports:
             routes = self._tcp_routes(port.servers)
             passed = tuple(self._passed_through(port.servers))
@@ -28,7 +30,9 @@ class GatewayListeners(Recipient):
             bind, servers = port.bind or ANY_ADDRESS, port.servers
             if (earlier := found.get(port.name)) is not None:
                 passed, servers = (*earlier.services, *passed), (*earlier.servers, *servers)
-                routes = tuple(dict.fromkeys((*earlier.virtual_services, *routes)))
+                routes = tuple(dict.fromkeys((*routes_of[port.name], *routes)))
+            routes_of[port.name] = routes
+            hosts = dict.fromkeys(host for route in routes for host, _ in route.other)
             found[port.name] = Listener(
                 port.name,
                 "gateway",
@@ -37,9 +41,9 @@ class GatewayListeners(Recipient):
                 port.route,
                 passed,
                 servers=servers,
-                virtual_services=routes,
-                connections=self.connections(_destinations(routes)),
-                only_ports=tuple(self._only_ports(dict.fromkeys(_destinations(routes)))),
+                virtual_services=tuple(route.written for route in routes),
+                connections=self.connections(hosts),
+                only_ports=tuple(self._only_ports(hosts)),
                 rules=tuple(dict.fromkeys(source for s, _ in passed for source in self._sources(s))),
             )
         yield from found.values()
@@ -62,20 +66,12 @@ class GatewayListeners(Recipient):
             if not service.external and any(subset_of(service.hostname, host) for host in hosts):
                 yield from ((service, port) for port in service.ports if port.protocol != "UDP")
 
-    def _tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Object, ...]:
+    def _tcp_routes(self, servers: tuple[tuple[Object, int], ...]) -> tuple[Route, ...]:
         routes, namespace = self.context.routes, self.view.proxy.namespace
-        seen = (route.written for name in gateway_names(servers) for route in routes.tcp(name, namespace))
-        return tuple(written for written in seen if any(any(layer4(server, written)) for server in servers))
+        seen = (route for name in gateway_names(servers) for route in routes.tcp(name, namespace))
+        return tuple(route for route in seen if any(any(layer4(server, route.written)) for server in servers))
 
 
 def _ends_tls(server: tuple[Object, int]) -> bool:
     mode = (spec_of(server).get("tls") or {}).get("mode")
     return mode not in ("PASSTHROUGH", "AUTO_PASSTHROUGH")
-
-
-def _destinations(routes: Iterable[Object]) -> Iterator[str]:
-    """Hosts that tcp and tls routes of VirtualServices lead to."""
-    for written in routes:
-        for kind in ("tcp", "tls"):
-            for to in (to for route in written.spec.get(kind) or () for to in route.get("route") or ()):
-                yield resolve(str((to.get("destination") or {}).get("host") or ""), written.ref.namespace)

@@ -15,7 +15,7 @@ from pushsim.generators.sockets import Socket, Sockets, joined, listeners_in
 from pushsim.hosts import matches
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
-from pushsim.resources import ANY_ADDRESS, NOBODY, Added, Listener, Source
+from pushsim.resources import ANY_ADDRESS, NOBODY, Added, Asked, Listener, Source
 from pushsim.sizes.envoyfilters import Patch, added, is_of_listener, removing
 from pushsim.visibility import EgressListener, Scope
 
@@ -163,12 +163,7 @@ class Listeners(GatewayListeners):
 
     def _source(self, routes: Iterable[Route]) -> Source:
         """What routes ask of it, and are told."""
-        kinds = (route.written.spec.get(kind) or () for route in routes for kind in ("tcp", "tls"))
-        matches = [match for written in kinds for route in written for match in route.get("match") or ()]
-        keys = sorted({key for match in matches for key in match.get("sourceLabels") or ()})
-        asks = any(match.get("sourceNamespace") for match in matches)
-        proxy = self.view.proxy
-        return Source(tuple((key, proxy.labels.get(key)) for key in keys), proxy.namespace if asks else "")
+        return Asked.by((route.written for route in routes), "tcp", "tls").of(self.view.proxy)
 
     def _routed(self, service: Service, egress: _Egress) -> _Egress:
         """What of an egress listener is for a service."""

@@ -86,14 +86,14 @@ def outbound(
     mtls_disabled: a namespace or mesh-wide PeerAuthentication of the service says DISABLE.
     """
     service, port, subset = cluster.service, cluster.port, cluster.subset
-    built = _named(cluster.name, _discovery(cluster), sizing)
+    built = _named(cluster.name, ClusterDiscoveryType.from_string(cluster.discovery), sizing)
     if pattern := settings.mesh.get("outboundClusterStatName"):
         built.alt_stat_name = _stat_name(pattern, service, port, sizing, subset=subset)
     options = _protocol(port, proxy, sizing, sniffs=settings.sniffs_outbound)
     sni_dnat = cluster.name.startswith("outbound_.")
     rule = policy.policy_for(cluster.rules, subset, port, budgets=sizing.retry_budget == "merged")
     if built.type == ClusterDiscoveryType.ORIGINAL_DST:
-        if sizing.original_dst_cleanup:
+        if sizing.original_dst_cleanup and _begins_direct(cluster, proxy):
             built.cleanup_interval = timedelta(seconds=60)
     elif cluster.endpoints:
         _resolved(built, cluster, sizing, settings)
@@ -129,14 +129,13 @@ def outbound(
     return _finished(built, options, sizing, settings)
 
 
-def _discovery(cluster: OutboundCluster) -> ClusterDiscoveryType:
-    """Its type, before its policy has its say: a subset's is what the whole cluster's became (buildSubsetCluster)."""
-    if cluster.subset:
-        whole = policy.policy_for(cluster.rules, "", cluster.port)
-        own = policy.own_policy(cluster.rules, cluster.subset)
-        if policy.passes_through(whole) or policy.passes_through(own):
-            return ClusterDiscoveryType.ORIGINAL_DST
-    return ClusterDiscoveryType.from_string(cluster.discovery)
+def _begins_direct(cluster: OutboundCluster, proxy: ProxyType) -> bool:
+    """Whether it is for the address that was meant before its own policy has its say.
+
+    A subset's begins as what the whole cluster became (buildSubsetCluster).
+    """
+    whole = policy.policy_for(cluster.rules, "", cluster.port) if cluster.subset else {}
+    return (cluster.service.resolution == "PASSTHROUGH" and proxy == "sidecar") or policy.passes_through(whole)
 
 
 def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:

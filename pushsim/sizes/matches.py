@@ -40,8 +40,8 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 from envoy_data_plane.envoy.type.v3 import FractionalPercent
 
 from pushsim.hosts import resolve
-from pushsim.mesh import Object
-from pushsim.resources import RouteConfiguration
+from pushsim.mesh import Object, Proxy
+from pushsim.resources import Asked, RouteConfiguration, Source
 from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.features import cors_policy, fault_filter, mirrors, regex, route_cors, string_match
 from pushsim.sizes.policy import consistent_hash
@@ -102,19 +102,6 @@ def resource_hashes(resource: RouteConfiguration) -> HashOf:
     return lambda host, subset, port: consistent_hash(resource.rules_of(host), subset, port)
 
 
-def asked_labels(virtual_services: Iterable[Object]) -> frozenset[str]:
-    """Keys of the proxy labels that decide which of their routes apply."""
-    routes = (http for written in virtual_services for http in written.spec.get("http") or ())
-    matches = (match for http in routes for match in http.get("match") or ())
-    return frozenset(key for match in matches if match for key in match.get("sourceLabels") or ())
-
-
-def asks_namespace(written: Object) -> bool:
-    """Whether the proxy's namespace decides which routes of a VirtualService apply."""
-    matches = (match for http in written.spec.get("http") or () for match in http.get("match") or ())
-    return any(match and match.get("sourceNamespace") for match in matches)
-
-
 class RouteTranslator:
     """Translates VirtualServices for one listener port (route names of a sidecar) or gateway server."""
 
@@ -124,30 +111,28 @@ class RouteTranslator:
         self.sizing, self.settings, self.port = sizing, settings, port
         self.ports, self.hashes, self.gateway = ports, hashes, gateway
 
-    def routes(self, written: Object, labels: Mapping[str, str], namespace: str) -> list[Route]:
+    def routes(self, written: Object, proxy: Proxy) -> list[Route]:
         """The routes of a VirtualService that apply here, up to the first that takes everything."""
         found: list[Route] = []
+        source = Asked.by((written,), "http").of(proxy)
         for http in written.spec.get("http") or ():
             matches = http.get("match") or (None,)
             for match in matches:
-                if not self._applies(match, labels, namespace):
+                if not self._applies(match, source):
                     continue
                 found.append(self.route(written, http, match))
                 if _catches_all(match):
                     return found
         return found
 
-    def _applies(self, match: Spec | None, labels: Mapping[str, str], namespace: str) -> bool:
+    def _applies(self, match: Spec | None, source: Source) -> bool:
         if match is None:
             return True
         if match.get("port") and int(match["port"]) != self.port:
             return False
         if match.get("gateways"):
             return self.gateway in match["gateways"]
-        wanted = match.get("sourceLabels") or {}
-        if any(labels.get(key) != value for key, value in wanted.items()):
-            return False
-        return not match.get("sourceNamespace") or match["sourceNamespace"] == namespace
+        return source.fits(match)
 
     def route(self, written: Object, http: Spec, match: Spec | None) -> Route:
         """One route of one match."""

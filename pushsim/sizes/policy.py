@@ -334,9 +334,6 @@ def apply_balancer(
     warmup = _slow_start(spec, sizing)
     if simple == "RANDOM":
         cluster.lb_policy = ClusterLbPolicy.RANDOM
-    elif simple == "PASSTHROUGH":
-        cluster.lb_policy, cluster.type = ClusterLbPolicy.CLUSTER_PROVIDED, ClusterDiscoveryType.ORIGINAL_DST
-        cluster.load_assignment = None
     elif simple == "ROUND_ROBIN":
         cluster.lb_policy = ClusterLbPolicy.ROUND_ROBIN
         cluster.round_robin_lb_config = ClusterRoundRobinLbConfig(slow_start_config=warmup) if warmup else None

@@ -26,10 +26,10 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from pushsim.blocks import Block
 from pushsim.hosts import resolve_all, subset_of
 from pushsim.mesh import Object, Port, Proxy, Service
-from pushsim.resources import BLACK_HOLE, RouteConfiguration
+from pushsim.resources import BLACK_HOLE, Asked, RouteConfiguration, Source
 from pushsim.sizes.domains import domains, home_of, taken
 from pushsim.sizes.envelope import Envelope
-from pushsim.sizes.matches import RouteTranslator, asked_labels, asks_namespace, default_route, resource_hashes
+from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.routepatches import RoutePatches
 from pushsim.sizes.settings import Settings
@@ -107,8 +107,7 @@ class RouteMeter:
     def framed(self, routes: Block, proxy: Proxy, envelope: Envelope) -> int:
         """What a sidecar's route configurations add to a response; measured once for all namespaces."""
         of = [resource for resource in routes if isinstance(resource, RouteConfiguration)]
-        keys, by_namespace = routes.memo.once(lambda: _asked(of), "asked by routes")
-        told = (*(proxy.labels.get(key) for key in keys), proxy.namespace if by_namespace else "")
+        told = asked_by(routes).of(proxy)
 
         def seen() -> Seen:
             total = _Sum()
@@ -289,7 +288,7 @@ class RouteMeter:
                 others = [host for host in others if not host.startswith("*")]
             if not matching and port != 80:
                 continue
-            told = _told(written, proxy)
+            told = Asked.by((written,), "http").of(proxy)
             for host in matching:
                 (service, _), name, but = services[host], f"{host}:{port}", of.taken.get(host, _NONE)
                 bodies = self._bodies(route, written, proxy, port, told, name)
@@ -328,10 +327,10 @@ class RouteMeter:
         written: Object,
         proxy: Proxy,
         port: int,
-        told: tuple[object, ...],
+        told: Source,
         host: str,
     ) -> int:
-        """Length of a VirtualService's routes in a virtual host, 0 if it has none for this proxy; told: `_told`."""
+        """Length of a VirtualService's routes in a virtual host, 0 if it has none for this proxy."""
         key = (id(written), port, told, route.rules, self._as_matched(host))
         known = self._routes.get(key)
         if known is None or known[0] is not written:
@@ -340,21 +339,19 @@ class RouteMeter:
             translator = RouteTranslator(
                 self._sizing, self._settings, port, ports=lambda _host: None, hashes=resource_hashes(route)
             )
-            routes = translator.routes(written, proxy.labels, proxy.namespace)
+            routes = translator.routes(written, proxy)
             known = self._routes[key] = (written, self._host(host, routes) - self._host(host, ()))
         return known[1]
 
 
-def _asked(routes: Iterable[RouteConfiguration]) -> tuple[tuple[str, ...], bool]:
-    """What the VirtualServices of some routes ask of a sidecar: labels of these keys, and whether its namespace."""
-    written = dict.fromkeys(chain.from_iterable(route.virtual_services for route in routes))
-    return tuple(sorted(asked_labels(written))), any(map(asks_namespace, written))
+def asked_by(resources: Block) -> Asked:
+    """What the VirtualServices of the route configurations among these resources ask of a sidecar."""
 
+    def asked() -> Asked:
+        routes = (resource for resource in resources if isinstance(resource, RouteConfiguration))
+        return Asked.by(dict.fromkeys(chain.from_iterable(route.virtual_services for route in routes)), "http")
 
-def _told(written: Object, proxy: Proxy) -> tuple[object, ...]:
-    """What a VirtualService asks of a sidecar, and is told."""
-    labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked_labels((written,))))
-    return labels, proxy.namespace if asks_namespace(written) else ""
+    return resources.memo.once(asked, "asked")
 
 
 def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Collection[str]) -> dict[str, Object]:

@@ -138,7 +138,7 @@ class GatewayRoutes:
             translator = RouteTranslator(
                 self._sizing, self._settings, port, ports=asked, hashes=hashed, gateway=name_of(gateway)
             )
-            routes = translator.routes(written, proxy.labels, proxy.namespace)
+            routes = translator.routes(written, proxy)
         return _Translated(written, gateway, asked.answers, hashed.answers, hosts, tuple(routes))
 
     def _host(self, host: str, port: int) -> _Host:
