@@ -23,7 +23,7 @@ from pushsim.resources import (
     Resource,
     StaticCluster,
 )
-from pushsim.sizes.envoyfilters import Patch, added, is_of_cluster, removing
+from pushsim.sizes.envoyfilters import Patch, added, doing, is_of_cluster
 from pushsim.sizes.policy import passes_through, policy_for
 
 #: Discovery whose clusters hold their endpoints.
@@ -53,7 +53,7 @@ class Clusters(Recipient):
 
     def _kept(self, block: Block) -> Block:
         """Clusters without those that EnvoyFilters remove."""
-        gone = removing(self.patches, "CLUSTER")
+        gone = doing(self.patches, "REMOVE", "CLUSTER")
         if not gone:
             return block
 

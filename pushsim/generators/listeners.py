@@ -16,7 +16,7 @@ from pushsim.hosts import matches
 from pushsim.mesh import Object, Port, Service
 from pushsim.registry import Target
 from pushsim.resources import ANY_ADDRESS, NOBODY, Added, Asked, Listener, Source
-from pushsim.sizes.envoyfilters import Patch, added, is_of_listener, removing
+from pushsim.sizes.envoyfilters import Patch, added, doing, is_of_listener
 from pushsim.visibility import EgressListener, Scope
 
 _OF_SIDECARS = ("SIDECAR_INBOUND", "SIDECAR_OUTBOUND")
@@ -50,7 +50,7 @@ class Listeners(GatewayListeners):
 
     def _patched(self, block: Block, *adding: str) -> Block:
         """Listeners without those that EnvoyFilters remove, and those that they add in these contexts."""
-        gone = removing(self.patches, "LISTENER")
+        gone = doing(self.patches, "REMOVE", "LISTENER")
         new = [value for context in adding for value in added(self.patches, "LISTENER", context)]
         if not gone and not new:
             return block

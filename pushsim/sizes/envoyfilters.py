@@ -79,25 +79,20 @@ def _patches(obj: Object) -> Iterator[Patch]:
         )
 
 
-def added(known: Sequence[Patch], kind: str, context: str) -> Iterator[Spec]:
-    """The clusters or listeners that patches add in a context, as they are written; those for any are no inbound ones.
+def doing(known: Sequence[Patch], operation: str, kind: str, context: str = "") -> tuple[Patch, ...]:
+    """Those that do that to clusters or listeners; in a context, if one is given.
 
-    kind: CLUSTER or LISTENER.
+    operation: ADD, MERGE or REMOVE. kind: CLUSTER or LISTENER.
     """
-    for patch in known:
-        for_any_inbound = patch.context == "ANY" and context == "SIDECAR_INBOUND"
-        if patch.apply_to == kind and patch.operation == "ADD" and patch.fits(context) and not for_any_inbound:
+    those = (patch for patch in known if (patch.apply_to, patch.operation) == (kind, operation))
+    return tuple(patch for patch in those if not context or patch.fits(context))
+
+
+def added(known: Sequence[Patch], kind: str, context: str) -> Iterator[Spec]:
+    """The clusters or listeners that are added in a context, as written; those for any are no inbound ones."""
+    for patch in doing(known, "ADD", kind, context):
+        if patch.context != "ANY" or context != "SIDECAR_INBOUND":
             yield patch.value
-
-
-def removing(known: Sequence[Patch], kind: str) -> tuple[Patch, ...]:
-    """Those that remove clusters or listeners."""
-    return tuple(patch for patch in known if patch.apply_to == kind and patch.operation == "REMOVE")
-
-
-def cluster_patches(known: Sequence[Patch], context: str) -> tuple[Patch, ...]:
-    """Those that merge into clusters of a context."""
-    return tuple(p for p in known if p.apply_to == "CLUSTER" and p.operation == "MERGE" and p.fits(context))
 
 
 def is_of_cluster(patch: Patch, name: str, hosts: Collection[str]) -> bool:

@@ -37,7 +37,7 @@ from pushsim.sizes import clusters, envoyfilters, extensions, gateway, jwt, rbac
 from pushsim.sizes.assignments import EndpointMeter
 from pushsim.sizes.configurations import ConfigurationMeter
 from pushsim.sizes.envelope import Envelope
-from pushsim.sizes.envoyfilters import Patch, cluster_patches, merge_cluster
+from pushsim.sizes.envoyfilters import Patch, doing, merge_cluster
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
 from pushsim.sizes.listenerpatches import by_name, patched
@@ -214,7 +214,7 @@ class Sizer:
         service, port = resource.service, resource.port
         disabled = view.disabled(service.namespace)
         context = "GATEWAY" if proxy.type == "router" else "SIDECAR_OUTBOUND"
-        merging = cluster_patches(view.patches, context)
+        merging = doing(view.patches, "MERGE", "CLUSTER", context)
         key = (
             "outbound", proxy.type, resource.discovery, len(resource.name), len(service.hostname), len(service.name),
             len(service.namespace), port.number, port.protocol, len(port.name), resource.subset, service.external,
@@ -236,7 +236,7 @@ class Sizer:
             (len(s.hostname), len(s.name), len(s.namespace), s.registry, p.number, p.protocol, len(p.name))
             for s, p in resource.services
         )
-        merging = cluster_patches(view.patches, "SIDECAR_INBOUND")
+        merging = doing(view.patches, "MERGE", "CLUSTER", "SIDECAR_INBOUND")
         own = (resource.name, resource.ingress, resource.endpoint, resource.rules, resource.sidecar)
         of = (view.filters, *(service.hostname for service, _ in resource.services)) if merging else ()
         key = ("inbound", *own, shape, of)
@@ -250,7 +250,7 @@ class Sizer:
         context = "GATEWAY" if proxy.type == "router" else "SIDECAR_OUTBOUND"
         if resource.name.startswith("Inbound"):
             context = "SIDECAR_INBOUND"
-        merging = cluster_patches(view.patches, context)
+        merging = doing(view.patches, "MERGE", "CLUSTER", context)
         key = ("static", resource.name, proxy.type, view.filters if merging else ())
         if key not in self._shapes:
             built = clusters.static(resource, self.sizing, self.settings)
