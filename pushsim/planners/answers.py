@@ -178,7 +178,7 @@ class Answers:
         return self._spares[key]
 
     def _known_to_be_spared(self, group: int, state: int, first: int, last: int) -> ask.Spared | None:
-        if (touched := self.touched(first, last)) is None or group in touched:
+        if not self.touching.spares(group, first, last) or group in self.concerned(first, last):
             return None
         request = self._intervals.request(first, last)
         if takes_up_scope(request, self._rules):

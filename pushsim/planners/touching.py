@@ -43,10 +43,14 @@ class _Pushed:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A push that was asked about: which scopes it touches, and all of it; by key, in their order, who has them."""
+    """A push that was asked about: which scopes it touches, and all of it; by key, in their order, who has them.
+
+    keys: by group, that of its scope; none of gateways.
+    """
 
     touched: frozenset[ScopeKey]
     groups: Mapping[ScopeKey, Sequence[int]]
+    keys: Mapping[int, ScopeKey]
     scopes: ask.Scopes
 
 
@@ -81,6 +85,7 @@ class Touching:
         self._slots = np.full(self._count, -1, dtype=np.int32)
         self._works: dict[ScopeKey, ScopeWork | None] = {}  # by slot
         self._groups: dict[ScopeKey, list[int]] = {}  # likewise, who has it: as of that context
+        self._keys: dict[int, ScopeKey] = {}  # the same, by group
         self._grouped_by: PushContext | None = None
         self._scope_of: WeakKeyDictionary[Scopes, dict[ScopeKey, ask.Scope]] = WeakKeyDictionary()
         self._pending: list[_Pushed] = []
@@ -118,29 +123,30 @@ class Touching:
 
     def touched(self, first: int, last: int) -> set[int] | None:
         """Groups of sidecars whose scopes some of the pushes first…last may touch; None if that is not known."""
-        scopes = self._touched(first, last)
-        if scopes is None:
+        *seen, latest = self._look_until(first, last)
+        if latest is None or None in seen:
             return None
-        seen = self._seen[last]
-        assert seen is not None
-        return {group for key in scopes for group in seen.groups.get(key, ())}
+        scopes = latest.touched.union(*(each.touched for each in seen if each is not None))
+        return {group for key in scopes for group in latest.groups.get(key, ())}
 
     def untouched(self, key: ScopeKey, first: int, last: int) -> bool:
         """Whether the pushes first…last are known not to touch that scope."""
-        scopes, seen = self._touched(first, last), self._seen.get(last)
-        return scopes is not None and seen is not None and key in seen.groups and key not in scopes
+        seen = self._look_until(first, last)
+        known = seen[-1] is not None and key in seen[-1].groups
+        return known and not any(each is None or key in each.touched for each in reversed(seen))
 
-    def _touched(self, first: int, last: int) -> frozenset[ScopeKey] | None:
+    def spares(self, group: int, first: int, last: int) -> bool:
+        """The same of the scope of a group; asking for `touched` takes longer."""
+        latest = self._look_until(last, last)[0]
+        key = None if latest is None else latest.keys.get(group)
+        return key is not None and self.untouched(key, first, last)
+
+    def _look_until(self, first: int, last: int) -> list[_Seen | None]:
+        """Those pushes, looked at."""
         while self._pending and self._pending[0].number <= last:
             pushed = self._pending.pop(0)
             self._seen[pushed.number] = self._look_at(pushed)
-        found = frozenset[ScopeKey]()
-        for number in range(first, last + 1):
-            seen = self._seen.get(number)
-            if seen is None:
-                return None
-            found |= seen.touched
-        return found
+        return [self._seen.get(number) for number in range(first, last + 1)]
 
     def scopes(self, push: int) -> ask.Scopes:
         """See `planner.Planner`."""
@@ -172,7 +178,7 @@ class Touching:
             return None
         if self._importers is None:
             self._look_up_all(pushed.before)
-        return _Seen(self._touches(pushed, keys), self._groups, self._all_scopes(pushed))
+        return _Seen(self._touches(pushed, keys), self._groups, self._keys, self._all_scopes(pushed))
 
     def _look_up_all(self, scopes: Scopes) -> None:
         """What these scopes hold, and which of them each group has: that hangs on Sidecars alone."""
@@ -181,6 +187,7 @@ class Touching:
             self._grouped_by, self._groups = context, {}
             for number, proxy, labels in self._sidecars:
                 self._groups.setdefault(scopes.key(proxy, labels), []).append(number)
+            self._keys = {group: key for key, groups in self._groups.items() for group in groups}
             self._slots = np.full(self._count, -1, dtype=np.int32)
             for slot, groups in enumerate(self._groups.values()):
                 self._slots[groups] = slot
