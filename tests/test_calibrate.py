@@ -331,7 +331,7 @@ def test_a_feed_serves_a_whole_conversation_and_pushes() -> None:
             feed.put("LDS", dict([make.http_listener(8080), make.tcp_listener(1)]))
             feed.put("RDS", {"8080": make.routes(8080, 3)})
 
-            def note(_: Any, response: Any) -> None:
+            def note(_member: Any, response: Any, _at: int) -> None:
                 seen.setdefault(response.xds, []).append(len(response.names))
 
             fleet = Fleet([Target(feed.address)], note)

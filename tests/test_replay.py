@@ -10,23 +10,28 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from envoy.service.discovery.v3 import discovery_pb2
 from replayed import SMALL, left_running
 
 from pushsim.ads import AdsClient, Response
 from pushsim.control.limiter import REPLICA, draw
 from pushsim.errors import EnvironmentProblem, InputError
-from pushsim.mesh import Change, Object, Proxy, Ref, Xds
+from pushsim.mesh import TYPE_URLS, Change, Object, Proxy, Ref, Xds
 from pushsim.replay import adapted, allot, release_of, replay, writing
+from pushsim.replay import fleet as fleet_module
 from pushsim.replay.cores import Cores
 from pushsim.replay.fleet import Fleet, Target
+from pushsim.replay.http2 import GrpcStream
 from pushsim.replay.log import Log
 from pushsim.replay.shown import Subject, Written, shown, subject_of
 from pushsim.result import load
 from pushsim.scenario import Scenario
+from pushsim.units import SECOND_NS
 
 Binary = Callable[[str], Path]
 
@@ -149,7 +154,7 @@ def test_an_istiod_that_does_not_start_again_is_told(binary: Binary) -> None:
 
 def test_a_proxy_that_waits_to_connect_again_does_not_do_so_earlier_for_its_age() -> None:
     async def refused() -> int:
-        fleet = Fleet([Target("127.0.0.1:1")], lambda _member, _response: None, again=True)
+        fleet = Fleet([Target("127.0.0.1:1")], lambda _member, _response, _at: None, again=True)
         fleet.point(0, "")
         fleet.add(AdsClient(PROXIES[0], "1.24", "sotw"))
         while not fleet.refused:
@@ -161,6 +166,47 @@ def test_a_proxy_that_waits_to_connect_again_does_not_do_so_earlier_for_its_age(
         return fleet.refused
 
     assert asyncio.run(refused()) == 1
+
+
+def test_what_arrives_is_told_however_long_others_take_to_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All proxies share a thread, where each would have a core: each read takes a second here."""
+    now = 0
+    streams: list[Callable[[bytes], None]] = []
+    told: list[tuple[int, int]] = []
+    message = discovery_pb2.DiscoveryResponse(type_url=TYPE_URLS["CDS"], version_info="1", nonce="n")
+
+    class Stream(GrpcStream):
+        def __init__(self, method: str, authority: str, on_message: Callable[[bytes], None], *more: Any, **named: Any):
+            super().__init__(method, authority, on_message, *more, **named)
+            streams.append(on_message)
+
+    class Client(AdsClient):
+        def receive(self, data: bytes) -> Any:
+            nonlocal now
+            now += SECOND_NS
+            return super().receive(data)
+
+    async def converse() -> None:
+        server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        fleet = Fleet([Target(f"{host}:{port}")], lambda member, _, at: told.append((member.number, at)))
+        for proxy in PROXIES[:2]:
+            fleet.add(Client(proxy, "1.24", "sotw"))
+        while fleet.connects < 2:
+            await asyncio.sleep(0)
+        for on_message in streams:
+            on_message(message.SerializeToString())
+        while len(told) < 2:
+            await asyncio.sleep(0)
+        await fleet.close()
+        server.close()
+
+    monkeypatch.setattr(fleet_module, "GrpcStream", Stream)
+    monkeypatch.setattr(fleet_module, "time", SimpleNamespace(monotonic_ns=lambda: now))
+    asyncio.run(converse())
+    assert told == [(0, 0), (1, 0)] and now == 2 * SECOND_NS
 
 
 def test_replicas_share_the_cores_that_there_are() -> None:

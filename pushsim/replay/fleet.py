@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,8 +20,8 @@ from pushsim.mesh import Mode, Proxy, Xds
 from pushsim.replay.http2 import GrpcStream
 from pushsim.units import SECOND_NS
 
-#: Called with the member and each response to it as it arrives.
-OnResponse = Callable[["Member", Response], None]
+#: Called with the member, each response to it in order, and when that had arrived, ns of the monotonic clock.
+OnResponse = Callable[["Member", Response, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,8 @@ class Fleet:
     token: what a proxy proves itself with; None: what its target says.
     away:  of each stream that was lost when (ns of the monotonic clock), and how long until the next was answered.
 
-    Each time a proxy connects it draws one of the targets, as a simulated one does.
+    Each time a proxy connects it draws one of the targets, as a simulated one does. All share a thread, where each
+    would have a core: so they read one at a time, and between two of them it is noted what else has arrived.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Fleet:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._closed = False
         self._down: set[int] = set()
+        self._arrived: deque[Callable[[], None]] = deque()
         self._contexts = {t.tls: t.tls.context() for t in targets if t.tls}
 
     def add(
@@ -253,8 +256,8 @@ class Fleet:
         member.stream = stream = GrpcStream(
             METHODS[client.mode],
             f"{name}:{port}",
-            lambda data: self._came(member, data),
-            lambda status, details: self._end(member, status, details),
+            lambda data: self._came(member, stream, data),
+            lambda status, details: self._in_turn(lambda: self._end(member, status, details)),
             metadata=[("authorization", f"Bearer {token}")] if token else [],
             scheme="https" if target.tls else "http",
         )
@@ -273,30 +276,48 @@ class Fleet:
             stream.close()
             self._end(member, "UNAVAILABLE", str(problem))
 
-    def _came(self, member: Member, data: bytes) -> None:
+    def _came(self, member: Member, stream: GrpcStream, data: bytes) -> None:
         if not member.manners.delay_s:
-            self._read(member, data)
+            at = time.monotonic_ns()
+            stream.consumed(len(data))
+            self._in_turn(lambda: self._read(member, stream, data, at))
             return
         member.waiting.append(data)
         if not member.reading:
-            self._read_later(member)
+            self._read_later(member, stream)
 
-    def _read_later(self, member: Member) -> None:
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        """That is done after what arrived before; what else arrives is told in between."""
+        self._arrived.append(work)
+        if len(self._arrived) == 1:
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        try:
+            self._arrived[0]()
+        finally:
+            self._arrived.popleft()
+            if self._arrived:
+                asyncio.get_running_loop().call_soon(self._next)
+
+    def _read_later(self, member: Member, stream: GrpcStream) -> None:
         member.reading = True
-        stream = member.stream
 
         def read() -> None:
             member.reading = False
-            if member.waiting and member.stream is stream and not member.gone:
-                self._read(member, member.waiting.pop(0))
+            if member.waiting and member.stream is stream:
+                data = member.waiting.pop(0)
+                self._read(member, stream, data, time.monotonic_ns())
+                stream.consumed(len(data))
             if member.waiting:
-                self._read_later(member)
+                self._read_later(member, stream)
 
         asyncio.get_running_loop().call_later(member.manners.delay_s, read)
 
-    def _read(self, member: Member, data: bytes) -> None:
-        client, stream = member.client, member.stream
-        assert stream is not None
+    def _read(self, member: Member, stream: GrpcStream, data: bytes, at: int) -> None:
+        client = member.client
+        if member.stream is not stream or member.gone:
+            return
         try:
             # a proxy that rejects lets its first conversation through: it has to get anywhere to be pushed to
             if member.manners.nack and client.synced:
@@ -313,10 +334,9 @@ class Fleet:
             self.away.append((member.lost_at, time.monotonic_ns() - member.lost_at))
             member.lost_at = -1
         self.received += 1
-        self._on_response(member, response)
+        self._on_response(member, response, at)
         for request in requests:
             stream.send(request)
-        stream.consumed(len(data))
 
     def _end(self, member: Member, status: str, details: str) -> None:
         if member.gone or self._closed:
@@ -367,7 +387,7 @@ class Recorder:
         """Every proxy with a stream of its own, while the context is open; `token`: what it proves itself with."""
         taken: dict[str, list[Response]] = {}
         fleet = Fleet(
-            [Target(istiod.grpc)], lambda m, r: taken.setdefault(m.client.proxy.id, []).append(r), token=token
+            [Target(istiod.grpc)], lambda m, r, _: taken.setdefault(m.client.proxy.id, []).append(r), token=token
         )
         try:
             for proxy in proxies:

@@ -27,7 +27,7 @@ class Alteration(NamedTuple):
 class Log:
     """Columns of equal length, one row per response, in order of arrival.
 
-    at:       when it was read whole, ns of this machine's monotonic clock. proxy: its number.
+    at:       when it had arrived whole, ns of this machine's monotonic clock. proxy: its number.
     xds:      position in TYPES. solicited: 0 or 1. resources, removed: names in it. size: bytes of the message.
     version:  position in `versions`: replica, and istiod's own name. altered: position in `alterations`, or NOTHING.
     """

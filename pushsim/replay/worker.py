@@ -71,8 +71,8 @@ class _Worker:
             seed=orders.seed,
         )
 
-    def _came(self, member: Member, response: Response) -> None:
-        self.log.note(time.monotonic_ns(), member.number, response, member.replica, again=member.streams > 0)
+    def _came(self, member: Member, response: Response, at: int) -> None:
+        self.log.note(at, member.number, response, member.replica, again=member.streams > 0)
 
     def add(self, joining: Sequence[Joining], after_s: float) -> None:
         orders = self.orders
