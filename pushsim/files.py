@@ -1,6 +1,6 @@
 """Reads manifests from files, folders and standard input: the only I/O on the way from manifests to a Mesh.
 
-And writes a file so that it is there whole, or not at all.
+And writes a file so that it is there whole, or not at all, or a marked block of one.
 """
 
 from __future__ import annotations
@@ -122,6 +122,25 @@ def write_whole(path: Path, text: str) -> Path:
         finally:
             partial.unlink(missing_ok=True)
     return path
+
+
+def write_block(path: Path, name: str, text: str) -> None:
+    """Write the block of a Markdown file between the lines `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    text: whole lines. Raises InputError: the file cannot be read or written, or has no such block.
+    """
+    begin, end = (f"<!-- {name}: {which} -->" for which in ("begin", "end"))
+    try:
+        whole = path.read_text(encoding="utf-8")
+        before, rest = whole.split(begin)
+        _, after = rest.split(end)
+    except OSError as problem:
+        raise InputError(Problem(f"cannot be read: {problem.strerror}", str(path), remedy="check the path")) from None
+    except ValueError:
+        message = "has no block for the table"
+        raise InputError(Problem(message, str(path), remedy=f"add lines `{begin}` and `{end}`")) from None
+    with writing(path):
+        path.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
 @contextlib.contextmanager

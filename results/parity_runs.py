@@ -3,8 +3,8 @@
 Usage: python results/parity_runs.py PILOT_DISCOVERY... [--repeat 5] [--scenario NAME]... [--again]
 
 Each release and scenario gets a folder with parity.json (all figures, the real runs' spread, the machine) and
-parity.svg; README.md beside them is the table. What is there is kept unless it is run again. --again simulates anew
-what is there, and keeps the real runs: after a change of the model.
+parity.svg; README.md beside them is the table, and the project's README has a summary of it. What is there is kept
+unless it is run again. --again simulates anew what is there, and keeps the real runs: after a change of the model.
 
 On a machine that does other work, run it with `chrt --rr 10`, so that istiod has its cores when it wants them, and set
 /proc/sys/kernel/sched_rr_timeslice_ms to 1: with its default of 100, Go's sysmon thread waits that long for the core.
@@ -14,11 +14,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from pushsim.files import write_block
 from pushsim.metrics import BOUNDS, CONVERGED
 from pushsim.parity import TOLERANCES, Compared, Parity, Row, at_speed, compare, parity
 from pushsim.plots import parity_details
@@ -27,6 +28,7 @@ from pushsim.result import Result, tidy
 from pushsim.scenario import Scenario
 
 FOLDER = Path(__file__).parent / "parity"
+README = FOLDER.parent.parent / "README.md"
 #: Unscoped, scoped and exportTo (its variants); debounce held to its maximum; two overloaded, one gateway-heavy.
 SCENARIOS = ("aisuite-small", "debounce-hold", "overload-sidecars", "overload-gateways")
 SHOWN = (
@@ -39,6 +41,16 @@ SHOWN = (
     "istiod_cpu_cores.mean",
     "istiod_heap_bytes.max",
 )
+#: In the summary, by what they are called there.
+SUMMED = {
+    "received_s.p50": "`received` P50",
+    "received_s.p99": "`received` P99",
+    "converged_s.mean": "mean `converged`",
+    "merged_pushes": "pushes",
+    "bytes_sent": "bytes",
+    "istiod_cpu_cores.mean": "CPU",
+    "istiod_heap_bytes.max": "heap's peak",
+}
 
 
 def run(binary: Path, name: str, repeat: int) -> None:
@@ -132,6 +144,31 @@ def table() -> str:
     return "\n".join([*lines, "", *(f"Machine: {machine}" for machine in sorted(machines)), ""])
 
 
+def tell() -> None:
+    """Write the table and its summary."""
+    (FOLDER / "README.md").write_text(table())
+    write_block(README, "parity", summary())
+
+
+def summary() -> str:
+    """How many rows of the table are within 20 %, and the errors at both ends."""
+    told: dict[bool, list[dict]] = {False: [], True: []}
+    for path in sorted(FOLDER.glob("*/parity.json")):
+        for found in json.loads(path.read_text())["variants"].values():
+            rows = {row["metric"]: row for row in found["rows"]}
+            told[rows["istiod_cpu_cores.mean"]["real"]["mean"] > 0.5].append(rows)
+    lines = ["| istiod's core | rows | " + " | ".join(SUMMED.values()) + " |", "|---|---|" + "---|" * len(SUMMED)]
+    for busy, name in ((False, "works at most half of the time"), (True, "works more")):
+        cells = [_within(rows[metric]["error"] for rows in told[busy] if metric in rows) for metric in SUMMED]
+        lines.append("| " + " | ".join([name, str(len(told[busy])), *cells]) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _within(errors: Iterable[float | None]) -> str:
+    known = [round(100 * error) for error in errors if error is not None]
+    return f"{sum(abs(error) <= 20 for error in known)} of {len(known)} ({min(known):+d} to {max(known):+d} %)"
+
+
 def _share(found: dict[str, int] | None) -> str:
     return f"{found['equal']} of {found['checked']}" if found else "-"
 
@@ -154,7 +191,7 @@ if __name__ == "__main__":
     for each in given.binaries:
         for scenario in given.scenario or SCENARIOS:
             run(each, scenario, given.repeat)
-            (FOLDER / "README.md").write_text(table())
+            tell()
     for path in sorted(FOLDER.glob("*/parity.json")) if given.again else ():
         again(path.parent)
-    (FOLDER / "README.md").write_text(table()) if FOLDER.exists() else print("nothing there yet")
+    tell() if FOLDER.exists() else print("nothing there yet")

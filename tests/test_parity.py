@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pushsim.parity import TOLERANCES, Row, at_speed, compare, parity, tolerance
 from pushsim.result import load
 from pushsim.scenario import Scenario
 
+ROOT = Path(__file__).parent.parent
 SMALL = replayed.SMALL.replace("rate: 4/s", "rate: 2/s")
 
 
@@ -42,6 +44,12 @@ def test_the_table_holds_errors_against_the_mean_and_points_for_shares() -> None
     assert rows["istiod_heap_bytes.max"].error == pytest.approx(-0.1)  # what we have for it is all of its memory
     assert rows["received_s.p99"].error is None and rows["received_s.p99"].within  # nobody has a figure
     assert rows["bytes_sent"].to_json()["real"] == {"min": 99.0, "max": 101.0, "mean": 100.0}
+
+
+def test_the_published_table_and_its_summary_say_what_their_files_say() -> None:
+    made = runpy.run_path(str(ROOT / "results" / "parity_runs.py"))
+    assert (ROOT / "results" / "parity" / "README.md").read_text() == made["table"]()
+    assert made["summary"]() in (ROOT / "README.md").read_text()
 
 
 def test_nothing_where_something_is_real_is_an_error() -> None:

@@ -11,8 +11,9 @@ import yaml
 
 from pushsim.cost import Bounds, Calibration, Holding, envoy_cpu, envoy_memory, istiod_cpu, istiod_memory, shipped
 from pushsim.cost.amounts import total
-from pushsim.errors import InputError, Problem, writing
+from pushsim.errors import InputError, Problem
 from pushsim.figures import shown, unit
+from pushsim.files import write_block
 from pushsim.planner import Shape
 from pushsim.publication import compare, value_of
 from pushsim.runs import summaries
@@ -25,8 +26,6 @@ Progress = Callable[[str, float], None]
 
 #: Pages of its binary that are in a process's resident memory beside what is its own; measured on the same Envoys.
 BINARY_BYTES = 45e6
-#: The block of a Markdown file that the table goes into.
-BEGIN, END = "<!-- published: begin -->", "<!-- published: end -->"
 _HERE = Path(__file__).parent
 
 
@@ -96,22 +95,8 @@ def published(
     """
     rows = table(cases, progress)
     if write is not None:
-        _write(Path(write), markdown(rows))
+        write_block(Path(write), "published", markdown(rows))
     return rows
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        whole = path.read_text(encoding="utf-8")
-        before, rest = whole.split(BEGIN)
-        _, after = rest.split(END)
-    except OSError as problem:
-        raise InputError(Problem(f"cannot be read: {problem.strerror}", str(path), remedy="check the path")) from None
-    except ValueError:
-        message = "has no block for the table"
-        raise InputError(Problem(message, str(path), remedy=f"add lines `{BEGIN}` and `{END}`")) from None
-    with writing(path):
-        path.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
 
 
 def _rows(case: Mapping[str, Any], progress: Progress | None) -> Iterator[Row]:
