@@ -30,6 +30,7 @@ class OutboundCluster:
     accounts:  SPIFFE identities of its endpoints, sorted (the subject alternative names).
     endpoints: inline endpoints, for DNS clusters only.
     all_mtls:  for PASSTHROUGH services only: it has endpoints, and all of them speak mTLS (tlsMode label `istio`).
+    begins:    its discovery before a policy makes it ORIGINAL_DST, which leaves some of what there was; None: the same.
     """
 
     name: str
@@ -41,6 +42,7 @@ class OutboundCluster:
     accounts: tuple[str, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     all_mtls: bool = False
+    begins: Discovery | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,15 +219,15 @@ class Clusters(Recipient):
             modes = {endpoint.tls for endpoint in instances if passed and endpoint.port_name == port.name}
             all_mtls = bool(modes) and modes.isdisjoint(_PLAIN)
             for subset in subsets:
-                endpoints = endpoints_of(instances, port, subset, rule) if inline else ()
-                if inline and not endpoints:
+                direct = any(_goes_direct(sources, of, port) for of in {"", subset})
+                found: Discovery = "ORIGINAL_DST" if direct else discovery
+                begins = found if subset else discovery  # a subset's as what the rule makes of it (buildSubsetCluster)
+                endpoints = endpoints_of(instances, port, subset, rule) if begins in _INLINE else ()
+                if begins in _INLINE and not endpoints:
                     continue
                 parts = ("outbound", str(port.number), subset, service.hostname)
                 name = ("_." if sni else "|").join(parts)
-                # a subset's cluster begins as what the rule made of the port's
-                direct = any(_goes_direct(sources, of, port) for of in {"", subset})
-                found: Discovery = "ORIGINAL_DST" if direct else discovery
-                yield OutboundCluster(name, service, port, subset, found, sources, of_port, endpoints, all_mtls)
+                yield OutboundCluster(name, service, port, subset, found, sources, of_port, endpoints, all_mtls, begins)
 
     def accounts(self, service: Service) -> tuple[tuple[str, ...], ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted, for each of its ports.

@@ -92,11 +92,13 @@ def outbound(
     options = _protocol(port, proxy, sizing, sniffs=settings.sniffs_outbound)
     sni_dnat = cluster.name.startswith("outbound_.")
     rule = policy.policy_for(cluster.rules, subset, port, budgets=sizing.retry_budget == "merged")
-    if built.type == ClusterDiscoveryType.ORIGINAL_DST:
-        if sizing.original_dst_cleanup and _begins_direct(cluster, proxy):
+    if (cluster.begins or cluster.discovery) == "ORIGINAL_DST":
+        if sizing.original_dst_cleanup:
             built.cleanup_interval = timedelta(seconds=60)
     elif cluster.endpoints:
         _resolved(built, cluster, sizing, settings)
+        if built.type == ClusterDiscoveryType.ORIGINAL_DST and not sizing.original_dst_assignment:
+            built.load_assignment = None
     if sizing.upgrades_first:
         options = policy.upgraded(options, rule, port, sizing, settings)
     options = policy.apply_pool(built, options, rule, sizing, settings)
@@ -127,15 +129,6 @@ def outbound(
             fields["alpn_override"] = "false"
     built.metadata = istio_metadata(fields) if fields else None
     return _finished(built, options, sizing, settings)
-
-
-def _begins_direct(cluster: OutboundCluster, proxy: ProxyType) -> bool:
-    """Whether it is for the address that was meant before its own policy has its say.
-
-    A subset's begins as what the whole cluster became (buildSubsetCluster).
-    """
-    whole = policy.policy_for(cluster.rules, "", cluster.port) if cluster.subset else {}
-    return (cluster.service.resolution == "PASSTHROUGH" and proxy == "sidecar") or policy.passes_through(whole)
 
 
 def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, settings: Settings) -> Cluster:

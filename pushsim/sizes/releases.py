@@ -157,6 +157,7 @@ _1_14 = replace(
     gateway_exchange_alpn=False,
     total_weight=False,
     original_dst_cleanup=False,
+    original_dst_assignment=True,
     empty_common_lb=False,
     http2_streams=True,
     grpc_timeouts="stream",

@@ -29,6 +29,7 @@ class Sizing:
     ingress_metadata:      services: clusters of a Sidecar's ingress listeners name their service, filter chains the
                            Sidecar; empty: clusters have an empty list of services.
     original_dst_cleanup:  headless outbound clusters are cleaned up after a minute.
+    original_dst_assignment: clusters by DNS keep their hosts where a rule makes them ORIGINAL_DST.
     connection_duration, tcp_idle: maxConnectionDuration and tcp.idleTimeout of a rule reach the cluster.
     concurrent_streams, http2_keepalive: so do maxConcurrentStreams and http2KeepAlive, of HTTP/2 clusters.
     client_protocol_first: useClientProtocol keeps a cluster from an upgrade to HTTP/2 (shouldH2Upgrade).
@@ -153,6 +154,7 @@ class Sizing:
     empty_common_lb: bool = True
     ingress_metadata: Literal["services", "none", "empty"] = "services"
     original_dst_cleanup: bool = False
+    original_dst_assignment: bool = False
     connection_duration: bool = True
     tcp_idle: bool = True
     concurrent_streams: bool = True
