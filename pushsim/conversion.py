@@ -177,7 +177,8 @@ def workload_endpoints(
     """Endpoints of one WorkloadEntry (or inline `endpoints` item) of a ServiceEntry host: one per port.
 
     A host with several addresses is a service for each, and all have them. Beside a WorkloadEntry's fields an entry may
-    say its `workload` name, and its `tlsMode` in place of what follows from label and service account.
+    say its `workload` name, its `tlsMode` in place of what follows from label and service account, and that it is
+    `probed`.
     """
     own_ports = entry.get("ports") or {}
     targets = dict(service.target_ports)
@@ -197,6 +198,7 @@ def workload_endpoints(
             workload=str(entry.get("workload") or ""),
             weight=int(entry.get("weight") or 0),
             network=str(entry.get("network") or ""),
+            probed=bool(entry.get("probed")),
         )
         for _ in (service.addresses if several else ("",))
         for port in service.ports

@@ -303,7 +303,8 @@ class Endpoint:
     account is a SPIFFE identity ("" if the endpoint has no known pod); locality "region/zone/subzone";
     tls is the `security.istio.io/tlsMode` label ("" for plaintext). One that is not healthy is sent to proxies only if
     `sent_unhealthy`, and never while it is `terminating`. `host` and `subdomain` are its pod's name in DNS, if it has
-    one of its own. `node` is where it runs, if istiod looks at that.
+    one of its own. `node` is where it runs, if istiod looks at that. `probed`: it is of a Pod or a slice, which say
+    whether it is healthy, as WorkloadEntries and ServiceEntries do not.
     """
 
     address: str
@@ -322,3 +323,4 @@ class Endpoint:
     node: str = ""
     host: str = ""
     subdomain: str = ""
+    probed: bool = True

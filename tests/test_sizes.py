@@ -185,7 +185,10 @@ def test_only_an_entrys_own_host_name_lacks_the_cluster(release: str, expected: 
     host = "x1.example.com"
     entry = Service(host, "n1", host, (HTTP,), "EDS", "External", external=True)
     sizer, name = Sizer(release, mesh_config={}), f"outbound|80||{host}"
-    found = [LoadAssignment(name, entry, HTTP, "", (), (Endpoint(at, 80, "http"),)) for at in ("10.9.1.1", host)]
+    found = [
+        LoadAssignment(name, entry, HTTP, "", (), (Endpoint(at, 80, "http", probed=False),))
+        for at in ("10.9.1.1", host)
+    ]
     assert [sizer.resource_bytes(resource, PROXY, NONE) for resource in found] == expected
 
 

@@ -212,7 +212,7 @@ class KubernetesRegistry:
             for endpoint in endpoints:
                 found.setdefault((endpoint.address, endpoint.port_name), endpoint)
         service = self.services.get(fqdn(name, namespace))
-        if service is not None and service.selector:
+        if service is not None and service.selector and service.resolution == "EDS":
             for entry in selected_entries(self._store, namespace, service.selector):
                 for endpoint in workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain):
                     found.setdefault((endpoint.address, endpoint.port_name), endpoint)
@@ -346,7 +346,7 @@ class KubernetesRegistry:
         """A WorkloadEntry came, changed or went: Services that select it have other endpoints."""
         requests: list[PushRequest] = []
         for service in self.selecting.of(namespace).values():
-            if picks(service.selector, before, written):
+            if service.resolution == "EDS" and picks(service.selector, before, written):
                 requests += self._slice_event(service.name, namespace)
         return requests
 

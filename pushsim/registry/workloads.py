@@ -38,6 +38,7 @@ def pod_workload(pod: Object, store: Store) -> dict[str, Any]:
         "locality": pod_locality(pod, store.objects),
         "tlsMode": pod.labels.get(TLS_MODE_LABEL) or "",
         "workload": workload_name(pod),
+        "probed": True,
     }
 
 

@@ -53,7 +53,7 @@ def lb_endpoint(
     if ready and sizing.mode_label:
         metadata["envoy.transport_socket_match"] = struct({"tlsMode": endpoint.tls})
     unhealthy = not endpoint.healthy
-    known = (service.registry == "Kubernetes" or sizing.entry_health) and not (inline and not sizing.inline_health)
+    known = (endpoint.probed or sizing.entry_health) and not (inline and not sizing.inline_health)
     health = HealthStatus.UNHEALTHY if unhealthy else HealthStatus.HEALTHY if known else HealthStatus.UNKNOWN
     return made(
         LbEndpoint,
@@ -131,7 +131,7 @@ class EndpointMeter:
         label = workload(endpoint, service, self._sizing)
         key = (
             len(endpoint.address), endpoint.port.bit_length(), len(label), endpoint.tls if mtls else "",
-            endpoint.healthy, endpoint.weight, service.registry,
+            endpoint.healthy, endpoint.weight, endpoint.probed,
         )  # fmt: skip
         if key not in self._known:
             self._known[key] = length(lb_endpoint(endpoint, service, self._sizing, mtls=mtls))

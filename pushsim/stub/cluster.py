@@ -96,7 +96,7 @@ class Cluster:
         metadata.setdefault("uid", uid_of(str(written.ref)))
         self.version += 1
         metadata["resourceVersion"] = str(self.version)
-        body = {**written.body, "metadata": metadata}
+        body = {**_defaulted(written), "metadata": metadata}
         self._store[resource][key] = body
         self._log.append(Event(self.version, "MODIFIED" if before else "ADDED", resource, body, before))
 
@@ -152,3 +152,12 @@ class Cluster:
     def delivered(self) -> bool:
         """Whether every open watch has every event of its collection on the wire."""
         return all(watch.sent >= self.version or not self.since(watch.resource, watch.sent) for watch in self.watches)
+
+
+def _defaulted(written: Object) -> Mapping[str, Any]:
+    """An object as an API server keeps it: ports of a Service have a protocol and a targetPort."""
+    ports = written.spec.get("ports") if written.ref.kind == "Service" else None
+    if not ports:
+        return written.body
+    defaulted = [{"protocol": "TCP", "targetPort": port.get("port"), **port} for port in ports]
+    return {**written.body, "spec": {**written.spec, "ports": defaulted}}
