@@ -257,7 +257,7 @@ class Registry:
         return labels_on_node(pod, node) if node else pod.labels
 
     def targets(self, proxy: Proxy) -> tuple[Target, ...]:
-        """The services a proxy belongs to, one entry per service port (istiod's GetProxyServiceTargets).
+        """The services a proxy belongs to, one entry per service port, the oldest first (istiod's SetServiceTargets).
 
         They hang on objects of the proxy's namespace alone, so they are remembered until one of those is written; where
         they are the same then, they are the very same.
@@ -304,7 +304,8 @@ class Registry:
         if not selecting:
             found += self._targets_by_address(proxy, self._kubernetes.in_namespace(namespace), kubernetes.SHARD)
         external = (service for _, service in self._entries.in_namespace(namespace))
-        return (*found, *self._targets_by_address(proxy, external, entries.SHARD))
+        found += self._targets_by_address(proxy, external, entries.SHARD)
+        return tuple(sorted(found, key=lambda target: (target.service.created, target.service.hostname)))
 
     def _targets_by_selector(self, proxy: Proxy, service: Service) -> Iterator[Target]:
         pod, targets = self.pod_of(proxy), dict(service.target_ports)

@@ -5,7 +5,7 @@ Source: pilot/pkg/networking/core/gateway.go (buildGatewayHTTPRouteConfig).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.config.route.v3 import Route, VirtualHost, VirtualHo
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration as EnvoyRoutes
 
 from pushsim.memo import same
-from pushsim.mesh import Object, Proxy
+from pushsim.mesh import Object, Proxy, Ref
 from pushsim.resources import RouteConfiguration
 from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of, written_hosts
 from pushsim.sizes.matches import RouteTranslator, resource_hashes
@@ -55,12 +55,15 @@ class _Translated(NamedTuple):
 
 @dataclass(slots=True)
 class _Host:
-    """A virtual host: its domains, the routes in it with what they are of, and whether TLS is required."""
+    """A virtual host: its domains, the routes in it, and whether TLS is required.
+
+    sources: of which VirtualService, port and gateway the routes are; those of the same are the very same to istiod.
+    """
 
     name: str
     domains: tuple[str, ...]
     routes: list[tuple[Route, ...]] = field(default_factory=list)
-    sources: list[tuple[Object, int]] = field(default_factory=list)
+    sources: list[tuple[Object, int, Ref]] = field(default_factory=list)
     secure: bool = False
 
 
@@ -90,7 +93,7 @@ class GatewayRoutes:
         )
         if self._sizing.body_limit == "all":
             built.max_direct_response_body_size_bytes = 1048576
-        hosts = _collapsed(self._hosts(resource, proxy))
+        hosts = _collapsed(self._hosts(resource, proxy).values())
         if hosts:
             where = (resource.name, resource.servers, proxy.namespace)
             return self._configuration(built) + sum(self._framed(host, where) for host in hosts)
@@ -116,7 +119,7 @@ class GatewayRoutes:
                     if of is None:
                         of = hosts[host] = self._host(host, port)
                     of.routes.append(found.routes)
-                    of.sources.append((written, port))
+                    of.sources.append((written, port, server[0].ref))
                     of.secure |= secure
             for host in map(str.lower, written_hosts(server)) if secure else ():
                 hosts.setdefault(host, self._host(host, port)).secure = True
@@ -181,10 +184,11 @@ def _still(
     )
 
 
-def _collapsed(hosts: Mapping[str, _Host]) -> list[_Host]:
+def _collapsed(hosts: Iterable[_Host]) -> list[_Host]:
+    """Those with the same routes as one (collapseDuplicateRoutes)."""
     kept: dict[object, _Host] = {}
-    for name, host in hosts.items():
-        key = (tuple(host.sources) or name, host.secure)
+    for host in hosts:
+        key = (tuple(host.sources), host.secure)
         known = kept.setdefault(key, host)
         if known is not host:
             known.domains += host.domains
