@@ -58,8 +58,8 @@ class Pricing:
 
         size = 0
         for block in blocks:
-            asked = frozenset(asked_by(block).labels if xds == "RDS" else ())
-            number = sizer.number_asked(xds, proxy, policies, asked) if asked else told[xds]
+            asked = asked_by(block).labels if xds == "RDS" else ()
+            number = sizer.number_asked(xds, proxy, policies, frozenset(asked)) if asked else told[xds]
             size += block.total(measure, number, of=(sizer,))
         return size
 

@@ -122,26 +122,31 @@ def table() -> str:
         "|" + "---|" * (8 + len(SHOWN)),
     ]
     machines = set()
+    for whole, name, found, rows in _compared():
+        exact = found.get("exact", {})
+        answers = [_share(exact.get("pushes")), _share(exact.get("bytes"))]
+        cells = [*answers, *(_cell(rows.get(metric)) for metric in SHOWN)]
+        mark = " !" if not found["valid"] or any("busy machine" in note for note in found["notes"]) else ""
+        times = str(max((len(row["runs"]) for row in found["rows"]), default=0))
+        head = [
+            whole["scenario"]["release"],
+            Path(whole["scenario"]["path"]).stem,
+            name + mark,
+            times,
+            f"{found.get('cpu_speed', 1.0):.2f}",
+        ]
+        lines.append("| " + " | ".join([*head, *cells, "yes" if found["within"] else "no"]) + " |")
+        if machine := found.get("machine"):
+            machines.add(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}")
+    return "\n".join([*lines, "", *(f"Machine: {machine}" for machine in sorted(machines)), ""])
+
+
+def _compared() -> Iterator[tuple[dict, str, dict, dict[str, dict]]]:
+    """Of all that is in the folder: the file, the variant's name, what was found for it, and its rows by metric."""
     for path in sorted(FOLDER.glob("*/parity.json")):
         whole = json.loads(path.read_text())
         for name, found in whole["variants"].items():
-            rows = {row["metric"]: row for row in found["rows"]}
-            exact = found.get("exact", {})
-            answers = [_share(exact.get("pushes")), _share(exact.get("bytes"))]
-            cells = [*answers, *(_cell(rows.get(metric)) for metric in SHOWN)]
-            mark = " !" if not found["valid"] or any("busy machine" in note for note in found["notes"]) else ""
-            times = str(max((len(row["runs"]) for row in found["rows"]), default=0))
-            head = [
-                whole["scenario"]["release"],
-                Path(whole["scenario"]["path"]).stem,
-                name + mark,
-                times,
-                f"{found.get('cpu_speed', 1.0):.2f}",
-            ]
-            lines.append("| " + " | ".join([*head, *cells, "yes" if found["within"] else "no"]) + " |")
-            if machine := found.get("machine"):
-                machines.add(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}")
-    return "\n".join([*lines, "", *(f"Machine: {machine}" for machine in sorted(machines)), ""])
+            yield whole, name, found, {row["metric"]: row for row in found["rows"]}
 
 
 def tell() -> None:
@@ -153,10 +158,8 @@ def tell() -> None:
 def summary() -> str:
     """How many rows of the table are within 20 %, and the errors at both ends."""
     told: dict[bool, list[dict]] = {False: [], True: []}
-    for path in sorted(FOLDER.glob("*/parity.json")):
-        for found in json.loads(path.read_text())["variants"].values():
-            rows = {row["metric"]: row for row in found["rows"]}
-            told[rows["istiod_cpu_cores.mean"]["real"]["mean"] > 0.5].append(rows)
+    for _, _, _, rows in _compared():
+        told[rows["istiod_cpu_cores.mean"]["real"]["mean"] > 0.5].append(rows)
     lines = ["| istiod's core | rows | " + " | ".join(SUMMED.values()) + " |", "|---|---|" + "---|" * len(SUMMED)]
     for busy, name in ((False, "works at most half of the time"), (True, "works more")):
         cells = [_within(rows[metric]["error"] for rows in told[busy] if metric in rows) for metric in SUMMED]

@@ -192,6 +192,20 @@ def test_only_an_entrys_own_host_name_lacks_the_cluster(release: str, expected: 
     assert [sizer.resource_bytes(resource, PROXY, NONE) for resource in found] == expected
 
 
+def test_hosts_that_a_cluster_keeps_though_a_rule_makes_it_direct_are_measured() -> None:
+    """On 1.14; two of equal lengths in all else."""
+    host, sizer = "x1.example.com", Sizer("1.14", mesh_config={})
+    entry = Service(host, "n1", host, (HTTP,), "DNS", "External", external=True)
+
+    def length(*addresses: str) -> int:
+        hosts = tuple(Endpoint(at, 80, "http", probed=False) for at in addresses)
+        name = f"outbound|80||{host}"
+        cluster = OutboundCluster(name, entry, HTTP, "", "ORIGINAL_DST", endpoints=hosts, begins="STRICT_DNS")
+        return sizer.resource_bytes(cluster, PROXY, NONE)
+
+    assert length("a.example.com") < length("a.example.com", "b.example.com")
+
+
 def test_subsets_of_an_external_service_do_not_say_so() -> None:
     """Measured on 1.24 in a random case: 927 and 933 bytes."""
     host, tls = "x1.example.com", {"mode": "SIMPLE"}

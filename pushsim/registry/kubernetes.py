@@ -73,14 +73,14 @@ class KubernetesRegistry:
         return (self.services[fqdn(ref.name, namespace)] for ref in self._store.placed("Service", namespace))
 
     def selecting_labels(self, namespace: str, labels: Mapping[str, str]) -> list[Service]:
-        """The services of a namespace whose selectors fit labels, by host name."""
+        """The services of a namespace whose selectors fit labels."""
         by_pair = self._by_pair.get(namespace)
         if by_pair is None:
             by_pair = self._by_pair[namespace] = {}
             for service in self.selecting.of(namespace).values():
                 by_pair.setdefault(service.selector[0], []).append(service)
         found = (service for pair in labels.items() for service in by_pair.get(pair, ()))
-        return sorted((s for s in found if selects(s.selector, labels)), key=lambda service: service.hostname)
+        return [service for service in found if selects(service.selector, labels)]
 
     @property
     def aliases(self) -> Mapping[str, tuple[str, ...]]:

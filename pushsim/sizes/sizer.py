@@ -220,16 +220,13 @@ class Sizer:
             len(service.namespace), port.number, port.protocol, len(port.name), resource.subset, service.external,
             distributed(service),
             service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
-            tuple(len(account) for account in resource.accounts), self._inline(resource),
+            tuple(len(account) for account in resource.accounts), resource.endpoints,
             (view.filters, service.hostname, resource.name) if merging else (),
         )  # fmt: skip
         if key not in self._shapes:
             built = clusters.outbound(resource, proxy.type, self.sizing, self.settings, mtls_disabled=disabled)
             self._shapes[key] = length(merge_cluster(built, merging))
         return self._shapes[key]
-
-    def _inline(self, resource: OutboundCluster) -> object:
-        return resource.endpoints if resource.discovery in ("STRICT_DNS", "LOGICAL_DNS") else ()
 
     def _inbound(self, resource: InboundCluster, view: _View) -> int:
         shape = tuple(
