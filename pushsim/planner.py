@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -117,7 +118,7 @@ class Push:
     evict_all: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """The cached part of a response: which cells it reads, and how much of it is in each.
 
@@ -137,6 +138,16 @@ class View:
     cells: Cells
     resources: NDArray[np.int32]
     units: NDArray[np.int32]
+
+    @cached_property
+    def total_resources(self) -> int:
+        """Resources in all cells."""
+        return int(self.resources.sum(dtype=np.int64))
+
+    @cached_property
+    def total_units(self) -> int:
+        """The units of all cells."""
+        return int(self.units.sum(dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from pushsim.mesh import ConfigKey
 from pushsim.releases import Rules
@@ -18,7 +19,7 @@ GLOBAL_UPDATE = "global"
 SECRET_TRIGGER = "secret"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PushRequest:
     """istiod's PushRequest, as far as it decides who gets what.
 
@@ -36,6 +37,21 @@ class PushRequest:
     reasons: frozenset[str] = frozenset()
     proxy: str = ""
     endpoints: Shards | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its keys."""
+        return frozenset(key.kind for key in self.keys)
+
+    @cached_property
+    def namespaces(self) -> frozenset[str]:
+        """Those of its keys."""
+        return frozenset(key.namespace for key in self.keys)
+
+    @cached_property
+    def service_namespaces(self) -> frozenset[str]:
+        """Those of its keys that name services."""
+        return frozenset(key.namespace for key in self.keys if key.kind == "ServiceEntry")
 
     def merge(self, later: PushRequest, rules: Rules) -> PushRequest:
         """Both requests as one: istiod's Merge and CopyMerge (reference §1.2)."""
@@ -58,7 +74,7 @@ class PushRequest:
         """Whether it changes endpoints alone: proxy state is not recomputed for it."""
         if rules.has_full:
             return not self.full
-        return bool(self.keys) and all(key.kind == "Endpoints" for key in self.keys)
+        return self.kinds == {"Endpoints"}
 
 
 def proxy_update(address: str, endpoints: Shards) -> PushRequest:

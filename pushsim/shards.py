@@ -13,21 +13,25 @@ _T = TypeVar("_T")
 _Default = TypeVar("_Default")
 
 
+class Hosts(dict[str, _T]):
+    """What a namespace has, by host name; never changed, so that `Memo` can remember what is made of it."""
+
+
 class ByHost(Mapping[Host, _T]):
     """Something by host. What a namespace has is one object as long as it stays as it is, in copies, too."""
 
     __slots__ = ("_of", "_sums")
 
     def __init__(self, of: ByHost[_T] | None = None) -> None:
-        self._of: dict[str, Mapping[str, _T]] = dict(of._of) if of else {}
+        self._of: dict[str, Hosts[_T]] = dict(of._of) if of is not None else {}
         # by amount and namespace: true of whoever has that object
-        self._sums: dict[tuple[Callable[[_T], int], str], tuple[Mapping[str, _T], int]] = of._sums if of else {}
+        self._sums: dict[tuple[Callable[[_T], int], str], tuple[Hosts[_T], int]] = of._sums if of is not None else {}
 
     def copy(self) -> ByHost[_T]:
         """An independent copy."""
         return ByHost(self)
 
-    def of(self, namespace: str) -> Mapping[str, _T] | None:
+    def of(self, namespace: str) -> Hosts[_T] | None:
         """What there is in a namespace, by host name."""
         return self._of.get(namespace)
 
@@ -44,12 +48,12 @@ class ByHost(Mapping[Host, _T]):
     def put(self, host: Host, value: _T) -> None:
         """That is what there is of a host from now on."""
         name, namespace = host
-        self._of[namespace] = {**self._of.get(namespace, {}), name: value}
+        self._of[namespace] = Hosts({**self._of.get(namespace, {}), name: value})
 
     def drop(self, host: Host) -> None:
         """There is nothing of a host any more."""
         name, namespace = host
-        left = {other: value for other, value in self._of.get(namespace, {}).items() if other != name}
+        left = Hosts((other, value) for other, value in self._of.get(namespace, {}).items() if other != name)
         if left:
             self._of[namespace] = left
         else:

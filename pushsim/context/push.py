@@ -91,7 +91,7 @@ def build_context(
         return _new_context(registry, env, number, endpoints, previous)
     if request.endpoints_only(registry.rules):
         return replace(previous, number=number, endpoints=endpoints, memo=Memo())
-    return _renewed(registry, previous, frozenset(key.kind for key in request.keys), number, endpoints)
+    return _renewed(registry, previous, request.kinds, number, endpoints)
 
 
 def _instances(registry: Registry, endpoints: Shards) -> Shards:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsim.cost.prices import CACHED, Price, total
+from pushsim.cost.prices import CACHED, Price
 from pushsim.planner import Planned
 
 UNSET = -1
@@ -95,7 +95,7 @@ class Plan:
             amounts[miss] += missed
             amounts[hit] += max(0, price.cached * times - missed)
             if unit_hit:
-                amounts[unit_hit] += total(response.view.units) * times
+                amounts[unit_hit] += response.view.total_units * times
             if unit_miss:
                 amounts[unit_miss] += self.missed_units[step]
             amounts["send.marshalled"] += price.size_bytes * missed // max(1, price.cached)

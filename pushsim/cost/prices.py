@@ -11,9 +11,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pushsim.cost.calibration import Calibration
 from pushsim.cost.coefficients import DEFAULTS
 from pushsim.planner import Counts, Response
@@ -166,7 +163,7 @@ class Prices:
         if view is None:
             return Price(base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0, *later)
         hit, miss, unit_hit, unit_miss = CACHED[response.xds]
-        resources, units = total(view.resources), total(view.units)
+        resources, units = view.total_resources, view.total_units
         unit_hit_ps, unit_miss_ps = ps.get(unit_hit, 0), ps.get(unit_miss, 0)
         base += resources * ps[hit] + units * unit_hit_ps
         uncached = max(0, response.resources - resources)
@@ -175,8 +172,3 @@ class Prices:
         cached_bytes = response.size_bytes * resources // max(1, resources + uncached)
         per = (ps[miss] - ps[hit], unit_miss_ps, ps["send.marshalled"])
         return Price(base, *per, cached_bytes, resources, *later)
-
-
-def total(amounts: NDArray[np.int32]) -> int:
-    """Sum of an amount array, exactly."""
-    return int(amounts.sum(dtype=np.int64))

@@ -77,7 +77,7 @@ class Assignments(Clusters):
         def made() -> Block:
             return Block.joined(self._assignments_of_host(host, names.by_host[host]) for host in hosts)
 
-        return self.scope.family.memo_of(block).latest(made, "EDS", of_hosts, of=(shards,))
+        return self.scope.family.memo_of(block).once(made, "EDS", of_hosts, of=(shards,))
 
     def _assignments_of_host(self, host: str, names: frozenset[str]) -> Block:
         service = self.scope.service(host)

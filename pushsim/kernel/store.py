@@ -113,21 +113,26 @@ class Store(Room):
             self._add_scopes(plan.replica, (planned.scope,), prices)
             if plan.first < 0:
                 self._of_greetings.add((plan.replica, planned.scope.key))
-        for number, (response, price) in enumerate(zip(responses, plan.prices, strict=True), start=at):
-            view = -1 if response.view is None else self._view(plan.replica, response.view)
-            row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
-            rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
-            renews = number - at < plan.pushed and plan.renews[number - at]
-            self.shows.append(response.shows)
-            self._grow("responses", number + 1)
-            self._grow("missed", number + 1)
-            self.a.responses[number] = (*row, *rest, price.write_ns, price.spare_bytes, renews)
-            self.a.missed[number] = 0
+        if responses:
+            self._add_responses(at, plan)
         self._grow("plans", plan.number + 1)
         self._grow("used", plan.number + 1)
         row = (planned.needed, plan.first, plan.last, plan.work_ns, plan.pushed)
         self.a.plans[plan.number] = (*row, len(responses), at, planned.scope.key if planned.scope else -1, -1)
         self.a.used[plan.number] = 0
+
+    def _add_responses(self, at: int, plan: Plan) -> None:
+        """Write a plan's responses from that place on."""
+        rows, renews = [], (*plan.renews, *(False for _ in plan.prices[plan.pushed :]))
+        for response, price, renewed in zip(plan.planned.responses, plan.prices, renews, strict=True):
+            view = -1 if response.view is None else self._view(plan.replica, response.view)
+            row = (view, XDS.index(response.xds), response.size_bytes, price.hit_ps, price.resource_ps)
+            rest = (price.unit_ps, price.byte_ps, price.size_bytes, price.cached, len(response.shows))
+            rows.append((*row, *rest, price.write_ns, price.spare_bytes, renewed))
+            self.shows.append(response.shows)
+        self._grow("responses", at + len(rows))
+        self._grow("missed", at + len(rows))
+        self.a.responses[at : at + len(rows)], self.a.missed[at : at + len(rows)] = rows, 0
 
     def take_up(self, plan: Plan, scopes: Scopes, prices: Prices) -> None:
         """Of those who have a plan, each takes up the scope of its group among these."""

@@ -54,12 +54,7 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest, push: P
         before: the state before the push. after: brought up to date.
         request: one that they share (`shares`).
     """
-    if (
-        before.asks is not ASKS_NOTHING
-        or request.forced
-        or not request.keys
-        or any(key.kind not in _OF_CONTENT for key in request.keys)
-    ):
+    if before.asks is not ASKS_NOTHING or request.forced or not request.keys or not request.kinds <= _OF_CONTENT:
         return None
     scopes = (before.scope, before.previous, after.scope, after.previous)
     held = tuple(() if scope is None else scope.kin for scope in scopes)

@@ -30,7 +30,7 @@ class Pushing:
         self.context, self.rules = push.context, push.context.rules
         self.memo, self.registry = push.context.memo, push.registry
         self.generators = Generators(view, push.context)
-        self.kinds = frozenset(key.kind for key in request.keys)
+        self.kinds = request.kinds
         self.router = state.proxy.type != "sidecar"
         self.delta = state.mode == "delta"
         self.full = request.full or not self.rules.has_full

@@ -18,7 +18,6 @@ def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
     if request.endpoints_only(rules):
         return state
     everything = request.everything(rules)
-    kinds = {key.kind for key in request.keys}
     fresh: dict[str, Any] = {}
     labels, targets = state.labels, state.targets
     if PROXY_UPDATE in request.reasons and rules.pod_labels != "none":
@@ -28,7 +27,7 @@ def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
         targets = fresh["targets"] = push.registry.targets(proxy)
     if takes_up_scope(request, rules):
         fresh |= {"scope": push.scopes.of(proxy, labels), "previous": state.scope}
-    if proxy.type == "router" and (everything or "Gateway" in kinds or (retarget and rules.targets != "full")):
+    if proxy.type == "router" and (everything or "Gateway" in request.kinds or (retarget and rules.targets != "full")):
         gateway = merge_gateways(push.context, targets, labels)
         fresh |= {"gateway": gateway, "previous_gateway": state.gateway}
     return replace(state, **fresh) if fresh else state
@@ -38,18 +37,16 @@ def takes_up_scope(request: PushRequest, rules: Rules) -> bool:
     """Whether a request makes istiod look up a proxy's scope again; what was its scope is the previous one then."""
     if request.endpoints_only(rules):
         return False
-    return request.everything(rules) or any(key.kind in rules.scope_triggers for key in request.keys)
+    return request.everything(rules) or not request.kinds.isdisjoint(rules.scope_triggers)
 
 
 def recomputes_targets(request: PushRequest, proxy: Proxy, rules: Rules) -> bool:
     """Whether a request that is not for endpoints only makes istiod look up a proxy's services again."""
     if request.everything(rules) or rules.targets == "full":
         return True
-    kinds = {key.kind for key in request.keys}
-    own = {key.kind for key in request.keys if key.namespace == proxy.namespace}
     match rules.targets:
         case "service":
-            return "ServiceEntry" in kinds
+            return bool(request.service_namespaces)
         case "service-or-own":
-            return "ServiceEntry" in kinds or bool(own)
-    return "ServiceEntry" in own
+            return bool(request.service_namespaces) or proxy.namespace in request.namespaces
+    return proxy.namespace in request.service_namespaces

@@ -121,7 +121,7 @@ class Answers:
         self.states.start()
         self._pushes[number] = made
         self.touching.pushed(number, request, made)
-        everything = request.everything(self._rules) or any(key.kind == "EnvoyFilter" for key in request.keys)
+        everything = request.everything(self._rules) or "EnvoyFilter" in request.kinds
         evicts = partial(self._cells.evicted, frozenset(owners_of_keys(request.keys, made)))
         return ask.Push(number, of_push(before.context, made.context, request, self._rules), evicts, everything)
 

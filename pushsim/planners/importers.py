@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable
+from typing import NamedTuple
 
 from pushsim.mesh import ConfigKey
 from pushsim.planners.cells import HOST_KINDS
@@ -13,13 +13,12 @@ from pushsim.visibility import Scope, ScopeKey
 _ANY = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     """What a scope may hold: services of which namespaces, which hosts besides, and which VirtualServices it has."""
 
-    parts: frozenset[str]
-    hosts: frozenset[str]
-    routes: frozenset[ConfigKey]
+    parts: frozenset[Hashable] = frozenset()
+    hosts: frozenset[Hashable] = frozenset()
+    routes: frozenset[Hashable] = frozenset()
 
 
 class Importers:
@@ -27,25 +26,19 @@ class Importers:
 
     def __init__(self) -> None:
         self._held: dict[ScopeKey, _Held] = {}
-        self._of_part: dict[str, set[ScopeKey]] = {}
-        self._of_host: dict[str, set[ScopeKey]] = {}
-        self._of_route: dict[ConfigKey, set[ScopeKey]] = {}
+        # by what is held, who may hold it
+        self._of_part, self._of_host, self._of_route = (dict[Hashable, set[ScopeKey]]() for _ in _Held._fields)
 
     def tell(self, key: ScopeKey, scope: Scope) -> None:
         """That is the scope of this key from now on."""
-        if key in self._held:
-            for members in self._members(self._held[key]):
-                members.discard(key)
         hosts = frozenset(host for named in scope.destinations for host in named)
-        held = self._held[key] = _Held(scope.parts, hosts, scope.route_keys)
-        for members in self._members(held):
-            members.add(key)
-
-    def _members(self, held: _Held) -> Iterator[set[ScopeKey]]:
-        """Of all that is held, who may hold it."""
-        yield from (self._of_part.setdefault(part, set()) for part in held.parts)
-        yield from (self._of_host.setdefault(host, set()) for host in held.hosts)
-        yield from (self._of_route.setdefault(route, set()) for route in held.routes)
+        before, held = self._held.get(key, _Held()), _Held(scope.parts, hosts, scope.route_keys)
+        self._held[key] = held
+        for members, was, now in zip((self._of_part, self._of_host, self._of_route), before, held, strict=True):
+            for each in was - now:
+                members[each].discard(key)
+            for each in now - was:
+                members.setdefault(each, set()).add(key)
 
     def candidates(self, key: ConfigKey) -> set[ScopeKey]:
         """Scopes that a change of a service, of its endpoints or of a VirtualService may concern."""

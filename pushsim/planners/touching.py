@@ -123,7 +123,7 @@ class Touching:
 
     def touched(self, first: int, last: int) -> set[int] | None:
         """Groups of sidecars whose scopes some of the pushes first…last may touch; None if that is not known."""
-        *seen, latest = self._look_until(first, last)
+        latest, seen = self._look_at_all(last), list(map(self._seen.get, range(first, last)))
         if latest is None or None in seen:
             return None
         scopes = latest.touched.union(*(each.touched for each in seen if each is not None))
@@ -131,22 +131,24 @@ class Touching:
 
     def untouched(self, key: ScopeKey, first: int, last: int) -> bool:
         """Whether the pushes first…last are known not to touch that scope."""
-        seen = self._look_until(first, last)
-        known = seen[-1] is not None and key in seen[-1].groups
-        return known and not any(each is None or key in each.touched for each in reversed(seen))
+        latest = self._look_at_all(last)
+        if latest is None or key not in latest.groups:
+            return False
+        seen = map(self._seen.get, range(last, first - 1, -1))
+        return not any(each is None or key in each.touched for each in seen)
 
     def spares(self, group: int, first: int, last: int) -> bool:
         """The same of the scope of a group; asking for `touched` takes longer."""
-        latest = self._look_until(last, last)[0]
+        latest = self._look_at_all(last)
         key = None if latest is None else latest.keys.get(group)
         return key is not None and self.untouched(key, first, last)
 
-    def _look_until(self, first: int, last: int) -> list[_Seen | None]:
-        """Those pushes, looked at."""
+    def _look_at_all(self, last: int) -> _Seen | None:
+        """That push, when it and all before it are looked at."""
         while self._pending and self._pending[0].number <= last:
             pushed = self._pending.pop(0)
             self._seen[pushed.number] = self._look_at(pushed)
-        return [self._seen.get(number) for number in range(first, last + 1)]
+        return self._seen.get(last)
 
     def scopes(self, push: int) -> ask.Scopes:
         """See `planner.Planner`."""
@@ -222,8 +224,7 @@ class Touching:
                 importers.tell(at, after.at(at))
                 self._works[at] = None
         if self._rules.targets in ("service-or-own", "service-and-own"):  # there, services are looked up again
-            own = {key.namespace for key in pushed.request.keys}
-            found |= {at for at in self._works if at[0] in own}
+            found |= {at for at in self._works if at[0] in pushed.request.namespaces}
         return frozenset(found)
 
     def _all_scopes(self, pushed: _Pushed) -> ask.Scopes:
@@ -242,7 +243,12 @@ class Touching:
 
 def _is_about(key: ConfigKey, scope: Scope) -> bool:
     """Whether a change of this key concerns the proxies of a scope, or changes what the scope holds and spares them."""
-    return bool(scope.depends_on(key)) or (key.kind == "ServiceEntry" and scope.holds(key))
+
+    def found() -> bool:
+        return bool(scope.depends_on(key)) or (key.kind == "ServiceEntry" and scope.holds(key))
+
+    kin = scope.kin  # which hold the same
+    return found() if kin is None else scope.family.memo.once(found, "is about", key, kin)
 
 
 def _are_same_sidecars(old: Mapping[str, tuple[Object, ...]], new: Mapping[str, tuple[Object, ...]]) -> bool:

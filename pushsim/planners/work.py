@@ -37,7 +37,7 @@ def of_push(before: PushContext, context: PushContext, request: PushRequest, rul
         work["push.virtual_services"] = len(context.routes.routes)
     if context.rule_index is not before.rule_index:
         work["push.destination_rules"] = len(context.rule_index.by_key)
-    work["push.configs"] = sum(len(context.policies.get(kind, ())) for kind in {key.kind for key in request.keys})
+    work["push.configs"] = sum(len(context.policies.get(kind, ())) for kind in request.kinds)
     return dict(work)
 
 
@@ -223,7 +223,7 @@ def _held_of_shared(block: tuple[Service, ...], scope: Scope, context: PushConte
 def _held_of_part(block: tuple[Service, ...], scope: Scope, context: PushContext) -> _Held:
     """The same of services of a namespace, looked up anew when endpoints there have changed."""
     shards = context.endpoints.of(block[0].namespace) if block else None
-    return scope.family.memo_of(block).latest(lambda: _held_of(block, context), "held", of=(shards,))
+    return scope.family.memo_of(block).once(lambda: _held_of(block, context), "held", of=(shards,))
 
 
 def _held_of(services: Sequence[Service], context: PushContext) -> _Held:

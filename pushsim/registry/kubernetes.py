@@ -320,9 +320,8 @@ class KubernetesRegistry:
     def _reread_slices(self, pod: Ref) -> list[PushRequest]:
         """Convert the slices that name a pod again; services whose endpoints differ now are pushed."""
         requests: list[PushRequest] = []
-        slices = self._store.placed("EndpointSlice", pod.namespace).values()
-        owners = dict.fromkeys(n for o in slices if (n := o.labels.get(SERVICE_NAME_LABEL)))
-        for name in owners:
+        naming = (o for o in self._store.placed("EndpointSlice", pod.namespace).values() if _names_pod(o, pod.name))
+        for name in dict.fromkeys(n for o in naming if (n := o.labels.get(SERVICE_NAME_LABEL))):
             owner = (pod.namespace, name)
             written = self._slices_of(owner)
             known = self._slices.of(owner)
