@@ -198,6 +198,7 @@ class RouteConfiguration:
     unknown:          as of a Listener.
     others:           hosts of services that have the port for another protocol, where there are VirtualServices: these
                       give them no virtual host.
+    aliases:          for a gateway, what ExternalName Services that its routes name stand for, by host.
     """
 
     name: str
@@ -208,6 +209,7 @@ class RouteConfiguration:
     rules: tuple[tuple[str, tuple[Object, ...]], ...] = ()
     unknown: str = ""
     others: tuple[str, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
     def rules_of(self, host: str) -> tuple[Object, ...]:
         """The DestinationRules of a host that decide how requests to it are hashed."""

@@ -63,7 +63,15 @@ def simulate(
         at_once = jobs or cores()
         with bars(names, quiet=json) as progress:
             results = run(
-                loaded, names, engine=engine, out=out, progress=progress, detail=detail, jobs=at_once, watch=watch
+                loaded,
+                names,
+                engine=engine,
+                out=out,
+                progress=progress,
+                detail=detail,
+                jobs=at_once,
+                watch=watch,
+                tables=out is not None or live is not None,
             )
         if json:
             print_json(summary_json(loaded, results))

@@ -92,14 +92,12 @@ class Listeners(GatewayListeners):
         return [patch for patch in self._chains if self._is_of_listener(patch, listener)]
 
     def _routes_of(self, listener: Listener | Added) -> frozenset[str]:
-        """A TLS port of a gateway has one per HTTPS server."""
+        """A gateway's has one for plain HTTP at each address that servers say they bind, and one per HTTPS server."""
         if isinstance(listener, Added):
             return frozenset(_routes_in(listener.value))
-        if listener.route:
-            return frozenset({listener.route})
+        if listener.kind != "gateway":
+            return frozenset({listener.route} if listener.route else ())
         shown = set(listener.servers)
-        if not shown:
-            return frozenset()
         routes = self.view.gateway.routes.items()
         return frozenset(name for name, servers in routes if name and not shown.isdisjoint(servers))
 

@@ -34,18 +34,25 @@ class Routes(Recipient):
         found = (self._only_port(host, route) for route in routes.values() for host, _ in _portless(route))
         services = tuple(dict.fromkeys(pair for pair in found if pair is not None))
         rules = self._hashing((), routes.values())
-        return RouteConfiguration(name, services, tuple(routes), servers, bool(servers), rules)
+        named = ((host, self._meant(host, route)) for route in routes.values() for host in route.destinations(None))
+        aliases = {host: dict(of.extras)["externalName"] for host, of in named if of and of.resolution == "ALIAS"}
+        known = bool(servers)
+        return RouteConfiguration(name, services, tuple(routes), servers, known, rules, aliases=tuple(aliases.items()))
 
     def _only_port(self, host: str, route: Route) -> tuple[Service, Port] | None:
-        """The service a gateway's route means by a host, if its only port is meant by none.
+        """The service a gateway's route means by a host, if its only port is meant by none."""
+        service = self._meant(host, route)
+        return (service, service.ports[0]) if service is not None and len(service.ports) == 1 else None
+
+    def _meant(self, host: str, route: Route) -> Service | None:
+        """The service a gateway's route means by a host.
 
         Source: pilot/pkg/networking/core/gateway.go (buildNameToServiceMapForHTTPRoutes).
         """
         index = self.context.services
         service = index.exact.get(host, {}).get(route.key.namespace)
-        if service is None or not index.visible(service, self.view.proxy.namespace):
-            service = self.scope.service(host)
-        return (service, service.ports[0]) if service is not None and len(service.ports) == 1 else None
+        seen = service is not None and index.visible(service, self.view.proxy.namespace)
+        return service if seen else self.scope.service(host)
 
     def _sidecar_route(self, name: str) -> RouteConfiguration:
         number = name.rpartition(":")[2]

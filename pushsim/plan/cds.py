@@ -7,7 +7,7 @@ from itertools import chain
 
 from pushsim.blocks import Blocks
 from pushsim.generators import eds_names
-from pushsim.hosts import resolve, subset_of
+from pushsim.hosts import is_wildcard, matches, resolve
 from pushsim.mesh import ConfigKey, Object, Service
 from pushsim.names import NO_NAMES, ClusterNames, parse_cluster
 from pushsim.plan.pushing import Pushing
@@ -189,8 +189,11 @@ def _used_rule(scope: Scope, key: ConfigKey) -> Object | None:
 
 
 def _hosts_matching(scope: Scope, pattern: str) -> list[str]:
+    """istiod's ServicesForHostname: of a wildcard also those that it is a part of."""
     known = scope.context.services.by_host
-    return [pattern] if pattern in known else [host for host in known if subset_of(host, pattern)]
+    if is_wildcard(pattern):
+        return [host for host in known if matches(host, pattern)]
+    return [pattern] if pattern in known else []
 
 
 def _scope_difference(pushing: Pushing) -> tuple[Collection[Service], Names]:

@@ -48,7 +48,7 @@ class ConfigurationMeter:
         if proxy.type == "sidecar":
             meter = self._patched_by(patches, self._routes, "SIDECAR_OUTBOUND", resource.name)
             return meter.sidecar(resource, proxy)
-        told = (resource.name, resource.servers, resource.known, resource.rules, resource.unknown)
+        told = (resource.name, resource.servers, resource.known, resource.rules, resource.unknown, resource.aliases)
         held: tuple[object, ...] = (*chain.from_iterable(resource.services), *resource.virtual_services)
         hosts = self._patched_by(patches, self._hosts, "GATEWAY", resource.name)
         return self._lengths.latest(lambda: hosts.length(resource, proxy), proxy.namespace, key, told, of=held)

@@ -76,20 +76,22 @@ def written_hosts(server: Server) -> list[str]:
 
 
 def listener(resource: Listener, builder: ListenerBuilder) -> EnvoyListener:
-    """A gateway's listener: one chain for plain HTTP, one per TLS server, chains of TCP and TLS routes."""
+    """A gateway's listener: one chain for plain HTTP (each for servers that say which address they bind), one per TLS
+    server, chains of TCP and TLS routes.
+    """
     sizing = builder.sizing
     chains: list[FilterChain] = []
-    place, plain, passed = Place("GATEWAY", True, resource.port), False, set[tuple[str, str]]()
+    place, plain, passed = Place("GATEWAY", True, resource.port), set[str](), set[tuple[str, str]]()
     for server in resource.servers:
         spec = spec_of(server)
         protocol = parse_protocol(str((spec.get("port") or {}).get("protocol") or ""))
         mode = str((spec.get("tls") or {}).get("mode") or "")
         if protocol in HTTP_PROTOCOLS:
-            if not plain:
-                prefix, route = f"outbound_{resource.name}", resource.route or f"http.{resource.port}"
-                manager = builder.http_manager(prefix, place, route=route, protocol=protocol)
+            route = route_name(server, resource.port)
+            if route not in plain:
+                manager = builder.http_manager(f"outbound_{resource.name}", place, route=route, protocol=protocol)
                 chains.append(builder.chain(*builder.authn(), *manager))
-            plain = True
+            plain.add(route)
         elif protocol == "HTTPS" and terminates(server):
             name = str(spec.get("name") or "")
             prefix, route = name or f"outbound_{resource.name}", route_name(server, resource.port)

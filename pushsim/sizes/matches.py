@@ -106,10 +106,18 @@ class RouteTranslator:
     """Translates VirtualServices for one listener port (route names of a sidecar) or gateway server."""
 
     def __init__(
-        self, sizing: Sizing, settings: Settings, port: int, *, ports: PortOf, hashes: HashOf, gateway: str = "mesh"
+        self,
+        sizing: Sizing,
+        settings: Settings,
+        port: int,
+        *,
+        ports: PortOf,
+        hashes: HashOf,
+        aliases: Callable[[str], str | None] = lambda _: None,
+        gateway: str = "mesh",
     ) -> None:
         self.sizing, self.settings, self.port = sizing, settings, port
-        self.ports, self.hashes, self.gateway = ports, hashes, gateway
+        self.ports, self.hashes, self.aliases, self.gateway = ports, hashes, aliases, gateway
 
     def routes(self, written: Object, proxy: Proxy) -> list[Route]:
         """The routes of a VirtualService that apply here, up to the first that takes everything."""
@@ -167,10 +175,10 @@ class RouteTranslator:
         return built
 
     def cluster(self, destination: Spec, namespace: str) -> str:
-        """`outbound|port|subset|host` of a destination."""
+        """`outbound|port|subset|host` of a destination; of an alias, with the host that it stands for."""
         host = resolve(str(destination.get("host") or ""), namespace)
         port = dig(destination, "port", "number") or self.ports(host) or self.port
-        return f"outbound|{port}|{destination.get('subset') or ''}|{host}"
+        return f"outbound|{port}|{destination.get('subset') or ''}|{self.aliases(host) or host}"
 
     def _action(self, written: Object, http: Spec, route: Route, authority: str) -> RouteAction:
         limit = duration(http["timeout"]) if http.get("timeout") else _ZERO

@@ -5,7 +5,7 @@ Source: pilot/pkg/networking/core/gateway.go (buildGatewayHTTPRouteConfig).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
@@ -23,6 +23,8 @@ from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made
 
+#: What a translator may ask: which port of a host is meant, how its requests are hashed, what it is an alias of.
+_Lookups = tuple[Callable[..., Json], Callable[..., Json], Callable[..., Json]]
 #: What a translator asked, and was answered.
 _Answers = list[tuple[tuple[Json, ...], Json]]
 
@@ -42,13 +44,13 @@ class _Asked:
 class _Translated(NamedTuple):
     """A VirtualService's routes at a server, and what that hangs on.
 
-    hosts: those that both have; routes: one object as long as they are the same.
+    answers: to each question of its translator; hosts: those that both have; routes: one object as long as they are
+    the same.
     """
 
     written: Object
     gateway: Object
-    ports: _Answers
-    hashes: _Answers
+    answers: tuple[_Answers, ...]
     hosts: tuple[str, ...]
     routes: tuple[Route, ...]
 
@@ -93,7 +95,7 @@ class GatewayRoutes:
         )
         if self._sizing.body_limit == "all":
             built.max_direct_response_body_size_bytes = 1048576
-        hosts = _collapsed(self._hosts(resource, proxy).values())
+        hosts = _collapsed(self._hosts(resource, proxy))
         if hosts:
             where = (resource.name, resource.servers, proxy.namespace)
             return self._configuration(built) + sum(self._framed(host, where) for host in hosts)
@@ -103,17 +105,17 @@ class GatewayRoutes:
 
     def _hosts(self, resource: RouteConfiguration, proxy: Proxy) -> dict[str, _Host]:
         ports = {service.hostname: port.number for service, port in resource.services}.get
+        lookups = (ports, resource_hashes(resource), dict(resource.aliases).get)
         told = (proxy.namespace, tuple(sorted(proxy.labels.items())))
         hosts: dict[str, _Host] = {}
-        hashes = resource_hashes(resource)
         for server in resource.servers:
             spec = spec_of(server)
             port, secure = int(spec["port"]["number"]), bool((spec.get("tls") or {}).get("httpsRedirect"))
             for written in resource.virtual_services:
                 key = (written.ref, server[0].ref, server[1], told)
                 found = self._translated.get(key)
-                if found is None or not _still(found, written, server, ports, hashes):
-                    found = self._translated[key] = self._translate(written, server, port, proxy, ports, hashes)
+                if found is None or not _still(found, written, server, lookups):
+                    found = self._translated[key] = self._translate(written, server, port, proxy, lookups)
                 for host in found.hosts if found.routes else ():
                     of = hosts.get(host)
                     if of is None:
@@ -125,24 +127,23 @@ class GatewayRoutes:
                 hosts.setdefault(host, self._host(host, port)).secure = True
         return hosts
 
-    def _translate(
-        self,
-        written: Object,
-        server: Server,
-        port: int,
-        proxy: Proxy,
-        ports: Callable[..., Json],
-        hashes: Callable[..., Json],
-    ) -> _Translated:
-        gateway, asked, hashed = server[0], _Asked(ports), _Asked(hashes)
+    def _translate(self, written: Object, server: Server, port: int, proxy: Proxy, lookups: _Lookups) -> _Translated:
+        gateway, asked = server[0], tuple(map(_Asked, lookups))
         hosts = tuple(map(str.lower, shared_hosts(server, written))) if bound(written, gateway) else ()
         routes: list[Route] = []
         if hosts:
+            ports, hashes, aliases = asked
             translator = RouteTranslator(
-                self._sizing, self._settings, port, ports=asked, hashes=hashed, gateway=name_of(gateway)
+                self._sizing,
+                self._settings,
+                port,
+                ports=ports,
+                hashes=hashes,
+                aliases=aliases,
+                gateway=name_of(gateway),
             )
             routes = translator.routes(written, proxy)
-        return _Translated(written, gateway, asked.answers, hashed.answers, hosts, tuple(routes))
+        return _Translated(written, gateway, tuple(of.answers for of in asked), hosts, tuple(routes))
 
     def _host(self, host: str, port: int) -> _Host:
         """One with its domains: of two wildcards in a name, Envoy knows none (buildGatewayVirtualHostDomains)."""
@@ -172,22 +173,21 @@ class GatewayRoutes:
         return known[1]
 
 
-def _still(
-    found: _Translated, written: Object, server: Server, ports: Callable[..., Json], hashes: Callable[..., Json]
-) -> bool:
+def _still(found: _Translated, written: Object, server: Server, lookups: _Lookups) -> bool:
     """Whether a translation is of these very objects, and would be answered the same."""
     return (
         found.written is written
         and found.gateway is server[0]
-        and all(ports(*asked) == answer for asked, answer in found.ports)
-        and all(hashes(*asked) == answer for asked, answer in found.hashes)
+        and all(
+            of(*asked) == answer for of, known in zip(lookups, found.answers, strict=True) for asked, answer in known
+        )
     )
 
 
-def _collapsed(hosts: Iterable[_Host]) -> list[_Host]:
-    """Those with the same routes as one (collapseDuplicateRoutes)."""
+def _collapsed(hosts: Mapping[str, _Host]) -> list[_Host]:
+    """Those with the same routes as one, that of the most specific name (collapseDuplicateRoutes, MoreSpecific)."""
     kept: dict[object, _Host] = {}
-    for host in hosts:
+    for _, host in sorted(hosts.items(), key=lambda of: (of[0].startswith("*"), -len(of[0]), of[0])):
         key = (tuple(host.sources), host.secure)
         known = kept.setdefault(key, host)
         if known is not host:
