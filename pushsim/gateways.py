@@ -9,6 +9,7 @@ from pushsim.context import PushContext
 from pushsim.conversion import pairs, parse_protocol, selects
 from pushsim.mesh import HTTP_PROTOCOLS, Object
 from pushsim.registry import Target
+from pushsim.releases import Rules
 
 #: A server of a Gateway: the Gateway and the server's index in it.
 Server = tuple[Object, int]
@@ -88,11 +89,7 @@ def passed_hosts(server: Server) -> list[str]:
 def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapping[str, str]) -> MergedGateway:
     """Merge the Gateways whose selector matches a router's labels."""
     selecting = [g for g in context.gateways if selects(pairs(g.spec.get("selector")), labels)]
-    ports: dict[tuple[int, str, str], list[Server]] = {}
-    routes: dict[str, list[Server]] = {}
-    listener_routes: dict[tuple[int, str, str], str] = {}
-    plain: dict[int, tuple[int, str, str]] = {}
-    taken: set[int] = set()
+    merging = _Merging(context.rules)
     tls_hosts: dict[int, dict[str, str]] = {}  # by port, host and bind address of TLS servers
     sni: set[str] = set()
     passthrough = credentials = False
@@ -101,57 +98,102 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
             server, written = (gateway, index), spec.get("port") or {}
             if not written:
                 continue
-            protocol = str(written.get("protocol") or "")
-            port = _resolve(int(written["number"]), targets)
-            key = (port, protocol, str(spec.get("bind") or ""))
-            route = route_name(server, port)
+            key = (_resolve(int(written["number"]), targets), str(written.get("protocol") or ""), _bind(spec))
             tls = spec.get("tls") or {}
             credentials |= bool(tls.get("credentialName"))
             if tls:
                 hosts = [_own(str(host), gateway) for host in spec.get("hosts") or ()]
-                known = tls_hosts.setdefault(port, {})
+                known = tls_hosts.setdefault(key[0], {})
                 if any(known.get(host) == key[2] for host in hosts):
                     continue  # CheckDuplicates: the server is skipped
                 known.update(dict.fromkeys(hosts, key[2]))
             passthrough |= tls.get("mode") == "AUTO_PASSTHROUGH"
             sni.update(passed_hosts(server))
-            http = parse_protocol(protocol) in HTTP_PROTOCOLS
-            if port in taken and port in plain:
-                current = plain[port]
-                if current[2] == key[2]:
-                    if not (http and parse_protocol(current[1]) in HTTP_PROTOCOLS) or not route:
-                        continue
-                    key = current
-                ports.setdefault(key, []).append(server)
-                listener_routes.setdefault(key, route)
-                routes.setdefault(route, []).append(server)
-                continue
-            if port in taken:
-                if not tls and key in ports:
-                    continue
-                if protocol == "HTTPS" and route:
-                    if route in routes:
-                        continue
-                    routes[route] = [server]
-            else:
-                taken.add(port)
-                if not tls or http:
-                    plain[port] = key
-                if route:
-                    routes[route] = [server]
-                listener_routes[key] = route if http else ""
-            ports.setdefault(key, []).append(server)
+            merging.add(server, key, tls=bool(tls))
     return MergedGateway(
         names=frozenset(f"{g.ref.namespace}/{g.ref.name}" for g in selecting),
-        ports=tuple(
-            GatewayPort(key[0], key[1], key[2], listener_routes.get(key, ""), tuple(servers))
-            for key, servers in ports.items()
-        ),
-        routes={name: tuple(servers) for name, servers in routes.items()},
+        ports=tuple(GatewayPort(*key, merging.route_of.get(key, ""), tuple(of)) for key, of in merging.ports.items()),
+        routes={name: tuple(servers) for name, servers in merging.routes.items()},
         sni=frozenset(sni),
         passthrough=passthrough,
         credentials=credentials,
     )
+
+
+#: Where a server listens: port, protocol and bind address.
+_Key = tuple[int, str, str]
+
+
+class _Merging:
+    """Servers, each merged with those before it, or left out, as istiod does.
+
+    Source: pilot/pkg/model/gateway.go (mergeGateways).
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self._binds = rules.gateway_binds
+        self.ports: dict[_Key, list[Server]] = {}
+        self.routes: dict[str, list[Server]] = {}
+        self.route_of: dict[_Key, str] = {}
+        self._taken: set[int] = set()
+        self._plain: dict[int, _Key] = {}  # by port, the servers without TLS that others are compared with
+        self._beside_tls: set[tuple[int, str]] = set()  # ports and addresses that were shared with a TLS server
+
+    def add(self, server: Server, key: _Key, *, tls: bool) -> None:
+        """The next server; tls: it says something about TLS."""
+        port, current = key[0], self._plain.get(key[0])
+        plain = not tls or _is_http(key)
+        if port not in self._taken or (current is None and plain and self._binds == "newest"):
+            self._begin(server, key, plain=plain)
+        elif current is not None:
+            self._add_to_plain(server, key, current, plain=plain)
+        else:
+            self._add_to_tls(server, key, tls=tls)
+
+    def _begin(self, server: Server, key: _Key, *, plain: bool) -> None:
+        """The first where it listens."""
+        route = route_name(server, key[0])
+        self._taken.add(key[0])
+        if plain:
+            self._plain[key[0]] = key
+        if route:
+            self.routes[route] = [server]
+        self.ports[key], self.route_of[key] = [server], route if _is_http(key) else ""
+
+    def _add_to_plain(self, server: Server, key: _Key, current: _Key, *, plain: bool) -> None:
+        """On a port that one without TLS has."""
+        route, apart = route_name(server, key[0]), key[2] != current[2]
+        fits = bool(route) and _is_http(key) and _is_http(current)
+        if not fits and (self._binds == "ignored" or not apart):
+            return
+        if apart and self._binds == "newest" and key not in self.ports:
+            self._begin(server, key, plain=plain)
+            return
+        at = key if apart else current
+        self.ports.setdefault(at, []).append(server)
+        self.route_of.setdefault(at, route)
+        if route:
+            self.routes.setdefault(route, []).append(server)
+
+    def _add_to_tls(self, server: Server, key: _Key, *, tls: bool) -> None:
+        """On a port that only TLS servers have."""
+        route, shared = route_name(server, key[0]), (key[0], key[2])
+        if route:
+            if route in self.routes:
+                return
+            self.routes[route] = [server]
+        known = shared in self._beside_tls
+        self._beside_tls.add(shared)
+        if tls or not (known or self._binds == "ignored"):
+            self.ports.setdefault(key, []).append(server)
+
+
+def _is_http(key: _Key) -> bool:
+    return parse_protocol(key[1]) in HTTP_PROTOCOLS
+
+
+def _bind(spec: Mapping[str, object]) -> str:
+    return str(spec.get("bind") or "")
 
 
 def _own(host: str, gateway: Object) -> str:

@@ -21,7 +21,7 @@ from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
-from pushsim.registry.workloads import entry_workload, picks, pod_locality, selected_entries, workload_name
+from pushsim.registry.workloads import entry_workload, pod_locality, selected_entries, workload_labels, workload_name
 from pushsim.releases import Rules
 from pushsim.requests import (
     ENDPOINT_UPDATE,
@@ -342,10 +342,19 @@ class KubernetesRegistry:
             del self._pods_by_ip[ip]
 
     def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
-        """A WorkloadEntry came, changed or went: Services that select it have other endpoints."""
+        """A WorkloadEntry came, changed or went: Services that select it by now are looked at again.
+
+        Those that did so until it was given other labels keep it until something else makes istiod look at them.
+
+        Source: pilot/pkg/serviceregistry/kube/controller/controller.go (workloadInstanceHandler).
+        """
+        latest = written or before
+        if latest is None:
+            return []
+        labels = workload_labels(latest)
         requests: list[PushRequest] = []
         for service in self.selecting.of(namespace).values():
-            if service.resolution == "EDS" and picks(service.selector, before, written):
+            if service.resolution == "EDS" and selects(service.selector, labels):
                 requests += self._slice_event(service.name, namespace)
         return requests
 

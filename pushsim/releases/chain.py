@@ -86,6 +86,7 @@ def chain() -> dict[str, Rules]:
         cluster_kinds=base.cluster_kinds | {"WasmPlugin"},  # #43305
         always_types=frozenset({"waypoint", "ztunnel"}),  # #43414
         nds_merges=True,
+        gateway_binds="apart",  # #43690
     )
     add("1.18.0", base)
     patched = add("1.18.6", replace(base, endpoint_comparison="health-removed", unready_kept=True))
@@ -217,15 +218,17 @@ def chain() -> dict[str, Rules]:
     )
     base = add("1.26.0", base)
     add("1.26.5", replace(base, targets="service-and-own"))  # #57908
-    add("1.26.8", replace(base, targets="service-and-own"))
+    add("1.26.8", replace(base, targets="service-and-own", gateway_binds="newest"))  # #57707
 
     base = replace(base, delta_filter="full")  # #55818
     base = replace(base, distributions=(*base.distributions, ("prefersamezone", "zone"), ("prefersamenode", "node")))
     add("1.27.0", base)
     base = add("1.27.2", replace(base, targets="service-and-own"))
-    add("1.27.9", base)
+    patched = add("1.27.4", replace(base, gateway_binds="newest"))
+    add("1.27.9", patched)
 
-    base = add("1.28.0", base)
+    add("1.28.0", base)
+    base = add("1.28.1", patched)
     add("1.28.10", base)
     base = add("1.29.0", base)
     add("1.29.6", base)

@@ -99,6 +99,8 @@ class Rules:
         gateway_scope: gateways have a scope of their own, without pulled destinations (#49932).
         exact_lookup: a listener that names nothing but exact hosts of namespaces takes what the index keeps under
             these names, by age, seen as IsServiceVisible has it (#60473).
+        gateway_binds: servers without TLS that share a port and bind different addresses: compared as if they bound the
+            same, apart (#43690), or apart and with the newest of them (#57707).
         merge_services: `add` (first wins, ports added) or `append` (Kubernetes wins, compatible ones merge).
         namespace_of_host: one namespace per host: legacy, or first, own, Kubernetes (#51776).
         index_duplicate: same host and namespace twice: last, or oldest with Kubernetes first.
@@ -225,6 +227,7 @@ class Rules:
     default_scope: Literal["legacy", "merged", "unified"] = "legacy"
     gateway_scope: bool = False
     exact_lookup: bool = False
+    gateway_binds: Literal["ignored", "apart", "newest"] = "ignored"
     merge_services: Literal["add", "append"] = "add"
     namespace_of_host: Literal["own-or-first", "own-kubernetes-first"] = "own-or-first"
     index_duplicate: Literal["last", "oldest"] = "last"

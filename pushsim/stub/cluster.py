@@ -155,9 +155,10 @@ class Cluster:
 
 
 def _defaulted(written: Object) -> Mapping[str, Any]:
-    """An object as an API server keeps it: ports of a Service have a protocol and a targetPort."""
-    ports = written.spec.get("ports") if written.ref.kind == "Service" else None
-    if not ports:
+    """An object as an API server keeps it: ports of a Service have a protocol and a targetPort; no selector is empty."""
+    if written.ref.kind != "Service" or not written.spec:
         return written.body
-    defaulted = [{"protocol": "TCP", "targetPort": port.get("port"), **port} for port in ports]
-    return {**written.body, "spec": {**written.spec, "ports": defaulted}}
+    spec = {key: value for key, value in written.spec.items() if key != "selector" or value}
+    if spec.get("ports"):
+        spec["ports"] = [{"protocol": "TCP", "targetPort": port.get("port"), **port} for port in spec["ports"]]
+    return {**written.body, "spec": spec}
