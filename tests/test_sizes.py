@@ -350,3 +350,51 @@ def test_a_virtual_service_leaves_a_service_the_name_it_has_at_home() -> None:
     assert (
         length_in("ns-a") - length_in("ns-b") == length_in("ns-a", shaped) - length_in("ns-b", shaped) == len("a") + 2
     )
+
+
+#: Services that differ in little: lengths are remembered by what decides them.
+NEARLY_ALIKE = st.builds(
+    Service,
+    st.sampled_from([A.hostname, B.hostname, "a.example.com"]),
+    st.sampled_from(["ns-a", "ns-b"]),
+    st.sampled_from(["a", "b"]),
+    st.tuples(
+        st.builds(Port, st.sampled_from(["", "http"]), st.sampled_from([80, 90]), st.sampled_from(["HTTP", "TCP"]))
+    ),
+    st.sampled_from(["EDS", "DNS", "PASSTHROUGH"]),
+    registry=st.sampled_from(["Kubernetes", "External"]),
+    addresses=st.sampled_from([(), ("10.0.1.1",), ("10.0.1.1", "10.0.1.22")]),
+    external=st.booleans(),
+    labels=st.sampled_from([(), (("istio.io/persistent-session", "x"),)]),
+    extras=st.sampled_from([(), (("internalTrafficPolicy", "Local"),), (("trafficDistribution", "PreferClose"),)]),
+)
+
+
+def made_of(kind: str, services: list[Service]) -> InboundCluster | OutboundCluster | Listener | LoadAssignment:
+    first, pairs = services[0], tuple((each, each.ports[0]) for each in services)
+    port, name = first.ports[0], f"outbound|{first.ports[0].number}||{first.hostname}"
+    match kind:
+        case "inbound":
+            return InboundCluster("inbound|8080||", 8080, pairs)
+        case "outbound":
+            return OutboundCluster(name, first, port, "", "EDS" if first.resolution == "EDS" else "STRICT_DNS")
+        case "endpoints":
+            endpoint = Endpoint("10.1.1.1", 8080, port.name, (("app", "a"),), locality="r/z", workload="a-0")
+            return LoadAssignment(name, first, port, "", endpoints=(endpoint,))
+        case "virtualInbound":
+            return Listener(
+                "virtualInbound", "virtualInbound", "0.0.0.0", 15006, services=pairs, target_ports=(8080,) * len(pairs)
+            )
+    return Listener("0.0.0.0_80", kind, "0.0.0.0", 80, "80" if kind == "http" else "", pairs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["inbound", "outbound", "endpoints", "virtualInbound", "http", "tcp"])
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(NEARLY_ALIKE, min_size=1, max_size=2), min_size=2, max_size=4))
+def test_what_was_measured_before_does_not_change_what_is_measured_next(kind: str, of: list[list[Service]]) -> None:
+    known = Sizer("1.24", mesh_config={})
+    for services in of:
+        resource = made_of(kind, services)
+        assert known.resource_bytes(resource, PROXY, NONE) == Sizer("1.24", mesh_config={}).resource_bytes(
+            resource, PROXY, NONE
+        )

@@ -202,6 +202,7 @@ class Objects:
         hosts = [self.host(), f"*.{self.random.choice(self.namespaces)}.svc.cluster.local"]
         if self.wide:
             hosts += [f"x{self.random.randrange(3)}.example.com", "nobody.n0.svc.cluster.local", "s0"]
+            hosts += ["*.example.com", f"*.x{self.random.randrange(3)}.example.com"]
         policy: Json = {"connectionPool": {"tcp": {"maxConnections": self.random.randint(1, 50)}}}
         if self.wide and self.flip(0.3):
             policy["tls"] = {"mode": self.pick("DISABLE", "ISTIO_MUTUAL", "SIMPLE")}
@@ -255,6 +256,8 @@ class Objects:
     def workload_entry(self) -> Json:
         number = self.random.randrange(3)
         spec = {"address": f"10.7.{number}.{self.random.randint(1, 5)}", "labels": {"vm": f"v{number}"}}
+        if self.wide and self.flip(0.3):
+            spec["labels"] = {"app": f"s{self.random.randrange(max(1, self.services))}"}
         more = {"locality": self.pick(*shapes.LOCALITIES), "weight": self.random.randint(1, 5), "ports": {"http": 8080}}
         spec |= shapes.subset(self.random, more)
         described = head(_NETWORKING, "WorkloadEntry", self.random.choice(self.namespaces), f"w{number}")
@@ -301,6 +304,8 @@ class Objects:
             spec["tcp"] = [
                 {"match": match, "route": [{"destination": {"host": self.host(), "port": {"number": 9000}}}]}
             ]
+        if self.wide and at_gateway:
+            spec |= shapes.at_gateway(self.random, self.host())
         if at_gateway:
             spec["gateways"] = [f"{ROOT}/gw"] + ["mesh"] * (self.wide and self.flip(0.3))
             if self.wide and self.flip(0.2):
@@ -321,6 +326,7 @@ class Objects:
         if self.wide:
             if self.flip(0.3):
                 servers += [s for s in shapes.servers(self.random) if len(servers) == 1 or s["port"]["number"] != 443]
+                servers[0] = shapes.bound(self.random, servers[0])
             if self.flip(0.25):
                 namespace, name, selector = self.anywhere(), "gw2", self.pick(selector, {"app": "nobody"}, {})
         spec = {"selector": selector, "servers": servers}

@@ -175,6 +175,19 @@ def http_route(draw: Random, namespace: str) -> Json:
     )
 
 
+def at_gateway(draw: Random, host: str) -> Json:
+    """Hosts of a VirtualService at a gateway, and its tcp routes; host: where these go to."""
+    found: Json = {}
+    if draw.random() < 0.3:
+        found["hosts"] = [f"h{number}.example.com" for number in range(draw.randint(2, 3))]
+    if draw.random() < 0.2:
+        to = [{"destination": {"host": host, "port": {"number": draw.choice([80, 9000])}}}]
+        found["tcp"] = [{"match": [{"port": draw.choice([80, 443, 9000])}], "route": to}]
+        if draw.random() < 0.5:
+            found["hosts"] = ["t.example.com"]
+    return found
+
+
 def servers(draw: Random) -> list[Json]:
     """Servers of a Gateway beside its HTTP one."""
     found: list[Json] = [
@@ -194,8 +207,22 @@ def servers(draw: Random) -> list[Json]:
             "hosts": ["h1.example.com"],
             "tls": {"httpsRedirect": True},
         },
+        {
+            "port": {"number": draw.choice([80, 443, 9000]), "name": "end", "protocol": "TLS"},
+            "hosts": ["t.example.com"],
+            "tls": {"mode": "SIMPLE", "serverCertificate": "/etc/certs/b.pem", "privateKey": "/etc/certs/key.pem"},
+        },
+        {
+            "port": {"number": draw.choice([80, 443, 9000]), "name": "any", "protocol": draw.choice(["HTTP2", "MONGO"])},
+            "hosts": ["*"],
+        },
     ]
-    return draw.sample(found, draw.randint(1, 2))
+    return [bound(draw, server) for server in draw.sample(found, draw.randint(1, 2))]
+
+
+def bound(draw: Random, server: Json) -> Json:
+    """A server that at times says which address it binds."""
+    return server if draw.random() < 0.75 else {**server, "bind": draw.choice(["0.0.0.0", "127.0.0.1"])}
 
 
 def endpoints(draw: Random, number: int) -> list[Json]:

@@ -230,7 +230,7 @@ class Sizer:
 
     def _inbound(self, resource: InboundCluster, view: _View) -> int:
         shape = tuple(
-            (len(s.hostname), len(s.name), len(s.namespace), s.registry, p.number, p.protocol, len(p.name))
+            (len(s.hostname), len(s.name), len(s.namespace), s.registry, s.external, p.number, p.protocol, len(p.name))
             for s, p in resource.services
         )
         merging = doing(view.patches, "MERGE", "CLUSTER", "SIDECAR_INBOUND")
