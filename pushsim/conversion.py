@@ -87,8 +87,8 @@ def kubernetes_service(body: Object, rules: Rules, trust_domain: str) -> Service
         "externalName": external,
         "externalAddresses": ",".join([*outside, *map(str, spec.get("externalIPs") or ())]),
         "trafficDistribution": next(filter(None, (known.get(wish.lower(), "") for wish in wishes)), ""),
-        "internalTrafficPolicy": str(spec.get("internalTrafficPolicy") or ""),
-        "publishNotReadyAddresses": str(bool(spec.get("publishNotReadyAddresses"))),
+        "internalTrafficPolicy": "Local" if spec.get("internalTrafficPolicy") == "Local" else "",
+        "publishNotReadyAddresses": str(rules.unready_published and bool(spec.get("publishNotReadyAddresses"))),
     }
     return Service(
         hostname=fqdn(body.ref.name, body.ref.namespace),

@@ -1,5 +1,6 @@
 """The planner, which shares plans among groups and lets go of the past, against the plain conversation."""
 
+import gc
 from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
@@ -20,6 +21,7 @@ from pushsim.planner import Counts, localities_of
 from pushsim.planners import IstioPlanner, begun, planners
 from pushsim.planners.work import ScopeWork
 from pushsim.pricing import Pricing
+from pushsim.requests import PushRequest
 from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Timed, Variant
 
@@ -527,6 +529,24 @@ def test_who_was_pushed_and_who_connects_are_in_one_state_if_it_says_the_same(mo
     assert asking.connect(0).state == asking.states[0]
 
 
+def test_a_proxy_update_is_not_kept():
+    """It takes no Push, and has the endpoints of the whole mesh with it."""
+
+    def pod(version):
+        metadata = {"name": "p", "namespace": "n", "labels": {"version": version}}
+        status = {"podIP": "10.1.0.1", "phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}
+
+    objects = parse_objects([pod("v1")])
+    changes = [Change(apply=parse_objects([pod("v2")]))]
+    mesh = Mesh({o.ref: o for o in objects}, (Proxy("p", "n", "10.1.0.1", labels={"version": "v1"}),))
+    (planner,) = planners(Asking.variant("1.24", "sotw", mesh, changes))
+    (update,) = planner.handle(0, changes[0]).requests
+    assert update.proxies
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, PushRequest) and each.proxy]
+
+
 def test_a_group_that_is_relabelled_stays_apart():
     """It may have another Sidecar than it began with: what is said of those that are spared alike is not said of it."""
 
@@ -548,14 +568,14 @@ def test_a_group_that_is_relabelled_stays_apart():
     changes = [Change(apply=parse_objects([item])) for item in (service(81), pod("v2"), service(82))]
     mesh = Mesh({o.ref: o for o in objects}, (Proxy("p", "n", "10.1.0.1", labels={"version": "v1"}),))
     (planner,) = planners(Asking.variant("1.24", "sotw", mesh, changes))
-    requests = 0
-    for number, change in enumerate(changes[:2]):
-        requests += len(planner.handle(number, change).requests)
-    pushed = planner.push(range(requests)).number
+    requests = [
+        request for number, change in enumerate(changes[:2]) for request in planner.handle(number, change).requests
+    ]
+    pushed = planner.push([number for number, request in enumerate(requests) if not request.proxies]).number
     state = planner.connect(0, pushed).state
     planner.keep({(0, state)}, pushed, pushed + 1)
     planner.handle(2, changes[2])
-    after = planner.push([requests]).number
+    after = planner.push([len(requests)]).number
     assert planner.plan(0, state, after, after, False).needed
     assert 0 in planner.apart()
 

@@ -124,10 +124,11 @@ class IstioPlanner:
             own = self._by_ip.get(request.proxy) if request.proxy else None
             if request.proxy and (own is None or self._place[own] in joined):
                 continue  # nobody with that address is connected
-            self._requests[self._requested] = request, change
+            if not request.proxy:  # one for a proxy takes no Push
+                self._requests[self._requested] = request, change
+                if change not in self._pushed:
+                    self._waiting.add(change)
             self._requested += 1
-            if not request.proxy and change not in self._pushed:
-                self._waiting.add(change)
             keys |= request.keys
             hosts = [key.name for key in request.keys if key.kind in HOST_KINDS]
             owners = frozenset(owners_of_hosts(hosts, istiod.latest.context))

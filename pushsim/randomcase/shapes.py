@@ -213,7 +213,11 @@ def servers(draw: Random) -> list[Json]:
             "tls": {"mode": "SIMPLE", "serverCertificate": "/etc/certs/b.pem", "privateKey": "/etc/certs/key.pem"},
         },
         {
-            "port": {"number": draw.choice([80, 443, 9000]), "name": "any", "protocol": draw.choice(["HTTP2", "MONGO"])},
+            "port": {
+                "number": draw.choice([80, 443, 9000]),
+                "name": "any",
+                "protocol": draw.choice(["HTTP2", "MONGO"]),
+            },
             "hosts": ["*"],
         },
     ]

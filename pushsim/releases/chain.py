@@ -175,6 +175,7 @@ def chain() -> dict[str, Rules]:
         default_scope="unified",  # #51776
         app_protocols=(*base.app_protocols, ("kubernetes.io/ws", "HTTP"), ("kubernetes.io/wss", "HTTPS")),
         namespace_of_host="own-kubernetes-first",
+        unready_published=True,
         source_namespace=True,  # #52302
         rule_merge="separate",  # #52636
         service_entry_always_full="without-autoallocate",
