@@ -232,13 +232,15 @@ class Clusters(Recipient):
     def accounts(self, service: Service) -> tuple[tuple[str, ...], ...]:
         """SPIFFE identities of a service's endpoints and those named on it, sorted, for each of its ports.
 
-        Until 1.14 those of a port's own instances (initServiceAccounts).
+        Until 1.14 those of a port's own instances; of several services of a host those of the last one that has the
+        port (initServiceAccounts).
         """
         context, host = self.scope.context, (service.hostname, service.namespace)
         aliases, memo = tuple(map(str, context.mesh_config.get("trustDomainAliases") or ())), self.memo_of(service)
         if self.rules.accounts_by_port:
-            of = service, context.instances.get(host)
-            return memo.once(lambda: self._accounts_by_port(service, aliases), "accounts", aliases, of=of)
+            same = context.services.by_host.get(service.hostname, (service,))
+            of = (service, *same, *(context.instances.get((each.hostname, each.namespace)) for each in same))
+            return memo.once(lambda: self._accounts_by_port(service, same, aliases), "accounts", aliases, of=of)
         known = context.accounts.get(host, frozenset())
         return memo.once(
             lambda: (_in_all_domains({*known, *service.accounts}, aliases),) * len(service.ports),
@@ -247,10 +249,16 @@ class Clusters(Recipient):
             of=(service, known),
         )
 
-    def _accounts_by_port(self, service: Service, aliases: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        instances = self.scope.context.instances_of(service)
-        found = ({e.account for e in instances if e.port_name == port.name and e.account} for port in service.ports)
-        return tuple(_in_all_domains({*accounts, *service.accounts}, aliases) for accounts in found)
+    def _accounts_by_port(
+        self, service: Service, same: Sequence[Service], aliases: Sequence[str]
+    ) -> tuple[tuple[str, ...], ...]:
+        named: dict[int, frozenset[str]] = {}
+        for each in same:
+            instances = self.scope.context.instances_of(each)
+            for port in each.ports:
+                accounts = (e.account for e in instances if e.port_name == port.name and e.account)
+                named[port.number] = frozenset((*accounts, *each.accounts))
+        return tuple(_in_all_domains(named.get(port.number, frozenset()), aliases) for port in service.ports)
 
 
 def _in_all_domains(accounts: Collection[str], aliases: Sequence[str]) -> tuple[str, ...]:

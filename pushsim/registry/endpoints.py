@@ -52,6 +52,11 @@ class EndpointIndex:
         self.instances.put(host, {**self.instances.get(host, {}), shard: endpoints})
         return tuple(endpoint for endpoint in endpoints if endpoint.healthy)
 
+    def recount(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> None:
+        """These are a shard's instances by now, whatever is stored of it."""
+        if self.instances is not self.shards:
+            self._found(shard, host, endpoints)
+
     def cache(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> None:
         """istiod's EDSCacheUpdate for an event of a Service or Pod: store a shard's list unless it is empty."""
         if self._found(shard, host, endpoints):

@@ -21,7 +21,14 @@ from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
-from pushsim.registry.workloads import entry_workload, pod_locality, selected_entries, workload_labels, workload_name
+from pushsim.registry.workloads import (
+    entry_workload,
+    picks,
+    pod_locality,
+    selected_entries,
+    workload_labels,
+    workload_name,
+)
 from pushsim.releases import Rules
 from pushsim.requests import (
     ENDPOINT_UPDATE,
@@ -354,8 +361,13 @@ class KubernetesRegistry:
         labels = workload_labels(latest)
         requests: list[PushRequest] = []
         for service in self.selecting.of(namespace).values():
-            if service.resolution == "EDS" and selects(service.selector, labels):
+            if service.resolution != "EDS":
+                continue
+            if selects(service.selector, labels):
                 requests += self._slice_event(service.name, namespace)
+            elif picks(service.selector, before):
+                found = self._endpoints_of(service.name, namespace)
+                self._endpoints.recount(SHARD, (service.hostname, namespace), found)
         return requests
 
 

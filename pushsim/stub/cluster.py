@@ -155,7 +155,7 @@ class Cluster:
 
 
 def _defaulted(written: Object) -> Mapping[str, Any]:
-    """An object as an API server keeps it: ports of a Service have a protocol and a targetPort; no selector is empty."""
+    """An object as an API server keeps it: ports of Services have protocol and targetPort, no selector is empty."""
     if written.ref.kind != "Service" or not written.spec:
         return written.body
     spec = {key: value for key, value in written.spec.items() if key != "selector" or value}
