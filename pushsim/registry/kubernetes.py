@@ -213,20 +213,25 @@ class KubernetesRegistry:
         return PushRequest(frozenset({key}), reasons=frozenset({reason}))
 
     def _endpoints_of(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
-        """Endpoints of all slices of a service, each address and port once; WorkloadEntries it selects, too."""
+        """Endpoints of all slices of a service, each address and port once; WorkloadEntries it selects, too.
+
+        Of an ExternalName Service by DNS the name itself, beside slices that it still has or where these have none
+        (ExternalNameServiceInstances, ExternalNameEndpoints).
+        """
         found: dict[tuple[str, str], Endpoint] = {}
+        service = self.services.get(fqdn(name, namespace))
         for endpoints in self._slices.of((namespace, name)).values():
             for endpoint in endpoints:
                 found.setdefault((endpoint.address, endpoint.port_name), endpoint)
-        service = self.services.get(fqdn(name, namespace))
         if service is not None and service.selector and service.resolution == "EDS":
             for entry in selected_entries(self._store, namespace, service.selector):
                 for endpoint in workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain):
                     found.setdefault((endpoint.address, endpoint.port_name), endpoint)
-        if service is not None and service.resolution == "DNS" and not found:  # ExternalNameServiceInstances
-            name = dict(service.extras)["externalName"]
+        if service is not None and service.resolution == "DNS":
+            name, served = dict(service.extras)["externalName"], {of for _, of in found}
             for port in service.ports:
-                found[name, port.name] = Endpoint(name, port.number, port.name, service.labels)
+                if self._rules.external_name_beside or port.name not in served:
+                    found[name, port.name] = Endpoint(name, port.number, port.name, service.labels)
         return tuple(found.values())
 
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:

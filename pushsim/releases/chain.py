@@ -111,6 +111,7 @@ def chain() -> dict[str, Rules]:
         endpoint_comparison="health-removed",
         unready_kept=True,
         locality_of_instance=False,
+        external_name_beside=True,
     )
     add("1.20.0", replace(base, private_rules="names-own"))
     base = add("1.20.2", replace(base, endpoint_comparison="health"))
