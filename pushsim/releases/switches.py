@@ -32,8 +32,8 @@ class Rules:
         locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say.
         external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
             flag off in 1.20).
-        external_name_beside: the name of one by DNS is an endpoint beside those of slices that it still has, not only for
-            ports of which these have none.
+        external_name_beside: the name of one by DNS is an endpoint beside those of slices that it still has, not only
+            for ports of which these have none.
         any_revision: an istiod that is told no REVISION takes configuration of any revision.
         foreign_pushed: configuration of another revision is pushed, though not read.
         app_protocols: values of appProtocol that Kubernetes has given a meaning, and what istiod takes them for.
