@@ -18,15 +18,11 @@ _NO_TRANSLATION = "experimental.istio.io/disable-gateway-port-translation"
 
 @dataclass(frozen=True, slots=True)
 class GatewayPort:
-    """One listener of a router: servers merged on a port, protocol and bind address.
-
-    route: RDS route of a plain-text HTTP port, "" for TCP and TLS ports.
-    """
+    """One listener of a router: servers merged on a port, protocol and bind address."""
 
     port: int
     protocol: str
     bind: str
-    route: str
     servers: tuple[Server, ...]
 
     @property
@@ -112,7 +108,7 @@ def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapp
             merging.add(server, key, tls=bool(tls))
     return MergedGateway(
         names=frozenset(f"{g.ref.namespace}/{g.ref.name}" for g in selecting),
-        ports=tuple(GatewayPort(*key, merging.route_of.get(key, ""), tuple(of)) for key, of in merging.ports.items()),
+        ports=tuple(GatewayPort(*key, tuple(servers)) for key, servers in merging.ports.items()),
         routes={name: tuple(servers) for name, servers in merging.routes.items()},
         sni=frozenset(sni),
         passthrough=passthrough,
@@ -134,7 +130,6 @@ class _Merging:
         self._binds = rules.gateway_binds
         self.ports: dict[_Key, list[Server]] = {}
         self.routes: dict[str, list[Server]] = {}
-        self.route_of: dict[_Key, str] = {}
         self._taken: set[int] = set()
         self._plain: dict[int, _Key] = {}  # by port, the servers without TLS that others are compared with
         self._beside_tls: set[tuple[int, str]] = set()  # ports and addresses that were shared with a TLS server
@@ -158,7 +153,7 @@ class _Merging:
             self._plain[key[0]] = key
         if route:
             self.routes[route] = [server]
-        self.ports[key], self.route_of[key] = [server], route if _is_http(key) else ""
+        self.ports[key] = [server]
 
     def _add_to_plain(self, server: Server, key: _Key, current: _Key, *, plain: bool) -> None:
         """On a port that one without TLS has."""
@@ -171,13 +166,12 @@ class _Merging:
             return
         at = key if apart else current
         self.ports.setdefault(at, []).append(server)
-        self.route_of.setdefault(at, route)
         if route:
             self.routes.setdefault(route, []).append(server)
 
     def _add_to_tls(self, server: Server, key: _Key, *, tls: bool) -> None:
-        """On a port that only TLS servers have."""
-        route, shared = route_name(server, key[0]), (key[0], key[2])
+        """On a port that TLS servers have; of one for HTTP the listener names no route."""
+        route, shared = "" if _is_http(key) else route_name(server, key[0]), (key[0], key[2])
         if route:
             if route in self.routes:
                 return

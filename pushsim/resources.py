@@ -140,7 +140,7 @@ class Listener:
     kind:      virtualOutbound | virtualInbound | http (0.0.0.0_PORT with an RDS route) | tcp (VIP_PORT) |
                auto (VIP_PORT, sniffed: HTTP chain with its own RDS route, and TCP) | gateway |
                inbound (an ingress listener of a Sidecar that binds its port itself).
-    route:     the RDS route it names, "" if none.
+    route:     of a sidecar's, the RDS route it names, "" if none.
     services:  the (service, port) pairs behind it: outbound ones, or for virtualInbound the proxy's own.
     target_ports, binds: for inbound ones, the target port of each entry of `services`, and its address if not any.
     servers:   for a gateway, the (Gateway, index of the server in it) pairs merged into this port.

@@ -9,7 +9,7 @@ from pushsim.conversion import parse_protocol
 from pushsim.gateways import passed_hosts
 from pushsim.generators.recipient import Recipient, gateway_names
 from pushsim.hosts import subset_of
-from pushsim.mesh import Object, Port, Service
+from pushsim.mesh import HTTP_PROTOCOLS, Object, Port, Service
 from pushsim.resources import ANY_ADDRESS, Listener
 from pushsim.sizes.gateway import layer4, spec_of
 
@@ -24,7 +24,7 @@ class GatewayListeners(Recipient):
         for port in self.view.gateway.ports:
             routes = self._tcp_routes(port.servers)
             passed = tuple(self._passed_through(port.servers))
-            serves = port.route or routes or passed
+            serves = parse_protocol(port.protocol) in HTTP_PROTOCOLS or routes or passed
             if not serves and not (parse_protocol(port.protocol) == "HTTPS" and any(map(_ends_tls, port.servers))):
                 continue  # a TCP or TLS port without a route has no filter chain, so no listener
             bind, servers = port.bind or ANY_ADDRESS, port.servers
