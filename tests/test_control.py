@@ -378,6 +378,16 @@ def test_the_queue_never_holds_a_connection_twice_and_loses_no_push(steps: list[
         assert all(b[0] == a[1] + 1 for a, b in pairwise(intervals))
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6))
+def test_what_is_merged_holds_pushes_that_were_overtaken(pushes: list[int]) -> None:
+    """Without PILOT_ENABLE_EDS_DEBOUNCE a push about endpoints may come before one that began sooner."""
+    queue = PushQueue(1)
+    for push in pushes:
+        queue.enqueue(0, push, 0)
+    event = queue.dequeue()
+    assert (event.first, event.last) == (min(pushes), max(pushes))
+
+
 def test_the_limiter_admits_at_its_rate_and_refuses_whoever_would_wait_a_second() -> None:
     limiter = RequestLimiter(10)
     admitted = [limiter.arrive(0) for _ in range(12)]

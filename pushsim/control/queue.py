@@ -1,7 +1,8 @@
 """istiod's PushQueue (reference §1.6): first in, first out; one entry per connection; merged in place.
 
-What waits for a connection is an interval of consecutive pushes, the oldest Start among them and whether a ProxyUpdate
-(forced) is among them; one that comes before the first push is alone, first > last. Flat integers: `first[c]` is NONE
+What waits for a connection is an interval of consecutive pushes, from the one that began first to the one that began
+last, whichever came first; the oldest Start among them and whether a ProxyUpdate (forced) is among them; one that comes
+before the first push is alone, first > last. Flat integers: `first[c]` is NONE
 where nothing waits.
 """
 
@@ -48,9 +49,11 @@ class PushQueue:
                 self.line.append(connection)
                 if len(self.line) > self.longest:
                     self.longest = len(self.line)
+            self.last[connection] = push
         else:
+            self.first[connection] = min(self.first[connection], max(push, 0))
+            self.last[connection] = max(self.last[connection], push)
             self.forced[connection] |= forced
-        self.last[connection] = push
 
     def dequeue(self) -> Event:
         """Take the head; it is being processed until `done`."""

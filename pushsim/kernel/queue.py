@@ -132,15 +132,22 @@ def enqueue(a: Arrays, r: int, c: int, push: int, since: int, forced: int) -> No
     """`PushQueue.enqueue`."""
     conn = a.conn[c]
     if not conn[N_WAITING + HAS]:
-        conn[N_WAITING + HAS], conn[N_WAITING + FIRST] = 1, max(push, 0)
+        conn[N_WAITING + HAS], conn[N_WAITING + FIRST], conn[N_WAITING + LAST] = 1, max(push, 0), push
         conn[N_WAITING + START], conn[N_WAITING + FORCED] = since, forced
         if not conn[N_PROCESSING]:
             to_tail(a, r, c)
             if a.replicas[r, K_LINE] > a.replicas[r, K_LONGEST]:
                 a.replicas[r, K_LONGEST] = a.replicas[r, K_LINE]
     else:
+        merge(conn, push)
         conn[N_WAITING + FORCED] |= forced
-    conn[N_WAITING + LAST] = push
+
+
+@compiled
+def merge(conn: Ints, push: int) -> None:
+    """A push is merged into what waits for a connection."""
+    conn[N_WAITING + FIRST] = min(conn[N_WAITING + FIRST], max(push, 0))
+    conn[N_WAITING + LAST] = max(conn[N_WAITING + LAST], push)
 
 
 @called
@@ -158,14 +165,15 @@ def enqueue_all(a: Arrays, now: int, r: int, push: int, begin: int) -> None:
         place = first + number
         c = ring[members[place if place < count else place - count]]
         conn = conns[c]
-        if not conn[N_WAITING + HAS]:
-            conn[N_WAITING + HAS], conn[N_WAITING + FIRST] = 1, push
-            conn[N_WAITING + START], conn[N_WAITING + FORCED] = now, 0
-            if not conn[N_PROCESSING]:
-                line[at] = c
-                at = at + 1 if at + 1 < size else 0
-                lined += 1
-        conn[N_WAITING + LAST] = push
+        if conn[N_WAITING + HAS]:
+            merge(conn, push)
+            continue
+        conn[N_WAITING + HAS], conn[N_WAITING + FIRST], conn[N_WAITING + LAST] = 1, push, push
+        conn[N_WAITING + START], conn[N_WAITING + FORCED] = now, 0
+        if not conn[N_PROCESSING]:
+            line[at] = c
+            at = at + 1 if at + 1 < size else 0
+            lined += 1
     replica[K_LINE] = lined
     if lined > replica[K_LONGEST]:
         replica[K_LONGEST] = lined
