@@ -118,13 +118,58 @@ def test_who_works_while_garbage_is_marked_pays_for_all_of_it() -> None:
     assert cores.now == pytest.approx(55 * MS, rel=1e-3), "by a third faster"
 
 
-@given(st.integers(10**6, 10**12), st.floats(0.05, 1), st.floats(1, 1.5), st.lists(st.integers(0, 10**13), min_size=1))
+#: Marks for 40 ms of each 100, and works half as fast then; after one that ended at rest, for 28, a seventh as fast.
+COLLECTS = Runtime(100 * MS, 40 * MS, slow=PACE // 2, fast=PACE * 4 // 3, late_ns=28 * MS, crawl=PACE // 7)
+
+
+def _takes(cores: Cores, rest: int, work: int) -> float:
+    """How many ms some ms of work take after a rest of so many ms."""
+    began = cores.now + rest * MS
+    cores.start(began, 0, work * MS)
+    while cores.finish(cores.due()) == PREEMPTED:
+        cores.fill()
+    cores.fill()
+    return (cores.now - began) / MS
+
+
+def test_cores_that_rest_go_on_marking() -> None:
+    cores = Cores(1, COLLECTS)
+    assert _takes(cores, 0, 5) == 10, "half as fast"
+    assert _takes(cores, 10, 7) == pytest.approx(14, rel=1e-2), "10 ms of rest are 16 of marking: 14 are left"
+    assert sum(cores.spent) == pytest.approx(34 * MS, rel=1e-2)
+    assert _takes(cores, 6, 40) == pytest.approx(30, rel=1e-2), "by a third faster: all is marked"
+    assert sum(cores.spent) == pytest.approx(64 * MS, rel=1e-2), "nobody marks any more"
+
+
+def test_a_marking_that_ends_at_rest_makes_the_next_late_and_slow() -> None:
+    cores = Cores(1, COLLECTS)
+    assert _takes(cores, 0, 5) == 10
+    assert _takes(cores, 50, 80) == pytest.approx(60, rel=1e-2)
+    assert sum(cores.spent) == pytest.approx((10 + 18.75 + 60) * MS, rel=1e-2), "as long as marking took, and no longer"
+    assert _takes(cores, 0, 2) == pytest.approx(14, rel=1e-2), "late and slow"
+    assert _takes(cores, 100, 96) == pytest.approx(72, rel=1e-2), "that ended at rest, too"
+    assert _takes(cores, 0, 4) == pytest.approx(28, rel=1e-2), "late and slow again"
+    assert _takes(cores, 0, 96) == pytest.approx(72, rel=1e-2)
+    assert _takes(cores, 0, 20) == pytest.approx(40, rel=1e-2), "nobody rested in the last: early"
+
+
+@given(
+    st.integers(10**6, 10**12),
+    st.floats(0.05, 1),
+    st.floats(1, 1.5),
+    st.lists(st.integers(0, 10**13), min_size=1),
+    st.integers(0, 5),
+)
 def test_when_work_is_done_is_the_first_time_that_so_much_is_done(
-    cycle_ns: int, share: float, evenly: float, amounts: list[int]
+    cycle_ns: int, share: float, evenly: float, amounts: list[int], rested: int
 ) -> None:
-    marking = max(1, round(share * cycle_ns))
-    slow = max(1, round(PACE * (1 - evenly * (1 - share)) / share))
-    cores = Cores(1, Runtime(cycle_ns, marking, slow=slow, fast=round(PACE * evenly)))
+    def slow(share: float) -> int:
+        return max(1, round(PACE * (1 - evenly * (1 - share)) / share))
+
+    markings = {"marking_ns": share, "late_ns": share / 2}
+    runtime = Runtime(cycle_ns, slow=slow(share), fast=round(PACE * evenly), crawl=slow(share / 2))
+    cores = Cores(1, runtime._replace(**{name: max(1, round(of * cycle_ns)) for name, of in markings.items()}))
+    cores.ended_at_rest = range(rested)
     for amount in amounts:
         at = cores._reaches(amount)
         assert cores._done(at) >= amount

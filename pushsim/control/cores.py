@@ -38,6 +38,7 @@ from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from pushsim.cost import PACE, Runtime
 
@@ -65,6 +66,14 @@ BATCH = 128
 PREEMPTED = -1
 
 
+class Marking(NamedTuple):
+    """How garbage is marked: for so many ticks of the clock; how much work PACE ns do then, and all of them."""
+
+    ticks: int
+    pace: int
+    work: int
+
+
 class Cores:
     """Cores of one replica. `spent[s]` is what was worked in second s of the run, in ns of a core times `parts`.
 
@@ -75,14 +84,18 @@ class Cores:
         share = Fraction(round(cpus * 1000), 1000)
         self.whole, self.parts = share.numerator, share.denominator
         self.most = max(1, -(-self.whole // self.parts))
-        self.cycle, self.marking = TICKS * runtime.cycle_ns, TICKS * runtime.marking_ns
-        self.slow, self.fast = runtime.slow, runtime.fast
-        self.marked = self.marking * self.slow // PACE  # work that is done in a marking, and in a cycle
-        self.per_cycle = self.marked + (self.cycle - self.marking) * self.fast // PACE
+        self.cycle, self.fast = TICKS * runtime.cycle_ns, runtime.fast
+        marking, late = TICKS * runtime.marking_ns, TICKS * runtime.late_ns
+        marked = marking * runtime.slow // PACE  # work that is done in a marking, and in a cycle
+        self.per_cycle = marked + (self.cycle - marking) * self.fast // PACE
+        late_marked = self.per_cycle - (self.cycle - late) * self.fast // PACE
+        self.usual = Marking(marking, runtime.slow, marked)
+        self.late = Marking(late, runtime.crawl, late_marked) if runtime.late_ns else self.usual
+        self.ended_at_rest = range(0)  # numbers of the latest cycles whose markings did
         self.wake_ns, self.half_ns = runtime.wake_ns, runtime.half_ns
         self.locked = TICKS * runtime.locked_ns
         self.holder = self.woken_next = NOBODY  # who has the lock and no core; who was woken to take it
-        self.rests_since = 0  # when the last job ended
+        self.rests_since = self.rested = 0  # when the last job ended; what the clock showed then
         self.woken = 0  # thousandths
         self.now = 0
         self.clock = 0
@@ -141,7 +154,7 @@ class Cores:
         """The job that is due at `now` ends; it is returned, without LOCKED, or PREEMPTED. `fill` must follow."""
         self.advance(now)
         _, _, job, left, self.vacated = heappop(self.running)
-        self.rests_since = now
+        self.rests_since, self.rested = now, self.clock
         line = 1
         if left:
             if job & LOCKED and left <= self.locked and self.holder == NOBODY:
@@ -184,8 +197,9 @@ class Cores:
     def _slice_ends(self) -> int:
         """When the core is taken from who gets it now: at sysmon's second look, from the end of marking on."""
         since = self.clock
-        if self.cycle and since % self.cycle < self.marking:
-            since += self.marking - since % self.cycle
+        if self.cycle:
+            number, at = divmod(since, self.cycle)
+            since += max(0, self._marking(number).ticks - at)
         return (since // SYSMON + 2) * SYSMON
 
     def _run(self, job: int, ticks: int, slice_ends: int) -> None:
@@ -195,29 +209,38 @@ class Cores:
         heappush(self.running, (mark, self.started, job, max(0, done - self._done(mark)), slice_ends))
         self.started += 1
 
+    def _marking(self, number: int) -> Marking:
+        """How garbage is marked in the cycle of that number."""
+        return self.late if number - 1 in self.ended_at_rest else self.usual
+
     def _done(self, clock: int) -> int:
         """How much work, as it is priced, is done when the clock shows that."""
         if not self.cycle:
             return clock
-        cycles, since = divmod(clock, self.cycle)
-        fast = max(0, since - self.marking) * self.fast // PACE
-        return cycles * self.per_cycle + min(since, self.marking) * self.slow // PACE + fast
+        number, since = divmod(clock, self.cycle)
+        marking = self._marking(number)
+        if since < marking.ticks:
+            of_cycle = min(marking.work, since * marking.pace // PACE)
+        else:
+            of_cycle = marking.work + (since - marking.ticks) * self.fast // PACE
+        return number * self.per_cycle + of_cycle
 
     def _reaches(self, done: int) -> int:
         """What the clock shows when so much is done."""
         if not self.cycle:
             return done
-        cycles, rest = divmod(done, self.per_cycle)
-        if rest <= self.marked:
-            return cycles * self.cycle - (-rest * PACE // self.slow)
-        return cycles * self.cycle + self.marking - ((self.marked - rest) * PACE // self.fast)
+        number, rest = divmod(done, self.per_cycle)
+        marking = self._marking(number)
+        if rest <= marking.work:
+            return number * self.cycle + min(marking.ticks, -(-rest * PACE // marking.pace))
+        return number * self.cycle + marking.ticks - ((marking.work - rest) * PACE // self.fast)
 
     def advance(self, now: int) -> None:
         """Let time pass until `now`."""
         elapsed = now - self.now
         if elapsed <= 0:
             return
-        running = len(self.running)
+        running, rate = len(self.running), 0
         if running:
             wanted = running * self.parts
             if wanted <= self.whole:
@@ -226,29 +249,44 @@ class Cores:
             else:
                 self.clock += TICKS * elapsed * self.whole // wanted
                 rate = self.whole
-            if now < self._second_ends:
-                self.spent[-1] += elapsed * rate
-            else:
-                self._spread(now, rate)
-        elif now >= self._second_ends:
-            self._spread(now, 0)
-        self.now = now
+        elif self.cycle:
+            self._mark(now)
+        self._spend(now, rate)
+
+    def _mark(self, now: int) -> None:
+        """Cores that rest until `now` go on marking, until that is done."""
+        number, since = divmod(self.rested, self.cycle)
+        marking = self._marking(number)
+        left, costs = marking.ticks - since, self.fast - marking.pace
+        if left <= 0 or costs <= 0:
+            return
+        wanted = self.most * self.parts
+        ends = self.rests_since - (left * costs // -self.fast * wanted // (TICKS * self.whole))
+        if now < ends:
+            worked = TICKS * (now - self.rests_since) * self.whole // wanted
+            self.clock = self.rested + worked * self.fast // costs
+        else:
+            self.clock = self.rested + left
+            known = self.ended_at_rest
+            self.ended_at_rest = range(known.start if number - 1 in known else number, number + 1)
+        if self.now < ends:
+            self._spend(min(now, ends), self.whole)
 
     def stop(self, now: int) -> None:
         """All jobs are dropped: the process ends."""
         self.advance(now)
-        self.rests_since = now
+        self.rests_since, self.rested = now, self.clock
         self.running.clear()
         self.holder = self.woken_next = NOBODY
         for line in self.lines:
             line.clear()
 
-    def _spread(self, now: int, rate: int) -> None:
-        """Work over the ends of seconds, second by second."""
-        since = self.now
-        while now >= self._second_ends:
-            self.spent[-1] += (self._second_ends - since) * rate
-            since = self._second_ends
+    def _spend(self, until: int, rate: int) -> None:
+        """So much of a core is worked until then, second by second."""
+        while until >= self._second_ends:
+            self.spent[-1] += (self._second_ends - self.now) * rate
+            self.now = self._second_ends
             self._second_ends += SECOND
             self.spent.append(0)
-        self.spent[-1] += (now - since) * rate
+        self.spent[-1] += (until - self.now) * rate
+        self.now = until

@@ -59,6 +59,9 @@ class Price(NamedTuple):
         return to_ns(self.hit_ps + resources * self.resource_ps + units * self.unit_ps + marshalled * self.byte_ps)
 
 
+#: How much is allocated at the most of what may be between two collections, before marking begins (golang/go
+#: src/runtime/mgcpacer.go: trigger, maxTrigger).
+LATEST = 0.95
 #: The unit of `Runtime.slow` and `Runtime.fast`.
 PACE = 1024
 
@@ -69,7 +72,8 @@ class Runtime(NamedTuple):
     cycle, marking: garbage is collected once in `cycle_ns` of work, 0 for never, and marked in the first `marking_ns`
     of them. wake, half: what the first job after a rest costs beside its own work if the rest was long, and the rest
     after which it is half of that. locked: how much of making a response is under locks. slow, fast: how much work, as
-    it is priced, PACE ns of a core do while garbage is marked, and while it is not.
+    it is priced, PACE ns of a core do while garbage is marked, and while it is not. late, crawl: `marking` and `slow`
+    in a cycle after one whose marking ended while cores rested; 0: the same.
     """
 
     cycle_ns: int = 0
@@ -79,6 +83,8 @@ class Runtime(NamedTuple):
     locked_ns: int = 0
     slow: int = PACE
     fast: int = PACE
+    late_ns: int = 0
+    crawl: int = PACE
 
 
 def to_ns(work_ps: int) -> int:
@@ -125,7 +131,8 @@ class Prices:
         cores on whole ones do, and the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go:
         startCycle). What collecting costs is in the prices, evenly; where a cycle is known, all of it is paid while
         garbage is marked, by whoever works then: the marking worker takes its share of the core, and who allocates has
-        to assist.
+        to assist. Where cores rest, and mark meanwhile, the collector finds marking fast, and begins it at LATEST of
+        the way: whoever works then pays for all of it while the rest is allocated.
         """
         of = self._of
         held = {"memory.base": 1, "memory.connections": connections, **inventory}
@@ -134,8 +141,10 @@ class Prices:
         cycle_ns = round(1000 * living / (of["gc.allocated"] * cores))
         cycle = (cycle_ns, round(of["gc.marking"] * cycle_ns)) if cores < WHOLE_MARKERS else (0, 0)
         slow, fast = _paces(of["gc.marking"], of["gc"])
+        late = max(0.0, 1 - LATEST / of["gc"])
+        crawl, _ = _paces(late, of["gc"])
         rest = self.ps["rest.wakes"] // 1000, max(1, round(of["rest.half"] * 1e6))
-        return Runtime(*cycle, *rest, self.ps["send.locked"] // 1000, slow, fast)
+        return Runtime(*cycle, *rest, self.ps["send.locked"] // 1000, slow, fast, round(late * cycle[0]), crawl)
 
     def total_ps(self, counts: Counts) -> int:
         """Σ amount · price."""

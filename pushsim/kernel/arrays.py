@@ -58,8 +58,11 @@ V_VERSION, V_RESOURCES, V_UNITS = range(3)
 #: Columns of `Arrays.cores`; when a job is due is UNKNOWN after a change.
 UNKNOWN = -1
 C_NOW, C_CLOCK, C_JOBS, C_HEAD, C_WHOLE, C_PARTS, C_DUE, C_MOST, C_PICKED, C_VACATED, C_SECOND, C_CYCLE = range(12)
-C_MARKING, C_RESTS_SINCE, C_WAKE, C_HALF, C_WOKEN, C_LOCKED, C_HOLDER, C_WOKEN_NEXT = range(12, 20)
-C_SLOW, C_FAST, C_MARKED, C_PER_CYCLE = range(20, 24)
+C_RESTS_SINCE, C_RESTED, C_WAKE, C_HALF, C_WOKEN, C_LOCKED, C_HOLDER, C_WOKEN_NEXT = range(12, 20)
+#: `ended_at_rest` is from the first of these to before the second; then each `Marking` in turn.
+C_FAST, C_PER_CYCLE, C_AT_REST, C_AT_REST_END = range(20, 24)
+C_USUAL, C_LATE = 24, 27
+M_TICKS, M_PACE, M_WORK = range(3)
 #: Columns of `Arrays.running`: when it ends by the cores' clock, what is left of it then, when its slice ends.
 J_MARK, J_JOB, J_LEFT, J_SLICE = range(4)
 #: Columns of `Arrays.line_of`: where a line of `Arrays.lines` begins, and how long it is.
@@ -163,7 +166,7 @@ def arrays(replicas: int, total: int, groups: int, localities: int, *, log: bool
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 24), replicas=zeros(replicas, 12), levels=zeros(6, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 30), replicas=zeros(replicas, 12), levels=zeros(6, replicas, 7),
         running=zeros(replicas, 64, 4),
         lines=zeros(3, replicas, jobs, 2), line_of=zeros(3, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), scopes=zeros(replicas, 1024, 4),

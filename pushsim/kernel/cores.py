@@ -20,6 +20,8 @@ from pushsim.control.state import SERVING
 from pushsim.control.tally import Ints
 from pushsim.cost import PACE
 from pushsim.kernel.arrays import (
+    C_AT_REST,
+    C_AT_REST_END,
     C_CLOCK,
     C_CYCLE,
     C_DUE,
@@ -28,17 +30,17 @@ from pushsim.kernel.arrays import (
     C_HEAD,
     C_HOLDER,
     C_JOBS,
+    C_LATE,
     C_LOCKED,
-    C_MARKED,
-    C_MARKING,
     C_MOST,
     C_NOW,
     C_PARTS,
     C_PER_CYCLE,
     C_PICKED,
+    C_RESTED,
     C_RESTS_SINCE,
     C_SECOND,
-    C_SLOW,
+    C_USUAL,
     C_VACATED,
     C_WAKE,
     C_WHOLE,
@@ -48,6 +50,9 @@ from pushsim.kernel.arrays import (
     J_LEFT,
     J_MARK,
     J_SLICE,
+    M_PACE,
+    M_TICKS,
+    M_WORK,
     MAKING,
     N_TO_MAKE,
     UNKNOWN,
@@ -75,14 +80,47 @@ def advance(a: Arrays, r: int, now: int) -> None:
         else:
             core[C_CLOCK] += TICKS * elapsed * core[C_WHOLE] // wanted
             rate = core[C_WHOLE]
+    elif core[C_CYCLE]:
+        go_on_marking(a, r, now)
+    spend(a, r, now, rate)
+    core[C_DUE] = UNKNOWN
+
+
+@compiled
+def go_on_marking(a: Arrays, r: int, now: int) -> None:
+    """`Cores._mark`."""
+    core = a.cores[r]
+    number, since = core[C_RESTED] // core[C_CYCLE], core[C_RESTED] % core[C_CYCLE]
+    marking = marking_in(core, number)
+    left, costs = core[marking + M_TICKS] - since, core[C_FAST] - core[marking + M_PACE]
+    if left <= 0 or costs <= 0:
+        return
+    wanted = core[C_MOST] * core[C_PARTS]
+    ends = core[C_RESTS_SINCE] - (left * costs // -core[C_FAST] * wanted // (TICKS * core[C_WHOLE]))
+    if now < ends:
+        worked = TICKS * (now - core[C_RESTS_SINCE]) * core[C_WHOLE] // wanted
+        core[C_CLOCK] = core[C_RESTED] + worked * core[C_FAST] // costs
+    else:
+        core[C_CLOCK] = core[C_RESTED] + left
+        if not is_late(core, number):
+            core[C_AT_REST] = number
+        core[C_AT_REST_END] = number + 1
+    if core[C_NOW] < ends:
+        spend(a, r, min(now, ends), core[C_WHOLE])
+
+
+@compiled
+def spend(a: Arrays, r: int, until: int, rate: int) -> None:
+    """`Cores._spend`."""
+    core = a.cores[r]
     since = core[C_NOW]
-    while now >= (core[C_SECOND] + 1) * SECOND:
+    while until >= (core[C_SECOND] + 1) * SECOND:
         ends = (core[C_SECOND] + 1) * SECOND
         a.spent[r, core[C_SECOND]] += (ends - since) * rate
         since = ends
         core[C_SECOND] += 1
-    a.spent[r, core[C_SECOND]] += (now - since) * rate
-    core[C_NOW], core[C_DUE] = now, UNKNOWN
+    a.spent[r, core[C_SECOND]] += (until - since) * rate
+    core[C_NOW] = until
 
 
 @called
@@ -137,9 +175,8 @@ def slice_ends_of(core: Ints) -> int:
     """`Cores._slice_ends`."""
     since = core[C_CLOCK]
     if core[C_CYCLE]:
-        phase = since % core[C_CYCLE]
-        if phase < core[C_MARKING]:
-            since += core[C_MARKING] - phase
+        marking = marking_in(core, since // core[C_CYCLE])
+        since += max(0, core[marking + M_TICKS] - since % core[C_CYCLE])
     return int((since // SYSMON + 2) * SYSMON)
 
 
@@ -215,20 +252,39 @@ def mark_of(core: Ints, clock: int, ticks: int, slice_ends: int) -> tuple[int, i
 
 
 @compiled
+def is_late(core: Ints, number: int) -> bool:
+    """Whether the marking before that of a cycle ended while the cores rested."""
+    return bool(core[C_AT_REST] < number <= core[C_AT_REST_END])
+
+
+@compiled
+def marking_in(core: Ints, number: int) -> int:
+    """`Cores._marking`: its first column."""
+    return C_LATE if is_late(core, number) else C_USUAL
+
+
+@compiled
 def done_at(core: Ints, clock: int) -> int:
     """`Cores._done`, with a cycle."""
-    cycles, since = clock // core[C_CYCLE], clock % core[C_CYCLE]
-    fast = max(0, since - core[C_MARKING]) * core[C_FAST] // PACE
-    return int(cycles * core[C_PER_CYCLE] + min(since, core[C_MARKING]) * core[C_SLOW] // PACE + fast)
+    number, since = clock // core[C_CYCLE], clock % core[C_CYCLE]
+    marking = marking_in(core, number)
+    ticks, work = core[marking + M_TICKS], core[marking + M_WORK]
+    if since < ticks:
+        of_cycle = min(work, since * core[marking + M_PACE] // PACE)
+    else:
+        of_cycle = work + (since - ticks) * core[C_FAST] // PACE
+    return int(number * core[C_PER_CYCLE] + of_cycle)
 
 
 @compiled
 def reached(core: Ints, done: int) -> int:
     """`Cores._reaches`."""
-    cycles, rest = done // core[C_PER_CYCLE], done % core[C_PER_CYCLE]
-    if rest <= core[C_MARKED]:
-        return int(cycles * core[C_CYCLE] - (-rest * PACE // core[C_SLOW]))
-    return int(cycles * core[C_CYCLE] + core[C_MARKING] - ((core[C_MARKED] - rest) * PACE // core[C_FAST]))
+    number, rest = done // core[C_PER_CYCLE], done % core[C_PER_CYCLE]
+    marking = marking_in(core, number)
+    ticks, work = core[marking + M_TICKS], core[marking + M_WORK]
+    if rest <= work:
+        return int(number * core[C_CYCLE] + min(ticks, -(-rest * PACE // core[marking + M_PACE])))
+    return int(number * core[C_CYCLE] + ticks - ((work - rest) * PACE // core[C_FAST]))
 
 
 @compiled
@@ -251,7 +307,7 @@ def finish(a: Arrays, r: int, now: int) -> int:
     first = a.running[r, core[C_HEAD]]
     core[C_HEAD] += 1
     core[C_JOBS] -= 1
-    core[C_RESTS_SINCE] = now
+    core[C_RESTS_SINCE], core[C_RESTED] = now, core[C_CLOCK]
     core[C_VACATED], core[C_DUE] = first[J_SLICE], UNKNOWN
     job, left, line = first[J_JOB], first[J_LEFT], 1
     if left:

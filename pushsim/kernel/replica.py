@@ -15,12 +15,15 @@ from pushsim.control.tally import Level
 from pushsim.cost import Runtime
 from pushsim.kernel import cores, parts, queue
 from pushsim.kernel.arrays import (
+    C_AT_REST,
+    C_AT_REST_END,
     C_CLOCK,
     C_DUE,
     C_HEAD,
     C_HOLDER,
     C_JOBS,
     C_NOW,
+    C_RESTED,
     C_RESTS_SINCE,
     C_WOKEN,
     C_WOKEN_NEXT,
@@ -81,12 +84,13 @@ class ArrayCores(Cores):
 
     def advance(self, now: int) -> None:
         cores.advance(self._store.k, self._number, now)
+        self.take_up()
 
     def stop(self, now: int) -> None:
         self.advance(now)
-        self._store.a.cores[self._number, C_JOBS] = 0
-        self._store.a.cores[self._number, C_RESTS_SINCE] = now
-        self._store.a.cores[self._number, [C_HOLDER, C_WOKEN_NEXT]] = NOBODY
+        core = self._store.a.cores[self._number]
+        core[C_JOBS], core[C_RESTS_SINCE], core[C_RESTED] = 0, now, core[C_CLOCK]
+        core[[C_HOLDER, C_WOKEN_NEXT]] = NOBODY
         self._store.a.line_of[:, self._number] = 0
         self._store.a.cores[self._number, C_DUE] = UNKNOWN
 
@@ -95,7 +99,8 @@ class ArrayCores(Cores):
         a, r = self._store.a, self._number
         head, count = a.cores[r, [C_HEAD, C_JOBS]].tolist()
         self.now, self.clock = int(a.cores[r, C_NOW]), int(a.cores[r, C_CLOCK])
-        self.rests_since, self.woken = int(a.cores[r, C_RESTS_SINCE]), int(a.cores[r, C_WOKEN])
+        self.rests_since, self.rested, self.woken = a.cores[r, [C_RESTS_SINCE, C_RESTED, C_WOKEN]].tolist()
+        self.ended_at_rest = range(*a.cores[r, [C_AT_REST, C_AT_REST_END]].tolist())
         self.holder, self.woken_next = a.cores[r, [C_HOLDER, C_WOKEN_NEXT]].tolist()
         running = a.running[r, head : head + count].tolist()
         self.running = [(mark, place, *of) for place, (mark, *of) in enumerate(running)]

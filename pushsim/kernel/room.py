@@ -14,13 +14,12 @@ from pushsim.kernel.arrays import (
     C_FAST,
     C_HALF,
     C_HOLDER,
+    C_LATE,
     C_LOCKED,
-    C_MARKED,
-    C_MARKING,
     C_MOST,
     C_PARTS,
     C_PER_CYCLE,
-    C_SLOW,
+    C_USUAL,
     C_WAKE,
     C_WHOLE,
     C_WOKEN_NEXT,
@@ -119,9 +118,8 @@ class Room:
         self._grow("running", 4 * cores.most + 1, axis=1)
         row = self.a.cores[replica]
         row[C_WHOLE], row[C_PARTS], row[C_MOST] = cores.whole, cores.parts, cores.most
-        row[C_CYCLE], row[C_MARKING] = cores.cycle, cores.marking
-        row[C_SLOW], row[C_FAST] = cores.slow, cores.fast
-        row[C_MARKED], row[C_PER_CYCLE] = cores.marked, cores.per_cycle
+        row[C_CYCLE], row[C_PER_CYCLE], row[C_FAST] = cores.cycle, cores.per_cycle, cores.fast
+        row[C_USUAL:C_LATE], row[C_LATE : C_LATE + len(cores.late)] = cores.usual, cores.late
         row[C_WAKE], row[C_HALF], row[C_LOCKED] = cores.wake_ns, cores.half_ns, cores.locked
         row[C_HOLDER] = row[C_WOKEN_NEXT] = NOBODY
         row[C_DUE] = UNKNOWN

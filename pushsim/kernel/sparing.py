@@ -15,6 +15,7 @@ from pushsim.kernel.arrays import (
     C_JOBS,
     C_NOW,
     C_PARTS,
+    C_RESTED,
     C_RESTS_SINCE,
     C_SECOND,
     C_VACATED,
@@ -192,7 +193,7 @@ def spare(a: Arrays, r: int, before: int, margin: int) -> bool:
         sampled(a, a.queued, QUEUED, delay, times)
         a.spent[r, core[C_SECOND]] += worked
         core[C_HEAD], core[C_JOBS], core[C_CLOCK], core[C_NOW], core[C_DUE] = head, jobs, clock, now, UNKNOWN
-        core[C_VACATED], core[C_RESTS_SINCE] = slice_ends if open_ended else 0, now
+        core[C_VACATED], core[C_RESTS_SINCE], core[C_RESTED] = slice_ends if open_ended else 0, now, clock
         replica[K_LINE_AT], replica[K_LINE], s[NOW] = at, lined, now
         if open_ended:
             replica[K_FREE] += 1
