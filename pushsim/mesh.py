@@ -285,6 +285,10 @@ class Service:
         """A Kubernetes Service with clusterIP None."""
         return self.registry == "Kubernetes" and self.resolution == "PASSTHROUGH"
 
+    def port(self, number: int) -> Port | None:
+        """The first of its ports with that number; none of UDP, which has no cluster (PortList.GetByPort)."""
+        return next((port for port in self.ports if port.number == number and port.protocol != "UDP"), None)
+
     @property
     def node_local(self) -> bool:
         """Whether each proxy is to know its endpoints on its own node alone."""

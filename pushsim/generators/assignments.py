@@ -98,7 +98,7 @@ class Assignments(Clusters):
         cluster = parse_cluster(name)
         if cluster is None:
             return LoadAssignment(name, None, None, "")
-        port = next((p for p in service.ports if p.number == cluster.port), None)
+        port = service.port(cluster.port)
         if port is None:
             return LoadAssignment(name, service, None, cluster.subset)
         rule = self.rule_for(service)

@@ -224,5 +224,4 @@ def _gone_ports(service: Service, watched: frozenset[str], lost: frozenset[str])
     for name in sorted(watched, key=lambda name: (name in lost, name)):
         if (cluster := parse_cluster(name)) is not None:
             by_port[cluster.port] = name
-    ports = {port.number for port in service.ports}
-    return {name for port, name in by_port.items() if port not in ports}
+    return {name for port, name in by_port.items() if service.port(port) is None}
