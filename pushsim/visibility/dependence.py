@@ -97,9 +97,10 @@ def _on_rule(scope: Scope, key: ConfigKey) -> str:
 
 
 def _on_peer_authentication(scope: Scope, key: ConfigKey) -> str:
-    policies = scope.context.policies["PeerAuthentication"]
-    if not any((o.ref.name, o.ref.namespace) == (key.name, key.namespace) for o in policies):
-        return ""
+    there = [o for o in scope.context.policies["PeerAuthentication"] if o.ref.namespace == key.namespace]
+    plain = [o for o in there if not (o.spec.get("selector") or {}).get("matchLabels")]
+    if not any(o.ref.name == key.name for o in there) or any(o.ref.name == key.name for o in plain[1:]):
+        return ""  # istiod ignores all but the oldest of a whole namespace
     if key.namespace in (scope.context.root, scope.namespace):
         return f"PeerAuthentication {key.namespace}/{key.name} is in its or the root namespace"
     if key.namespace in scope.service_namespaces:
