@@ -108,21 +108,27 @@ class RuleIndex:
         return False
 
     def _merge(self, into: _ByHost, rule: MergedRule) -> None:
+        """mergeDestinationRule: what a later rule adds to those of its host, be they for some workloads or for all.
+
+        One with a selector, and one without, are both there apart as well.
+        """
         known = (into.wildcard if is_wildcard(rule.host) else into.exact).setdefault(rule.host, [])
+        separate, apart = self._rules.rule_merge == "separate", True
         for i, earlier in enumerate(known):
-            if earlier.selector != rule.selector:
-                continue
-            if self._rules.rule_merge == "separate":
-                same = earlier.exported == rule.exported
-                if not same and not (earlier.exported and earlier.exported <= rule.exported):
+            exported = earlier.exported or rule.exported
+            if separate:
+                same, exported = earlier.exported == rule.exported, earlier.exported
+                apart = not same
+                if apart and not (earlier.exported and earlier.exported <= rule.exported):
                     continue
-                exported = earlier.exported
-            else:
-                exported = earlier.exported or rule.exported
-            sources = (*earlier.sources, *rule.sources)
-            known[i] = MergedRule(rule.host, sources, exported, rule.selector)
-            return
-        known.append(rule)
+            if earlier.selector and rule.selector and earlier.selector != rule.selector:
+                apart |= separate
+                continue
+            if earlier.selector == rule.selector:
+                apart = False
+            known[i] = MergedRule(rule.host, (*earlier.sources, *rule.sources), exported, earlier.selector)
+        if apart:
+            known.append(rule)
 
     def telling_apart(self, services: Mapping[str, Service]) -> set[str]:
         """Hosts that some rule may treat differently from one namespace to the next.
