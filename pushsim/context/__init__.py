@@ -7,10 +7,10 @@ push      `PushContext`, and what of it a request makes anew
 """
 
 from pushsim.context.push import PushContext, build_context
-from pushsim.context.routes import MESH_GATEWAY, Destination, Route
+from pushsim.context.routes import MESH_GATEWAY, Destination, Route, gateway_name
 from pushsim.context.rules import MergedRule, applying, asks_hashing, shapes_connections
 
 __all__ = [
     "MESH_GATEWAY", "Destination", "MergedRule", "PushContext", "Route", "applying", "asks_hashing", "build_context",
-    "shapes_connections",
+    "gateway_name", "shapes_connections",
 ]  # fmt: skip

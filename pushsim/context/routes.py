@@ -138,7 +138,7 @@ class RouteIndex:
         named = delegates(written)
         written = merged(written, self._objects, self._default, self._rules)
         namespace, spec = written.ref.namespace, written.spec
-        gateways = frozenset(_gateway_name(str(g), namespace) for g in spec.get("gateways") or ())
+        gateways = frozenset(gateway_name(str(g), namespace) for g in spec.get("gateways") or ())
         return Route(
             key=ConfigKey("VirtualService", written.ref.name, namespace),
             written=written,
@@ -177,7 +177,8 @@ def _destination(written: Mapping[str, Any], namespace: str) -> Destination:
     return resolve(str(written.get("host") or ""), namespace), int(port)
 
 
-def _gateway_name(name: str, namespace: str) -> str:
+def gateway_name(name: str, namespace: str) -> str:
+    """`namespace/name` of a Gateway that a VirtualService of a namespace names, also in a match; `mesh` as it is."""
     if name == MESH_GATEWAY or "/" in name:
         return name if not name.startswith("./") else f"{namespace}/{name[2:]}"
     if "." in name:  # legacy name.namespace.svc…

@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.config.core.v3 import TrafficDirection, TransportSoc
 from envoy_data_plane.envoy.config.listener.v3 import FilterChain, FilterChainMatch
 from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 
+from pushsim.context import gateway_name
 from pushsim.conversion import parse_protocol
 from pushsim.extensions import Place
 from pushsim.gateways import passed_hosts, route_name, terminates
@@ -45,8 +46,7 @@ def name_of(gateway: Object) -> str:
 def bound(written: Object, gateway: Object) -> bool:
     """Whether a VirtualService names a Gateway."""
     names = [str(name) for name in written.spec.get("gateways") or ()]
-    own = written.ref.namespace
-    return name_of(gateway) in {name if "/" in name else f"{own}/{name}" for name in names}
+    return name_of(gateway) in {gateway_name(name, written.ref.namespace) for name in names}
 
 
 def server_hosts(server: Server, namespace: str) -> list[str]:
@@ -219,6 +219,6 @@ def layer4(server: Server, written: Object) -> Iterator[tuple[Spec, Spec]]:
     tls, own = security and security.get("mode") in (None, "PASSTHROUGH"), written.ref.namespace
     for route in written.spec.get("tls" if tls else "tcp") or ():
         for match in route.get("match") or (() if tls else ANYTHING):
-            named = [name if "/" in name else f"{own}/{name}" for name in match.get("gateways") or ()]
+            named = [gateway_name(str(name), own) for name in match.get("gateways") or ()]
             if int(match.get("port") or number) == number and (not named or name_of(gateway) in named):
                 yield route, match

@@ -39,6 +39,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute
 from envoy_data_plane.envoy.type.v3 import FractionalPercent
 
+from pushsim.context import gateway_name
 from pushsim.hosts import resolve
 from pushsim.mesh import Object, Proxy
 from pushsim.resources import Asked, RouteConfiguration, Source
@@ -126,20 +127,20 @@ class RouteTranslator:
         for http in written.spec.get("http") or ():
             matches = http.get("match") or (None,)
             for match in matches:
-                if not self._applies(match, source):
+                if not self._applies(match, source, written.ref.namespace):
                     continue
                 found.append(self.route(written, http, match))
                 if _catches_all(match):
                     return found
         return found
 
-    def _applies(self, match: Spec | None, source: Source) -> bool:
+    def _applies(self, match: Spec | None, source: Source, namespace: str) -> bool:
         if match is None:
             return True
         if match.get("port") and int(match["port"]) != self.port:
             return False
         if match.get("gateways"):
-            return self.gateway in match["gateways"]
+            return self.gateway in {gateway_name(str(name), namespace) for name in match["gateways"]}
         return source.fits(match)
 
     def route(self, written: Object, http: Spec, match: Spec | None) -> Route:
