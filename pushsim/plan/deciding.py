@@ -42,7 +42,8 @@ def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[
     sds = secrets(pushing) if state.asks.secrets.open else None
     ecds = extensions(pushing) if state.asks.extensions.open else None
     after, answers = follow_up(pushing, cds, listening)
-    asks, more = asked(state, push, cds, lds)
+    told = state.asks.told(secrets=sds is not None, extensions=ecds is not None)
+    asks, more = asked(state if told is state.asks else replace(state, asks=told), push, cds, lds)
     if asks is not state.asks:
         after = replace(after, asks=asks)
     pushed = (response for response in (cds, eds, lds, rds, sds, ecds, nds) if response is not None)

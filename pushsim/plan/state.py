@@ -91,6 +91,10 @@ class Watch:
     open: bool = False
     answered: bool = False
 
+    def told(self) -> Watch:
+        """The same, answered."""
+        return self if self.answered else replace(self, answered=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Asks:
@@ -103,6 +107,14 @@ class Asks:
     extensions: Watch = Watch()
     by_cluster: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
     by_listener: frozenset[str] = frozenset()
+
+    def told(self, *, secrets: bool, extensions: bool) -> Asks:
+        """The same after pushes of these: what a push sends answers as well."""
+        of_secrets = self.secrets.told() if secrets else self.secrets
+        of_extensions = self.extensions.told() if extensions else self.extensions
+        if of_secrets is self.secrets and of_extensions is self.extensions:
+            return self
+        return replace(self, secrets=of_secrets, extensions=of_extensions)
 
 
 ASKS_NOTHING = Asks()
