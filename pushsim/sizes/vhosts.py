@@ -108,6 +108,8 @@ class GatewayRoutes:
         lookups = (ports, resource_hashes(resource), dict(resource.aliases).get)
         told = (proxy.namespace, tuple(sorted(proxy.labels.items())))
         hosts: dict[str, _Host] = {}
+        # by VirtualService and Gateway, as the first server with routes has them: istiod makes them once
+        first: dict[tuple[Ref, Ref], tuple[int, tuple[Route, ...]]] = {}
         for server in resource.servers:
             spec = spec_of(server)
             port, secure = int(spec["port"]["number"]), bool((spec.get("tls") or {}).get("httpsRedirect"))
@@ -116,12 +118,18 @@ class GatewayRoutes:
                 found = self._translated.get(key)
                 if found is None or not _still(found, written, server, lookups):
                     found = self._translated[key] = self._translate(written, server, port, proxy, lookups)
-                for host in found.hosts if found.routes else ():
+                if not found.hosts:
+                    continue
+                made_for, routes = first.get((written.ref, server[0].ref), (port, found.routes))
+                if not routes:
+                    continue
+                first[written.ref, server[0].ref] = made_for, routes
+                for host in found.hosts:
                     of = hosts.get(host)
                     if of is None:
                         of = hosts[host] = self._host(host, port)
-                    of.routes.append(found.routes)
-                    of.sources.append((written, port, server[0].ref))
+                    of.routes.append(routes)
+                    of.sources.append((written, made_for, server[0].ref))
                     of.secure |= secure
             for host in map(str.lower, written_hosts(server)) if secure else ():
                 hosts.setdefault(host, self._host(host, port)).secure = True
