@@ -9,9 +9,10 @@ from typing import Any
 
 from pushsim.errors import InputError, Problem
 from pushsim.files import read_sources
-from pushsim.manifests.checks import check_mesh_config, strings
+from pushsim.manifests.checks import check_mesh_config
 from pushsim.manifests.kinds import KINDS
 from pushsim.manifests.objects import parse_objects
+from pushsim.manifests.shapes import strings
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 
 _TYPES = ("sidecar", "router", "waypoint", "ztunnel")

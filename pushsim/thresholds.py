@@ -142,6 +142,10 @@ def judge(
             remedy = nearest(threshold.variant, summaries, "variants")
             problems.append(Problem(f"there is no variant {threshold.variant!r}", field=option, remedy=remedy))
             continue
+        if len(summaries) == 1 and (threshold.path.startswith("breaks.") or (threshold.increase and baseline is None)):
+            message = f"{threshold.text!r} compares variants, and there is one"
+            problems.append(Problem(message, field=option, remedy="give another before it, like --policy none"))
+            continue
         names = [threshold.variant] if threshold.variant else list(summaries)
         known = list(dict.fromkeys(path for name in names for path, _ in numbers(summaries[name])))
         if threshold.path not in known and threshold.path not in SOMETIMES_ABSENT:

@@ -64,6 +64,29 @@ def test_a_mesh_without_proxies_names_the_option(capsys, tmp_path):
     assert "--inject all" in said
 
 
+def test_a_scenario_without_proxies_names_the_field(capsys, tmp_path):
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: i}]}\n"
+    (tmp_path / "mesh.yaml").write_text(pod)
+    (tmp_path / "s.yaml").write_text("mesh: {manifests: [mesh.yaml]}\nduration: 1s\n")
+    code, _, said = run(capsys, "simulate", str(tmp_path / "s.yaml"))
+    assert code == 2
+    assert "mesh.inject: all" in said
+
+
+def test_a_case_stands_alone(capsys):
+    case = VECTORS / "cases" / "gateway-visibility.yaml"
+    code, _, said = run(capsys, "plan", "mesh.yaml", "--case", str(case))
+    assert code == 2
+    assert "its own mesh" in said
+
+
+def test_closed_standard_input_is_told(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    code, _, said = run(capsys, "plan", "-", "--delete", "Pod/default/a")
+    assert code == 2
+    assert "standard input is closed" in said
+
+
 def test_a_case_is_answered_in_the_recordings_format(capsys):
     case = VECTORS / "cases" / "gateway-visibility.yaml"
     code, printed, _ = run(capsys, "plan", "--case", str(case), "--release", "1.24", "--mode", "sotw", "--json")

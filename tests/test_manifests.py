@@ -14,6 +14,7 @@ from pushsim import files
 from pushsim.errors import InputError
 from pushsim.manifests import delete_change, document, parse_delete, parse_objects, parse_text, to_change, to_mesh
 from pushsim.manifests.document import Document
+from pushsim.manifests.kinds import KINDS
 from pushsim.manifests.workloads import Addresses
 from pushsim.mesh import Change, Ref
 from pushsim.preview import preview
@@ -241,6 +242,41 @@ metadata: {labels: {version: 1.0}}
     assert "document 2: spec.ports[0].port" in lines[2] and "spec.ports[1].port" in lines[3]
     assert "did you mean VirtualService?" in lines[4]
     assert "document 4: metadata.name: is missing" in lines[5]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "said"),
+    [
+        (
+            "VirtualService",
+            {"http": [{"route": [{"destination": {"host": "a", "port": 80}}]}]},
+            "destination.port: must be a",
+        ),
+        ("VirtualService", {"http": [{"route": {"destination": {"host": "a"}}}]}, "spec.http[0].route: must be a list"),
+        ("VirtualService", {"http": [{"timeout": 10}]}, "spec.http[0].timeout: must be a duration, not the number 10"),
+        ("VirtualService", {"http": [{"retries": {"attempts": "three"}}]}, "attempts: must be a whole number"),
+        ("VirtualService", {"http": [{"match": [{"uri": "/x"}]}]}, "spec.http[0].match[0].uri: must be a mapping"),
+        ("DestinationRule", {"host": "a", "subsets": [{"labels": {}}]}, "spec.subsets[0]: has no name"),
+        (
+            "DestinationRule",
+            {"host": "a", "trafficPolicy": {"loadBalancer": "RANDOM"}},
+            "loadBalancer: must be a mapping",
+        ),
+        ("ServiceEntry", {"hosts": ["a"], "resolution": "dns"}, "spec.resolution: must not be the string 'dns'"),
+        ("ServiceEntry", {"hosts": ["a"], "ports": [{"number": 80}]}, "spec.ports[0]: has no name"),
+        ("Service", {"ports": [{"name": "http"}]}, "spec.ports[0]: has no port"),
+        ("Gateway", {"servers": [{"port": {"name": "http"}}]}, "spec.servers[0].port: has no number"),
+        ("Sidecar", {"egress": [{"port": 80, "hosts": ["*/*"]}]}, "spec.egress[0].port: must be a mapping"),
+        ("AuthorizationPolicy", {"rules": [{"to": [{"operation": True}]}]}, "operation: must be a mapping"),
+        ("Telemetry", {"tracing": [{"providers": ["zipkin"]}]}, "providers[0]: must be a mapping"),
+        ("WorkloadEntry", {"address": "1.1.1.1", "ports": {"http": "web"}}, "spec.ports: must be a port number"),
+    ],
+)
+def test_what_is_deep_inside_an_object_is_checked_too(kind, spec, said):
+    of = KINDS[kind]
+    api = f"{of.group}/{of.versions[0]}" if of.group else of.versions[0]
+    text = yaml.safe_dump({"apiVersion": api, "kind": kind, "metadata": {"name": "x"}, "spec": spec})
+    assert said in problem(text)
 
 
 @pytest.mark.parametrize(

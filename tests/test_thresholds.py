@@ -92,3 +92,9 @@ def test_increase_is_against_the_baseline() -> None:
 def test_from_nothing_to_something_is_more_than_any_percentage() -> None:
     assert increase(0, 1) == float("inf") and increase(0, 0) == 0 and increase(None, 1) is None
     assert judge([parse("increase(bytes_sent) > 1000000%")], {"a": {"bytes_sent": 1}}, {"a": {"bytes_sent": 0}})[0].met
+
+
+@pytest.mark.parametrize("text", ["increase(bytes_sent) > 10%", "breaks.all > 0"])
+def test_one_variant_alone_is_compared_with_nothing(text: str) -> None:
+    with pytest.raises(InputError, match="compares variants, and there is one"):
+        judge([parse(text)], {"b": {**SUMMARIES["b"], "breaks": {"all": 0}}})

@@ -59,5 +59,9 @@ def tell_notes(*scenarios: Scenario) -> None:
 
 
 def stdin_bytes() -> bytes:
-    """All of standard input."""
+    """All of standard input. Raises InputError if it is closed."""
+    if sys.stdin is None:
+        from pushsim.errors import InputError, Problem
+
+        raise InputError(Problem("standard input is closed", remedy="pipe something into it, or name a file"))
     return sys.stdin.buffer.read()

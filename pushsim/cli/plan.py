@@ -50,6 +50,9 @@ def plan(
     wanted = releases.rules(release or releases.NEWEST)
     say_if_unproven(wanted.release)
     if case is not None:
+        if mesh or change or delete:
+            remedy = "give either a case, or a mesh with changes"
+            raise InputError(Problem("a case file has its own mesh and changes", field="--case", remedy=remedy))
         from pushsim.cases import load_case
 
         answer = preview_case(load_case(case), release=wanted.release, mode=mode)

@@ -5,91 +5,29 @@ Only what would make a wrong answer or a crash is checked; the rest is the API s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.errors import Problem
-from pushsim.manifests.document import HELM_REMEDY
 from pushsim.manifests.kinds import KINDS
-
-Fault = tuple[str, str] | None  # (message, remedy)
-Check = Callable[[Any], Fault]
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, str):
-        return f"the string '{value[:40]}'"
-    if isinstance(value, bool):
-        return f"the boolean {str(value).lower()}"
-    return "null" if value is None else f"the number {value}"
-
-
-def _typed(types: type | tuple[type, ...], wanted: str, remedy: str) -> Check:
-    def check(value: Any) -> Fault:
-        if isinstance(value, types) and not (isinstance(value, bool) and types is int):
-            return None
-        return f"must be {wanted}, not {_kind_of(value)}", remedy
-
-    return check
-
-
-mapping = _typed(dict, "a mapping", "write 'key: value' lines below it")
-listing = _typed(list, "a list", "write '- …' lines below it")
-_string = _typed(str, "a string", "put it in quotes")
-_boolean = _typed(bool, "true or false", "write true or false without quotes")
-
-
-def string(value: Any) -> Fault:
-    """A string without unrendered Helm template."""
-    fault = _string(value)
-    if fault is None and "{{" in value:
-        return f"holds '{{{{' of an unrendered Helm template: '{value[:40]}'", HELM_REMEDY
-    return fault
-
-
-def strings(value: Any) -> Fault:
-    """A mapping of strings, as labels and annotations are."""
-    if fault := mapping(value):
-        return fault
-    for key, item in value.items():
-        if not isinstance(item, str):
-            return f"'{key}' must be a string, not {_kind_of(item)}", f'put it in quotes: {key}: "{item}"'
-    return None
-
-
-def port(value: Any) -> Fault:
-    """A port number, 1 to 65535."""
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
-        return None
-    return f"must be a port number, not {_kind_of(value)}", "give a number from 1 to 65535, without quotes"
-
-
-def port_or_name(value: Any) -> Fault:
-    """A port number or the name of a container's port."""
-    return None if isinstance(value, str) and value else port(value)
-
-
-def replicas(value: Any) -> Fault:
-    """A count of pods."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
-        return None
-    return f"must be a number of pods, not {_kind_of(value)}", "give a number from 0 to 1000000, without quotes"
-
-
-def egress_host(value: Any) -> Fault:
-    """`namespace/dnsName` of a Sidecar's egress: exactly one slash (istio.io/api, IstioEgressListener)."""
-    if fault := string(value):
-        return fault
-    if value.count("/") != 1 or not all(value.split("/")):
-        host = value.rpartition("/")[2] or "*"
-        return f"'{value}' is not namespace/dnsName with exactly one '/'", f"write e.g. ./{host} or */{host}"
-    return None
-
+from pushsim.manifests.shapes import (
+    Check,
+    boolean,
+    egress_host,
+    listing,
+    mapping,
+    needs,
+    number,
+    one_of,
+    port,
+    port_or_name,
+    ports,
+    replicas,
+    span,
+    string,
+    strings,
+)
 
 _TEMPLATE = {
     "spec.template": mapping,
@@ -101,30 +39,86 @@ _TEMPLATE = {
     "spec.template.spec.containers[]": mapping,
     "spec.template.spec.containers[].ports[]": mapping,
     "spec.template.spec.containers[].ports[].containerPort": port,
-    "spec.template.spec.hostNetwork": _boolean,
+    "spec.template.spec.hostNetwork": boolean,
 }
 _EXPORTED = {"spec.exportTo": listing, "spec.exportTo[]": string}
 _WORKLOAD_SELECTOR = {"spec.selector": mapping, "spec.selector.matchLabels": strings}
-_ROUTE = {
-    f"spec.{protocol}{path}": check
+_DESTINATION = {"": mapping, ".host": string, ".port": mapping, ".port.number": port}
+_ROUTE: Mapping[str, Check] = {
+    f"spec.{protocol}[].{path}": check
     for protocol in ("http", "tcp", "tls")
     for path, check in {
-        "": listing,
-        "[]": mapping,
-        "[].match[]": mapping,
-        "[].route[]": mapping,
-        "[].route[].destination": mapping,
-        "[].route[].destination.host": string,
-        "[].route[].destination.port.number": port,
+        "match[].port": port,
+        "match[].gateways[]": string,
+        "match[].sourceLabels": strings,
+        "match[].sniHosts[]": string,
+        "route[]": mapping,
+        "route[].weight": number,
+        **{f"route[].destination{below}": check for below, check in _DESTINATION.items()},
     }.items()
+}
+_HTTP: Mapping[str, Check] = {
+    "timeout": span,
+    "retries.attempts": number,
+    "retries.perTryTimeout": span,
+    "fault.delay.fixedDelay": span,
+    "corsPolicy.maxAge": span,
+    "directResponse.body": mapping,
+    "directResponse.status": number,
+    "rewrite.uriRegexRewrite": mapping,
+    "redirect": mapping,
+    "delegate": mapping,
+    "fault.delay.percentage": mapping,
+    "fault.abort.percentage": mapping,
+    "corsPolicy.allowOrigins[]": mapping,
+    "corsPolicy.allowMethods[]": string,
+    "match[].headers": mapping,
+    "match[].queryParams": mapping,
+    **{f"match[].{name}": mapping for name in ("uri", "authority", "method", "scheme")},
+    **{f"{of}headers.{way}": mapping for of in ("", "route[].") for way in ("request", "response")},
+    **{f"mirrors[].destination{below}": check for below, check in _DESTINATION.items()},
+    **{f"mirror{below}": check for below, check in _DESTINATION.items()},
+}
+_CONNECTIONS: Mapping[str, Check] = {
+    "tcp.maxConnections": number,
+    "tcp.tcpKeepalive.probes": number,
+    **{f"tcp.{name}": span for name in ("connectTimeout", "idleTimeout", "maxConnectionDuration")},
+    **{f"tcp.tcpKeepalive.{name}": span for name in ("time", "interval")},
+    "http.idleTimeout": span,
+    **{
+        f"http.{name}": number
+        for name in ("http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries")
+    },
+}
+_SETTINGS: Mapping[str, Check] = {
+    **{f"connectionPool.{path}": check for path, check in _CONNECTIONS.items()},
+    "loadBalancer.simple": string,
+    "loadBalancer.consistentHash": mapping,
+    "loadBalancer.localityLbSetting.distribute[]": mapping,
+    "loadBalancer.localityLbSetting.failover[]": mapping,
+    "loadBalancer.localityLbSetting.failoverPriority[]": string,
+    "outlierDetection.interval": span,
+    "outlierDetection.baseEjectionTime": span,
+    "tls.mode": string,
+    "tls.subjectAltNames[]": string,
+}
+_POLICY: Mapping[str, Check] = {
+    **_SETTINGS,
+    "tunnel": mapping,
+    "portLevelSettings[].port.number": port,
+    **{f"portLevelSettings[].{path}": check for path, check in _SETTINGS.items()},
+}
+_SOURCES = ("principals", "requestPrincipals", "namespaces", "ipBlocks", "remoteIpBlocks", "serviceAccounts")
+_OPERATIONS = ("hosts", "ports", "methods", "paths")
+_RULE: Mapping[str, Check] = {
+    **{f"from[].source.{name}[]": string for name in _SOURCES},
+    **{f"to[].operation.{name}[]": string for name in _OPERATIONS},
+    "when[].key": string,
+    "when[].values[]": string,
 }
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     "Pod": {
-        "spec.containers": listing,
-        "spec.containers[]": mapping,
-        "spec.containers[].ports[]": mapping,
         "spec.containers[].ports[].containerPort": port,
-        "status": mapping,
         "status.podIP": string,
         "status.conditions[]": mapping,
     },
@@ -132,28 +126,19 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.selector": strings,
         "spec.clusterIP": string,
         "spec.externalName": string,
-        "spec.ports": listing,
-        "spec.ports[]": mapping,
+        "spec.ports[]": needs("port"),
         "spec.ports[].name": string,
         "spec.ports[].port": port,
         "spec.ports[].targetPort": port_or_name,
     },
     "EndpointSlice": {
-        "endpoints": listing,
-        "endpoints[]": mapping,
-        "endpoints[].addresses": listing,
         "endpoints[].addresses[]": string,
         "endpoints[].conditions": mapping,
-        "ports": listing,
-        "ports[]": mapping,
+        "endpoints[].targetRef": mapping,
         "ports[].port": port,
     },
     "Endpoints": {
-        "subsets": listing,
-        "subsets[]": mapping,
-        "subsets[].addresses[]": mapping,
         "subsets[].addresses[].ip": string,
-        "subsets[].ports[]": mapping,
         "subsets[].ports[].port": port,
     },
     "Deployment": {**_TEMPLATE, "spec.replicas": replicas},
@@ -163,84 +148,76 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "Job": {**_TEMPLATE, "spec.parallelism": replicas, "spec.completions": replicas},
     "HorizontalPodAutoscaler": {
         "spec.minReplicas": replicas,
-        "spec.scaleTargetRef": mapping,
         "spec.scaleTargetRef.kind": string,
         "spec.scaleTargetRef.name": string,
     },
     "Sidecar": {
-        "spec.workloadSelector": mapping,
         "spec.workloadSelector.labels": strings,
-        "spec.egress": listing,
-        "spec.egress[]": mapping,
-        "spec.egress[].hosts": listing,
         "spec.egress[].hosts[]": egress_host,
+        "spec.egress[].port": needs("number"),
         "spec.egress[].port.number": port,
-        "spec.ingress": listing,
-        "spec.ingress[]": mapping,
         "spec.ingress[].port.number": port,
         "spec.ingress[].defaultEndpoint": string,
     },
     "VirtualService": {
         **_EXPORTED,
         **_ROUTE,
-        "spec.hosts": listing,
         "spec.hosts[]": string,
-        "spec.gateways": listing,
         "spec.gateways[]": string,
+        **{f"spec.http[].{path}": check for path, check in _HTTP.items()},
     },
     "DestinationRule": {
         **_EXPORTED,
         "spec.host": string,
-        "spec.subsets": listing,
-        "spec.subsets[]": mapping,
+        "spec.subsets[]": needs("name"),
         "spec.subsets[].name": string,
         "spec.subsets[].labels": strings,
-        "spec.trafficPolicy": mapping,
-        "spec.workloadSelector": mapping,
+        "spec.workloadSelector.matchLabels": strings,
+        **{f"spec.{of}trafficPolicy.{path}": c for of in ("", "subsets[].") for path, c in _POLICY.items()},
     },
     "ServiceEntry": {
         **_EXPORTED,
-        "spec.hosts": listing,
         "spec.hosts[]": string,
-        "spec.addresses": listing,
         "spec.addresses[]": string,
-        "spec.ports": listing,
-        "spec.ports[]": mapping,
+        "spec.ports[]": needs("number", "name"),
         "spec.ports[].number": port,
         "spec.ports[].targetPort": port,
+        "spec.resolution": one_of("NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"),
         "spec.ports[].name": string,
-        "spec.endpoints": listing,
-        "spec.endpoints[]": mapping,
         "spec.endpoints[].labels": strings,
+        "spec.endpoints[].ports": ports,
         "spec.workloadSelector.labels": strings,
     },
-    "WorkloadEntry": {"spec.address": string, "spec.labels": strings, "spec.ports": mapping},
+    "WorkloadEntry": {"spec.address": string, "spec.labels": strings, "spec.ports": ports},
     "Gateway": {
         "spec.selector": strings,
-        "spec.servers": listing,
-        "spec.servers[]": mapping,
-        "spec.servers[].port": mapping,
+        "spec.servers[].port": needs("number"),
         "spec.servers[].port.number": port,
         "spec.servers[].port.protocol": string,
-        "spec.servers[].hosts": listing,
         "spec.servers[].hosts[]": string,
     },
     "EnvoyFilter": {
         "spec.workloadSelector.labels": strings,
-        "spec.configPatches": listing,
-        "spec.configPatches[]": mapping,
-        "spec.configPatches[].match": mapping,
+        "spec.configPatches[].match.cluster": mapping,
+        "spec.configPatches[].match.listener.filterChain.filter.subFilter": mapping,
+        "spec.configPatches[].match.routeConfiguration.vhost.route": mapping,
+        "spec.configPatches[].patch.value": mapping,
     },
-    "AuthorizationPolicy": {**_WORKLOAD_SELECTOR, "spec.rules": listing, "spec.rules[]": mapping},
+    "AuthorizationPolicy": {**_WORKLOAD_SELECTOR, **{f"spec.rules[].{path}": c for path, c in _RULE.items()}},
     "PeerAuthentication": {**_WORKLOAD_SELECTOR, "spec.mtls": mapping, "spec.portLevelMtls": mapping},
-    "RequestAuthentication": {**_WORKLOAD_SELECTOR, "spec.jwtRules": listing, "spec.jwtRules[]": mapping},
+    "RequestAuthentication": {
+        **_WORKLOAD_SELECTOR,
+        "spec.jwtRules[].fromHeaders[]": mapping,
+        "spec.jwtRules[].fromParams[]": string,
+        "spec.jwtRules[].audiences[]": string,
+    },
     "Telemetry": {
         **_WORKLOAD_SELECTOR,
-        "spec.accessLogging": listing,
-        "spec.metrics": listing,
-        "spec.tracing": listing,
+        **{f"spec.{of}[].providers[]": mapping for of in ("accessLogging", "metrics", "tracing")},
+        "spec.metrics[].overrides[].tagOverrides": mapping,
+        "spec.tracing[].customTags": mapping,
     },
-    "WasmPlugin": _WORKLOAD_SELECTOR,
+    "WasmPlugin": {**_WORKLOAD_SELECTOR, "spec.match[].ports[]": mapping, "spec.pluginConfig": mapping},
     "ProxyConfig": _WORKLOAD_SELECTOR,
 }
 _COMMON: Mapping[str, Check] = {
@@ -266,8 +243,8 @@ MESH_CONFIG: Mapping[str, Check] = {
     "defaultProviders": mapping,
     "extensionProviders": listing,
     "extensionProviders[]": mapping,
-    "enableTracing": _boolean,
-    "enableAutoMtls": _boolean,
+    "enableTracing": boolean,
+    "enableAutoMtls": boolean,
     "outboundTrafficPolicy": mapping,
     "outboundTrafficPolicy.mode": string,
     "accessLogFile": string,
@@ -324,7 +301,20 @@ def _tree(checks: Mapping[str, Check]) -> dict[str, _Field]:
             node.item = check
         else:
             node.value = check
+    _imply(root)
     return root
+
+
+def _imply(tree: Mapping[str, _Field]) -> None:
+    """What has fields below it is a mapping, and what has items a list, unless something else is said."""
+    for node in tree.values():
+        if node.item or node.item_below:
+            node.value = node.value or listing
+            node.item = node.item or mapping
+        elif node.below:
+            node.value = node.value or mapping
+        _imply(node.below)
+        _imply(node.item_below)
 
 
 _TREES = {kind: _tree({**_COMMON, **CHECKS.get(kind, {})}) for kind in KINDS}

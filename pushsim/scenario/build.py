@@ -57,6 +57,13 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
             extra.append(Dated(model.warmup + dated.at, "changes", change))
         except InputError as error:
             problems.extend(error.problems)
+    if (
+        model.mesh.manifests
+        and not mesh.proxies
+        and not any(o.ref.kind == "Pod" for d in extra for o in d.change.apply)
+    ):
+        remedy = "give manifests with injected pods, or mesh.inject: all to count every pod as injected"
+        problems.append(Problem("no proxy found: no pod of the mesh is injected", where, "mesh.manifests", remedy))
     if problems:
         raise InputError(problems)
     with no_collections():

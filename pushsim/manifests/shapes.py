@@ -1,0 +1,125 @@
+"""What values of manifests may look like: a number, a mapping of strings, a port, …"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pushsim.manifests.document import HELM_REMEDY
+
+Fault = tuple[str, str] | None  # (message, remedy)
+Check = Callable[[Any], Fault]
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, str):
+        return f"the string '{value[:40]}'"
+    if isinstance(value, bool):
+        return f"the boolean {str(value).lower()}"
+    return "null" if value is None else f"the number {value}"
+
+
+def _typed(types: type | tuple[type, ...], wanted: str, remedy: str) -> Check:
+    def check(value: Any) -> Fault:
+        if isinstance(value, types) and not (isinstance(value, bool) and types is int):
+            return None
+        return f"must be {wanted}, not {_kind_of(value)}", remedy
+
+    return check
+
+
+mapping = _typed(dict, "a mapping", "write 'key: value' lines below it")
+listing = _typed(list, "a list", "write '- …' lines below it")
+_string = _typed(str, "a string", "put it in quotes")
+boolean = _typed(bool, "true or false", "write true or false without quotes")
+number = _typed(int, "a whole number", "write it without quotes and unit")
+
+
+def string(value: Any) -> Fault:
+    """A string without unrendered Helm template."""
+    fault = _string(value)
+    if fault is None and "{{" in value:
+        return f"holds '{{{{' of an unrendered Helm template: '{value[:40]}'", HELM_REMEDY
+    return fault
+
+
+def strings(value: Any) -> Fault:
+    """A mapping of strings, as labels and annotations are."""
+    if fault := mapping(value):
+        return fault
+    for key, item in value.items():
+        if not isinstance(item, str):
+            return f"'{key}' must be a string, not {_kind_of(item)}", f'put it in quotes: {key}: "{item}"'
+    return None
+
+
+def port(value: Any) -> Fault:
+    """A port number, 1 to 65535."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535:
+        return None
+    return f"must be a port number, not {_kind_of(value)}", "give a number from 1 to 65535, without quotes"
+
+
+def port_or_name(value: Any) -> Fault:
+    """A port number or the name of a container's port."""
+    return None if isinstance(value, str) and value else port(value)
+
+
+def replicas(value: Any) -> Fault:
+    """A count of pods."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1_000_000:
+        return None
+    return f"must be a number of pods, not {_kind_of(value)}", "give a number from 0 to 1000000, without quotes"
+
+
+_DURATION = re.compile(r"[-+]?(0|(\d+(\.\d*)?|\.\d+)(h|m|s|ms|us|µs|ns))+")
+
+
+def span(value: Any) -> Fault:
+    """A Go duration, like 1h30m or 250ms."""
+    if isinstance(value, str) and _DURATION.fullmatch(value):
+        return None
+    return f"must be a duration, not {_kind_of(value)}", "write a number with its unit, like 10s, 250ms or 1m30s"
+
+
+def ports(value: Any) -> Fault:
+    """A mapping of port numbers, as a WorkloadEntry's."""
+    if fault := mapping(value):
+        return fault
+    return next((fault for item in value.values() if (fault := port(item))), None)
+
+
+def needs(*names: str) -> Check:
+    """A mapping that has these fields."""
+
+    def check(value: Any) -> Fault:
+        if fault := mapping(value):
+            return fault
+        missing = next((name for name in names if value.get(name) is None), "")
+        return (f"has no {missing}", f"add '{missing}: …' below it") if missing else None
+
+    return check
+
+
+def one_of(*names: str) -> Check:
+    """One of some names."""
+
+    def check(value: Any) -> Fault:
+        return None if value in names else (f"must not be {_kind_of(value)}", f"write one of {', '.join(names)}")
+
+    return check
+
+
+def egress_host(value: Any) -> Fault:
+    """`namespace/dnsName` of a Sidecar's egress: exactly one slash (istio.io/api, IstioEgressListener)."""
+    if fault := string(value):
+        return fault
+    if value.count("/") != 1 or not all(value.split("/")):
+        host = value.rpartition("/")[2] or "*"
+        return f"'{value}' is not namespace/dnsName with exactly one '/'", f"write e.g. ./{host} or */{host}"
+    return None
