@@ -155,7 +155,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.workloadSelector.labels": strings,
         "spec.egress[].hosts[]": egress_host,
         "spec.egress[].port": needs("number"),
-        "spec.egress[].port.number": port,
+        "spec.egress[].port.number": number,
         "spec.ingress[].port.number": port,
         "spec.ingress[].defaultEndpoint": string,
     },

@@ -162,7 +162,7 @@ class ListenerBuilder:
             chains.append(self._http_chain(listener))
         self._inspect(
             built,
-            listener.kind != "tcp" and sniffs,
+            listener.kind != "tcp" and sniffs and not _is_alone(listener),
             any(c.filter_chain_match and c.filter_chain_match.server_names for c in chains),
         )
         matched = [chain for chain in chains if chain.filter_chain_match is not None]
@@ -197,7 +197,7 @@ class ListenerBuilder:
     def _http_chain(self, listener: Listener) -> FilterChain:
         plain = list(self.plaintext_alpn(PLAINTEXT_ALPN))
         match = made(FilterChainMatch, transport_protocol="raw_buffer", application_protocols=plain)
-        if listener.bound or not self.settings.sniffs_outbound:
+        if _is_alone(listener) or listener.bound or not self.settings.sniffs_outbound:
             match = None  # type: ignore[assignment]
         protocol = listener.services[0][1].protocol if listener.services else ""
         place = Place("SIDECAR_OUTBOUND", True, listener.port)
@@ -304,6 +304,11 @@ class ListenerBuilder:
     def plaintext_alpn(self, alpn: tuple[str, ...]) -> tuple[str, ...]:
         """What a chain matches, of which plain HTTP may be of version 1.0 too."""
         return ("http/1.0", *alpn) if alpn == PLAINTEXT_ALPN and self.settings.http10 else alpn
+
+
+def _is_alone(listener: Listener) -> bool:
+    """Whether an HTTP listener has an address of its own, so that nobody else's traffic comes to it."""
+    return listener.kind == "http" and listener.bind != "0.0.0.0"
 
 
 def _names(written: Object, hostname: str) -> bool:
