@@ -100,7 +100,7 @@ def test_sysmon_looks_every_10_ms_whenever_a_slice_begins() -> None:
 
 
 def test_while_garbage_is_marked_no_slice_ends() -> None:
-    cores = Cores(1, Runtime(cycle_ns=100 * MS, marking_ns=35 * MS))
+    cores = _marking(Runtime(cycle_ns=100 * MS, marking_ns=35 * MS))
     cores.start(0, 0, 90 * MS)
     cores.start(0, 1, MS)
     assert _finish(cores, 50 * MS) == PREEMPTED, "20 ms by sysmon's looks after 35 ms of marking"
@@ -108,7 +108,7 @@ def test_while_garbage_is_marked_no_slice_ends() -> None:
 
 
 def test_who_works_while_garbage_is_marked_pays_for_all_of_it() -> None:
-    cores = Cores(1, Runtime(cycle_ns=100 * MS, marking_ns=40 * MS, slow=PACE // 2, fast=PACE * 4 // 3))
+    cores = _marking(Runtime(cycle_ns=100 * MS, marking_ns=40 * MS, slow=PACE // 2, fast=PACE * 4 // 3))
     cores.start(0, 0, 5 * MS)
     assert _finish(cores, 10 * MS) == 0, "half as fast"
     cores.start(10 * MS, 1, 15 * MS)
@@ -122,6 +122,13 @@ def test_who_works_while_garbage_is_marked_pays_for_all_of_it() -> None:
 COLLECTS = Runtime(100 * MS, 40 * MS, slow=PACE // 2, fast=PACE * 4 // 3, late_ns=28 * MS, crawl=PACE // 7)
 
 
+def _marking(runtime: Runtime) -> Cores:
+    """A core that begins to mark, after a cycle in which it never rested."""
+    cores = Cores(1, runtime)
+    cores.clock, cores.ended_at_rest = 0, range(0)
+    return cores
+
+
 def _takes(cores: Cores, rest: int, work: int) -> float:
     """How many ms some ms of work take after a rest of so many ms."""
     began = cores.now + rest * MS
@@ -133,24 +140,36 @@ def _takes(cores: Cores, rest: int, work: int) -> float:
 
 
 def test_cores_that_rest_go_on_marking() -> None:
-    cores = Cores(1, COLLECTS)
+    cores = _marking(COLLECTS)
     assert _takes(cores, 0, 5) == 10, "half as fast"
-    assert _takes(cores, 10, 7) == pytest.approx(14, rel=1e-2), "10 ms of rest are 16 of marking: 14 are left"
-    assert sum(cores.spent) == pytest.approx(34 * MS, rel=1e-2)
+    assert _takes(cores, 10, 5) == pytest.approx(10, rel=1e-2), "10 ms of rest are 20 of marking: 10 are left"
+    assert sum(cores.spent) == pytest.approx(30 * MS, rel=1e-2)
     assert _takes(cores, 6, 40) == pytest.approx(30, rel=1e-2), "by a third faster: all is marked"
-    assert sum(cores.spent) == pytest.approx(64 * MS, rel=1e-2), "nobody marks any more"
+    assert sum(cores.spent) == pytest.approx(60 * MS, rel=1e-2), "nobody marks any more"
 
 
 def test_a_marking_that_ends_at_rest_makes_the_next_late_and_slow() -> None:
-    cores = Cores(1, COLLECTS)
+    cores = _marking(COLLECTS)
     assert _takes(cores, 0, 5) == 10
     assert _takes(cores, 50, 80) == pytest.approx(60, rel=1e-2)
-    assert sum(cores.spent) == pytest.approx((10 + 18.75 + 60) * MS, rel=1e-2), "as long as marking took, and no longer"
+    assert sum(cores.spent) == pytest.approx((10 + 15 + 60) * MS, rel=1e-2), "as long as marking took, and no longer"
     assert _takes(cores, 0, 2) == pytest.approx(14, rel=1e-2), "late and slow"
     assert _takes(cores, 100, 96) == pytest.approx(72, rel=1e-2), "that ended at rest, too"
     assert _takes(cores, 0, 4) == pytest.approx(28, rel=1e-2), "late and slow again"
     assert _takes(cores, 0, 96) == pytest.approx(72, rel=1e-2)
     assert _takes(cores, 0, 20) == pytest.approx(40, rel=1e-2), "nobody rested in the last: early"
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 30)), min_size=1, max_size=40))
+def test_rests_change_when_collecting_is_paid_and_not_how_much(rests: list[tuple[int, int]]) -> None:
+    cores = Cores(1, COLLECTS)
+    work = sum(work for _, work in rests)
+    for rest, each in rests:
+        _takes(cores, rest, each)
+    _takes(cores, 1000, 1)  # a marking that has begun comes to its end
+    assert abs(sum(cores.spent) / MS - work) <= 0.3 * 100, (
+        "less than a cycle's collecting apart, however many there were"
+    )
 
 
 @given(

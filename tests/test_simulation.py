@@ -16,7 +16,8 @@ import pytest
 from fake_planner import Asking, FakePlanner
 
 from pushsim import runs
-from pushsim.cost import istiod_cpu
+from pushsim.control.cores import TICKS
+from pushsim.cost import PACE, istiod_cpu
 from pushsim.mesh import Change, Mesh
 from pushsim.observed import Observed
 from pushsim.planner import Planner
@@ -303,4 +304,6 @@ def test_all_of_istiods_core_time_is_some_drivers(variant: str, monkeypatch: pyt
     (observed,) = seen
     (replica,) = observed.machine.replicas
     spent_s = (sum(replica.cores.spent) - observed.spent_before[0]) / replica.cores.parts / 1e9
-    assert istiod_cpu(observed.calibration, observed.amounts()).value == pytest.approx(spent_s, rel=0.01)
+    once_s = replica.cores.most * replica.cores.cycle / TICKS / 1e9 * (1 - PACE / replica.cores.fast)
+    told = istiod_cpu(observed.calibration, observed.amounts()).value
+    assert told == pytest.approx(spent_s, abs=0.01 * spent_s + once_s), "collecting once may be yet to come"

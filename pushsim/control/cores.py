@@ -91,14 +91,14 @@ class Cores:
         late_marked = self.per_cycle - (self.cycle - late) * self.fast // PACE
         self.usual = Marking(marking, runtime.slow, marked)
         self.late = Marking(late, runtime.crawl, late_marked) if runtime.late_ns else self.usual
-        self.ended_at_rest = range(0)  # numbers of the latest cycles whose markings did
+        self.ended_at_rest = range(1)  # numbers of the latest cycles whose markings did: as it starts, none is due
         self.wake_ns, self.half_ns = runtime.wake_ns, runtime.half_ns
         self.locked = TICKS * runtime.locked_ns
         self.holder = self.woken_next = NOBODY  # who has the lock and no core; who was woken to take it
-        self.rests_since = self.rested = 0  # when the last job ended; what the clock showed then
+        self.clock = self.usual.ticks
+        self.rests_since, self.rested = 0, self.clock  # when the last job ended; what the clock showed then
         self.woken = 0  # thousandths
         self.now = 0
-        self.clock = 0
         self.running: list[tuple[int, int, int, int, int]] = []  # (mark, order of start, job, ticks left, slice's end)
         self.lines: tuple[deque[tuple[int, int]], ...] = (deque(), deque(), deque())  # (job, ticks)
         self.started = 0
@@ -254,23 +254,23 @@ class Cores:
         self._spend(now, rate)
 
     def _mark(self, now: int) -> None:
-        """Cores that rest until `now` go on marking, until that is done."""
+        """Cores that rest until `now` go on marking as one that works, until that is done: what is left to be paid."""
         number, since = divmod(self.rested, self.cycle)
         marking = self._marking(number)
-        left, costs = marking.ticks - since, self.fast - marking.pace
+        left, costs = marking.ticks - since, PACE - marking.pace
         if left <= 0 or costs <= 0:
             return
-        wanted = self.most * self.parts
-        ends = self.rests_since - (left * costs // -self.fast * wanted // (TICKS * self.whole))
+        rate = min(self.whole, self.parts)
+        ends = self.rests_since - (left * costs // -PACE * self.parts // (TICKS * rate))
         if now < ends:
-            worked = TICKS * (now - self.rests_since) * self.whole // wanted
-            self.clock = self.rested + worked * self.fast // costs
+            worked = TICKS * (now - self.rests_since) * rate // self.parts
+            self.clock = self.rested + worked * PACE // costs
         else:
             self.clock = self.rested + left
             known = self.ended_at_rest
             self.ended_at_rest = range(known.start if number - 1 in known else number, number + 1)
         if self.now < ends:
-            self._spend(min(now, ends), self.whole)
+            self._spend(min(now, ends), rate)
 
     def stop(self, now: int) -> None:
         """All jobs are dropped: the process ends."""

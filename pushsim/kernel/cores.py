@@ -92,21 +92,21 @@ def go_on_marking(a: Arrays, r: int, now: int) -> None:
     core = a.cores[r]
     number, since = core[C_RESTED] // core[C_CYCLE], core[C_RESTED] % core[C_CYCLE]
     marking = marking_in(core, number)
-    left, costs = core[marking + M_TICKS] - since, core[C_FAST] - core[marking + M_PACE]
+    left, costs = core[marking + M_TICKS] - since, PACE - core[marking + M_PACE]
     if left <= 0 or costs <= 0:
         return
-    wanted = core[C_MOST] * core[C_PARTS]
-    ends = core[C_RESTS_SINCE] - (left * costs // -core[C_FAST] * wanted // (TICKS * core[C_WHOLE]))
+    rate = min(core[C_WHOLE], core[C_PARTS])
+    ends = core[C_RESTS_SINCE] - (left * costs // -PACE * core[C_PARTS] // (TICKS * rate))
     if now < ends:
-        worked = TICKS * (now - core[C_RESTS_SINCE]) * core[C_WHOLE] // wanted
-        core[C_CLOCK] = core[C_RESTED] + worked * core[C_FAST] // costs
+        worked = TICKS * (now - core[C_RESTS_SINCE]) * rate // core[C_PARTS]
+        core[C_CLOCK] = core[C_RESTED] + worked * PACE // costs
     else:
         core[C_CLOCK] = core[C_RESTED] + left
         if not is_late(core, number):
             core[C_AT_REST] = number
         core[C_AT_REST_END] = number + 1
     if core[C_NOW] < ends:
-        spend(a, r, min(now, ends), core[C_WHOLE])
+        spend(a, r, min(now, ends), rate)
 
 
 @compiled

@@ -9,6 +9,9 @@ import numpy as np
 from pushsim.control.cores import NOBODY, Cores
 from pushsim.kernel.arrays import (
     ASKS,
+    C_AT_REST,
+    C_AT_REST_END,
+    C_CLOCK,
     C_CYCLE,
     C_DUE,
     C_FAST,
@@ -19,6 +22,7 @@ from pushsim.kernel.arrays import (
     C_MOST,
     C_PARTS,
     C_PER_CYCLE,
+    C_RESTED,
     C_USUAL,
     C_WAKE,
     C_WHOLE,
@@ -120,6 +124,8 @@ class Room:
         row[C_WHOLE], row[C_PARTS], row[C_MOST] = cores.whole, cores.parts, cores.most
         row[C_CYCLE], row[C_PER_CYCLE], row[C_FAST] = cores.cycle, cores.per_cycle, cores.fast
         row[C_USUAL:C_LATE], row[C_LATE : C_LATE + len(cores.late)] = cores.usual, cores.late
+        row[C_CLOCK] = row[C_RESTED] = cores.clock
+        row[C_AT_REST], row[C_AT_REST_END] = cores.ended_at_rest.start, cores.ended_at_rest.stop
         row[C_WAKE], row[C_HALF], row[C_LOCKED] = cores.wake_ns, cores.half_ns, cores.locked
         row[C_HOLDER] = row[C_WOKEN_NEXT] = NOBODY
         row[C_DUE] = UNKNOWN

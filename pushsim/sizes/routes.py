@@ -200,7 +200,7 @@ class RouteMeter:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
         if service.resolution == "ALIAS":
             return 0, "", 0
-        home, key = service.namespace, (id(service), port.number, sniffed, but)
+        home, key = home_of(service), (id(service), port.number, sniffed, but)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
