@@ -126,7 +126,7 @@ def _single(address: str) -> str:
     return str(address).removesuffix("/128" if ":" in str(address) else "/32")
 
 
-_RESOLUTIONS: Mapping[str, Resolution] = {
+RESOLUTIONS: Mapping[str, Resolution] = {
     "STATIC": "EDS",
     "DNS": "DNS",
     "DNS_ROUND_ROBIN": "DNS_ROUND_ROBIN",
@@ -150,7 +150,7 @@ def service_entry_services(body: Object) -> tuple[Service, ...]:
             namespace=body.ref.namespace,
             name=str(host),
             ports=ports,
-            resolution=_RESOLUTIONS[str(spec.get("resolution") or "NONE")],
+            resolution=RESOLUTIONS[str(spec.get("resolution") or "NONE")],
             registry="External",
             export_to=frozenset(str(value) for value in spec.get("exportTo") or ()),
             addresses=addresses or ("0.0.0.0",),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushsim import files
+from pushsim.conversion import RESOLUTIONS
 from pushsim.errors import InputError
 from pushsim.manifests import delete_change, document, parse_delete, parse_objects, parse_text, to_change, to_mesh
 from pushsim.manifests.document import Document
@@ -267,6 +268,7 @@ metadata: {labels: {version: 1.0}}
         ("Service", {"ports": [{"name": "http"}]}, "spec.ports[0]: has no port"),
         ("Gateway", {"servers": [{"port": {"name": "http"}}]}, "spec.servers[0].port: has no number"),
         ("Sidecar", {"egress": [{"port": 80, "hosts": ["*/*"]}]}, "spec.egress[0].port: must be a mapping"),
+        ("Sidecar", {"egress": [{"port": {"number": 70000}}]}, "spec.egress[0].port.number: must be a port number"),
         ("AuthorizationPolicy", {"rules": [{"to": [{"operation": True}]}]}, "operation: must be a mapping"),
         ("Telemetry", {"tracing": [{"providers": ["zipkin"]}]}, "providers[0]: must be a mapping"),
         ("WorkloadEntry", {"address": "1.1.1.1", "ports": {"http": "web"}}, "spec.ports: must be a port number"),
@@ -277,6 +279,19 @@ def test_what_is_deep_inside_an_object_is_checked_too(kind, spec, said):
     api = f"{of.group}/{of.versions[0]}" if of.group else of.versions[0]
     text = yaml.safe_dump({"apiVersion": api, "kind": kind, "metadata": {"name": "x"}, "spec": spec})
     assert said in problem(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        *(("ServiceEntry", {"hosts": ["a"], "resolution": resolution}) for resolution in RESOLUTIONS),
+        ("Sidecar", {"egress": [{"port": {"number": 0, "protocol": "HTTP"}, "bind": "unix:///a", "hosts": ["*/*"]}]}),
+        ("VirtualService", {"hosts": ["a"], "http": [{"timeout": "0s", "retries": {"perTryTimeout": "1m30s"}}]}),
+    ],
+)
+def test_what_istio_takes_is_not_refused(kind, spec):
+    document = {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": {"name": "x"}, "spec": spec}
+    assert mesh_of(yaml.safe_dump(document)).mesh.objects
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pushsim.conversion import RESOLUTIONS
 from pushsim.errors import Problem
 from pushsim.manifests.kinds import KINDS
 from pushsim.manifests.shapes import (
@@ -22,6 +23,7 @@ from pushsim.manifests.shapes import (
     one_of,
     port,
     port_or_name,
+    port_or_socket,
     ports,
     replicas,
     span,
@@ -30,20 +32,14 @@ from pushsim.manifests.shapes import (
 )
 
 _TEMPLATE = {
-    "spec.template": mapping,
-    "spec.template.metadata": mapping,
     "spec.template.metadata.labels": strings,
     "spec.template.metadata.annotations": strings,
-    "spec.template.spec": mapping,
-    "spec.template.spec.containers": listing,
-    "spec.template.spec.containers[]": mapping,
-    "spec.template.spec.containers[].ports[]": mapping,
     "spec.template.spec.containers[].ports[].containerPort": port,
     "spec.template.spec.hostNetwork": boolean,
 }
-_EXPORTED = {"spec.exportTo": listing, "spec.exportTo[]": string}
-_WORKLOAD_SELECTOR = {"spec.selector": mapping, "spec.selector.matchLabels": strings}
-_DESTINATION = {"": mapping, ".host": string, ".port": mapping, ".port.number": port}
+_EXPORTED = {"spec.exportTo[]": string}
+_WORKLOAD_SELECTOR = {"spec.selector.matchLabels": strings}
+_DESTINATION = {"host": string, "port.number": port}
 _ROUTE: Mapping[str, Check] = {
     f"spec.{protocol}[].{path}": check
     for protocol in ("http", "tcp", "tls")
@@ -52,9 +48,8 @@ _ROUTE: Mapping[str, Check] = {
         "match[].gateways[]": string,
         "match[].sourceLabels": strings,
         "match[].sniHosts[]": string,
-        "route[]": mapping,
         "route[].weight": number,
-        **{f"route[].destination{below}": check for below, check in _DESTINATION.items()},
+        **{f"route[].destination.{field}": of for field, of in _DESTINATION.items()},
     }.items()
 }
 _HTTP: Mapping[str, Check] = {
@@ -76,8 +71,7 @@ _HTTP: Mapping[str, Check] = {
     "match[].queryParams": mapping,
     **{f"match[].{name}": mapping for name in ("uri", "authority", "method", "scheme")},
     **{f"{of}headers.{way}": mapping for of in ("", "route[].") for way in ("request", "response")},
-    **{f"mirrors[].destination{below}": check for below, check in _DESTINATION.items()},
-    **{f"mirror{below}": check for below, check in _DESTINATION.items()},
+    **{f"{mirror}.{field}": of for mirror in ("mirror", "mirrors[].destination") for field, of in _DESTINATION.items()},
 }
 _CONNECTIONS: Mapping[str, Check] = {
     "tcp.maxConnections": number,
@@ -155,7 +149,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.workloadSelector.labels": strings,
         "spec.egress[].hosts[]": egress_host,
         "spec.egress[].port": needs("number"),
-        "spec.egress[].port.number": number,
+        "spec.egress[].port.number": port_or_socket,
         "spec.ingress[].port.number": port,
         "spec.ingress[].defaultEndpoint": string,
     },
@@ -182,7 +176,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.ports[]": needs("number", "name"),
         "spec.ports[].number": port,
         "spec.ports[].targetPort": port,
-        "spec.resolution": one_of("NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN"),
+        "spec.resolution": one_of(*RESOLUTIONS),
         "spec.ports[].name": string,
         "spec.endpoints[].labels": strings,
         "spec.endpoints[].ports": ports,
@@ -223,7 +217,6 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
 _COMMON: Mapping[str, Check] = {
     "metadata.labels": strings,
     "metadata.annotations": strings,
-    "metadata.ownerReferences": listing,
     "metadata.ownerReferences[]": mapping,
     "spec": mapping,
 }

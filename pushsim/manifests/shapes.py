@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 from pushsim.manifests.document import HELM_REMEDY
+from pushsim.units import UnitError, duration
 
 Fault = tuple[str, str] | None  # (message, remedy)
 Check = Callable[[Any], Fault]
@@ -65,6 +65,11 @@ def port(value: Any) -> Fault:
     return f"must be a port number, not {_kind_of(value)}", "give a number from 1 to 65535, without quotes"
 
 
+def port_or_socket(value: Any) -> Fault:
+    """A port number, or 0 where a Unix socket is bound."""
+    return None if value == 0 and not isinstance(value, bool) else port(value)
+
+
 def port_or_name(value: Any) -> Fault:
     """A port number or the name of a container's port."""
     return None if isinstance(value, str) and value else port(value)
@@ -77,14 +82,13 @@ def replicas(value: Any) -> Fault:
     return f"must be a number of pods, not {_kind_of(value)}", "give a number from 0 to 1000000, without quotes"
 
 
-_DURATION = re.compile(r"[-+]?(0|(\d+(\.\d*)?|\.\d+)(h|m|s|ms|us|µs|ns))+")
-
-
 def span(value: Any) -> Fault:
     """A Go duration, like 1h30m or 250ms."""
-    if isinstance(value, str) and _DURATION.fullmatch(value):
-        return None
-    return f"must be a duration, not {_kind_of(value)}", "write a number with its unit, like 10s, 250ms or 1m30s"
+    try:
+        duration(value)
+    except UnitError as error:
+        return f"must be a duration, not {_kind_of(value)}", error.remedy
+    return None
 
 
 def ports(value: Any) -> Fault:
