@@ -46,9 +46,8 @@ def _effective(proxy: Proxy, default: Mapping[str, str], configs: Iterable[Objec
 
     def first(namespace: str, *, selecting: bool) -> Mapping[str, str]:
         for written in configs:
-            labels = (written.spec.get("selector") or {}).get("matchLabels") or {}
-            fits = all(proxy.labels.get(key) == value for key, value in labels.items())
-            if written.ref.namespace == namespace and bool(labels) == selecting and fits:
+            fits = all(proxy.labels.get(key) == value for key, value in written.selects.items())
+            if written.ref.namespace == namespace and bool(written.selects) == selecting and fits:
                 return _known(written.spec["environmentVariables"])
         return {}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pushsim import files
-from pushsim.errors import InputError, Problem
+from pushsim.cases import Case, load_case
+from pushsim.errors import InputError, Problem, no_proxy
 from pushsim.manifests import Inject, delete_change, parse_delete
 from pushsim.mesh import Change, Mesh
 from pushsim.settings import PROFILES
@@ -31,6 +33,14 @@ def mesh_in(
     found = files.load(paths, namespace=namespace, inject=inject, stdin=stdin)
     there = found.mesh
     return replace(there, mesh_config={**PROFILES["default"], **there.mesh_config}), tuple(found.notes)
+
+
+def asked_case(path: str | Path, *besides: object) -> Case:
+    """A case file, which stands alone. Raises InputError if there is something besides."""
+    if any(besides):
+        remedy = "give either a case, or a mesh with changes"
+        raise InputError(Problem("a case file has its own mesh and changes", field="--case", remedy=remedy))
+    return load_case(path)
 
 
 def asked(
@@ -60,8 +70,7 @@ def asked(
         mesh, told = mesh_in(mesh, namespace=namespace, inject=inject, stdin=stdin)
         notes += told
         if not mesh.proxies:
-            remedy = "give manifests with injected pods, or --inject all to count every pod as injected"
-            raise InputError(Problem("no proxy found: no pod of the mesh is injected", where, remedy=remedy))
+            raise InputError(no_proxy(where))
     parts = [change] if isinstance(change, Change) else []
     if not isinstance(change, Change):
         for path in change:

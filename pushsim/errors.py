@@ -33,6 +33,12 @@ class Problem:
         return f"{text} ({self.remedy})" if self.remedy else text
 
 
+def no_proxy(where: str, field: str = "", option: str = "--inject all") -> Problem:
+    """There is nobody to push to."""
+    remedy = f"give manifests with injected pods, or {option} to count every pod as injected"
+    return Problem("no proxy found: no pod of the mesh is injected", where, field, remedy)
+
+
 class PushsimError(Exception):
     """Base of everything a user is told; a bare one is a defect of ours."""
 

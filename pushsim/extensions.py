@@ -64,8 +64,7 @@ class Plugins:
 def _selects(plugin: Object, proxy: Proxy) -> bool:
     if plugin.spec.get("targetRefs") or plugin.spec.get("targetRef"):  # of the Gateway API
         return False
-    wanted = (plugin.spec.get("selector") or {}).get("matchLabels") or {}
-    return all(proxy.labels.get(key) == value for key, value in wanted.items())
+    return all(proxy.labels.get(key) == value for key, value in plugin.selects.items())
 
 
 def plugin_name(plugin: Ref, rules: Rules) -> str:

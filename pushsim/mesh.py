@@ -98,6 +98,11 @@ class Object:
         return self.metadata.get("annotations") or {}
 
     @property
+    def selects(self) -> Mapping[str, str]:
+        """The labels of the workloads that a policy is for (`spec.selector.matchLabels`); empty for all of them."""
+        return (self.spec.get("selector") or {}).get("matchLabels") or {}
+
+    @property
     def spec(self) -> Mapping[str, Any]:
         return self.body.get("spec") or {}
 

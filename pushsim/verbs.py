@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pushsim import asking, diff, files, releases, runs, sizing, thresholds
-from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
-from pushsim.errors import InputError, Problem, writing
+from pushsim.errors import InputError, Problem, no_proxy, writing
 from pushsim.importers import Held
 from pushsim.importers import inspect as inspecting
 from pushsim.manifests import Inject
@@ -101,7 +100,7 @@ def plan(
     [('web-0.shop', ['CDS', 'LDS', 'EDS', 'RDS'])]
     """
     if case is not None:
-        return preview_case(load_case(case), release=release, mode=mode)
+        return preview_case(asking.asked_case(case, mesh, change, delete), release=release, mode=mode)
     question = _asked(mesh, change, delete, namespace, inject)
     return preview(question.mesh, question.change, release=release, mode=mode)
 
@@ -205,8 +204,7 @@ def evidence(
         wanted = releases.rules(release or releases.NEWEST).release
         settings = Settings(wanted, mesh_config=there.mesh_config, env=there.env)
     if not there.proxies:
-        remedy = "give manifests with injected pods, or --inject all to count every pod as injected"
-        raise InputError(Problem("no proxy found: no pod of the mesh is injected", where, remedy=remedy))
+        raise InputError(no_proxy(where))
     graph = own if calls is None else read_calls(_calls_in(calls, stdin), calls, there)
     if graph is None:
         raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))

@@ -43,19 +43,14 @@ def plan(
     Example: kubectl get svc,endpointslices,pods,ns -A -o yaml | pushsim plan - --delete Sidecar/istio-system/default
     """
     from pushsim import releases
-    from pushsim.asking import asked
+    from pushsim.asking import asked, asked_case
     from pushsim.errors import InputError, Problem
     from pushsim.preview import preview, preview_case
 
     wanted = releases.rules(release or releases.NEWEST)
     say_if_unproven(wanted.release)
     if case is not None:
-        if mesh or change or delete:
-            remedy = "give either a case, or a mesh with changes"
-            raise InputError(Problem("a case file has its own mesh and changes", field="--case", remedy=remedy))
-        from pushsim.cases import load_case
-
-        answer = preview_case(load_case(case), release=wanted.release, mode=mode)
+        answer = preview_case(asked_case(case, mesh, change, delete), release=wanted.release, mode=mode)
         if json:
             print_json(answer)
         else:

@@ -42,9 +42,11 @@ def answered(state: ProxyState, decision: Decision, push: Push, lost: frozenset[
     sds = secrets(pushing) if state.asks.secrets.open else None
     ecds = extensions(pushing) if state.asks.extensions.open else None
     after, answers = follow_up(pushing, cds, listening)
-    told = state.asks.told(secrets=sds is not None, extensions=ecds is not None)
-    asks, more = asked(state if told is state.asks else replace(state, asks=told), push, cds, lds)
-    if asks is not state.asks:
+    if sds is not None or ecds is not None:
+        told = state.asks.told(secrets=sds is not None, extensions=ecds is not None)
+        state = replace(state, asks=told)
+    asks, more = asked(state, push, cds, lds)
+    if asks is not after.asks:
         after = replace(after, asks=asks)
     pushed = (response for response in (cds, eds, lds, rds, sds, ecds, nds) if response is not None)
     return Plan(after, decision, (*pushed, *answers, *more))

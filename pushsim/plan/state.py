@@ -93,7 +93,7 @@ class Watch:
 
     def told(self) -> Watch:
         """The same, answered."""
-        return self if self.answered else replace(self, answered=True)
+        return replace(self, answered=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +112,6 @@ class Asks:
         """The same after pushes of these: what a push sends answers as well."""
         of_secrets = self.secrets.told() if secrets else self.secrets
         of_extensions = self.extensions.told() if extensions else self.extensions
-        if of_secrets is self.secrets and of_extensions is self.extensions:
-            return self
         return replace(self, secrets=of_secrets, extensions=of_extensions)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pushsim import files
 from pushsim.collecting import no_collections
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, no_proxy
 from pushsim.manifests import to_change
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 from pushsim.policies import Files, Policy, text_of
@@ -62,8 +62,7 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
         and not mesh.proxies
         and not any(o.ref.kind == "Pod" for d in extra for o in d.change.apply)
     ):
-        remedy = "give manifests with injected pods, or mesh.inject: all to count every pod as injected"
-        problems.append(Problem("no proxy found: no pod of the mesh is injected", where, "mesh.manifests", remedy))
+        problems.append(no_proxy(where, "mesh.manifests", "mesh.inject: all"))
     if problems:
         raise InputError(problems)
     with no_collections():

@@ -35,8 +35,7 @@ def selected(obj: Object, proxy: Proxy) -> bool:
 
 
 def _selects(obj: Object, labels: Mapping[str, str]) -> bool:
-    wanted = (obj.spec.get("selector") or {}).get("matchLabels") or {}
-    return all(labels.get(key) == value for key, value in wanted.items())
+    return all(labels.get(key) == value for key, value in obj.selects.items())
 
 
 def _oldest(objects: Sequence[Object]) -> Object | None:
@@ -51,13 +50,10 @@ def _mode(obj: Object | None) -> str:
 def workload_modes(policies: Sequence[Object], namespace: str, labels: Mapping[str, str], root: str) -> MtlsModes:
     """Mesh, namespace and workload policies of a workload, composed."""
 
-    def has_selector(obj: Object) -> bool:
-        return bool((obj.spec.get("selector") or {}).get("matchLabels"))
-
-    plain = [p for p in policies if not has_selector(p)]
+    plain = [p for p in policies if not p.selects]
     mesh = _oldest([p for p in plain if p.ref.namespace == root])
     wide = _oldest([p for p in plain if p.ref.namespace == namespace != root])
-    own = [p for p in policies if has_selector(p) and p.ref.namespace == namespace != root and _selects(p, labels)]
+    own = [p for p in policies if p.selects and p.ref.namespace == namespace != root and _selects(p, labels)]
     workload = _oldest(own)
     base = _mode(wide) or _mode(mesh) or "PERMISSIVE"
     mode = _mode(workload) or base
@@ -96,6 +92,6 @@ def namespace_modes(policies: Sequence[Object], root: str) -> Mapping[str, str]:
     """Namespace-wide modes by namespace; "" is the mesh-wide one. Policies with a selector do not count here."""
     found: dict[str, list[Object]] = {}
     for policy in policies:
-        if not (policy.spec.get("selector") or {}).get("matchLabels"):
+        if not policy.selects:
             found.setdefault("" if policy.ref.namespace == root else policy.ref.namespace, []).append(policy)
     return {namespace: mode for namespace, of in found.items() if (mode := _mode(_oldest(of)))}

@@ -387,7 +387,7 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
 
 def _telemetries(objects: Sequence[Object], proxy: Proxy, root: str) -> list[Object]:
     """Root-namespace, namespace and selected Telemetry objects; the oldest of each kind counts."""
-    plain = [o for o in objects if not (o.spec.get("selector") or {}).get("matchLabels")]
+    plain = [o for o in objects if not o.selects]
     mesh = [o for o in plain if o.ref.namespace == root][:1]
     namespace = [o for o in plain if o.ref.namespace == proxy.namespace != root][:1]
     mine = [o for o in objects if o not in plain and o.ref.namespace == proxy.namespace and selected(o, proxy)][:1]

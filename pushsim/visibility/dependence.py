@@ -98,9 +98,9 @@ def _on_rule(scope: Scope, key: ConfigKey) -> str:
 
 def _on_peer_authentication(scope: Scope, key: ConfigKey) -> str:
     there = [o for o in scope.context.policies["PeerAuthentication"] if o.ref.namespace == key.namespace]
-    plain = [o for o in there if not (o.spec.get("selector") or {}).get("matchLabels")]
-    if not any(o.ref.name == key.name for o in there) or any(o.ref.name == key.name for o in plain[1:]):
-        return ""  # istiod ignores all but the oldest of a whole namespace
+    plain = [o for o in there if not o.selects]  # istiod ignores all but the oldest of these
+    if key.name not in {o.ref.name for o in there} - {o.ref.name for o in plain[1:]}:
+        return ""
     if key.namespace in (scope.context.root, scope.namespace):
         return f"PeerAuthentication {key.namespace}/{key.name} is in its or the root namespace"
     if key.namespace in scope.service_namespaces:
