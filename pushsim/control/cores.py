@@ -24,8 +24,8 @@ ns is done when it shows V + 16·w. With less than a core for each of them (a CP
 collecting garbage costs is in w, evenly; who works while garbage is marked pays all of it (see `Runtime`), so w is
 done later then, and sooner else: on the average V + 16·w.
 
-Cores that rest go on marking, and pay what is left to be paid of it, as one core; so prices hold exactly on one core, on
-several on the average. The collector finds that fast, and begins the next marking as late as it may (`Runtime.late_ns`).
+Cores that rest go on marking, and pay what is left to be paid of it, as one core; so prices hold exactly on one core,
+on several on the average. The collector finds that fast, and begins the next as late as it may (`Runtime.late_ns`).
 
 Who starts when all cores rest takes longer, by rest / (rest + half) of `wake_ns`, in whole thousandths, which `woken`
 adds up. That is measured; it is the same where somebody else keeps the cores awake, and on one core as on two.
