@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pushsim import files
-from pushsim.cases import Case, load_case
 from pushsim.errors import InputError, Problem, no_proxy
 from pushsim.manifests import Inject, delete_change, parse_delete
 from pushsim.mesh import Change, Mesh
@@ -33,14 +31,6 @@ def mesh_in(
     found = files.load(paths, namespace=namespace, inject=inject, stdin=stdin)
     there = found.mesh
     return replace(there, mesh_config={**PROFILES["default"], **there.mesh_config}), tuple(found.notes)
-
-
-def asked_case(path: str | Path, *besides: object) -> Case:
-    """A case file, which stands alone. Raises InputError if there is something besides."""
-    if any(besides):
-        remedy = "give either a case, or a mesh with changes"
-        raise InputError(Problem("a case file has its own mesh and changes", field="--case", remedy=remedy))
-    return load_case(path)
 
 
 def asked(

@@ -31,11 +31,16 @@ class Case:
     steps: tuple[Change, ...]
 
 
-def load_case(path: str | Path) -> Case:
+def load_case(path: str | Path, *besides: object) -> Case:
     """The case in a file. Pods, EndpointSlices and proxies are explicit: nothing is expanded.
+
+    besides: meshes and changes that were given, too, of which there must be none.
 
     Raises InputError with every problem of the file.
     """
+    if any(besides):
+        remedy = "give either a case, or a mesh with changes"
+        raise InputError(Problem("a case file has its own mesh and changes", field="--case", remedy=remedy))
     source = str(path)
     documents = read_sources([source])
     if len(documents) != 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pushsim.mesh import Endpoint, Object, Port, Resolution, Service
+from pushsim.mesh import RESOLUTIONS, Endpoint, Object, Port, Resolution, Service
 from pushsim.releases import Rules
 
 EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
@@ -124,15 +124,6 @@ def export_to(annotation: str | None) -> frozenset[str]:
 def _single(address: str) -> str:
     """An address as it was written, but a range of one is that."""
     return str(address).removesuffix("/128" if ":" in str(address) else "/32")
-
-
-RESOLUTIONS: Mapping[str, Resolution] = {
-    "STATIC": "EDS",
-    "DNS": "DNS",
-    "DNS_ROUND_ROBIN": "DNS_ROUND_ROBIN",
-    "NONE": "PASSTHROUGH",
-    "DYNAMIC_DNS": "DNS",
-}
 
 
 def service_entry_services(body: Object) -> tuple[Service, ...]:

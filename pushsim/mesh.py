@@ -246,6 +246,14 @@ class Port(NamedTuple):
 HTTP_PROTOCOLS = frozenset({"HTTP", "HTTP2", "HTTP_PROXY", "GRPC", "GRPC-Web"})
 
 Resolution = Literal["EDS", "DNS", "DNS_ROUND_ROBIN", "PASSTHROUGH", "ALIAS"]
+#: What a ServiceEntry's resolution becomes.
+RESOLUTIONS: Mapping[str, Resolution] = {
+    "STATIC": "EDS",
+    "DNS": "DNS",
+    "DNS_ROUND_ROBIN": "DNS_ROUND_ROBIN",
+    "NONE": "PASSTHROUGH",
+    "DYNAMIC_DNS": "DNS",
+}
 
 
 @dataclass(frozen=True, slots=True)

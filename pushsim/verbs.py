@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pushsim import asking, diff, files, releases, runs, sizing, thresholds
+from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
 from pushsim.errors import InputError, Problem, no_proxy, writing
@@ -100,7 +101,7 @@ def plan(
     [('web-0.shop', ['CDS', 'LDS', 'EDS', 'RDS'])]
     """
     if case is not None:
-        return preview_case(asking.asked_case(case, mesh, change, delete), release=release, mode=mode)
+        return preview_case(load_case(case, mesh, change, delete), release=release, mode=mode)
     question = _asked(mesh, change, delete, namespace, inject)
     return preview(question.mesh, question.change, release=release, mode=mode)
 

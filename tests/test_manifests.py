@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushsim import files
-from pushsim.conversion import RESOLUTIONS
 from pushsim.errors import InputError
 from pushsim.manifests import delete_change, document, parse_delete, parse_objects, parse_text, to_change, to_mesh
 from pushsim.manifests.document import Document
 from pushsim.manifests.kinds import KINDS
 from pushsim.manifests.workloads import Addresses
-from pushsim.mesh import Change, Ref
+from pushsim.mesh import RESOLUTIONS, Change, Ref
 from pushsim.preview import preview
 
 WEB = """

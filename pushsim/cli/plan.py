@@ -43,14 +43,16 @@ def plan(
     Example: kubectl get svc,endpointslices,pods,ns -A -o yaml | pushsim plan - --delete Sidecar/istio-system/default
     """
     from pushsim import releases
-    from pushsim.asking import asked, asked_case
+    from pushsim.asking import asked
     from pushsim.errors import InputError, Problem
     from pushsim.preview import preview, preview_case
 
     wanted = releases.rules(release or releases.NEWEST)
     say_if_unproven(wanted.release)
     if case is not None:
-        answer = preview_case(asked_case(case, mesh, change, delete), release=wanted.release, mode=mode)
+        from pushsim.cases import load_case
+
+        answer = preview_case(load_case(case, mesh, change, delete), release=wanted.release, mode=mode)
         if json:
             print_json(answer)
         else:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pushsim.conversion import RESOLUTIONS
 from pushsim.errors import Problem
 from pushsim.manifests.kinds import KINDS
 from pushsim.manifests.shapes import (
@@ -30,6 +29,7 @@ from pushsim.manifests.shapes import (
     string,
     strings,
 )
+from pushsim.mesh import RESOLUTIONS
 
 _TEMPLATE = {
     "spec.template.metadata.labels": strings,
