@@ -212,6 +212,28 @@ def test_syntax_errors_say_the_line_of_the_file_and_come_all_at_once():
     assert "line 8" in message and len(message.splitlines()) == 2
 
 
+@pytest.mark.parametrize("large_bytes", [0, document.LARGE_BYTES])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("kind: Service\nspec:\n  a: 1\n  b: 2\n  a: 3\n", 5),
+        ("kind: List\nitems:\n- a: 1\n- b: {a: 1,\n     c: 1, a: 1}\n", 5),
+        ('{"kind": "Service", "spec": {"b": "say \\"a\\"", "a": 1, "a": 2}}', 0),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_as_kubectl_does(monkeypatch, text, line, large_bytes):
+    """Whichever of the two was meant, the other would be lost without a word."""
+    monkeypatch.setattr(document, "LARGE_BYTES", large_bytes)
+    message = problem(text)
+    assert "'a' is given twice" in message and message.endswith("(keep one of the two)")
+    assert f"line {line}" in message if line else "line" not in message
+
+
+def test_quotes_however_they_are_written_are_no_keys(monkeypatch):
+    text = rb'{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"b": "\u0022"}}}'
+    assert parse_text(text, "m.json")[0].data["metadata"]["labels"] == {"b": '"'}
+
+
 # ---- objects -------------------------------------------------------------------------------------------------------
 
 

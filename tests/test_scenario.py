@@ -426,6 +426,13 @@ def test_bundled_scenarios_have_the_sizes_they_claim() -> None:
     assert {b.at_ns - a.at_ns for a, b in pairwise(hold)} == {SECOND_NS // 25}
 
 
+def test_a_field_that_is_given_twice_is_told_with_its_line() -> None:
+    (problem,) = problems_in(MINIMAL + "seed: 1\nduration: 20s\n")
+    assert str(problem) == (
+        "scenario, document 1: 'duration' is given twice in one mapping (line 4) (keep one of the two)"
+    )
+
+
 def test_an_unknown_bare_name_names_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean aisuite"):
         Scenario.load("aisuit")

@@ -8,7 +8,9 @@ here constructs Python objects from tags, and what aliases expand to is counted 
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +27,7 @@ MAX_ALIAS_VALUES = 200_000
 MAX_DEPTH = 200
 
 _CONTROL = bytes([*range(9), *range(14, 32)])
+_KEEP_ONE = "keep one of the two"
 HELM_REMEDY = "render the chart first: helm template … | pushsim plan -"
 
 _SEPARATOR = re.compile(rb"\n---(?=[ \t\n]|$)")  # quick to find; all there is in most files
@@ -92,7 +95,10 @@ def parse_text(text: bytes, source: str) -> list[Document]:
     text = text.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     if text.lstrip()[:1] in (b"{", b"["):
         try:
-            return [Document(f"{source}, document 1", msgspec.json.decode(text))]
+            data = msgspec.json.decode(text)
+            if not _whole(data, text.count(b'"')):
+                json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, f"{source}, document 1"))
+            return [Document(f"{source}, document 1", data)]
         except (msgspec.DecodeError, RecursionError) as error:
             if source.endswith(".json"):
                 raise InputError(Problem(f"is not valid JSON: {error}", source, remedy="mend the JSON there")) from None
@@ -112,6 +118,23 @@ def parse_text(text: bytes, source: str) -> list[Document]:
     if not documents:
         raise InputError(Problem("is empty: no document in it", source, remedy="give Kubernetes or Istio manifests"))
     return documents
+
+
+def _whole(data: Any, quotes: int) -> bool:
+    """Whether a value has all of the JSON that it was decoded from: of a key that is there twice, one is lost."""
+    return msgspec.json.encode(data).count(b'"') == quotes
+
+
+def _once(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise InputError(Problem(_twice(twice), where, remedy=_KEEP_ONE))
+    return found
+
+
+def _twice(key: str) -> str:
+    return f"'{key}' is given twice in one mapping"
 
 
 def parse_one(text: str, source: str) -> Any:
@@ -179,7 +202,8 @@ def _fast(part: bytes) -> Any:
     try:
         tree = ryml.parse_in_arena(part)
         written = ryml.emit_json_malloc(tree, tree.root_id())
-        return msgspec.json.decode(written) if written else _exact(part)
+        data = msgspec.json.decode(written) if written else None
+        return data if written and _whole(data, written.count('"')) else _exact(part)
     except (ryml.ExceptionBasic, RuntimeError, msgspec.DecodeError, RecursionError, UnicodeError):
         return _exact(part)
 
@@ -249,6 +273,8 @@ class _Builder:
                     if not isinstance(source, dict):
                         raise _Bad("'<<' merges something that is no mapping", key.start_mark.line + 1)
                     merged = {**source, **merged}
+            elif key.value in own:
+                raise _Bad(_twice(key.value), key.start_mark.line + 1, _KEEP_ONE)
             else:
                 own[key.value] = built
         return {**merged, **own}
