@@ -1,6 +1,7 @@
 """The command line's exit codes and messages, as scripts see them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,40 @@ def test_python_runs_the_package_as_the_command():
 def test_the_version_is_told(capsys):
     code, told, _ = run(capsys, "--version")
     assert (code, told.strip()) == (0, f"pushsim {__version__}")
+
+
+def piped(folder: Path, *arguments: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str]:
+    """Exit code and what is said of a pushsim of its own, which prints to that file descriptor."""
+    (tiny := folder / "tiny.yaml").write_text(TINY)
+    given = [sys.executable, "-m", "pushsim", *(str(tiny) if a == "TINY" else a for a in arguments)]
+    ended = subprocess.run(given, stdout=stdout, stderr=stderr, text=True, check=False)
+    return ended.returncode, ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["scenarios"], ["schema"], ["simulate", "TINY", "--jobs", "1"]])
+def test_who_reads_no_further_is_no_error_of_anybodys(tmp_path, arguments):
+    """`pushsim … | head`: quiet, and the exit code that a shell gives for SIGPIPE; 1 is for checks that fail."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        assert piped(tmp_path, *arguments, stdout=writer) == (
+            141,
+            "",
+        )
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["scenarios"], ["schema"], ["simulate", "TINY", "--jobs", "1", "--json"]])
+def test_a_full_device_is_the_environments_in_one_line(tmp_path, arguments):
+    with Path("/dev/full").open("w") as full:
+        code, said = piped(tmp_path, *arguments, stdout=full.fileno())
+        assert (code, said) == (
+            3,
+            "pushsim: standard output: cannot be written: No space left on device (make room, or write elsewhere)\n",
+        )
+        assert piped(tmp_path, "check", "none.yaml", stdout=subprocess.DEVNULL, stderr=full.fileno()) == (2, None)
 
 
 def test_an_unknown_release_lists_the_known_ones(capsys):

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
 import threading
+from contextlib import suppress
+
+#: What a process that SIGPIPE ends leaves behind in a shell: whoever read what we print has gone, and knows it.
+_UNREAD = 128 + 13
+#: What the place that is written to has no room for.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,11 +24,13 @@ def main(arguments: list[str] | None = None) -> None:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing lost, nothing left running
+    sys.stderr = sys.stderr or io.StringIO()  # if it is closed: what is said there is not for standard output
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
         code = app(given, standalone_mode=False)
+        print(end="", flush=True)  # here, where what goes wrong with it can be told
     except PushsimError as error:
         if debug:
             raise
@@ -27,9 +38,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        code = _let_go(_UNREAD)  # rich and click end so
     except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
+        code = _let_go(_UNREAD)
     except Exception as error:
         # typer may carry a click of its own: its exceptions are told by what they offer, not by their class
         kind, show = type(error).__name__, getattr(error, "show", None)
@@ -42,6 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
             code = 130
         elif debug:
             raise
+        elif isinstance(error, OSError) and error.errno in _FULL:
+            code = _let_go(3)
+            where = error.filename or "standard output"
+            _say(f"{where}: cannot be written: {error.strerror} (make room, or write elsewhere)")
         elif isinstance(error, ModuleNotFoundError) and (extras := extras_with(str(error.name), "".join(given[:1]))):
             _say(f"no {error.name}: install {' or '.join(f'pushsim[{extra}]' for extra in extras)}")
             code = 3
@@ -53,5 +71,12 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code or 0)
 
 
+def _let_go(code: int) -> int:
+    """What standard output still holds goes nowhere; without this, Python tells of it as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
 def _say(text: str) -> None:
-    print(f"pushsim: {text}" if "\n" not in text else text, file=sys.stderr)
+    with suppress(OSError):
+        print(f"pushsim: {text}" if "\n" not in text else text, file=sys.stderr, flush=True)
