@@ -69,8 +69,8 @@ def _message(entry: Mapping[str, Any]) -> str:
         case "union_tag_not_found":
             return f"does not say which {entry['ctx'].get('discriminator', '').strip(chr(39))}"
         case _:
-            message = str(entry["msg"]).removeprefix("Value error, ")
-            return message[0].lower() + message[1:]
+            first, ours, message = str(entry["msg"]).partition("Value error, ")
+            return message if ours else first[0].lower() + first[1:]
 
 
 def _remedy(entry: Mapping[str, Any], path: list[str | int], data: Any, model: type[BaseModel] | None) -> str:

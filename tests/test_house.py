@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 #: Each module may import only what stands above it.
 ORDER = """
 errors units memo collecting workers hosts names figures mesh agents secrets metrics problems thresholds intervals zones
-manifests files releases settings asking planner tables result topology policies scenario
+manifests files releases environment settings asking planner tables result topology policies scenario
 extensions audience conversion shards requests registry resources blocks context gateways visibility dependencies sizes
 generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs

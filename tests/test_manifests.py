@@ -269,6 +269,41 @@ metadata: {labels: {version: 1.0}}
 @pytest.mark.parametrize(
     ("kind", "spec", "said"),
     [
+        ("DestinationRule", {"host": "a", "trafficPolicy": {"tls": {"mode": "SIMPEL"}}}, "tls.mode SIMPLE"),
+        (
+            "DestinationRule",
+            {"host": "a", "subsets": [{"name": "s", "trafficPolicy": {"loadBalancer": {"simple": "RANDOMLY"}}}]},
+            "spec.subsets[0].trafficPolicy.loadBalancer.simple RANDOM",
+        ),
+        ("ServiceEntry", {"hosts": ["a"], "resolution": "dns"}, "spec.resolution DNS"),
+        ("ServiceEntry", {"hosts": ["a"], "location": "MESH_EXTERNALL"}, "spec.location MESH_EXTERNAL"),
+        ("PeerAuthentication", {"mtls": {"mode": "strict"}}, "spec.mtls.mode STRICT"),
+        ("PeerAuthentication", {"portLevelMtls": {8080: {"mode": "OFF"}}}, "spec.portLevelMtls.8080.mode"),
+        ("Sidecar", {"outboundTrafficPolicy": {"mode": "REGISTRYONLY"}}, "outboundTrafficPolicy.mode REGISTRY_ONLY"),
+        ("EnvoyFilter", {"configPatches": [{"applyTo": "HTTP_FILTERS"}]}, "spec.configPatches[0].applyTo HTTP_FILTER"),
+        ("Gateway", {"servers": [{"port": {"number": 1}, "tls": {"mode": "PASSTHRU"}}]}, "tls.mode PASSTHROUGH"),
+        ("AuthorizationPolicy", {"action": "Deny"}, "spec.action DENY"),
+        ("Telemetry", {"tracing": [{"match": {"mode": "CLIENTS"}}]}, "spec.tracing[0].match.mode CLIENT"),
+        ("Telemetry", {"metrics": [{"overrides": [{"tagOverrides": {"a": {"operation": "DROP"}}}]}]}, "a.operation"),
+        ("WasmPlugin", {"phase": "authn"}, "spec.phase AUTHN"),
+    ],
+)
+def test_a_name_that_istio_does_not_take_is_refused_with_those_it_takes(kind, spec, said):
+    place, _, meant = said.partition(" ")
+    message = problem(yaml.safe_dump(manifest(kind, spec)))
+    assert f"{place}: must not be the string" in message and "write one of " in message
+    assert f"did you mean {meant}? " in message if meant else "did you mean" not in message
+
+
+def manifest(kind, spec):
+    of = KINDS[kind]
+    api = f"{of.group}/{of.versions[0]}" if of.group else of.versions[0]
+    return {"apiVersion": api, "kind": kind, "metadata": {"name": "x"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "said"),
+    [
         (
             "VirtualService",
             {"http": [{"route": [{"destination": {"host": "a", "port": 80}}]}]},
@@ -296,10 +331,7 @@ metadata: {labels: {version: 1.0}}
     ],
 )
 def test_what_is_deep_inside_an_object_is_checked_too(kind, spec, said):
-    of = KINDS[kind]
-    api = f"{of.group}/{of.versions[0]}" if of.group else of.versions[0]
-    text = yaml.safe_dump({"apiVersion": api, "kind": kind, "metadata": {"name": "x"}, "spec": spec})
-    assert said in problem(text)
+    assert said in problem(yaml.safe_dump(manifest(kind, spec)))
 
 
 @pytest.mark.parametrize(

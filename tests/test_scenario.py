@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pushsim
+from pushsim.environment import ENVIRONMENT
 from pushsim.errors import InputError, Problem
 from pushsim.manifests.document import parse_text
 from pushsim.mesh import Ref
 from pushsim.policies import EXPORT_TO
-from pushsim.scenario import Scenario, bundled, check, schema
+from pushsim.scenario import Scenario, bundled, check, checked, schema
 from pushsim.scenario.bundle import folder
 from pushsim.scenario.model import Model
-from pushsim.settings import ENVIRONMENT, ISTIOD_RESTART
+from pushsim.settings import ISTIOD_RESTART
 from pushsim.units import SECOND_NS, UnitError, bytes_text, duration, duration_text, quantity, rate, rate_text
 
 #: formats.md's own example, with shorter churn so that it is built in a moment.
@@ -264,6 +265,44 @@ def test_a_release_there_is_not_is_told_with_its_place() -> None:
     assert "1.24" in found.remedy
 
 
+def test_istiods_settings_are_checked_by_themselves() -> None:
+    text = """
+istiod:
+  env: {PILOT_DEBOUNCE_AFTER: 100, PILOT_HTTP10: yess, PILOT_PUSH_THROTTLE: -1, PILOT_TRACE_SAMPLING: a lot}
+  mesh_config:
+    defaultServiceExportTO: ["*"]
+    accessLogFile: true
+    connectTimeout: 10
+    outboundTrafficPolicy: {mode: REGISTRYONLY}
+    defaultConfig: {proxyMetadat: {}}
+"""
+    prefix = "istiod.mesh_config"
+    assert problems(MINIMAL + text) == [
+        ("istiod.env.PILOT_DEBOUNCE_AFTER", "add the unit: 100s"),
+        ("istiod.env.PILOT_HTTP10", "write true or false"),
+        ("istiod.env.PILOT_PUSH_THROTTLE", "write a number of 0 or more (0 is automatic)"),
+        ("istiod.env.PILOT_TRACE_SAMPLING", "write a number"),
+        (f"{prefix}.accessLogFile", "put it in quotes"),
+        (f"{prefix}.connectTimeout", "add the unit: 10s"),
+        (f"{prefix}.outboundTrafficPolicy.mode", "did you mean REGISTRY_ONLY? "
+         "write one of REGISTRY_ONLY, ALLOW_ANY, ALLOW_ANY_DYNAMIC_DNS"),
+        (f"{prefix}.defaultServiceExportTO", "did you mean defaultServiceExportTo?"),
+        (f"{prefix}.defaultConfig.proxyMetadat", "did you mean proxyMetadata?"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("knob", ["PILOT_DEBOUNCE_MAX: 1", "enableTracing: 'yes'", "accessLogEncoding: xml"])
+def test_istiods_settings_are_checked_in_a_policy_too(knob: str) -> None:
+    (found,) = problems_in(MINIMAL + f"variants: {{a: [{{knobs: {{{knob}}}}}]}}\n")
+    assert knob.split(":")[0] in found.message and found.field.startswith("variants.a[0]")
+
+
+def test_check_tells_what_is_not_modelled(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(MINIMAL + "istiod: {env: {PILOT_ENABLE_AMBIENT: true}}\n")
+    found, notes = checked(tmp_path / "s.yaml")
+    assert found == [] and "PILOT_ENABLE_AMBIENT is not modelled" in notes[0]
+
+
 def test_what_of_the_environment_changes_nothing_is_told() -> None:
     scenario = Scenario.loads(MINIMAL + "istiod: {env: {PILOT_DEBOUNCE_AFTR: 1s, PILOT_PUSH_THROTTLE: 5}}\n")
     said = "istiod.env.PILOT_DEBOUNCE_AFTR is not modelled: it changes nothing in a simulation"
@@ -276,7 +315,7 @@ def test_the_environment_that_a_simulation_goes_by_is_what_its_modules_read() ->
     files = [file for name in modules for file in package.glob(f"{name}/*.py")]
     known = r'"((?:PILOT|ENABLE|MAX|ISTIO_GATEWAY)_[A-Z_0-9]+|REVISION)"'
     read = {name for file in files for name in re.findall(known, file.read_text())}
-    assert read == ENVIRONMENT
+    assert read == ENVIRONMENT.keys()
 
 
 def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:

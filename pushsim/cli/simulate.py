@@ -135,9 +135,14 @@ def check(
     Example: pushsim check scenarios/*.yaml
     """
     from pushsim.errors import InputError
-    from pushsim.scenario import check as problems_of
+    from pushsim.scenario import checked
 
-    problems = [problem for file in path for problem in problems_of(file)]
+    problems = []
+    for file in path:
+        wrong, notes = checked(file)
+        problems += wrong
+        for text in notes:
+            note(f"{file}: {text}")
     if problems:
         raise InputError(problems)
     typer.echo(f"{len(path)} {'file is' if len(path) == 1 else 'files are'} valid")

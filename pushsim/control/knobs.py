@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pushsim.errors import InputError, Problem
+from pushsim.environment import flag, number, problems
+from pushsim.errors import InputError
 from pushsim.mesh import Xds
-from pushsim.units import UnitError, duration
+from pushsim.units import duration
 
 #: By the first release they hold for: PILOT_PUSH_THROTTLE and PILOT_MAX_REQUESTS_PER_SECOND; 0 is automatic
 #: (istio#48438, istio#35046, istio#37094).
@@ -47,7 +48,9 @@ class Knobs:
 
 
 def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
-    """The knobs of an istiod of that release with that many cores and environment."""
+    """The knobs of an istiod of that release with that many cores and environment. Raises InputError."""
+    if wrong := problems({name: text for name, text in env.items() if name in NAMES}):
+        raise InputError(wrong)
     major, minor = (int(part) for part in release.split("-")[0].split(".")[:2])
     known = [entry for entry in _LIMITS if entry <= (major, minor)]
     throttle, streams = _LIMITS[max(known)] if known else _LIMITS[min(_LIMITS)]
@@ -69,30 +72,13 @@ def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
     )
 
 
-def _wrong(name: str, text: str, remedy: str) -> InputError:
-    return InputError(Problem(f"{text!r} is not valid", field=f"istiod.env.{name}", remedy=remedy))
-
-
 def _duration(env: Mapping[str, str], name: str, default: int) -> int:
-    try:
-        return duration(env[name]) if name in env else default
-    except UnitError as error:
-        raise _wrong(name, env[name], error.remedy) from None
+    return duration(env[name]) if env.get(name) else default
 
 
 def _flag(env: Mapping[str, str], name: str, default: bool) -> bool:
-    text = str(env.get(name, default)).lower()
-    if text not in {"1", "t", "true", "0", "f", "false"}:
-        raise _wrong(name, env[name], "write true or false")
-    return text in {"1", "t", "true"}
+    return flag(env[name]) if env.get(name) else default
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:
-    text = str(env.get(name, default))
-    try:
-        number = round(float(text))
-    except ValueError:
-        raise _wrong(name, text, "write a number") from None
-    if number < 0:
-        raise _wrong(name, text, "write a number of 0 or more (0 is automatic)")
-    return number
+    return round(number(env[name])) if env.get(name) else default

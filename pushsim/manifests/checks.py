@@ -5,12 +5,14 @@ Only what would make a wrong answer or a crash is checked; the rest is the API s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.errors import Problem
+from pushsim.manifests.enums import ENUMS
 from pushsim.manifests.kinds import KINDS
+from pushsim.manifests.meshconfig import FIELDS, MESH_CONFIG
 from pushsim.manifests.shapes import (
     Check,
     boolean,
@@ -19,7 +21,6 @@ from pushsim.manifests.shapes import (
     mapping,
     needs,
     number,
-    one_of,
     port,
     port_or_name,
     port_or_socket,
@@ -29,7 +30,6 @@ from pushsim.manifests.shapes import (
     string,
     strings,
 )
-from pushsim.mesh import RESOLUTIONS
 
 _TEMPLATE = {
     "spec.template.metadata.labels": strings,
@@ -86,14 +86,12 @@ _CONNECTIONS: Mapping[str, Check] = {
 }
 _SETTINGS: Mapping[str, Check] = {
     **{f"connectionPool.{path}": check for path, check in _CONNECTIONS.items()},
-    "loadBalancer.simple": string,
     "loadBalancer.consistentHash": mapping,
     "loadBalancer.localityLbSetting.distribute[]": mapping,
     "loadBalancer.localityLbSetting.failover[]": mapping,
     "loadBalancer.localityLbSetting.failoverPriority[]": string,
     "outlierDetection.interval": span,
     "outlierDetection.baseEjectionTime": span,
-    "tls.mode": string,
     "tls.subjectAltNames[]": string,
 }
 _POLICY: Mapping[str, Check] = {
@@ -176,7 +174,6 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.ports[]": needs("number", "name"),
         "spec.ports[].number": port,
         "spec.ports[].targetPort": port,
-        "spec.resolution": one_of(*RESOLUTIONS),
         "spec.ports[].name": string,
         "spec.endpoints[].labels": strings,
         "spec.endpoints[].ports": ports,
@@ -198,7 +195,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.configPatches[].patch.value": mapping,
     },
     "AuthorizationPolicy": {**_WORKLOAD_SELECTOR, **{f"spec.rules[].{path}": c for path, c in _RULE.items()}},
-    "PeerAuthentication": {**_WORKLOAD_SELECTOR, "spec.mtls": mapping, "spec.portLevelMtls": mapping},
+    "PeerAuthentication": {**_WORKLOAD_SELECTOR, "spec.mtls": mapping},
     "RequestAuthentication": {
         **_WORKLOAD_SELECTOR,
         "spec.jwtRules[].fromHeaders[]": mapping,
@@ -208,7 +205,6 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "Telemetry": {
         **_WORKLOAD_SELECTOR,
         **{f"spec.{of}[].providers[]": mapping for of in ("accessLogging", "metrics", "tracing")},
-        "spec.metrics[].overrides[].tagOverrides": mapping,
         "spec.tracing[].customTags": mapping,
     },
     "WasmPlugin": {**_WORKLOAD_SELECTOR, "spec.match[].ports[]": mapping, "spec.pluginConfig": mapping},
@@ -220,36 +216,6 @@ _COMMON: Mapping[str, Check] = {
     "metadata.ownerReferences[]": mapping,
     "spec": mapping,
 }
-#: MeshConfig fields that pushsim reads (istio.io/api mesh/v1alpha1); all others are Istio's business and accepted.
-MESH_CONFIG: Mapping[str, Check] = {
-    "rootNamespace": string,
-    "trustDomain": string,
-    "ingressControllerMode": string,
-    **{
-        f"default{kind}ExportTo{each}": check
-        for kind in ("Service", "VirtualService", "DestinationRule")
-        for each, check in (("", listing), ("[]", string))
-    },
-    "discoverySelectors": listing,
-    "discoverySelectors[]": mapping,
-    "defaultConfig": mapping,
-    "defaultProviders": mapping,
-    "extensionProviders": listing,
-    "extensionProviders[]": mapping,
-    "enableTracing": boolean,
-    "enableAutoMtls": boolean,
-    "outboundTrafficPolicy": mapping,
-    "outboundTrafficPolicy.mode": string,
-    "accessLogFile": string,
-}
-#: Fields that mark a document without kind as a MeshConfig.
-MESH_CONFIG_FIELDS = frozenset(path for path in MESH_CONFIG if path.isalnum()) | {
-    "accessLogEncoding", "accessLogFormat", "dnsRefreshRate", "enablePrometheusMerge", "serviceSettings",
-    "configSources", "localityLbSetting", "meshMTLS", "pathNormalization", "connectTimeout",
-    "protocolDetectionTimeout", "caCertificates", "trustDomainAliases", "ingressService", "ingressSelector",
-    "inboundTrafficPolicy", "tlsDefaults", "proxyListenPort",
-}  # fmt: skip
-
 #: All fields of these kinds' specs, and of a Sidecar's listeners (istio.io/api networking/v1, of Istio 1.31).
 _FIELDS: Mapping[str, Mapping[str, frozenset[str]]] = {
     kind: {path: frozenset(names.split()) for path, names in paths.items()}
@@ -281,14 +247,16 @@ class _Field:
 
 
 def _tree(checks: Mapping[str, Check]) -> dict[str, _Field]:
-    """Paths like `spec.egress[].hosts[]` as a tree, so that one walk checks an object."""
+    """Paths like `spec.egress[].hosts[]` as a tree, so that one walk checks an object; `a{}.b`: of each value of a."""
     root: dict[str, _Field] = {}
     for path, check in checks.items():
         level = root
         *parents, last = path.split(".")
         for part in parents:
-            node = level.setdefault(part.removesuffix("[]"), _Field())
-            level = node.item_below if part.endswith("[]") else node.below
+            name = part.rstrip("[]{}")
+            node = level.setdefault(name, _Field())
+            node.value = mapping if part.endswith("{}") else node.value
+            level = node.below if part == name else node.item_below
         node = level.setdefault(last.removesuffix("[]"), _Field())
         if last.endswith("[]"):
             node.item = check
@@ -310,7 +278,7 @@ def _imply(tree: Mapping[str, _Field]) -> None:
         _imply(node.item_below)
 
 
-_TREES = {kind: _tree({**_COMMON, **CHECKS.get(kind, {})}) for kind in KINDS}
+_TREES = {kind: _tree({**_COMMON, **CHECKS.get(kind, {}), **ENUMS.get(kind, {})}) for kind in KINDS}
 _MESH_CONFIG_TREE = _tree(MESH_CONFIG)
 
 
@@ -327,23 +295,38 @@ def unknown_fields(body: Mapping[str, Any], kind: str, where: str) -> list[Probl
     found: list[Problem] = []
     spec: dict[str, Any] = body.get("spec") or {}
     for path, names in _FIELDS.get(kind, {}).items():
-        parts = {"spec": spec} if not path else _items(spec, path)
+        parts = {"spec.": spec} if not path else _items(spec, path)
         for at, part in parts.items():
-            for name in sorted(map(str, part.keys() - names)) if isinstance(part, dict) else ():
-                from pushsim.problems import nearest
-
-                remedy = nearest(name, names, "fields")
-                found.append(Problem(f"is no field of a {kind}, so it is left out", where, f"{at}.{name}", remedy))
+            found += _unknown(part, names, where, at, f"a {kind}")
     return found
 
 
+def _unknown(part: Any, names: frozenset[str], where: str, prefix: str, of: str) -> Iterator[Problem]:
+    for name in sorted(map(str, part.keys() - names)) if isinstance(part, dict) else ():
+        from pushsim.problems import nearest
+
+        yield Problem(
+            f"is no field of {of}, so it is left out", where, f"{prefix}{name}", nearest(name, names, "fields")
+        )
+
+
 def _items(spec: Mapping[str, Any], path: str) -> dict[str, Any]:
-    return {f"spec.{path}[{number}]": item for number, item in enumerate(spec.get(path) or ())}
+    return {f"spec.{path}[{number}].": item for number, item in enumerate(spec.get(path) or ())}
 
 
 def check_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:
     """Every field of a MeshConfig that pushsim reads and that has the wrong shape."""
     return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(config, _MESH_CONFIG_TREE, prefix)]
+
+
+def unknown_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:
+    """Fields that a MeshConfig, or the ProxyConfig in it, has not; istiod warns of them and leaves them out."""
+    parts = {path: config.get(path) if path else config for path in FIELDS}
+    return [
+        problem
+        for path, part in parts.items()
+        for problem in _unknown(part, FIELDS[path], where, f"{prefix}{path}." if path else prefix, "a MeshConfig")
+    ]
 
 
 def _faults(body: Any, tree: Mapping[str, _Field], prefix: str) -> list[tuple[str, tuple[str, str]]]:
@@ -359,10 +342,18 @@ def _faults(body: Any, tree: Mapping[str, _Field], prefix: str) -> list[tuple[st
             faults.append((prefix + name, fault))
         if node.below and isinstance(value, dict):
             faults += _faults(value, node.below, f"{prefix}{name}.")
-        if (node.item or node.item_below) and isinstance(value, list):
-            for i, item in enumerate(value):
+        if (node.item or node.item_below) and isinstance(value, list | dict):
+            for at, item in _parts(value):
                 if node.item and (fault := node.item(item)):
-                    faults.append((f"{prefix}{name}[{i}]", fault))
+                    faults.append((f"{prefix}{name}{at}", fault))
                 elif node.item_below:
-                    faults += _faults(item, node.item_below, f"{prefix}{name}[{i}].")
+                    faults += _faults(item, node.item_below, f"{prefix}{name}{at}.")
     return faults
+
+
+def _parts(value: list[Any] | dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(place, item) of what a list or a mapping holds."""
+    if isinstance(value, list):
+        yield from ((f"[{i}]", item) for i, item in enumerate(value))
+    else:
+        yield from ((f".{key}", item) for key, item in value.items())

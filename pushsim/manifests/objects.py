@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.errors import InputError, Problem
-from pushsim.manifests.checks import MESH_CONFIG_FIELDS, check_mesh_config, check_object, unknown_fields
+from pushsim.manifests.checks import check_mesh_config, check_object, unknown_fields, unknown_mesh_config
 from pushsim.manifests.document import HELM_REMEDY, Document, parse_one
 from pushsim.manifests.kinds import modelled
+from pushsim.manifests.meshconfig import FIELDS
 from pushsim.mesh import CLUSTER_SCOPED, Object, Ref
 
 
@@ -39,6 +40,7 @@ class Parsed:
             )
         else:
             self.problems += check_mesh_config(config, where, prefix)
+            self.notes += map(str, unknown_mesh_config(config, where, prefix))
             self.mesh_config, self._mesh_config_source = config, where
 
 
@@ -86,7 +88,7 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
         raise InputError(
             Problem(f"is no manifest but {what}", where, remedy="write a mapping with apiVersion, kind and metadata")
         )
-    if "kind" not in body and "apiVersion" not in body and MESH_CONFIG_FIELDS & body.keys():
+    if "kind" not in body and "apiVersion" not in body and FIELDS[""] & body.keys():
         return parsed.add_mesh_config(body, where)
     problems = []
     for key, example in (("apiVersion", "networking.istio.io/v1"), ("kind", "Service")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any
 
 from pushsim.manifests.document import HELM_REMEDY
@@ -114,7 +115,11 @@ def one_of(*names: str) -> Check:
     """One of some names."""
 
     def check(value: Any) -> Fault:
-        return None if value in names else (f"must not be {_kind_of(value)}", f"write one of {', '.join(names)}")
+        if value in names:
+            return None
+        near = get_close_matches(str(value).upper(), names, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"must not be {_kind_of(value)}", f"{meant}write one of {', '.join(names)}"
 
     return check
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from pushsim import environment
+from pushsim.manifests.checks import check_mesh_config
+from pushsim.manifests.meshconfig import FIELDS
 from pushsim.mesh import Mesh, Object
 from pushsim.policies.base import Policy
 from pushsim.settings import Settings, overlay
@@ -16,22 +18,7 @@ from pushsim.topology.selection import Selector
 from pushsim.units import Cores
 
 EXPORT_TO = "networking.istio.io/exportTo"
-
-#: The top-level fields of Istio's MeshConfig (istio/api mesh/v1alpha1/config.proto).
-MESH_CONFIG_FIELDS = frozenset(
-    re.findall(
-        r"\w+",
-        """accessLogEncoding accessLogFile accessLogFormat ca caCertificates certificates configSources connectTimeout
-        defaultConfig defaultDestinationRuleExportTo defaultHttpRetryPolicy defaultProviders defaultServiceExportTo
-        defaultVirtualServiceExportTo disableEnvoyListenerLog discoverySelectors dnsRefreshRate enableAutoMtls
-        enableEnvoyAccessLogService enablePrometheusMerge enableTracing extensionProviders h2UpgradePolicy
-        hboneIdleTimeout inboundClusterStatName inboundTrafficPolicy ingressClass ingressControllerMode ingressSelector
-        ingressService localityLbSetting meshMTLS outboundClusterStatName outboundTrafficPolicy pathNormalization
-        protocolDetectionTimeout proxyHttpPort proxyInboundListenPort proxyListenPort rootNamespace
-        serviceScopeConfigs serviceSettings tcpKeepalive thriftConfig tlsDefaults trustDomain trustDomainAliases
-        verifyCertificateAtClient""",
-    )
-)
+_MESH_CONFIG = FIELDS[""]
 
 
 class ExportTo(Policy):
@@ -115,26 +102,33 @@ class Knobs(Policy):
     @model_validator(mode="after")
     def _known(self) -> Knobs:
         unknown = [
-            key for key in self.model_extra or {} if key not in MESH_CONFIG_FIELDS and (not key.isupper() or " " in key)
+            key for key in self.model_extra or {} if key not in _MESH_CONFIG and (not key.isupper() or " " in key)
         ]
         if unknown:
             raise ValueError(
                 f"{', '.join(unknown)}: neither replicas, cpus or mode, nor an environment variable (UPPER_CASE), "
                 "nor a field of Istio's MeshConfig"
             )
+        if wrong := [*environment.problems(self._of_environment, ""), *check_mesh_config(self._of_mesh_config, "")]:
+            raise ValueError(str(wrong[0]))
         return self
 
+    @property
+    def _of_environment(self) -> dict[str, str]:
+        return {key: text_of(value) for key, value in (self.model_extra or {}).items() if key not in _MESH_CONFIG}
+
+    @property
+    def _of_mesh_config(self) -> dict[str, Any]:
+        return {key: value for key, value in (self.model_extra or {}).items() if key in _MESH_CONFIG}
+
     def control_plane(self, settings: Settings) -> Settings:
-        extra = self.model_extra or {}
-        env = {key: text_of(value) for key, value in extra.items() if key not in MESH_CONFIG_FIELDS}
-        config = {key: value for key, value in extra.items() if key in MESH_CONFIG_FIELDS}
         return replace(
             settings,
             replicas=self.replicas or settings.replicas,
             cpus=self.cpus or settings.cpus,
             mode=self.mode or settings.mode,
-            env={**settings.env, **env},
-            mesh_config=overlay(settings.mesh_config, config),
+            env={**settings.env, **self._of_environment},
+            mesh_config=overlay(settings.mesh_config, self._of_mesh_config),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pushsim.policies import POLICIES
 from pushsim.scenario import bundle
-from pushsim.scenario.loading import AS_IS, Scenario, check, question_of
+from pushsim.scenario.loading import AS_IS, Scenario, check, checked, question_of
 from pushsim.scenario.model import Assumption, Figure, Model, Published, Readings
 from pushsim.settings import Clients, Settings, Timed, Variant
 
@@ -27,6 +27,7 @@ __all__ = [
     "Variant",
     "bundled",
     "check",
+    "checked",
     "schema",
 ]
 

@@ -40,8 +40,8 @@ class Base:
         return tuple(Timed(*dated) for dated in self.changes)
 
 
-def base(model: Model, base_dir: Path, where: str) -> Base:
-    """The scenario's mesh and changes before any policy. Raises InputError with all problems of its files."""
+def described(model: Model, base_dir: Path, where: str) -> tuple[Mesh, list[Dated], tuple[str, ...]]:
+    """The scenario's mesh, its dated changes and what loading had to say. Raises InputError with all problems."""
     notes: tuple[str, ...] = ()
     mesh = Mesh()
     if model.mesh.manifests:
@@ -65,6 +65,12 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
         problems.append(no_proxy(where, "mesh.manifests", "mesh.inject: all"))
     if problems:
         raise InputError(problems)
+    return mesh, extra, notes
+
+
+def base(model: Model, base_dir: Path, where: str) -> Base:
+    """The scenario's mesh and all its changes before any policy. Raises InputError with all problems of its files."""
+    mesh, extra, notes = described(model, base_dir, where)
     with no_collections():
         changes = tuple(run(model.churn, mesh, model.seed, model.warmup, model.duration, extra))
     return Base(mesh, changes, notes)
@@ -117,7 +123,7 @@ def settings(model: Model, mesh: Mesh, base_dir: Path) -> Settings:
         release=istiod.release,
         replicas=istiod.replicas,
         cpus=istiod.cpus,
-        env={**mesh.env, **{key: text_of(value) for key, value in istiod.env.items()}},
+        env={**mesh.env, **environment(model)},
         mesh_config=overlay(under, istiod.mesh_config),
         profile=istiod.profile,
         calibration=str(base_dir / istiod.calibration) if istiod.calibration else None,
@@ -131,6 +137,11 @@ def settings(model: Model, mesh: Mesh, base_dir: Path) -> Settings:
             reconnect_ns=age if isinstance(age, int) and age > 0 else None,
         ),
     )
+
+
+def environment(model: Model) -> dict[str, str]:
+    """istiod's environment variables as the scenario has them, as text."""
+    return {key: text_of(value) for key, value in model.istiod.env.items()}
 
 
 def variant(name: str, shared: Base, policy: Policy, before: Settings) -> Variant:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from pushsim import files, policies, releases
+from pushsim import environment, policies, releases
+from pushsim.environment import ENVIRONMENT
 from pushsim.errors import InputError, Problem
+from pushsim.manifests.checks import check_mesh_config, unknown_mesh_config
 from pushsim.manifests.document import parse_text
 from pushsim.mesh import Mesh
 from pushsim.policies import Files, Policy
@@ -23,7 +25,7 @@ from pushsim.problems import nearest, problems_of
 from pushsim.scenario import build, fields
 from pushsim.scenario.bundle import bundled_path
 from pushsim.scenario.model import Assumption, Model, Published
-from pushsim.settings import ENVIRONMENT, Settings, Variant
+from pushsim.settings import Settings, Variant
 from pushsim.topology import call_graph, read_calls
 
 if TYPE_CHECKING:
@@ -148,8 +150,7 @@ class Scenario:
     @property
     def notes(self) -> tuple[str, ...]:
         """What reading the manifests had to say, and what of the environment a simulation does not go by."""
-        strange = sorted(self.model.istiod.env.keys() - ENVIRONMENT)
-        return (*map(_unmodelled, strange), *(self._base.notes if self.model.mesh.manifests else ()))
+        return (*_strange(self.model), *(self._base.notes if self.model.mesh.manifests else ()))
 
     def calls(self) -> Graph | None:
         """The call graph: the observed one, else the generated one, else None."""
@@ -263,6 +264,11 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
         releases.rules(model.istiod.release)
     except InputError as error:
         problems += [replace(problem, where=where, field="istiod.release") for problem in error.problems]
+    wrong = environment.problems(build.environment(model))
+    config, prefix = model.istiod.mesh_config, "istiod.mesh_config."
+    unknown = [replace(p, message="is no field of a MeshConfig") for p in unknown_mesh_config(config, where, prefix)]
+    problems += [replace(problem, where=where) for problem in wrong]
+    problems += [*check_mesh_config(config, where, prefix), *unknown]
     names = list(model.variants) or [AS_IS]
     for index, figure in enumerate(model.published.figures if model.published else ()):
         if figure.variant not in names:
@@ -293,10 +299,11 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
     return problems
 
 
-def _unmodelled(name: str) -> str:
-    near = get_close_matches(name, ENVIRONMENT, 1, 0.8)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"istiod.env.{name} is not modelled: it changes nothing in a simulation{hint}"
+def _strange(model: Model) -> Iterator[str]:
+    for name in sorted(model.istiod.env.keys() - ENVIRONMENT.keys()):
+        near = get_close_matches(name, ENVIRONMENT, 1, 0.8)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        yield f"istiod.env.{name} is not modelled: it changes nothing in a simulation{hint}"
 
 
 def _no_field(path: str, error: fields.NoSuchField, where: str) -> Problem:
@@ -313,19 +320,25 @@ def check(path: str | Path) -> list[Problem]:
 
     Returns problems with field, place and remedy; empty if it is fine.
     """
+    return checked(path)[0]
+
+
+def checked(path: str | Path) -> tuple[list[Problem], tuple[str, ...]]:
+    """What `check` returns, and what is right but not modelled."""
     try:
         scenario = Scenario.load(path)
-        mesh = None
-        if scenario.model.mesh.manifests:
-            paths = [str(scenario._base_dir / part) for part in scenario.model.mesh.manifests]
-            mesh = files.load(paths, inject=scenario.model.mesh.inject).mesh
-        for dated in scenario.model.changes:
-            build.load_change(dated, scenario._base_dir, mesh or Mesh())
-        if scenario.model.calls:
-            calls = scenario._base_dir / scenario.model.calls
+        model, base_dir, mesh, notes = scenario.model, scenario._base_dir, None, tuple(_strange(scenario.model))
+        if model.mesh.manifests:
+            mesh, _, told = build.described(model, base_dir, str(path))
+            notes += told
+        else:  # what is generated is not wrong, and takes time
+            for dated in model.changes:
+                build.load_change(dated, base_dir, Mesh())
+        if model.calls:
+            calls = base_dir / model.calls
             read_calls(calls.read_text(encoding="utf-8"), str(calls), mesh)
     except InputError as error:
-        return list(error.problems)
+        return list(error.problems), ()
     except (OSError, UnicodeDecodeError) as error:
-        return [Problem(f"cannot be read: {error}", str(path))]
-    return []
+        return [Problem(f"cannot be read: {error}", str(path))], ()
+    return [], notes
