@@ -318,6 +318,53 @@ def test_the_environment_that_a_simulation_goes_by_is_what_its_modules_read() ->
     assert read == ENVIRONMENT.keys()
 
 
+def test_what_a_scenario_lists_and_nothing_comes_of_is_told() -> None:
+    text = """
+churn:
+- {source: rollout, rate: 1/s, select: {labels: {kind: none}}}
+- {source: scale, at: [1m]}
+- {source: crash-loop, at: [1s]}
+changes:
+- {at: 2s, delete: [{kind: Service, name: aa, namespace: ns-000}, {kind: Service, name: a, namespace: ns-001}]}
+- {at: 1s, delete: [{kind: Sidecar, name: default, namespace: istio-system}, {kind: Deployment, name: a}]}
+- {at: 10s, delete: [{kind: Service, name: a, namespace: ns-000}]}
+variants: {unscoped: [], scoped: [root-sidecar]}
+"""
+    scenario = Scenario.loads(MINIMAL + text)
+    idle = "changes nothing in 10s: nothing fits its selection, or it comes too seldom or late"
+    always = (
+        f"churn rollout {idle}",
+        f"churn scale {idle}",
+        "changes[2] never happens: it is at 10s, and the run ends at 10s",
+    )
+    gone = "changes at 1s: there is no Deployment/default/a to delete"
+    missed = "changes at 2s: there is no Service/ns-000/aa to delete (did you mean a?)"
+    sidecar = "changes at 1s: there is no Sidecar/istio-system/default to delete"
+    assert scenario.variant("unscoped").notes == (*always, sidecar, gone, missed)
+    assert scenario.variant("scoped").notes == (*always, gone, missed), "the policy has installed it"
+
+
+def test_a_kind_that_cannot_be_deleted_is_refused() -> None:
+    text = "changes: [{at: 1s, delete: [{kind: Sidecr, name: a}, {kind: HorizontalPodAutoscaler, name: a}]}]\n"
+    (first, remedy), (second, _) = problems(MINIMAL + text)
+    assert (first, remedy) == ("changes[0].delete[0].kind", "did you mean Sidecar?")
+    assert second == "changes[0].delete[1].kind"
+
+
+def test_deleting_a_workload_deletes_its_pods(tmp_path: Path) -> None:
+    deployment = """---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a}
+spec: {replicas: 2, template: {metadata: {labels: {app: a}}, spec: {containers: [{name: c, image: i}]}}}
+"""
+    (tmp_path / "mesh.yaml").write_text(MANIFEST.replace("legacy", "a").replace("ns-001", "default") + deployment)
+    text = "mesh: {manifests: [mesh.yaml], inject: all}\nchanges: [{at: 1s, delete: [{kind: Deployment, name: a}]}]\n"
+    (timed,) = Scenario.loads(text + "duration: 10s\n", tmp_path).variant("as-is").changes
+    assert [ref.kind for ref in timed.change.delete] == ["Pod", "Pod"]
+    assert [held.ref.kind for held in timed.change.apply] == ["EndpointSlice"]
+
+
 def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:
     text = (
         MINIMAL.replace("mesh: {", "mesh: {manifests: [absent/], ")

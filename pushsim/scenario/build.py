@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from typing import Any
 from pushsim import files
 from pushsim.collecting import no_collections
 from pushsim.errors import InputError, Problem, no_proxy
-from pushsim.manifests import to_change
+from pushsim.manifests import delete_change, to_change
+from pushsim.manifests.kinds import WORKLOADS
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
 from pushsim.policies import Files, Policy, text_of
 from pushsim.scenario.model import DatedChange, Model
 from pushsim.settings import PROFILES, Clients, Settings, Timed, Variant, overlay
 from pushsim.topology import Dated, generate, proxy_of, run
+from pushsim.topology.churn import CHANGES, unique_names
 from pushsim.topology.objects import edited, seconds_since, timestamp
-from pushsim.units import SECOND_NS
+from pushsim.units import SECOND_NS, duration_text
 
 #: keepaliveMaxServerConnectionAge of Istio's chart, all releases; istiod's own default is never.
 CHART_CONNECTION_AGE_NS = 30 * 60 * SECOND_NS
@@ -28,11 +31,16 @@ CHART_CONNECTION_AGE_NS = 30 * 60 * SECOND_NS
 
 @dataclass(frozen=True)
 class Base:
-    """What all variants of a scenario share: the mesh as described, its churn, and what loading had to say."""
+    """What all variants of a scenario share: the mesh as described and its churn.
+
+    notes: what loading had to say. idle: what of the churn and changes changes nothing.
+    """
 
     mesh: Mesh
     changes: tuple[Dated, ...]
     notes: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+    warmup_ns: int = 0
 
     @cached_property
     def timed(self) -> tuple[Timed, ...]:
@@ -54,7 +62,7 @@ def described(model: Model, base_dir: Path, where: str) -> tuple[Mesh, list[Date
     for dated in model.changes:
         try:
             change = load_change(dated, base_dir, mesh)
-            extra.append(Dated(model.warmup + dated.at, "changes", change))
+            extra.append(Dated(model.warmup + dated.at, CHANGES, change))
         except InputError as error:
             problems.extend(error.problems)
     if (
@@ -73,7 +81,33 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
     mesh, extra, notes = described(model, base_dir, where)
     with no_collections():
         changes = tuple(run(model.churn, mesh, model.seed, model.warmup, model.duration, extra))
-    return Base(mesh, changes, notes)
+    return Base(mesh, changes, notes, tuple(_idle(model, changes)), model.warmup)
+
+
+def _idle(model: Model, changes: Iterable[Dated]) -> Iterator[str]:
+    """What a scenario lists and no run of it sees."""
+    seen = {source for _, source, _ in changes}
+    span = duration_text(model.duration)
+    for name in unique_names(model.churn):
+        if name not in seen:
+            yield f"churn {name} changes nothing in {span}: nothing fits its selection, or it comes too seldom or late"
+    for index, dated in enumerate(model.changes):
+        if dated.at >= model.duration:
+            yield f"changes[{index}] never happens: it is at {duration_text(dated.at)}, and the run ends at {span}"
+
+
+def _missed(mesh: Mesh, changes: Sequence[Timed], warmup_ns: int) -> Iterator[str]:
+    """What a scenario's own changes delete that is not there then."""
+    written = set[Ref]()
+    deletes = any(timed.change.delete for timed in changes if timed.source == CHANGES)
+    for timed in changes if deletes else ():
+        for ref in timed.change.delete if timed.source == CHANGES else ():
+            if ref not in mesh.objects and ref not in written:
+                names = [o.name for o in mesh.objects if (o.kind, o.namespace) == (ref.kind, ref.namespace)]
+                near = get_close_matches(ref.name, names, 1)
+                meant = f" (did you mean {near[0]}?)" if near else ""
+                yield f"changes at {duration_text(timed.at_ns - warmup_ns)}: there is no {ref} to delete{meant}"
+        written.update(held.ref for held in timed.change.apply)
 
 
 def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
@@ -92,7 +126,10 @@ def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
             )
         applied.extend(change.apply)
         deleted.extend(change.delete)
-    deleted.extend(Ref(target.kind, target.namespace, target.name) for target in dated.delete)
+    for ref in (target.ref for target in dated.delete):
+        whole = delete_change([ref], mesh) if ref.kind in WORKLOADS else Change()
+        applied.extend(whole.apply)
+        deleted.extend(whole.delete or [ref])
     return Change(tuple(applied), tuple(deleted), dated.name)
 
 
@@ -158,7 +195,8 @@ def variant(name: str, shared: Base, policy: Policy, before: Settings) -> Varian
         objects[held.ref] = edited(held, metadata={"creationTimestamp": created})
     mesh = replace(mesh, objects=objects, proxies=_proxies(shared.mesh, objects))
     changes = tuple(_admitted(shared.changes, policy, mesh)) if policy.admits else shared.timed
-    return Variant(name, mesh, changes, after, policy.notes(after))
+    notes = [*policy.notes(after), *shared.idle, *_missed(mesh, changes, shared.warmup_ns)]
+    return Variant(name, mesh, changes, after, tuple(notes))
 
 
 def _proxies(before: Mesh, after: Mapping[Ref, Object]) -> tuple[Proxy, ...]:

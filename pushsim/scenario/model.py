@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from pushsim.manifests.kinds import KINDS, WORKLOADS
+from pushsim.mesh import CLUSTER_SCOPED, Ref
+from pushsim.problems import nearest
 from pushsim.settings import Profile
 from pushsim.topology import AnySource, Generate, Section
 from pushsim.topology.spec import Share
@@ -86,12 +89,31 @@ class ClientsSection(Section):
     reconnect: Reconnect | None = None
 
 
-class Target(Section):
-    """An object to delete."""
+class NoKind(ValueError):
+    """A kind that is not there to be deleted."""
 
-    kind: str
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+def _deletable(kind: str) -> str:
+    known = [each.name for each in KINDS.values() if each.watched or each.name in WORKLOADS]
+    if kind not in known:
+        raise NoKind(f"{kind!r} is no kind that istiod watches, nor one that has pods", nearest(kind, known, "kinds"))
+    return kind
+
+
+class Target(Section):
+    """An object to delete; of a workload, its pods."""
+
+    kind: Annotated[str, AfterValidator(_deletable)]
     name: str
-    namespace: str = ""
+    namespace: str = Field(default="", description="default: default, as kubectl's")
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.kind, "" if self.kind in CLUSTER_SCOPED else self.namespace or "default", self.name)
 
 
 class DatedChange(Section):

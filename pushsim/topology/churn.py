@@ -22,6 +22,8 @@ from pushsim.topology.selection import Section
 from pushsim.topology.world import World
 from pushsim.units import SECOND_NS, Duration, Rate, rate, whole
 
+#: The source of what a scenario dates itself.
+CHANGES = "changes"
 #: What an episode yields: a change, or nanoseconds to wait.
 Step = Change | int
 #: Starts the k-th episode; word is its random number.
@@ -121,7 +123,7 @@ def run(
         episode = source.begin(world, Stream(seed, f"{stream}/choice"))
         times = source.times(Stream(seed, f"{stream}/times"), warmup_ns, end_ns)
         arrive(position, _arrivals(episode, times, Stream(seed, f"{stream}/episodes"), world))
-    names.append("changes")
+    names.append(CHANGES)
     for dated in extra:
         wait(dated.at_ns, len(sources), _written(world, dated.change))
     while queue:
