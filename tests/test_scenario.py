@@ -344,6 +344,37 @@ variants: {unscoped: [], scoped: [root-sidecar]}
     assert scenario.variant("scoped").notes == (*always, gone, missed), "the policy has installed it"
 
 
+@pytest.mark.parametrize(
+    ("generate", "said"),
+    [
+        ("namespaces: 2, apps: [{name: a, pods: 10000000}]", "would make 20,000,000 pods of 2 services"),
+        ("namespaces: 1000000000", "would make 1,000,000,000 namespaces"),
+        ("namespaces: [{name: a, count: 900000}]", "would make 900,000 namespaces"),
+        ("apps: [{name: a, per_namespace: [0, 2000000], pods: 0}]", "would make 0 pods of 1,000,000 services"),
+        ("gateways: {count: 1000000}", "would make 1,000,000 pods of 0 services"),
+    ],
+)
+def test_a_mesh_larger_than_anybody_means_is_told_before_it_is_made(generate: str, said: str) -> None:
+    (found,) = problems_in(f"mesh: {{generate: {{{generate}}}}}\n")
+    assert (found.field, found.message) == ("mesh.generate", said)
+    assert "mesh.generate.at_most" in found.remedy
+
+
+def test_churn_that_would_come_more_often_than_anybody_means_is_told_before_it_is_made() -> None:
+    churn = "churn: [{source: rollout, rate: 10000000/s}, {source: hpa-annotation, period: 1us}, {source: scale}]\n"
+    found = problems_in(MINIMAL + churn)
+    assert [(problem.field, problem.message) for problem in found] == [
+        ("churn[0]", "would come 400,000,000 times in this run"),
+        ("churn[1]", "would come 40,000,000 times in this run"),
+    ]
+
+
+def test_what_a_mesh_may_have_at_most_is_no_part_of_the_question() -> None:
+    asked = MINIMAL.replace("namespaces: 2", "namespaces: 2, at_most: 6")
+    assert Scenario.loads(asked).id == Scenario.loads(MINIMAL).id
+    assert problems(asked.replace("at_most: 6", "at_most: 5"))
+
+
 def test_a_kind_that_cannot_be_deleted_is_refused() -> None:
     text = "changes: [{at: 1s, delete: [{kind: Sidecr, name: a}, {kind: HorizontalPodAutoscaler, name: a}]}]\n"
     (first, remedy), (second, _) = problems(MINIMAL + text)

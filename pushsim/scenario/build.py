@@ -249,6 +249,8 @@ def identity(model: Model, base_dir: Path) -> str:
             return ""
 
     mesh = data["mesh"]
+    if mesh["generate"]:
+        del mesh["generate"]["at_most"]  # the mesh is the same whatever is allowed
     mesh["manifests"] = [contents(path, f"mesh.manifests[{at}]") for at, path in enumerate(mesh["manifests"])]
     for name in ("calls",):
         data[name] = contents(data[name], name) if data[name] else None

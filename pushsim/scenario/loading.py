@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: The one variant of a scenario that names none.
 AS_IS = "as-is"
+#: More of one churn source than any run would come through: a slip of the pen.
+MOST_ARRIVALS = 10_000_000
 
 
 class Scenario:
@@ -284,6 +286,11 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
             problems.append(replace(_no_field(assumption.field, error, where), field=field))
         except ValueError as error:
             problems.append(Problem(f"{assumption.field} {error}", where, field, "name a field that holds an amount"))
+    for index, source in enumerate(model.churn):
+        arrivals = 0 if source.at is not None else int((model.warmup + model.duration) / source.gap())
+        if arrivals > MOST_ARRIVALS:
+            remedy = f"give it less often, or a shorter duration: {MOST_ARRIVALS:,} at most"
+            problems.append(Problem(f"would come {arrivals:,} times in this run", where, f"churn[{index}]", remedy))
     generated = model.mesh.generate
     if generated is not None and not model.mesh.manifests:
         apps = [app.name for app in generated.apps]

@@ -70,6 +70,11 @@ class Source(Section):
         """Nanoseconds between arrivals of a source that has a period of its own, where no rate is given."""
         return None
 
+    def gap(self) -> Fraction:
+        """Nanoseconds between arrivals, on the average, where there are no times."""
+        even = self.even_gap() if self.rate is None else None
+        return even or Fraction(SECOND_NS) / (self.rate or rate(self.default_rate))
+
     def times(self, stream: Stream, warmup_ns: int, end_ns: int) -> Iterator[int]:
         """Arrival times, ascending, in [0, end_ns)."""
         if self.at is not None:
@@ -77,9 +82,8 @@ class Source(Section):
             return
         begin = 0 if self.start is None else warmup_ns + self.start
         end = end_ns if self.until is None else min(end_ns, warmup_ns + self.until)
-        even = self.even_gap() if self.rate is None else None
-        gap = even or Fraction(SECOND_NS) / (self.rate or rate(self.default_rate))
-        if even or self.arrivals == "even":
+        gap = self.gap()
+        if self.arrivals == "even" or (self.rate is None and self.even_gap()):
             now, count = begin, 0
             while now < end:
                 yield now

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from pushsim.topology.selection import Labels, Section
+from pushsim.topology.selection import Labels, Section, in_namespaces
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 Name = Annotated[str, Field(pattern=rf"^{_LABEL}$", max_length=63)]
@@ -32,6 +32,14 @@ Count = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+
+
+class TooMany(ValueError):
+    """More than anybody is likely to have meant, said before it fills the memory."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class Namespaces(Section):
@@ -93,6 +101,10 @@ class Generate(Section):
     nodes: int | None = Field(default=None, ge=1, description="default: one per 50 pods")
     zones: int = Field(default=3, ge=1, description="nodes are spread over zones r-a, r-b, … of region r")
 
+    at_most: int = Field(
+        default=500_000, ge=1, description="pods, services, namespaces and nodes in all: more is taken for a slip"
+    )
+
     @model_validator(mode="after")
     def _distinct(self) -> Generate:
         names = [app.name for app in self.apps]
@@ -101,6 +113,21 @@ class Generate(Section):
             raise ValueError(f"two apps are called {', '.join(doubles)}")
         if isinstance(self.namespaces, int) and self.namespaces < 0:
             raise ValueError("a mesh cannot have a negative number of namespaces")
+        return self
+
+    @model_validator(mode="after")
+    def _not_by_mistake(self) -> Generate:
+        groups = self.namespaces
+        spaces = groups if isinstance(groups, int) else sum(1 if g.count is None else g.count for g in groups)
+        services, pods = 0, self.gateways.count
+        labelled = self.namespace_labels() if spaces <= self.at_most else {}
+        for app in self.apps:
+            fitting = sum(in_namespaces(name, app.namespaces) for name in labelled)
+            own = app.total if app.total is not None else fitting * sum(app.per_namespace) // 2
+            services, pods = services + own, pods + own * sum(app.pods) // 2
+        if spaces + services + pods + self.gateways.certificates + (self.nodes or 0) > self.at_most:
+            made = f"{pods:,} pods of {services:,} services" if labelled else f"{spaces:,} namespaces"
+            raise TooMany(f"would make {made}", "give fewer, or set mesh.generate.at_most if you mean it")
         return self
 
     def namespace_labels(self) -> dict[str, dict[str, str]]:
