@@ -15,7 +15,6 @@ from pushsim.breaks import Break, Sight, broken, unseen_calls
 from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at, numbers
 from pushsim.intervals import Interval
-from pushsim.problems import nearest
 from pushsim.result import Result, tidy
 from pushsim.runs import Engine, How, run
 from pushsim.scenario import Scenario
@@ -89,9 +88,8 @@ class Comparison:
 
         Raises InputError: a condition, its variant or its figure is not known, or the file holds no results.
         """
-        conditions = conditions_on([column.name for column in self.columns], fail_on)
-        before = baseline_of(baseline) if isinstance(baseline, str | Path) else baseline
-        return thresholds.judge(conditions, self.summaries(), before)
+        before = baseline_of(baseline, self.scenario) if isinstance(baseline, str | Path) else baseline
+        return thresholds.judge(map(thresholds.parse, fail_on), self.summaries(), before)
 
     def ratio(self, column: Column, path: str) -> Interval | None:
         """A figure as a multiple of the first column's."""
@@ -156,19 +154,23 @@ class Comparison:
         return whole
 
 
-def conditions_on(variants: Sequence[str], fail_on: Sequence[str]) -> list[thresholds.Threshold]:
-    """The conditions, parsed; InputError for one that is about none of these variants."""
+def conditions_on(
+    columns: Sequence[Arm], fail_on: Sequence[str], baseline: thresholds.Summaries | None = None
+) -> list[thresholds.Threshold]:
+    """The conditions, parsed, before anything is run; InputError for one that no answer could be judged by."""
     conditions = [thresholds.parse(text) for text in fail_on]
-    for condition in conditions:
-        if condition.variant and condition.variant not in variants:
-            remedy = nearest(condition.variant, variants, "variants")
-            raise InputError(Problem(f"there is no variant {condition.variant!r}", field="--fail-on", remedy=remedy))
+    known = {arm.name: thresholds.expected(arm.scenario.sources, compared=True) for arm in columns}
+    thresholds.check(conditions, known, baseline)
     return conditions
 
 
-def baseline_of(path: str | Path) -> thresholds.Summaries:
-    """The SUMMARYs of `--format json`, `simulate --json` or a result folder's result.json, by variant."""
-    remedy = "write one with `pushsim compare … --format json > FILE`"
+def baseline_of(path: str | Path, asked: Scenario) -> thresholds.Summaries:
+    """The SUMMARYs of `--format json`, `simulate --json` or a result folder's result.json, by variant.
+
+    Raises InputError where they are of another scenario, or of a run that was cut short. The mesh and the release may
+    differ: what that changes is what is asked.
+    """
+    remedy = f"write one with `pushsim compare {asked.path or 'SCENARIO'} … --format json > FILE`"
     try:
         held = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -176,8 +178,23 @@ def baseline_of(path: str | Path) -> thresholds.Summaries:
     variants = held.get("variants") if isinstance(held, dict) else None
     if variants is None and isinstance(held, dict) and "variant" in held:
         variants = {str(held["variant"]): held}
-    if not isinstance(variants, dict) or not all(isinstance(one, dict) for one in variants.values()):
+    if not isinstance(variants, dict) or not variants or not all(isinstance(one, dict) for one in variants.values()):
         raise InputError(Problem("holds no `variants`", str(path), remedy=remedy))
+    of = held.get("scenario") if isinstance(held.get("scenario"), dict) else {}
+    problems = [
+        Problem(f"is of a run that was cut short: {name}", str(path), remedy=remedy)
+        for name, one in variants.items()
+        if one.get("complete") is False
+    ]
+    here = {"path": Path(asked.path).stem, "seed": asked.seed, "duration_s": asked.duration_ns / 1e9}
+    there = {**of, "path": Path(str(of.get("path") or asked.path)).stem}
+    problems += [
+        Problem(f"is of another scenario: {there[key]} there, {value} here", str(path), f"scenario.{key}", remedy)
+        for key, value in here.items()
+        if there.get(key, value) != value
+    ]
+    if problems:
+        raise InputError(problems)
     return variants
 
 

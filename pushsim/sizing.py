@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at
 from pushsim.runs import Engine, summaries
 from pushsim.scenario import Scenario
-from pushsim.thresholds import Threshold, judge
+from pushsim.thresholds import Threshold, check, expected, judge
 from pushsim.workers import Progress, Share, side_by_side
 
 #: Cores of a replica that are tried, as clouds and clusters deal them out.
@@ -134,9 +135,13 @@ def size(
 ) -> dict[str, Size]:
     """What each policy (default: the scenario's variants) needs so that every condition of the slo holds in every seed.
 
-    Returns sizes by policy; after an interrupt, those that were done.
+    Returns sizes by policy; after an interrupt, those that were done. Raises InputError for a condition on a policy or
+    figure that there is not, before anything is run.
     """
     names = list(dict.fromkeys(policies)) or list(scenario.variant_names)
+    if any(condition.increase for condition in slo):
+        raise InputError(Problem("an increase is no promise", field="--slo", remedy="write PATH < NUMBER"))
+    check(slo, dict.fromkeys(names, expected(scenario.sources)), option="--slo")
     runs = {
         name: (scenario, tuple(slo), name, seeds, (min_replicas, max_replicas, max_cpus), risk, engine)
         for name in names
@@ -156,7 +161,7 @@ def _size(
 ) -> Size:
     min_replicas, max_replicas, max_cpus = limits
     known: dict[tuple[int, float], tuple[list[Summary], bool]] = {}
-    expected = 2 + math.ceil(math.log2(len(CORES))) + max_replicas - min_replicas
+    likely = 2 + math.ceil(math.log2(len(CORES))) + max_replicas - min_replicas
 
     def keeps(replicas: int, cpus: float) -> bool:
         if (replicas, cpus) not in known:
@@ -164,7 +169,7 @@ def _size(
             asked = {str(n): (tried.replaced({"seed": tried.seed + n}), policy) for n in range(seeds)}
 
             def told(seed: str, share: float) -> None:
-                progress(min(1.0, (len(known) + (int(seed) + share) / seeds) / expected))
+                progress(min(1.0, (len(known) + (int(seed) + share) / seeds) / likely))
 
             found = list(summaries(asked, engine=engine, progress=told).values())
             known[replicas, cpus] = found, all(_holds(slo, policy, summary) for summary in found)

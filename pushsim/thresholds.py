@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any
 
 from pushsim.errors import InputError, Problem
 from pushsim.figures import number_at, numbers
+from pushsim.mesh import XDS
 from pushsim.problems import nearest
 from pushsim.units import SECOND_NS, UnitError, duration, quantity
 
@@ -33,6 +35,15 @@ _FORM = re.compile(
 )
 _REMEDY = "write [VARIANT:]PATH OP NUMBER[unit] or increase([VARIANT:]PATH) OP N%, like converged_s.p99 > 5s"
 
+_ALWAYS = (
+    "changes", "merged_pushes", "proxy_pushes", "proxies_considered", "fan_out_mean",
+    *(f"{of}responses.{xds}" for of in ("", "connect.") for xds in XDS),
+    "bytes_sent", "span_s", "bytes_sent_per_s", "istiod_cpu_cores.mean",
+    *(f"istiod_{kind}_bytes.{q}" for kind in ("memory", "heap") for q in ("mean", "max")),
+    "queue_longest", "debounces_held_to_max", "reconnects", "streams_refused", "connect.seconds",
+    "connect.connections", "connect.streams_refused", "connect.bytes_sent", "connect.istiod_cpu_s",
+    *(f"histograms.pilot_{name}.sum" for name in ("proxy_convergence_time", "proxy_queue_time", "debounce_time")),
+)  # fmt: skip
 #: Figures of every SUMMARY (formats.md) that a run without pushes or gateways does not have.
 SOMETIMES_ABSENT = frozenset(
     {
@@ -135,51 +146,81 @@ def judge(
 
     Raises InputError, with the known ones, for a path or variant that there is not.
     """
+    known = {name: [path for path, _ in numbers(summary)] for name, summary in summaries.items()}
+    check(conditions := list(thresholds), known, baseline, option)
     verdicts: list[Verdict] = []
-    problems: list[Problem] = []
-    for threshold in thresholds:
-        if threshold.variant and threshold.variant not in summaries:
-            remedy = nearest(threshold.variant, summaries, "variants")
-            problems.append(Problem(f"there is no variant {threshold.variant!r}", field=option, remedy=remedy))
-            continue
-        if len(summaries) == 1 and (threshold.path.startswith("breaks.") or (threshold.increase and baseline is None)):
-            message = f"{threshold.text!r} compares variants, and there is one"
-            problems.append(Problem(message, field=option, remedy="give another before it, like --policy none"))
-            continue
-        names = [threshold.variant] if threshold.variant else list(summaries)
-        known = list(dict.fromkeys(path for name in names for path, _ in numbers(summaries[name])))
-        if threshold.path not in known and threshold.path not in SOMETIMES_ABSENT:
-            message = f"there is no figure {threshold.path!r}"
-            problems.append(Problem(message, field=option, remedy=f"known: {', '.join(known)}"))
-            continue
-        for name in names:
-            if not threshold.increase:
-                value = number_at(summaries[name], threshold.path)
-            elif baseline is None and name == next(iter(summaries)):
-                if threshold.variant:
-                    remedy = "give --baseline, or name another variant"
-                    message = f"{name} is the first, which increases are taken against"
-                    problems.append(Problem(message, field=option, remedy=remedy))
-                continue
-            else:
+    for threshold in conditions:
+        for name in [threshold.variant] if threshold.variant else summaries:
+            value = number_at(summaries[name], threshold.path)
+            if threshold.increase:
                 before = _before(name, summaries, baseline)
                 if before is None:
-                    remedy = f"it holds {', '.join(baseline or ())}; name one of them: increase(VARIANT:PATH)"
-                    problems.append(Problem(f"the baseline has no variant {name!r}", field=option, remedy=remedy))
                     continue
-                value = increase(number_at(before, threshold.path), number_at(summaries[name], threshold.path))
+                value = increase(number_at(before, threshold.path), value)
             verdicts.append(Verdict(threshold, name, value, value is not None and threshold.holds(value)))
-    if problems:
-        raise InputError(problems)
     return verdicts
 
 
+def check(
+    thresholds: Iterable[Threshold],
+    known: Mapping[str, Iterable[str]],
+    baseline: Collection[str] | None = None,
+    option: str = "--fail-on",
+) -> None:
+    """Raises InputError, with the known ones, for a condition on a variant or figure that there is not.
+
+    known:    paths of figures by variant, the first being what increases are taken against without a baseline:
+              of SUMMARYs, or, before there are any, `expected`.
+    baseline: the variants of a baseline.
+    """
+    problems: list[Problem] = []
+
+    def wrong(message: str, remedy: str) -> None:
+        problems.append(Problem(message, field=option, remedy=remedy))
+
+    for threshold in thresholds:
+        names = [threshold.variant] if threshold.variant else list(known)
+        if threshold.variant and threshold.variant not in known:
+            wrong(f"there is no variant {threshold.variant!r}", nearest(threshold.variant, known, "variants"))
+            continue
+        if len(known) == 1 and (threshold.path.startswith("breaks.") or (threshold.increase and baseline is None)):
+            message = f"{threshold.text!r} compares variants, and there is one"
+            wrong(message, "give another before it, like --policy none")
+            continue
+        paths = list(dict.fromkeys(path for name in names for path in known[name]))
+        if threshold.path not in paths and threshold.path not in SOMETIMES_ABSENT:
+            near = get_close_matches(threshold.path, paths, 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            wrong(f"there is no figure {threshold.path!r}", f"{meant}known: {', '.join(paths)}")
+        elif threshold.increase and baseline is None and threshold.variant == next(iter(known)):
+            message = f"{threshold.variant} is the first, which increases are taken against"
+            wrong(message, "give --baseline, or name another variant")
+        elif threshold.increase and baseline is not None and len(baseline) != 1:
+            remedy = f"it holds {', '.join(baseline)}; name one of them: increase(VARIANT:PATH)"
+            for name in names:
+                if name not in baseline:
+                    wrong(f"the baseline has no variant {name!r}", remedy)
+    if problems:
+        raise InputError(problems)
+
+
+def expected(sources: Iterable[str], *, compared: bool = False) -> list[str]:
+    """Paths of the figures that a simulated SUMMARY may have; a test holds them to be what it has.
+
+    sources:  of churn. compared: `compare` adds what breaks, and what it costs.
+    """
+    costs = ("proxy_pushes", "bytes_sent", "istiod_cpu_s")
+    churn = [f"churn.{name}.{of}" for name in sources for of in ("changes", *costs, *(f"saves.{c}" for c in costs))]
+    more = ("breaks.calls", "breaks.routes", "breaks.all", "cross_zone_share", "money.per_month") if compared else ()
+    return [*_ALWAYS, *sorted(SOMETIMES_ABSENT), *churn, *more]
+
+
 def _before(name: str, summaries: Summaries, baseline: Summaries | None) -> Mapping[str, Any] | None:
+    """What a variant's increase is against; None for the first, where that is what all are compared with."""
     if baseline is None:
-        return next(iter(summaries.values()))
-    if name in baseline:
-        return baseline[name]
-    return next(iter(baseline.values())) if len(baseline) == 1 else None
+        first, *_ = summaries
+        return None if name == first else summaries[first]
+    return baseline[name] if name in baseline else next(iter(baseline.values()))
 
 
 def increase(before: float | None, now: float | None) -> float | None:

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from junitparser import JUnitXml
 
 from pushsim.cli import main
-from pushsim.compare import arms, compare
+from pushsim.compare import arms, baseline_of, compare
+from pushsim.errors import InputError
 from pushsim.intervals import mean, ratio
 from pushsim.mesh import Mesh
 from pushsim.result import Result
 from pushsim.scenario import Scenario
+from pushsim.simulation import Simulation
 from pushsim.topology import Generate, generate
 from pushsim.zones import cross_zone_share, per_month
 
@@ -174,18 +176,46 @@ def test_a_stored_baseline(capsys: Any, folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("altered", "told"),
+    [
+        ({"duration_s": 600.0}, "is of another scenario: 600.0 there, "),
+        ({"seed": 7}, "scenario.seed: is of another scenario: 7 there, 1 here (write one with `pushsim compare "),
+        ({"path": "elsewhere/other.yaml"}, "scenario.path: is of another scenario: other there, "),
+        ({"path": "elsewhere/ci.yaml", "id": "another mesh", "release": "1.20"}, ""),
+        ({"complete": False}, "is of a run that was cut short: scoped (write one"),
+    ],
+)
+def test_a_baseline_of_something_else_is_refused(folder: Path, tmp_path: Path, altered: Any, told: str) -> None:
+    asked = Scenario.load(folder / "ci.yaml")
+    head = {"path": asked.path, "id": asked.id, "seed": asked.seed, "duration_s": asked.duration_ns / 1e9} | altered
+    (tmp_path / "b.json").write_text(
+        json.dumps({"scenario": head, "variants": {"scoped": {"complete": altered.get("complete", True)}}})
+    )
+    if not told:
+        assert baseline_of(tmp_path / "b.json", asked)
+        return
+    with pytest.raises(InputError, match=re.escape(told)):
+        baseline_of(tmp_path / "b.json", asked)
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--fail-on", "converged_s.p98 > 5"], "known: .*converged_s.p99"),
         (["--fail-on", "nobody: bytes_sent > 5"], "known variants: scoped, unscoped"),
         (["--fail-on", "increase(bytes_sent) > 5"], "percentage"),
+        (["--fail-on", "churn.rollouts.changes > 1"], "did you mean churn."),
+        (["--policy", "scoped", "--fail-on", "increase(bytes_sent) > 5%"], "compares variants"),
         (["--baseline", "/no/such.json"], "/no/such.json"),
         (["--mesh", "base"], "NAME=DIR"),
         (["--mesh", "base=/no/such"], "is not there"),
         (["--policy", "namespac"], "did you mean namespace"),
     ],
 )
-def test_wrong_input_is_told_and_is_exit_2(capsys: Any, folder: Path, arguments: list[str], told: str) -> None:
+def test_wrong_input_is_told_before_anything_is_run_and_is_exit_2(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, arguments: list[str], told: str
+) -> None:
+    monkeypatch.setattr(Simulation, "run", None)
     code, _, said = run(capsys, folder, *arguments)
     assert code == 2 and re.search(told, said)
 

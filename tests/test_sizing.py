@@ -14,6 +14,7 @@ from scipy.stats import lognorm
 
 from pushsim.cli import main
 from pushsim.scenario import Scenario
+from pushsim.simulation import Simulation
 from pushsim.sizing import CORES, STEP_BYTES, memory_of, over, size, smallest
 from pushsim.thresholds import parse
 
@@ -103,12 +104,13 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -> 
     return int(ended.value.code or 0), printed.out, printed.err
 
 
-def test_the_command(capsys: Any, tmp_path: Path) -> None:
+def test_the_command(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code, printed, _ = run(capsys, tmp_path, "--slo", "converged_s.p99 < 5", "--json")
     found = json.loads(printed)["policies"]["scoped"]
     assert code == 0 and (found["replicas"], found["cpus"], found["cores"]) == (1, 0.5, 0.5)
     assert found["figures"]["converged_s.p99"] < 5 and found["memory"]["sidecar"]["over_limit"] <= 0.01
     code, printed, said = run(capsys, tmp_path, "--slo", "converged_s.p99 < 1us", "--max-replicas", "1")
     assert code == 1 and "do not keep" in said and said.count("\n") == 1 and "none" in printed
-    for wrong in ("converged_s.p98 < 5", "increase(bytes_sent) < 5%", "x"):
+    monkeypatch.setattr(Simulation, "run", None)
+    for wrong in ("converged_s.p98 < 5", "increase(bytes_sent) < 5%", "x", "unscoped: converged_s.p99 < 5"):
         assert run(capsys, tmp_path, "--slo", wrong)[0] == 2

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsim.errors import InputError
-from pushsim.thresholds import failures, increase, judge, parse
+from pushsim.runs import simulate
+from pushsim.scenario import Scenario
+from pushsim.thresholds import SOMETIMES_ABSENT, expected, failures, increase, judge, parse
 
 SUMMARIES = {
     "a": {"converged_s": {"p99": 6.0}, "bytes_sent": 100, "churn": {"training-job": {"changes": 3}}},
@@ -74,6 +76,19 @@ def test_an_unknown_path_lists_the_known_ones(text: str) -> None:
     with pytest.raises(InputError, match=r"known:.*bytes_sent") as failed:
         judge([parse(text)], SUMMARIES)
     assert failed.value.exit_code == 2
+
+
+def test_the_figures_that_are_expected_are_those_of_a_run() -> None:
+    scenario = Scenario.loads("""
+mesh: {generate: {namespaces: 2, apps: [{name: web, pods: 2}], gateways: {count: 1}}}
+churn: [{source: rollout, rate: 1/s}]
+changes: [{at: 1s, delete: [{kind: Service, name: web, namespace: ns-000}]}]
+duration: 5s
+""")
+    known, found = set(expected(scenario.sources)), set(simulate(scenario)["as-is"].paths())
+    assert found <= known
+    on_demand = {f"{of}responses.{xds}" for of in ("", "connect.") for xds in ("NDS", "SDS", "ECDS")}
+    assert known - found <= SOMETIMES_ABSENT | on_demand
 
 
 def test_increase_is_against_the_baseline() -> None:

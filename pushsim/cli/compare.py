@@ -56,10 +56,11 @@ def compare(
     from pushsim.errors import CheckFailed
     from pushsim.scenario import Scenario
 
-    before = baseline_of(baseline) if baseline else None
-    columns = arms(Scenario.load(scenario), policy or (), _meshes(mesh or []))
+    asked = Scenario.load(scenario)
+    before = baseline_of(baseline, asked) if baseline else None
+    columns = arms(asked, policy or (), _meshes(mesh or []))
+    conditions = conditions_on(columns, fail_on or (), before)
     tell_notes(*(column.scenario for column in columns))
-    conditions = conditions_on([column.name for column in columns], fail_on or ())
     first = columns[0].scenario.seed
     names = [f"{column.name}, seed {seed}" for seed in range(first, first + seeds) for column in columns]
     with bars(names, quiet=form != "table") as progress:

@@ -42,8 +42,6 @@ def size(
     if max_replicas < min_replicas:
         raise InputError(Problem("is less than --min-replicas", field="--max-replicas", remedy="give more"))
     conditions = [thresholds.parse(text, "--slo") for text in slo]
-    if any(condition.increase for condition in conditions):
-        raise InputError(Problem("an increase is no promise", field="--slo", remedy="write PATH < NUMBER"))
     loaded = scenario_at(scenario)
     names = policy or list(loaded.variant_names)
     with bars(names, quiet=json) as progress:
@@ -60,7 +58,8 @@ def size(
             progress=progress,
         )
     if json:
-        print_json({"slo": slo, "risk": risk, "policies": {name: _to_json(one) for name, one in found.items()}})
+        told = {name: _to_json(one) for name, one in found.items()}
+        print_json({"slo": slo, "risk": risk, "complete": len(found) == len(names), "policies": told})
     else:
         _print(loaded, slo, found, risk)
     if len(found) < len(names):

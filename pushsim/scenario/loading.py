@@ -27,6 +27,7 @@ from pushsim.scenario.bundle import bundled_path
 from pushsim.scenario.model import Assumption, Model, Published
 from pushsim.settings import Settings, Variant
 from pushsim.topology import call_graph, read_calls
+from pushsim.topology.churn import CHANGES, unique_names
 
 if TYPE_CHECKING:
     from pushsim.topology.calls import Graph
@@ -138,6 +139,11 @@ class Scenario:
         elif not found.is_dir():
             return None
         return build.fill(Files(paths=[path]), Path())
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What changes come from, by the names they have in results."""
+        return (*unique_names(self.model.churn), *([CHANGES] if self.model.changes else []))
 
     @property
     def settings(self) -> Settings:
