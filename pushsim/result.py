@@ -207,6 +207,10 @@ class Results(Mapping[str, Result], Tabled):
         """No run was interrupted."""
         return all(result.complete for result in self.values())
 
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """SUMMARYs by variant as `--json` prints them, each with whether it is `complete`."""
+        return {name: {**result.summary, "complete": result.complete} for name, result in self.items()}
+
     @property
     def summary(self) -> pd.DataFrame:
         """Every figure: variant, metric (dotted path of SUMMARY), value, unit, low and high where a bound is known."""

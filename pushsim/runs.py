@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pushsim import cost
+from pushsim import cost, releases
 from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
@@ -212,7 +212,7 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
             "duration_s": scenario.duration_ns / 1e9,
             "warmup_s": scenario.warmup_ns / 1e9,
         },
-        "mode": settings.mode,
+        "mode": settings.mode or releases.rules(settings.release).agent_mode,
         "versions": {"pushsim": _version()},
         "calibration": {
             "name": calibration.name,

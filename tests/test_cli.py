@@ -152,7 +152,11 @@ variants: {unscoped: [], scoped: [namespace]}
 @pytest.mark.parametrize(
     ("arguments", "shown"),
     [
-        (["simulate", "TINY", "--jobs", "1"], "unscoped"),
+        (["simulate", "TINY", "--jobs", "1"], "unscoped (interrupted)"),
+        (
+            ["simulate", "TINY", "--jobs", "1", "--json"],
+            '"complete": false, "variants": {"unscoped": {"source"',
+        ),
         (["compare", "TINY", "--jobs", "1"], "unscoped"),
         (["churn", "TINY", "--jobs", "1"], ""),
         (["size", "TINY", "--slo", "received_s.p99 < 5s", "--jobs", "1"], ""),

@@ -262,3 +262,12 @@ def test_the_notebooks_extra_is_enough_for_plots() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
+
+
+def test_a_result_says_which_mode_its_release_was_taken_to_use():
+    text = "mesh: {generate: {apps: [{name: a}]}}\nduration: 1s\nvariants: {own: [], asked: [{knobs: {mode: sotw}}]}\n"
+    modes = {}
+    for release in ("1.20", "1.24"):
+        told = ps.simulate(ps.Scenario.loads(f"{text}istiod: {{release: '{release}'}}\n"))
+        modes[release] = [result.identity["mode"] for result in told.values()]
+    assert modes == {"1.20": ["sotw", "sotw"], "1.24": ["delta", "sotw"]}

@@ -118,7 +118,7 @@ def replay(
             progress=progress,
         )
     if json:
-        print_json({"source": "replayed", **summary_json(shown, results)})
+        print_json({"source": "replayed", **summary_json(shown, results, whole=results.complete)})
     else:
         print_results(shown, results, "replayed")
     last = next(reversed(list(results.values())), None)

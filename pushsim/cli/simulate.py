@@ -17,7 +17,7 @@ from pushsim.figures import HEADLINES, number_at, shown, unit
 
 if TYPE_CHECKING:
     from pushsim.live import Live
-    from pushsim.result import Result
+    from pushsim.result import Result, Results
     from pushsim.scenario import Scenario
 
 
@@ -73,8 +73,9 @@ def simulate(
                 watch=watch,
                 tables=out is not None or live is not None,
             )
+        whole = results.complete and len(results) == len(names)
         if json:
-            print_json(summary_json(loaded, results))
+            print_json(summary_json(loaded, results, whole=whole))
         else:
             print_results(loaded, results)
             _print_published(loaded, results)
@@ -83,7 +84,7 @@ def simulate(
         if live and results.complete:
             live.done(results)
             _until_interrupted()
-    if len(results) < len(names) or not results.complete:
+    if not whole:
         if out:
             note("what there is was kept, marked complete: false")
         raise KeyboardInterrupt
@@ -110,8 +111,8 @@ def _until_interrupted() -> None:
         Event().wait()
 
 
-def summary_json(scenario: Scenario, results: Mapping[str, Result]) -> dict[str, Any]:
-    """What `--json` prints (see the formats)."""
+def summary_json(scenario: Scenario, results: Results, *, whole: bool) -> dict[str, Any]:
+    """What `--json` prints (see the formats); `whole`: no variant is missing or was cut short."""
     from pushsim import __version__
 
     return {
@@ -123,7 +124,8 @@ def summary_json(scenario: Scenario, results: Mapping[str, Result]) -> dict[str,
             "release": scenario.release,
             "duration_s": scenario.duration_ns / 1e9,
         },
-        "variants": {name: result.summary for name, result in results.items()},
+        "complete": whole,
+        "variants": results.to_json(),
     }
 
 
@@ -182,7 +184,8 @@ def print_results(scenario: Scenario, results: Mapping[str, Result], how: str = 
     console.print(
         f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s {how}, id {scenario.id}"
     )
-    table = Table("", *(Column(name, overflow="fold") for name in results))
+    heads = (name if result.complete else f"{name} (interrupted)" for name, result in results.items())
+    table = Table("", *(Column(head, overflow="fold") for head in heads))
     for title, path in HEADLINES:
         table.add_row(title, *(shown(number_at(result.summary, path), unit(path)) for result in results.values()))
     console.print(table)
