@@ -1,4 +1,4 @@
-"""Results for other tools: CSV, Parquet, JSON, OpenMetrics under istiod's own names, GraphML."""
+"""Results for other tools: CSV, Parquet, JSON, Prometheus' metrics under istiod's own names, GraphML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pushsim import __version__
 from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import number_at
 from pushsim.mesh import XDS
-from pushsim.metrics import BOUNDS, Histogram, Labels, Scrape, write_openmetrics
+from pushsim.metrics import BOUNDS, Histogram, Labels, Scrape, write_openmetrics, write_text
 from pushsim.result import Result, Results, tidy
 from pushsim.tables import SCHEMAS
 
@@ -40,8 +40,8 @@ def export(results: Results, to: str | Path, *, table: str | None = None) -> Pat
 
     to: the file; the ending says in which form:
     .csv, .parquet: `table` (default: summary) of all variants. .json: a row of it per object; without `table`, the
-    summaries as `simulate --json` prints them. .om, .prom, .txt: OpenMetrics. .graphml: namespaces, and whose changes
-    push whose proxies.
+    summaries as `simulate --json` prints them. .om: OpenMetrics; .prom, .txt: Prometheus' text format. .graphml:
+    namespaces, and whose changes push whose proxies.
 
     Raises InputError for another ending or table, EnvironmentProblem if it can't be written.
     """
@@ -56,8 +56,9 @@ def export(results: Results, to: str | Path, *, table: str | None = None) -> Pat
         ".parquet": lambda: _parquet(_frame(results, table)),
         ".json": lambda: _json(results, table),
         ".graphml": lambda: graphml(fan_out_graph(results)),
+        ".om": lambda: write_openmetrics(scrape(results)).encode(),
     }
-    writers |= dict.fromkeys((".om", ".prom", ".txt"), lambda: write_openmetrics(scrape(results)).encode())
+    writers |= dict.fromkeys((".prom", ".txt"), lambda: write_text(scrape(results)).encode())
     if path.suffix not in writers:
         remedy = f"end it in {', '.join(writers)}"
         raise InputError(Problem("has an ending that says no form", str(path), remedy=remedy))
@@ -86,7 +87,8 @@ def _json(results: Results, table: str | None) -> bytes:
     whole = {
         "pushsim": __version__,
         "scenario": dict(first.identity.get("scenario", {})) if first else {},
-        "variants": {name: result.summary for name, result in results.items()},
+        "complete": results.complete,
+        "variants": results.to_json(),
     }
     return (json.dumps(tidy(whole), indent=1, ensure_ascii=False) + "\n").encode()
 

@@ -277,7 +277,9 @@ def read_openmetrics(text: str) -> Scrape:
                 elif sample.name.endswith("_sum"):
                     sums[key] = sample.value
             else:
-                name = family.name if family.type == "counter" else sample.name
+                # the parsers end each counter in _total, as those of Go and the process do, and istiod's own do not
+                own = family.type == "counter" and family.name.startswith("pilot_")
+                name = family.name if own else sample.name
                 values[name, key[1]] = sample.value
     return Scrape(values, {key: _from_cumulative(le, sums.get(key, 0.0)) for key, le in buckets.items()})
 
@@ -292,6 +294,12 @@ def _from_cumulative(at_most: Mapping[float, int], total: float) -> Histogram:
     return Histogram(finite, tuple(counts), total)
 
 
+#: Of the metrics that are written: what goes up and down; and counters of istiod that do not end in _total, as
+#: OpenMetrics demands of counters. Dashboards ask for istiod's names, so that they are `unknown` there.
+_GAUGES = frozenset({"istio_build", "pilot_xds", "process_resident_memory_bytes"})
+_COUNTERS = ("pilot_total_xds_rejects", "pilot_xds_pushes")
+
+
 class _Families:
     """A scrape as prometheus_client's exposition takes it: anything that can be collected."""
 
@@ -301,8 +309,10 @@ class _Families:
     def collect(self) -> Iterator[Metric]:
         """Families in order of name, series in order of labels."""
         for name in sorted({name for name, _ in self.scrape.values}):
-            # istiod's counters do not end in _total, as OpenMetrics demands of counters; dashboards ask for its names
-            family = Metric(name, "", "unknown")
+            counter = name.endswith("_total")
+            family = Metric(
+                name.removesuffix("_total"), "", "counter" if counter else "gauge" if name in _GAUGES else "unknown"
+            )
             for (metric, labels), value in sorted(self.scrape.values.items()):
                 if metric == name:
                     family.add_sample(name, dict(labels), value)
@@ -330,11 +340,21 @@ def families(scrape: Scrape) -> Iterator[Metric]:
 
 
 def write_openmetrics(scrape: Scrape) -> str:
-    """The same as an OpenMetrics page, series in sorted order, under istiod's own names (so counters are `unknown`)."""
+    """The same as an OpenMetrics page, series in sorted order, under istiod's own names."""
     from prometheus_client.openmetrics.exposition import generate_latest
 
     exposed: bytes = cast(Any, generate_latest)(_Families(scrape))
     return exposed.decode()
+
+
+def write_text(scrape: Scrape) -> str:
+    """The same in Prometheus' text format, with the types that istiod's own page says."""
+    from prometheus_client.exposition import generate_latest
+
+    text: str = cast(Any, generate_latest)(_Families(scrape)).decode()
+    for name in _COUNTERS:
+        text = text.replace(f"# TYPE {name} untyped\n", f"# TYPE {name} counter\n")
+    return text
 
 
 def shares(summary: Mapping[str, Any]) -> list[float]:

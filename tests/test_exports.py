@@ -60,6 +60,16 @@ def test_metrics_have_istiods_names_and_are_read_back():
     assert 'pilot_xds_pushes{type="cds",variant="v"} 3' in text
 
 
+def test_a_text_page_has_the_types_that_istiods_own_has():
+    text = export_text(measured(), ".prom")
+    assert "# EOF" not in text
+    types = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE"))
+    assert types["pilot_xds_pushes"] == types["process_cpu_seconds_total"] == "counter"
+    assert types["pilot_xds"] == types["istio_build"] == types["process_resident_memory_bytes"] == "gauge"
+    assert types["pilot_proxy_convergence_time"] == "histogram" and not {"unknown", "untyped"} & set(types.values())
+    assert read_openmetrics(text) == read_openmetrics(export_text(measured(), ".om"))
+
+
 def export_text(told: ps.Results, suffix: str) -> str:
     import tempfile
 

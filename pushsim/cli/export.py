@@ -16,7 +16,7 @@ def export(
         str | None, typer.Option("--table", help="summary, rows, timeline, churn, services, proxies, fan_out, delays.")
     ] = None,
 ) -> None:
-    """Write results as CSV, Parquet, JSON, OpenMetrics under istiod's own names, or GraphML.
+    """Write results as CSV, Parquet, JSON, metrics under istiod's own names (.prom, .om), or GraphML.
 
     Example: pushsim export results/small --to small.prom
 
