@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pushsim.attribution import NO_SHARE, Share
 from pushsim.control.cores import SECOND
 from pushsim.control.tally import UNSET
-from pushsim.cost import envoy_memory
+from pushsim.cost import proxy_memory
 from pushsim.mesh import Change
 from pushsim.metrics import Samples, exact_quantiles
 from pushsim.observed import Observed
@@ -156,7 +156,10 @@ def _proxies(observed: Observed) -> pa.Table:
         size[place] += amount
     for place, times in zip(observed.used[1].group.tolist(), observed.used[1].times.tolist(), strict=True):
         responses[place] += times
-    memory = [envoy_memory(observed.calibration, shape, observed.workers).value for shape in machine.shapes]
+    memory = [
+        proxy_memory(observed.calibration, shape, observed.workers, all_stats=observed.all_stats).value
+        for shape in machine.shapes
+    ]
     rows: list[list[object]] = []
     for place, group in enumerate(groups):
         first = group.proxies[0]

@@ -186,6 +186,12 @@ def test_the_verb_says_what_only_one_side_has(tmp_path, capsys):
     }
     (tmp_path / "mesh.json").write_text(json.dumps(pod))
     arguments = ["inspect", str(tmp_path / "mesh.json"), "--dump", str(tmp_path / "dump.json"), "--release", "1.24"]
+    (tmp_path / "none.json").write_text('{"totalClients": 0, "clients": []}')
+    for proxy, told in (([], "any proxy"), (["--proxy", "a-0.a"], "a-0.a")):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments[:3], str(tmp_path / "none.json"), *proxy])
+        assert ended.value.code == 2
+        assert f"none.json: holds nothing of {told} to compare" in capsys.readouterr().err
     for more, code in ((["--proxy", "a-0.a", "--json"], 1), (["--proxy", "a-1.a"], 2), ([], 2)):
         with pytest.raises(SystemExit) as ended:
             main([*arguments, *more])

@@ -271,3 +271,10 @@ def test_a_result_says_which_mode_its_release_was_taken_to_use():
         told = ps.simulate(ps.Scenario.loads(f"{text}istiod: {{release: '{release}'}}\n"))
         modes[release] = [result.identity["mode"] for result in told.values()]
     assert modes == {"1.20": ["sotw", "sotw"], "1.24": ["delta", "sotw"]}
+
+
+def test_the_table_of_proxies_has_their_memory_as_the_summary_has():
+    text = "mesh: {generate: {apps: [{name: a}, {name: b}]}}\nduration: 1s\n"
+    told = ps.simulate(ps.Scenario.loads(text))["as-is"]
+    (known,) = set(told.proxies["memory_bytes"])
+    assert known == told["sidecar_memory_bytes.mean"] == told["sidecar_memory_bytes.max"]

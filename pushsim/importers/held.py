@@ -66,11 +66,17 @@ def inspect(
     rules = releases.rules(release)
     predicted = _predicted(Conversation(mesh, rules, mode))
     unknown = [name for name in held if name not in predicted]
-    if unknown or (proxy and not held):
-        name = unknown[0] if unknown else proxy
+    if proxy and proxy not in predicted:
+        unknown = [proxy]
+    if unknown:
         raise InputError(
-            Problem(f"the mesh has no proxy {name!r}", str(dump), remedy=nearest(name, predicted, "proxies"))
+            Problem(
+                f"the mesh has no proxy {unknown[0]!r}", str(dump), remedy=nearest(unknown[0], predicted, "proxies")
+            )
         )
+    if not any(held.values()):
+        remedy = "save the page of a proxy or istiod that is connected, as it is"
+        raise InputError(Problem(f"holds nothing of {proxy or 'any proxy'} to compare", str(dump), remedy=remedy))
     return [
         _compared(name, xds, names, predicted[name].get(xds, frozenset()))
         for name, types in sorted(held.items())
