@@ -321,6 +321,15 @@ def manifest(kind, spec):
         ),
         ("ServiceEntry", {"hosts": ["a"], "resolution": "dns"}, "spec.resolution: must not be the string 'dns'"),
         ("ServiceEntry", {"hosts": ["a"], "ports": [{"number": 80}]}, "spec.ports[0]: has no name"),
+        ("DestinationRule", {"host": "a", "trafficPolicy": {"outlierDetection": {"consecutive5xxErrors": "many"}}},
+         "outlierDetection.consecutive5xxErrors: must be a whole number"),
+        ("DestinationRule", {"host": "a", "trafficPolicy": {"loadBalancer": {"warmup": {"aggression": 1}}}},
+         "loadBalancer.warmup: has no duration"),
+        ("VirtualService", {"http": [{"headers": {"request": {"set": "a: b"}}}]}, "set: must be a mapping"),
+        ("VirtualService", {"http": [{"match": [{"withoutHeaders": {"a": "b"}}]}]}, "withoutHeaders.a: must be a map"),
+        ("VirtualService", {"http": [{"mirrors": [{"percentage": {"value": True}}]}]}, "value: must be a number"),
+        ("Sidecar", {"inboundConnectionPool": {"tcp": {"maxConnections": "10"}}}, "tcp.maxConnections: must be a who"),
+        ("AuthorizationPolicy", {"rules": [{"from": [{"source": {"notIpBlocks": 3}}]}]}, "notIpBlocks: must be a list"),
         ("Service", {"ports": [{"name": "http"}]}, "spec.ports[0]: has no port"),
         ("Gateway", {"servers": [{"port": {"name": "http"}}]}, "spec.servers[0].port: has no number"),
         ("Sidecar", {"egress": [{"port": 80, "hosts": ["*/*"]}]}, "spec.egress[0].port: must be a mapping"),
@@ -329,7 +338,7 @@ def manifest(kind, spec):
         ("Telemetry", {"tracing": [{"providers": ["zipkin"]}]}, "providers[0]: must be a mapping"),
         ("WorkloadEntry", {"address": "1.1.1.1", "ports": {"http": "web"}}, "spec.ports: must be a port number"),
     ],
-)
+)  # fmt: skip
 def test_what_is_deep_inside_an_object_is_checked_too(kind, spec, said):
     assert said in problem(yaml.safe_dump(manifest(kind, spec)))
 

@@ -12,9 +12,10 @@ from typing import Any
 from pushsim.errors import Problem
 from pushsim.manifests.enums import ENUMS
 from pushsim.manifests.kinds import KINDS
-from pushsim.manifests.meshconfig import FIELDS, MESH_CONFIG
+from pushsim.manifests.meshconfig import MESH_CONFIG
 from pushsim.manifests.shapes import (
     Check,
+    amount,
     boolean,
     egress_host,
     listing,
@@ -58,19 +59,24 @@ _HTTP: Mapping[str, Check] = {
     "retries.perTryTimeout": span,
     "fault.delay.fixedDelay": span,
     "corsPolicy.maxAge": span,
+    **{f"corsPolicy.{name}[]": string for name in ("allowOrigin", "allowMethods", "allowHeaders", "exposeHeaders")},
+    "corsPolicy.allowOrigins[]": mapping,
     "directResponse.body": mapping,
     "directResponse.status": number,
     "rewrite.uriRegexRewrite": mapping,
-    "redirect": mapping,
+    "redirect.port": number,
+    "redirect.redirectCode": number,
     "delegate": mapping,
-    "fault.delay.percentage": mapping,
-    "fault.abort.percentage": mapping,
-    "corsPolicy.allowOrigins[]": mapping,
-    "corsPolicy.allowMethods[]": string,
-    "match[].headers": mapping,
-    "match[].queryParams": mapping,
+    "fault.abort.httpStatus": number,
+    **{f"{of}.value": amount for of in ("fault.delay.percentage", "fault.abort.percentage", "mirrors[].percentage")},
+    **{f"match[].{name}{{}}": mapping for name in ("headers", "queryParams", "withoutHeaders")},
     **{f"match[].{name}": mapping for name in ("uri", "authority", "method", "scheme")},
-    **{f"{of}headers.{way}": mapping for of in ("", "route[].") for way in ("request", "response")},
+    **{
+        f"{of}headers.{way}.{does}": check
+        for of in ("", "route[].")
+        for way in ("request", "response")
+        for does, check in (("set", strings), ("add", strings), ("remove[]", string))
+    },
     **{f"{mirror}.{field}": of for mirror in ("mirror", "mirrors[].destination") for field, of in _DESTINATION.items()},
 }
 _CONNECTIONS: Mapping[str, Check] = {
@@ -81,15 +87,34 @@ _CONNECTIONS: Mapping[str, Check] = {
     "http.idleTimeout": span,
     **{
         f"http.{name}": number
-        for name in ("http1MaxPendingRequests", "http2MaxRequests", "maxRequestsPerConnection", "maxRetries")
+        for name in (
+            "http1MaxPendingRequests",
+            "http2MaxRequests",
+            "maxConcurrentStreams",
+            "maxRequestsPerConnection",
+            "maxRetries",
+        )
     },
 }
 _SETTINGS: Mapping[str, Check] = {
     **{f"connectionPool.{path}": check for path, check in _CONNECTIONS.items()},
-    "loadBalancer.consistentHash": mapping,
+    **{f"loadBalancer.consistentHash.{name}": string for name in ("httpHeaderName", "httpQueryParameterName")},
+    **{
+        f"loadBalancer.consistentHash.{name}": number
+        for name in ("minimumRingSize", "ringHash.minimumRingSize", "maglev.tableSize")
+    },
+    "loadBalancer.consistentHash.httpCookie.ttl": span,
+    "loadBalancer.warmupDurationSecs": span,
+    "loadBalancer.warmup": needs("duration"),
+    "loadBalancer.warmup.duration": span,
+    **{f"loadBalancer.warmup.{name}": amount for name in ("aggression", "minimumPercent")},
     "loadBalancer.localityLbSetting.distribute[]": mapping,
     "loadBalancer.localityLbSetting.failover[]": mapping,
     "loadBalancer.localityLbSetting.failoverPriority[]": string,
+    **{
+        f"outlierDetection.{name}": number
+        for name in ("consecutive5xxErrors", "consecutiveGatewayErrors", "maxEjectionPercent", "minHealthPercent")
+    },
     "outlierDetection.interval": span,
     "outlierDetection.baseEjectionTime": span,
     "tls.subjectAltNames[]": string,
@@ -100,13 +125,20 @@ _POLICY: Mapping[str, Check] = {
     "portLevelSettings[].port.number": port,
     **{f"portLevelSettings[].{path}": check for path, check in _SETTINGS.items()},
 }
+
+
+def _negated(name: str) -> str:
+    return f"not{name[0].upper()}{name[1:]}"
+
+
 _SOURCES = ("principals", "requestPrincipals", "namespaces", "ipBlocks", "remoteIpBlocks", "serviceAccounts")
 _OPERATIONS = ("hosts", "ports", "methods", "paths")
 _RULE: Mapping[str, Check] = {
-    **{f"from[].source.{name}[]": string for name in _SOURCES},
-    **{f"to[].operation.{name}[]": string for name in _OPERATIONS},
+    **{f"from[].source.{name}[]": string for each in _SOURCES for name in (each, _negated(each))},
+    **{f"to[].operation.{name}[]": string for each in _OPERATIONS for name in (each, _negated(each))},
     "when[].key": string,
     "when[].values[]": string,
+    "when[].notValues[]": string,
 }
 CHECKS: Mapping[str, Mapping[str, Check]] = {
     "Pod": {
@@ -150,6 +182,11 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.egress[].port.number": port_or_socket,
         "spec.ingress[].port.number": port,
         "spec.ingress[].defaultEndpoint": string,
+        **{
+            f"spec.{of}.{path}": check
+            for of in ("ingress[].connectionPool", "inboundConnectionPool")
+            for path, check in _CONNECTIONS.items()
+        },
     },
     "VirtualService": {
         **_EXPORTED,
@@ -175,11 +212,13 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "spec.ports[].number": port,
         "spec.ports[].targetPort": port,
         "spec.ports[].name": string,
+        "spec.subjectAltNames[]": string,
+        "spec.endpoints[].weight": number,
         "spec.endpoints[].labels": strings,
         "spec.endpoints[].ports": ports,
         "spec.workloadSelector.labels": strings,
     },
-    "WorkloadEntry": {"spec.address": string, "spec.labels": strings, "spec.ports": ports},
+    "WorkloadEntry": {"spec.address": string, "spec.labels": strings, "spec.ports": ports, "spec.weight": number},
     "Gateway": {
         "spec.selector": strings,
         "spec.servers[].port": needs("number"),
@@ -189,6 +228,8 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     },
     "EnvoyFilter": {
         "spec.workloadSelector.labels": strings,
+        "spec.priority": number,
+        "spec.configPatches[].match.proxy": mapping,
         "spec.configPatches[].match.cluster": mapping,
         "spec.configPatches[].match.listener.filterChain.filter.subFilter": mapping,
         "spec.configPatches[].match.routeConfiguration.vhost.route": mapping,
@@ -200,14 +241,23 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         **_WORKLOAD_SELECTOR,
         "spec.jwtRules[].fromHeaders[]": mapping,
         "spec.jwtRules[].fromParams[]": string,
+        "spec.jwtRules[].fromCookies[]": string,
+        "spec.jwtRules[].outputClaimToHeaders[]": mapping,
         "spec.jwtRules[].audiences[]": string,
     },
     "Telemetry": {
         **_WORKLOAD_SELECTOR,
         **{f"spec.{of}[].providers[]": mapping for of in ("accessLogging", "metrics", "tracing")},
         "spec.tracing[].customTags": mapping,
+        "spec.accessLogging[].filter": mapping,
+        "spec.metrics[].reportingInterval": span,
     },
-    "WasmPlugin": {**_WORKLOAD_SELECTOR, "spec.match[].ports[]": mapping, "spec.pluginConfig": mapping},
+    "WasmPlugin": {
+        **_WORKLOAD_SELECTOR,
+        "spec.match[].ports[].number": number,
+        "spec.pluginConfig": mapping,
+        "spec.vmConfig.env[]": mapping,
+    },
     "ProxyConfig": _WORKLOAD_SELECTOR,
 }
 _COMMON: Mapping[str, Check] = {
@@ -215,24 +265,6 @@ _COMMON: Mapping[str, Check] = {
     "metadata.annotations": strings,
     "metadata.ownerReferences[]": mapping,
     "spec": mapping,
-}
-#: All fields of these kinds' specs, and of a Sidecar's listeners (istio.io/api networking/v1, of Istio 1.31).
-_FIELDS: Mapping[str, Mapping[str, frozenset[str]]] = {
-    kind: {path: frozenset(names.split()) for path, names in paths.items()}
-    for kind, paths in {
-        "Sidecar": {
-            "": "workloadSelector ingress egress inboundConnectionPool outboundTrafficPolicy",
-            "egress": "port bind captureMode hosts",
-            "ingress": "port bind captureMode defaultEndpoint tls connectionPool",
-        },
-        "VirtualService": {"": "hosts gateways http tls tcp exportTo"},
-        "DestinationRule": {"": "host trafficPolicy subsets exportTo workloadSelector"},
-        "ServiceEntry": {
-            "": "hosts addresses ports location resolution endpoints workloadSelector exportTo subjectAltNames"
-        },
-        "Gateway": {"": "servers selector"},
-        "WorkloadEntry": {"": "address ports labels network locality weight serviceAccount"},
-    }.items()
 }
 
 
@@ -257,9 +289,10 @@ def _tree(checks: Mapping[str, Check]) -> dict[str, _Field]:
             node = level.setdefault(name, _Field())
             node.value = mapping if part.endswith("{}") else node.value
             level = node.below if part == name else node.item_below
-        node = level.setdefault(last.removesuffix("[]"), _Field())
-        if last.endswith("[]"):
+        node = level.setdefault(last.rstrip("[]{}"), _Field())
+        if last.endswith(("[]", "{}")):
             node.item = check
+            node.value = mapping if last.endswith("{}") else node.value
         else:
             node.value = check
     _imply(root)
@@ -287,46 +320,9 @@ def check_object(body: Mapping[str, Any], kind: str, where: str) -> list[Problem
     return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(body, _TREES[kind], "")]
 
 
-def unknown_fields(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
-    """Fields of a checked Istio object's spec that its kind has not: a slip of the pen, or newer than we know.
-
-    `kubectl apply` refuses them, but where it is told not to, or the object comes by another way, they are dropped.
-    """
-    found: list[Problem] = []
-    spec: dict[str, Any] = body.get("spec") or {}
-    for path, names in _FIELDS.get(kind, {}).items():
-        parts = {"spec.": spec} if not path else _items(spec, path)
-        for at, part in parts.items():
-            found += _unknown(part, names, where, at, f"a {kind}")
-    return found
-
-
-def _unknown(part: Any, names: frozenset[str], where: str, prefix: str, of: str) -> Iterator[Problem]:
-    for name in sorted(map(str, part.keys() - names)) if isinstance(part, dict) else ():
-        from pushsim.problems import nearest
-
-        yield Problem(
-            f"is no field of {of}, so it is left out", where, f"{prefix}{name}", nearest(name, names, "fields")
-        )
-
-
-def _items(spec: Mapping[str, Any], path: str) -> dict[str, Any]:
-    return {f"spec.{path}[{number}].": item for number, item in enumerate(spec.get(path) or ())}
-
-
 def check_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:
     """Every field of a MeshConfig that pushsim reads and that has the wrong shape."""
     return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(config, _MESH_CONFIG_TREE, prefix)]
-
-
-def unknown_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:
-    """Fields that a MeshConfig, or the ProxyConfig in it, has not; istiod warns of them and leaves them out."""
-    parts = {path: config.get(path) if path else config for path in FIELDS}
-    return [
-        problem
-        for path, part in parts.items()
-        for problem in _unknown(part, FIELDS[path], where, f"{prefix}{path}." if path else prefix, "a MeshConfig")
-    ]
 
 
 def _faults(body: Any, tree: Mapping[str, _Field], prefix: str) -> list[tuple[str, tuple[str, str]]]:

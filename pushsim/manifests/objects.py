@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pushsim.errors import InputError, Problem
-from pushsim.manifests.checks import check_mesh_config, check_object, unknown_fields, unknown_mesh_config
+from pushsim.manifests.checks import check_mesh_config, check_object
 from pushsim.manifests.document import HELM_REMEDY, Document, parse_one
 from pushsim.manifests.kinds import modelled
 from pushsim.manifests.meshconfig import FIELDS
+from pushsim.manifests.unknown import unknown_fields, unknown_mesh_config
 from pushsim.mesh import CLUSTER_SCOPED, Object, Ref
 
 

@@ -27,7 +27,7 @@ def _kind_of(value: Any) -> str:
 
 def _typed(types: type | tuple[type, ...], wanted: str, remedy: str) -> Check:
     def check(value: Any) -> Fault:
-        if isinstance(value, types) and not (isinstance(value, bool) and types is int):
+        if isinstance(value, types) and (types is bool or not isinstance(value, bool)):
             return None
         return f"must be {wanted}, not {_kind_of(value)}", remedy
 
@@ -39,6 +39,7 @@ listing = _typed(list, "a list", "write '- …' lines below it")
 _string = _typed(str, "a string", "put it in quotes")
 boolean = _typed(bool, "true or false", "write true or false without quotes")
 number = _typed(int, "a whole number", "write it without quotes and unit")
+amount = _typed((int, float), "a number", "write it without quotes and unit")
 
 
 def string(value: Any) -> Fault:

@@ -17,8 +17,9 @@ from pydantic import ValidationError
 from pushsim import environment, policies, releases
 from pushsim.environment import ENVIRONMENT
 from pushsim.errors import InputError, Problem
-from pushsim.manifests.checks import check_mesh_config, unknown_mesh_config
+from pushsim.manifests.checks import check_mesh_config
 from pushsim.manifests.document import parse_text
+from pushsim.manifests.unknown import unknown_mesh_config
 from pushsim.mesh import Mesh
 from pushsim.policies import Files, Policy
 from pushsim.problems import nearest, problems_of
