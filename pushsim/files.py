@@ -104,6 +104,17 @@ def _texts(path: str, stdin: Stdin, seen: set[Path], problems: list[Problem]) ->
         yield str(file), path if file != start else "", text
 
 
+def read_text(path: Path) -> str:
+    """A file's text. Raises InputError: it cannot be read, or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(_unreadable(str(path), error)) from None
+    except UnicodeDecodeError as error:
+        message = f"is not text (byte {error.start} is not UTF-8)"
+        raise InputError(Problem(message, str(path), remedy="write it in UTF-8")) from None
+
+
 def _unreadable(path: str, error: OSError) -> Problem:
     return Problem(f"cannot be read: {error.strerror or error}", path, remedy="check its permissions")
 

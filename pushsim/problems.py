@@ -10,6 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from pushsim.errors import Problem
 
+#: What pydantic calls a type, as it is written in YAML.
+_SHAPES = {
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), ("a mapping", "write 'key: value' lines")),
+    **dict.fromkeys(("list_type", "tuple_type"), ("a list", "write '- …' lines below it, or [ … ]")),
+    "string_type": ("text", "put it in quotes"),
+}
+
 
 def nearest(name: str, known: Iterable[str], what: str = "names") -> str:
     """A remedy for a name that is not among the known: the nearest one, or all of them."""
@@ -68,6 +75,8 @@ def _message(entry: Mapping[str, Any]) -> str:
             return f"there is no {entry['ctx'].get('discriminator', '').strip(chr(39))} {entry['ctx'].get('tag')!r}"
         case "union_tag_not_found":
             return f"does not say which {entry['ctx'].get('discriminator', '').strip(chr(39))}"
+        case shape if shape in _SHAPES:
+            return f"must be {_SHAPES[shape][0]}"
         case _:
             first, ours, message = str(entry["msg"]).partition("Value error, ")
             return message if ours else first[0].lower() + first[1:]
@@ -86,6 +95,8 @@ def _remedy(entry: Mapping[str, Any], path: list[str | int], data: Any, model: t
             return nearest(str(context.get("tag")), known)
         case "union_tag_not_found":
             return "add it"
+        case shape if shape in _SHAPES:
+            return _SHAPES[shape][1]
         case _:
             remedy = str(getattr(context.get("error"), "remedy", ""))
             given = entry.get("input")

@@ -265,6 +265,36 @@ def test_a_release_there_is_not_is_told_with_its_place() -> None:
     assert "1.24" in found.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "said"),
+    [
+        ("mesh: []\n", "mesh", "must be a mapping"),
+        ("mesh:\n", "mesh", "must be a mapping"),
+        ("mesh: {manifests: mesh}\n", "mesh.manifests", "must be a list"),
+        (MINIMAL + "churn: {source: rollout}\n", "churn", "must be a list"),
+        (MINIMAL + "churn: [rollout]\n", "churn[0]", "must be a mapping"),
+        (MINIMAL + "istiod: {env: {A: [1]}}\n", "istiod.env.A", "must be text, a number, true or false"),
+        ("apiVersion: v1\nkind: Service\n", "", "is a manifest, and no scenario"),
+    ],
+)
+def test_a_wrong_shape_is_told_in_yamls_words(text: str, field: str, said: str) -> None:
+    (found,) = problems_in(text)
+    assert (found.field, found.message) == (field, said) and found.remedy
+
+
+def test_what_is_no_file_of_text_is_told(tmp_path: Path) -> None:
+    (found,) = check(tmp_path)
+    assert "Is a directory" in found.message and "mesh: {manifests: [" in found.remedy
+    (tmp_path / "s.yaml").write_text(MINIMAL + "calls: calls.csv\n")
+    (tmp_path / "calls.csv").write_bytes(b"source,\xff")
+    for ask in (lambda: check(tmp_path / "s.yaml"), lambda: Scenario.load(tmp_path / "s.yaml").calls()):
+        try:
+            (found,) = ask() or ()
+        except InputError as error:
+            (found,) = error.problems
+        assert (found.where, found.message) == (str(tmp_path / "calls.csv"), "is not text (byte 7 is not UTF-8)")
+
+
 def test_istiods_settings_are_checked_by_themselves() -> None:
     text = """
 istiod:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from pushsim import environment, policies, releases
+from pushsim import environment, files, policies, releases
 from pushsim.environment import ENVIRONMENT
 from pushsim.errors import InputError, Problem
 from pushsim.manifests.checks import check_mesh_config
@@ -82,11 +82,13 @@ class Scenario:
         """The scenario in that file or, for a bare name that is no file, the bundled one. Raises InputError."""
         found = Path(path)
         if not found.is_file():
-            found = bundled_path(str(path)) or found
+            found = (bundled_path(str(path)) if not found.is_dir() else None) or found
         try:
             text = found.read_bytes()
         except OSError as error:
             remedy = "give a file, or a name that `pushsim scenarios` lists"
+            if found.is_dir():
+                remedy = f"give a file that holds `mesh: {{manifests: [{path}]}}`; or ask `pushsim plan` about a change"
             raise InputError(Problem(f"cannot be read: {error.strerror or error}", str(path), remedy=remedy)) from None
         return cls._read(text, found.parent, str(path))
 
@@ -165,7 +167,7 @@ class Scenario:
         """The call graph: the observed one, else the generated one, else None."""
         if self.model.calls:
             path = self._base_dir / self.model.calls
-            return read_calls(path.read_text(encoding="utf-8"), str(path), self._base.mesh)
+            return read_calls(files.read_text(path), str(path), self._base.mesh)
         if self.model.mesh.generate is not None:
             return call_graph(self.model.mesh.generate, self._base.mesh, self.seed)
         return None
@@ -246,6 +248,9 @@ def _model(data: Any, where: str) -> tuple[Model | None, list[Problem]]:
     if not isinstance(data, dict):
         remedy = "begin with `mesh:`; `pushsim schema` has all fields"
         return None, [Problem("is no scenario: it must be a mapping", where, remedy=remedy)]
+    if "apiVersion" in data and "mesh" not in data:
+        remedy = "give a file that holds `mesh: {manifests: [it]}`; or ask `pushsim plan` about a change"
+        return None, [Problem("is a manifest, and no scenario", where, remedy=remedy)]
     try:
         return Model.model_validate(data), []
     except ValidationError as error:
@@ -350,9 +355,7 @@ def checked(path: str | Path) -> tuple[list[Problem], tuple[str, ...]]:
                 build.load_change(dated, base_dir, Mesh())
         if model.calls:
             calls = base_dir / model.calls
-            read_calls(calls.read_text(encoding="utf-8"), str(calls), mesh)
+            read_calls(files.read_text(calls), str(calls), mesh)
     except InputError as error:
         return list(error.problems), ()
-    except (OSError, UnicodeDecodeError) as error:
-        return [Problem(f"cannot be read: {error}", str(path))], ()
     return [], notes

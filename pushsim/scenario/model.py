@@ -22,10 +22,26 @@ class NotText(ValueError):
     remedy = 'put it in quotes: "1.30" would else become 1.3'
 
 
+class NoScalar(ValueError):
+    """A value that no environment variable can have."""
+
+    remedy = 'write what a shell would have: "" for an empty one'
+
+
 def _release(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise NotText("a release must be text")
     return value
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | float):
+        raise NoScalar("must be text, a number, true or false")
+    return value
+
+
+#: What an environment variable may be written as.
+Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
 
 
 class MeshSection(Section):
@@ -48,7 +64,7 @@ class IstiodSection(Section):
     release: Annotated[str, BeforeValidator(_release)] = Field(default="1.24", description="Istio minor or patch")
     replicas: int = Field(default=1, ge=1)
     cpus: Cores = Field(default=4.0, gt=0, description="cores of each replica")
-    env: dict[str, str | int | float | bool] = Field(default_factory=dict, description="istiod's environment")
+    env: dict[str, Scalar] = Field(default_factory=dict, description="istiod's environment")
     mesh_config: dict[str, Any] = Field(default_factory=dict, description="MeshConfig, over the profile's")
     profile: Profile = Field(default="default", description="default: Istio's chart; bare: istiod's built-in config")
     calibration: str | None = Field(default=None, description="calibration file; default: shipped, nearest release")
