@@ -96,7 +96,7 @@ def kubernetes_service(body: Object, rules: Rules, trust_domain: str) -> Service
         name=body.ref.name,
         ports=tuple(Port(str(p.get("name") or ""), int(p["port"]), port_protocol(p, rules)) for p in ports),
         resolution=resolution,
-        export_to=export_to(annotations.get(EXPORT_TO_ANNOTATION)),
+        export_to=export_to(annotations.get(EXPORT_TO_ANNOTATION), rules),
         addresses=addresses,
         labels=pairs(body.labels),
         selector=pairs(spec.get("selector")),
@@ -116,9 +116,10 @@ def _listed(annotation: str | None) -> list[str]:
     return str(annotation).split(",") if annotation else []
 
 
-def export_to(annotation: str | None) -> frozenset[str]:
-    """The exportTo annotation's values, trimmed; empty if there is none."""
-    return frozenset(value.strip() for value in annotation.split(",")) if annotation else frozenset()
+def export_to(annotation: str | None, rules: Rules) -> frozenset[str]:
+    """The exportTo annotation's values; empty if there is none."""
+    values = annotation.split(",") if annotation else ()
+    return frozenset(value.strip() if rules.export_to_trimmed else value for value in values)
 
 
 def _single(address: str) -> str:

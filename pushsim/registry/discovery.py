@@ -11,8 +11,8 @@ from typing import Any
 from pushsim.mesh import Object, Ref
 from pushsim.releases import Rules
 
-#: Kinds that service registries read: hidden in unselected namespaces by every release.
-_REGISTRY_KINDS = frozenset({"Service", "EndpointSlice", "Pod", "ServiceEntry", "WorkloadEntry"})
+#: Kinds of Kubernetes: hidden in unselected namespaces by every release.
+_KUBERNETES_KINDS = frozenset({"Service", "EndpointSlice", "Pod"})
 
 
 class Discovery:
@@ -48,7 +48,7 @@ class Discovery:
 
     def covers(self, ref: Ref) -> bool:
         """Whether objects of this kind are hidden where the namespace is not watched."""
-        return bool(ref.namespace) and (ref.kind in _REGISTRY_KINDS or self._configs)
+        return bool(ref.namespace) and (ref.kind in _KUBERNETES_KINDS or self._configs)
 
     def watches(self, namespace: str) -> bool:
         """Whether some selector selects a namespace."""

@@ -181,6 +181,7 @@ def chain() -> dict[str, Rules]:
         rule_merge="separate",  # #52636
         service_entry_always_full="without-autoallocate",
         nds_unready="terminating",
+        export_to_trimmed=True,  # #53367
     )
     add("1.24.0", base)
     base = add("1.24.3", replace(base, nds_by_listener=True))

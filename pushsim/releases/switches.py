@@ -28,6 +28,7 @@ class Rules:
         service_update: when a Service update pushes: always, if the converted service differs, or if that or a
             targetPort differs (#42617, #47009).
         unready_published: publishNotReadyAddresses is something that a Service may differ in, and is served by.
+        export_to_trimmed: spaces in a Service's exportTo annotation mean nothing; before, they made names (#53367).
         hidden_update_silent: an update of a service that was and stays `~` pushes nobody (#47009).
         locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say.
         external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
@@ -173,6 +174,7 @@ class Rules:
     endpoint_kind: str = "ServiceEntry"
     service_update: Literal["always", "equal", "equal-or-target-port"] = "always"
     unready_published: bool = False
+    export_to_trimmed: bool = False
     hidden_update_silent: bool = False
     locality_of_instance: bool = True
     external_name_aliases: bool = False
