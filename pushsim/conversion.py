@@ -181,7 +181,7 @@ def workload_endpoints(
     return tuple(
         Endpoint(
             address=address,
-            port=0 if unix else int(own_ports.get(port.name) or targets.get(port.name) or port.number),
+            port=0 if unix else number,
             port_name=port.name,
             labels=pairs(labels),
             account=account(str(service_account), namespace, trust_domain) if service_account else "",
@@ -194,8 +194,18 @@ def workload_endpoints(
         )
         for _ in (service.addresses if several else ("",))
         for port in service.ports
-        if port.protocol != "UDP"
+        if port.protocol != "UDP" and (number := entry_port(own_ports, port, targets.get(port.name))) is not None
     )
+
+
+def entry_port(own: Mapping[str, Any], port: Port, target: Any) -> int | None:
+    """The port of a WorkloadEntry behind a service's port, None if its target is a name that the entry lacks.
+
+    own: the entry's ports by name. Source: serviceInstanceFromWorkloadInstance of both registries.
+    """
+    if isinstance(target, str) and not target.isdigit():
+        return int(own[target]) if target in own else None
+    return int(own.get(port.name) or target or port.number)
 
 
 def named_target_port(pod: Object, name: str) -> int | None:

@@ -33,6 +33,9 @@ ON_DEMAND: frozenset[Xds] = frozenset(XDS[4:])
 #: The label that tells which node a workload is on.
 HOSTNAME = "kubernetes.io/hostname"
 
+#: The labels of a Service whose clients stay with the endpoint that they had: by cookie, by header.
+SESSION, SESSION_HEADER = "istio.io/persistent-session", "istio.io/persistent-session-header"
+
 #: Cluster-scoped kinds: their `Ref.namespace` is "".
 CLUSTER_SCOPED = frozenset({"Namespace", "Node"})
 
@@ -307,6 +310,10 @@ class Service:
         """Whether each proxy is to know its endpoints on its own node alone."""
         return ("internalTrafficPolicy", "Local") in self.extras
 
+    def labelled(self, label: str) -> bool:
+        """Whether it has a label that is not empty."""
+        return any(key == label and value for key, value in self.labels)
+
     @property
     def key(self) -> ConfigKey:
         """The key of a change to this service."""
@@ -319,9 +326,9 @@ class Endpoint:
 
     account is a SPIFFE identity ("" if the endpoint has no known pod); locality "region/zone/subzone";
     tls is the `security.istio.io/tlsMode` label ("" for plaintext). One that is not healthy is sent to proxies only if
-    `sent_unhealthy`, and never while it is `terminating`. `host` and `subdomain` are its pod's name in DNS, if it has
-    one of its own. `node` is where it runs, if istiod looks at that. `probed`: it is of a Pod or a slice, which say
-    whether it is healthy, as WorkloadEntries and ServiceEntries do not.
+    `sent_unhealthy`; never while it is `terminating`; while it is `draining`, if its service keeps sessions. `host` and
+    `subdomain` are its pod's name in DNS, if it has one of its own. `node` is where it runs, if istiod looks at that.
+    `probed`: it is of a Pod or a slice, which say whether it is healthy, as WorkloadEntries and ServiceEntries do not.
     """
 
     address: str
@@ -332,6 +339,7 @@ class Endpoint:
     locality: str = ""
     healthy: bool = True
     terminating: bool = False
+    draining: bool = False
     sent_unhealthy: bool = False
     tls: str = ""
     weight: int = 0

@@ -29,6 +29,7 @@ class PushRequest:
     reasons: the trigger reasons merged into it.
     proxy:   IP of the only proxy it is for ("" for all): a ProxyUpdate, which bypasses the debounce.
     endpoints: of a ProxyUpdate: the endpoints of all services when it was asked for.
+    early:   of a ProxyUpdate: it is handled before the proxy's services are known to have changed.
     """
 
     keys: frozenset[ConfigKey] = frozenset()
@@ -37,6 +38,7 @@ class PushRequest:
     reasons: frozenset[str] = frozenset()
     proxy: str = ""
     endpoints: Shards | None = field(default=None, compare=False, repr=False)
+    early: bool = False
 
     @cached_property
     def kinds(self) -> frozenset[str]:
@@ -77,6 +79,8 @@ class PushRequest:
         return self.kinds == {"Endpoints"}
 
 
-def proxy_update(address: str, endpoints: Shards) -> PushRequest:
+def proxy_update(address: str, endpoints: Shards, *, early: bool = False) -> PushRequest:
     """istiod's ProxyUpdate, for the proxy of an address; endpoints as they are now."""
-    return PushRequest(forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=address, endpoints=endpoints.copy())
+    return PushRequest(
+        forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=address, endpoints=endpoints.copy(), early=early
+    )

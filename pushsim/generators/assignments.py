@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pushsim.blocks import Block, Blocks
 from pushsim.context import MergedRule
 from pushsim.generators.clusters import Clusters, endpoints_of
-from pushsim.mesh import Port, Service
+from pushsim.mesh import SESSION, Endpoint, Port, Service
 from pushsim.names import ClusterNames, Domains, parse_cluster
 from pushsim.resources import LoadAssignment
+
+#: The label of a pod that says itself that it drains.
+_DRAINING = "istio.io/draining"
 
 
 class Assignments(Clusters):
@@ -106,7 +109,14 @@ class Assignments(Clusters):
         if self.node is not None and service.node_local:
             endpoints = tuple(endpoint for endpoint in endpoints if endpoint.node == self.node)
         panics = rule is not None and _has_minimum(rule, port, cluster.subset)
-        sent = tuple(e for e in endpoints if e.healthy or (e.sent_unhealthy and not e.terminating and not panics))
+        kept, known = service.labelled(SESSION), bool(self.rules.draining_labels)
+
+        def shown(endpoint: Endpoint) -> bool:
+            if known and (endpoint.draining or any(key == _DRAINING and value for key, value in endpoint.labels)):
+                return kept
+            return endpoint.healthy or (endpoint.sent_unhealthy and not endpoint.terminating and not panics)
+
+        sent = tuple(filter(shown, endpoints))
         return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), sent)
 
 

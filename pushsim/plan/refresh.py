@@ -24,7 +24,7 @@ def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
         labels = fresh["labels"] = push.registry.labels_of(proxy)
     retarget = recomputes_targets(request, proxy, rules)
     if retarget:
-        targets = fresh["targets"] = push.registry.targets(proxy)
+        targets = fresh["targets"] = (push.registry.targets_before if request.early else push.registry.targets)(proxy)
     if takes_up_scope(request, rules):
         fresh |= {"scope": push.scopes.of(proxy, labels), "previous": state.scope}
     if proxy.type == "router" and (everything or "Gateway" in request.kinds or (retarget and rules.targets != "full")):

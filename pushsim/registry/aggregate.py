@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
-from pushsim.conversion import named_target_port
+from pushsim.conversion import entry_port, named_target_port
 from pushsim.mesh import HOSTNAME, Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service, truth
 from pushsim.registry import entries, kubernetes
 from pushsim.registry.configs import CONFIG_KINDS, config_changed, config_request, secret_changed
@@ -17,7 +17,7 @@ from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
-from pushsim.registry.workloads import labels_on_node
+from pushsim.registry.workloads import is_named, labels_on_node, workload_labels
 from pushsim.releases import Rules
 from pushsim.requests import GLOBAL_UPDATE, PushRequest
 
@@ -77,6 +77,7 @@ class Registry:
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
         self._services: tuple[Service, ...] | None = None  # None: some were written since they were listed
         self._aliased: dict[ConfigKey, tuple[Service, tuple[str, ...], Service]] = {}
+        self._entries_at: dict[str, dict[str, list[Object]]] = {}  # by namespace and address, as they are looked up
         self._targets: Nested[str, Proxy, tuple[Target, ...]] = Nested()
         self._targets_before: Nested[str, Proxy, tuple[Target, ...]] = Nested()  # as found last
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
@@ -92,7 +93,7 @@ class Registry:
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
         copy._discovery, copy._revision = self._discovery.fork(), self._revision
         copy._services = self._services
-        copy._aliased = dict(self._aliased)
+        copy._aliased, copy._entries_at = dict(self._aliased), dict(self._entries_at)
         copy._targets, copy._targets_before = self._targets.fork(), self._targets_before.fork()
         return copy
 
@@ -116,7 +117,10 @@ class Registry:
             return 2 if written is None else int(ref.kind == "Service")
 
         for ref, written in sorted(events, key=place):
-            requests += self._delete(ref) if written is None else self._write(written, used)
+            made = self._delete(ref) if written is None else self._write(written, used)
+            if not self.rules.entry_endpoints_compared:  # ServiceEntries are handled with the rest, not beside it
+                made = [replace(r, endpoints=self.endpoints.shards.copy()) if r.proxy else r for r in made]
+            requests += made
         return tuple(requests)
 
     # ---- events
@@ -167,9 +171,7 @@ class Registry:
                 return self._kubernetes.slice_written(written)
             case "Pod":
                 requests = self._kubernetes.pod_written(before, written)
-                if written.status.get("podIP"):
-                    requests += self._entries.workload_changed(before, written, written.ref.namespace)
-                return requests
+                return requests + self._entries.pod_changed(before, written, written.ref.namespace)
             case "ServiceEntry":
                 return self._entries.entry_written(before, written)
             case "WorkloadEntry":
@@ -200,7 +202,7 @@ class Registry:
                 return self._kubernetes.slice_deleted(before)
             case "Pod":
                 requests = self._kubernetes.pod_deleted(before)
-                return requests + self._entries.workload_changed(before, None, ref.namespace)
+                return requests + self._entries.pod_changed(before, None, ref.namespace)
             case "ServiceEntry":
                 return self._entries.entry_deleted(before)
             case "WorkloadEntry":
@@ -243,8 +245,8 @@ class Registry:
         return keys | {service.key for service in self.services() if service.hostname in hosts} if hosts else keys
 
     def pod_of(self, proxy: Proxy) -> Object | None:
-        """The pod a proxy runs in."""
-        return self.store.get(Ref("Pod", proxy.namespace, proxy.name))
+        """The pod a proxy runs in: that of its name, else that of its address."""
+        return self.store.get(Ref("Pod", proxy.namespace, proxy.name)) or self._kubernetes.pod_at(proxy.ip)
 
     def labels_of(self, proxy: Proxy) -> Mapping[str, str]:
         """Workload labels: the pod's, else those the proxy itself reports; with its node, where that is looked at."""
@@ -268,10 +270,17 @@ class Registry:
             known = self._targets.to_write(proxy.namespace)[proxy] = before if before == found else found
         return known
 
+    def targets_before(self, proxy: Proxy) -> tuple[Target, ...]:
+        """The same as they were found last, before objects of the proxy's namespace were written."""
+        now, before = self.targets(proxy), self._targets_before.of(proxy.namespace).get(proxy)
+        return now if before is None else before
+
     def _look_up_again(self, ref: Ref) -> None:
         """An object was written or deleted."""
         if ref.kind in _SERVICES:
             self._services = None
+        if ref.kind == "WorkloadEntry":
+            self._entries_at.pop(ref.namespace, None)
         if known := self._targets.of(ref.namespace):
             self._targets_before.to_write(ref.namespace).update(known)
             self._targets.put(ref.namespace, {})
@@ -298,14 +307,34 @@ class Registry:
         return any(not self._kubernetes.picks_all_of(version) for version in versions)
 
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
-        namespace, labels = proxy.namespace, self.labels_of(proxy)
+        namespace, entry = proxy.namespace, self._entry_at(proxy)
+        labels = workload_labels(entry) if entry else self.labels_of(proxy)
         selecting = self._kubernetes.selecting_labels(namespace, labels)
-        found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
-        if not selecting:
+        if entry:
+            found = [target for service in selecting for target in _targets_of_entry(entry, service)]
+        else:
+            found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
+        if not selecting and not entry:
             found += self._targets_by_address(proxy, self._kubernetes.in_namespace(namespace), kubernetes.SHARD)
-        external = (service for _, service in self._entries.in_namespace(namespace))
+        entries_of, emptied = self._entries.in_namespace(namespace), self._entries.emptied
+        external = (service for _, service in entries_of if (service.hostname, namespace) not in emptied)
         found += self._targets_by_address(proxy, external, entries.SHARD)
         return tuple(sorted(found, key=lambda target: (target.service.created, target.service.hostname)))
+
+    def _entry_at(self, proxy: Proxy) -> Object | None:
+        """The WorkloadEntry of its namespace that has a proxy's address: that of its name, else the first by name.
+
+        Source: pilot/pkg/serviceregistry/util/workloadinstances/util.go (GetInstanceForProxy).
+        """
+        known = self._entries_at.get(proxy.namespace)
+        if known is None:
+            known = self._entries_at[proxy.namespace] = {}
+            placed = self.store.placed("WorkloadEntry", proxy.namespace)
+            for ref in sorted(placed):
+                if not is_named(placed[ref]):
+                    known.setdefault(str(placed[ref].spec.get("address") or ""), []).append(placed[ref])
+        found = known.get(proxy.ip, ())
+        return next((entry for entry in found if entry.ref.name == proxy.name), found[0]) if found else None
 
     def _targets_by_selector(self, proxy: Proxy, service: Service) -> Iterator[Target]:
         pod, targets = self.pod_of(proxy), dict(service.target_ports)
@@ -322,3 +351,12 @@ class Registry:
             for endpoint in self.endpoints.instances.get((service.hostname, service.namespace), {}).get(shard, ()):
                 if endpoint.address == proxy.ip and endpoint.port_name in ports:
                     yield Target(service, ports[endpoint.port_name], endpoint.port)
+
+
+def _targets_of_entry(entry: Object, service: Service) -> Iterator[Target]:
+    """What a WorkloadEntry has of a Service that selects it; of headless ones nothing."""
+    targets = dict(service.target_ports)
+    for port in service.ports if service.resolution == "EDS" else ():
+        number = entry_port(entry.spec.get("ports") or {}, port, targets.get(port.name))
+        if number is not None and port.protocol != "UDP":
+            yield Target(service, port, number)

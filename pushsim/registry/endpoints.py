@@ -50,7 +50,7 @@ class EndpointIndex:
         if self.instances is self.shards:
             return endpoints
         self.instances.put(host, {**self.instances.get(host, {}), shard: endpoints})
-        return tuple(endpoint for endpoint in endpoints if endpoint.healthy)
+        return tuple(endpoint for endpoint in endpoints if endpoint.healthy or endpoint.draining)
 
     def recount(self, shard: str, host: Host, endpoints: tuple[Endpoint, ...]) -> None:
         """These are a shard's instances by now, whatever is stored of it."""
@@ -109,17 +109,20 @@ class EndpointIndex:
         if old is None or rule == "never":
             return True
         by_port = rule == "any"
-        before = {(e.address, e.port_name if by_port else ""): e for e in old}
-        after = {(e.address, e.port_name if by_port else ""): e for e in new}
-        for key, endpoint in after.items():
-            known = before.get(key)
+
+        def key(of: Endpoint) -> tuple[str, ...]:
+            return (of.address, of.workload, of.port_name) if by_port else (of.address,)
+
+        before = {key(e): e for e in old}
+        for endpoint in new:  # of several with one key, each is compared with the last of those before
+            known = before.get(key(endpoint))
             if known is None:
-                shown = endpoint.healthy or endpoint.terminating or endpoint.sent_unhealthy
+                shown = endpoint.healthy or endpoint.terminating or endpoint.draining or endpoint.sent_unhealthy
                 if shown and rule != "health-removed":
                     return True
-            elif self._differ(known, endpoint) if by_port else known.healthy != endpoint.healthy:
+            elif self._differ(known, endpoint) if by_port else _health(known) != _health(endpoint):
                 return True
-        return not before.keys() <= after.keys()
+        return not before.keys() <= set(map(key, new))
 
     def _differ(self, known: Endpoint, endpoint: Endpoint) -> bool:
         return known != endpoint if self._rules.endpoint_node else replace(known, node=endpoint.node) != endpoint
@@ -131,3 +134,8 @@ class EndpointIndex:
         kind = "ServiceEntry" if pushed == "full" else self._rules.endpoint_kind
         keys = frozenset({ConfigKey(kind, *host)})
         return [PushRequest(keys, pushed == "full", reasons=frozenset({ENDPOINT_UPDATE}))]
+
+
+def _health(endpoint: Endpoint) -> tuple[bool, ...]:
+    """Its HealthStatus: a WorkloadEntry's says nothing, a slice's that it is healthy, draining or neither."""
+    return endpoint.healthy, endpoint.draining, endpoint.probed

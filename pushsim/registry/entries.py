@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pushsim.conversion import service_entry_services, workload_endpoints
@@ -10,19 +10,21 @@ from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex, PushType
 from pushsim.registry.store import Store
 from pushsim.registry.workloads import (
+    DNS,
     entry_workload,
-    picks,
     pod_workload,
+    selected_by,
     selected_entries,
     selected_pods,
+    serving_ip,
+    workload_labels,
 )
 from pushsim.releases import Rules
 from pushsim.requests import ENDPOINT_UPDATE, SERVICE_UPDATE, PushRequest, proxy_update
+from pushsim.shards import Host
 
 #: The shard of its endpoints.
 SHARD = "External"
-_DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
-
 
 #: A host name, the namespace or "" for all, and a port.
 _HostPort = tuple[str, str, int]
@@ -32,6 +34,7 @@ class EntryRegistry:
     """The services of ServiceEntries.
 
     services: one per host, by ServiceEntry.
+    emptied:  hosts that have no endpoints any more, though those that they had are still stored.
 
     Args:
         store, endpoints: shared with the other registries.
@@ -46,6 +49,7 @@ class EntryRegistry:
         autoallocate = env.get("PILOT_ENABLE_IP_AUTOALLOCATE")
         self._autoallocate = rules.autoallocate_default if autoallocate is None else autoallocate.lower() == "true"
         self.services: dict[Ref, tuple[Service, ...]] = {}
+        self.emptied: set[Host] = set()
         self._endpointed: set[_HostPort] = set()
         self._left_out: set[tuple[Ref, str]] = set()  # hosts without endpoints, since others had some
 
@@ -54,6 +58,7 @@ class EntryRegistry:
         copy = EntryRegistry(store, endpoints, self._rules, self._trust_domain, self._env)
         copy.services = dict(self.services)
         copy._endpointed, copy._left_out = set(self._endpointed), set(self._left_out)
+        copy.emptied = set(self.emptied)
         return copy
 
     def in_namespace(self, namespace: str) -> Iterator[tuple[Ref, Service]]:
@@ -94,7 +99,7 @@ class EntryRegistry:
         return self._entry_events(before.ref.namespace, (), set(), old)
 
     def _endpointed_anew(self, ref: Ref, old: Iterable[Service], new: Iterable[Service]) -> None:
-        """A LOGICAL_DNS cluster has one endpoint: a ServiceEntry's host has none where another's has some.
+        """A LOGICALDNS cluster has one endpoint: a ServiceEntry's host has none where another's has some.
 
         Source: pilot/pkg/serviceregistry/serviceentry/store.go (addInstances).
         """
@@ -113,51 +118,66 @@ class EntryRegistry:
         return frozenset((service.hostname, namespace, port.number) for port in service.ports)
 
     def _making(self, host: str, namespace: str) -> list[tuple[Ref, Service]]:
-        """The ServiceEntries of a namespace that make endpoints of a host."""
+        """The ServiceEntries of a namespace that make endpoints of a host, the oldest first."""
         found = [(ref, service) for ref, service in self.in_namespace(namespace) if service.hostname == host]
-        if self._rules.round_robin_once != "oldest" or len(found) < 2:
-            return [(ref, service) for ref, service in found if (ref, host) not in self._left_out]
-        taken, kept = set[int](), []
-        for ref, service in sorted(found, key=lambda of: (self._store.objects[of[0]].creation, of[0].name)):
-            ports = {port.number for port in service.ports}
-            if service.resolution != "DNS_ROUND_ROBIN" or taken.isdisjoint(ports):
-                kept.append((ref, service))
-                taken |= ports
-        return kept
+        kept = [(ref, service) for ref, service in found if (ref, host) not in self._left_out]
+        return sorted(kept, key=lambda of: (self._store.objects[of[0]].creation, of[0].name)) if kept[1:] else kept
 
     def _entry_events(
         self, namespace: str, services: tuple[Service, ...], updated: set[Service], deleted: tuple[Service, ...]
     ) -> list[PushRequest]:
         keys = {s.key for s in (*updated, *deleted)}
-        kept = [s for s in services if s not in updated and s.resolution in _DNS]
+        kept = [s for s in services if s not in updated and s.resolution in DNS]
         if not self._rules.entry_endpoints_compared:
             keys.update(s.key for s in kept)
         requests: list[PushRequest] = []
         if keys:
             requests.append(PushRequest(frozenset(keys), reasons=frozenset({SERVICE_UPDATE})))
         others = set[ConfigKey]()
-        for service in (*services, *deleted):
-            pushed, changed = self._refresh(service.hostname, namespace)
+        for service, pushed, changed in self._refresh((*services, *deleted)):
             if service in kept and changed and service.key not in keys:
                 others.add(service.key)
-            if not keys and service not in kept:
+            if not keys and (service not in kept or self._rules.entry_endpoints_compared):
                 requests += self._endpoints.request((service.hostname, namespace), pushed)
         if others:
             requests.append(PushRequest(frozenset(others), reasons=frozenset({ENDPOINT_UPDATE})))
         return requests
 
-    def _refresh(self, host: str, namespace: str) -> tuple[PushType, bool]:
-        """Recompute the shard of a host from all that makes endpoints for it; its push, and if it differs."""
-        making = self._making(host, namespace)
-        if not making:
-            self._endpoints.drop(SHARD, (host, namespace), keep_key=False)
-            return "incremental", True
-        endpoints = tuple(
-            e for ref, service in making for e in self._entry_endpoints(self._store.objects[ref], service)
-        )
-        before = self._endpoints.shards.get((host, namespace), {}).get(SHARD, ())
-        pushed = self._endpoints.update(SHARD, (host, namespace), endpoints)
-        return pushed if endpoints or before else "none", endpoints != before  # without any, no event (edsUpdate)
+    def _refresh(self, services: Sequence[Service]) -> Iterator[tuple[Service, PushType, bool]]:
+        """Recompute the shards of services from all that makes endpoints for their hosts, in one namespace.
+
+        Yields each with its push, and whether others are there now.
+        """
+        hosts = dict.fromkeys((service.hostname, service.namespace) for service in services)
+        made = {host: self._endpoints_made(making) if (making := self._making(*host)) else None for host in hosts}
+        some, krt = any(made.values()), self._rules.entry_endpoints_compared
+        for service in services:
+            host = (service.hostname, service.namespace)
+            endpoints, before = made[host], self._endpoints.shards.get(host, {}).get(SHARD, ())
+            self.emptied.discard(host)
+            if endpoints is None:
+                self._endpoints.drop(SHARD, host, keep_key=False)
+                yield service, "incremental", True
+            elif endpoints == before and (krt or not before):
+                yield service, "none", False  # no event (edsUpdate)
+            elif not endpoints and some and not self._rules.emptied_told:
+                self.emptied.add(host)
+                self._endpoints.recount(SHARD, host, endpoints)
+                yield service, "none", False  # keeps what it had (doEdsUpdate)
+            else:
+                yield service, self._endpoints.update(SHARD, host, endpoints), endpoints != before and bool(endpoints)
+
+    def _endpoints_made(self, making: Iterable[tuple[Ref, Service]]) -> tuple[Endpoint, ...]:
+        found = list[Endpoint]()
+        for ref, service in making:
+            made = self._entry_endpoints(self._store.objects[ref], service)
+            if self._rules.round_robin_once == "oldest" and service.resolution == "DNS_ROUND_ROBIN":
+                for endpoint in made:  # the first of a port, as far as there is none yet (mergeServicesInstances…)
+                    if all(endpoint.port_name != known.port_name for known in found):
+                        found.append(endpoint)
+            else:
+                found += made
+        return tuple(found)
 
     def _entry_endpoints(self, entry: Object, service: Service) -> Iterator[Endpoint]:
         spec, namespace = entry.spec, entry.ref.namespace
@@ -166,10 +186,10 @@ class EntryRegistry:
             {**item, "workload": name and f"{name}-{index}"} for index, item in enumerate(spec.get("endpoints") or ())
         ]
         if service.selector:
-            inline += map(entry_workload, selected_entries(self._store, namespace, service.selector))
-            pods = selected_pods(self._store, namespace, service.selector)
+            inline += map(entry_workload, selected_entries(self._store, namespace, service))
+            pods = selected_pods(self._store, namespace, service)
             inline += (pod_workload(pod, self._store) for pod in pods)
-        elif not inline and service.resolution in _DNS:
+        elif not inline and service.resolution in DNS:
             inline = [{"address": service.hostname, "workload": name}]
         for item in inline:
             yield from workload_endpoints(item, service, namespace, self._trust_domain)
@@ -177,28 +197,78 @@ class EntryRegistry:
     # ---- Pods and WorkloadEntries
 
     def workload_update(self, before: Object | None, written: Object | None) -> list[PushRequest]:
-        """A WorkloadEntry that is new or differs pushes the proxy that runs there."""
-        if written is None or (before is not None and entry_workload(before) == entry_workload(written)):
+        """A WorkloadEntry that is new or has other labels pushes the proxy that runs there.
+
+        Until 1.29 a new one does not if a ServiceEntry by DNS selects it (workloadEntryHandler).
+        """
+        if written is None:
             return []
-        address = str(written.spec.get("address") or "")
-        return [proxy_update(address, self._endpoints.shards)]
+        rules = self._rules
+        if before is None:
+            selecting = self._selecting(written.ref.namespace, written)
+            pushes = rules.entry_endpoints_compared or all(service.resolution not in DNS for service in selecting)
+        elif rules.entry_endpoints_compared:
+            pushes = _labels_and_place(before) != _labels_and_place(written)
+        else:
+            latest = workload_labels(written) if rules.entry_labels_compared else written.labels
+            pushes = rules.pod_labels != "none" and workload_labels(before) != latest
+        address, early = str(written.spec.get("address") or ""), rules.entry_endpoints_compared
+        return [proxy_update(address, self._endpoints.shards, early=early)] if pushes else []
+
+    def _selecting(self, namespace: str, *workloads: Object | None) -> list[Service]:
+        services = (service for _, service in self.in_namespace(namespace) if service.selector)
+        return [service for service in services if any(selected_by(service, workload) for workload in workloads)]
+
+    def pod_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
+        """A Pod came, changed or went: ServiceEntries that select it, as long as it is ready, have other endpoints.
+
+        Until 1.29 one that has left those that selected it changes no clusters, until 1.17 nothing at all (#42922).
+
+        Source: pilot/pkg/serviceregistry/serviceentry/controller.go (WorkloadInstanceHandler).
+        """
+        before, written = (pod if pod is not None and serving_ip(pod) else None for pod in (before, written))
+        if before and written and pod_workload(before, self._store) == pod_workload(written, self._store):
+            return []
+        selecting, latest = self._selecting(namespace, before, written), written or before
+        if self._rules.entry_endpoints_compared:
+            return self._refreshed(selecting, selecting)
+        still = [service for service in selecting if selected_by(service, latest)]
+        if not self._rules.left_pods_kept:
+            return self._refreshed(selecting, still)
+        for host in {(service.hostname, namespace) for service in selecting if service not in still}:
+            if not self._endpoints_made(self._making(*host)):
+                self.emptied.add(host)
+        return self._refreshed(still, still)
 
     def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
-        """A Pod or WorkloadEntry came, changed or went: ServiceEntries that select it have other endpoints."""
-        requests: list[PushRequest] = []
-        dns_keys: set[ConfigKey] = set()
-        for _, service in self.in_namespace(namespace):
-            if not service.selector or not picks(service.selector, before, written):
-                continue
-            pushed, changed = self._refresh(service.hostname, namespace)
-            if service.resolution in _DNS:
-                if changed or not self._rules.entry_endpoints_compared:
-                    dns_keys.add(service.key)
-            else:
-                requests += self._endpoints.request((service.hostname, namespace), pushed)
-        if dns_keys:
-            requests.append(PushRequest(frozenset(dns_keys), reasons=frozenset({ENDPOINT_UPDATE})))
+        """A WorkloadEntry came, changed or went: ServiceEntries that select it have other endpoints.
+
+        Until 1.29, if any of them is by DNS, the endpoints of the others are stored and not pushed.
+
+        Source: pilot/pkg/serviceregistry/serviceentry/controller.go (workloadEntryHandler).
+        """
+        selecting = self._selecting(namespace, before, written)
+        requests = self._refreshed(selecting, selecting)
+        if not self._rules.entry_endpoints_compared and any(service.resolution in DNS for service in selecting):
+            return requests[-1:]
         return requests
+
+    def _refreshed(self, services: Sequence[Service], clusters_of: Sequence[Service]) -> list[PushRequest]:
+        """Refresh services; requests for the endpoints of each, then one for the clusters of those by DNS."""
+        requests: list[PushRequest] = []
+        keys = {s.key for s in clusters_of if s.resolution in DNS}
+        for service, pushed, changed in self._refresh(services):
+            requests += self._endpoints.request((service.hostname, service.namespace), pushed)
+            if not changed and self._rules.entry_endpoints_compared:
+                keys.discard(service.key)
+        if keys:
+            requests.append(PushRequest(frozenset(keys), reasons=frozenset({ENDPOINT_UPDATE})))
+        return requests
+
+
+def _labels_and_place(entry: Object) -> tuple[object, ...]:
+    """All that labels of a WorkloadEntry's endpoint are made of (AugmentLabels)."""
+    return workload_labels(entry), entry.spec.get("locality"), entry.spec.get("network")
 
 
 def _target_ports(entry: Object) -> list[Any]:

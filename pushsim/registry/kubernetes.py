@@ -16,16 +16,17 @@ from pushsim.conversion import (
     selects,
     workload_endpoints,
 )
-from pushsim.manifests.endpoints import is_ready
 from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
 from pushsim.registry.workloads import (
     entry_workload,
-    picks,
+    is_named,
     pod_locality,
+    selected_by,
     selected_entries,
+    serving_ip,
     workload_labels,
     workload_name,
 )
@@ -65,6 +66,7 @@ class KubernetesRegistry:
         self._slices: Nested[Owner, str, tuple[Endpoint, ...]] = Nested()
         self._slice_refs: Nested[Owner, str, Ref] = Nested()
         self._pods_by_ip: dict[str, Ref] = {}
+        self._waiting: Nested[str, Ref, None] = Nested()  # slices that name a pod that is not there, by its address
         self._by_pair: dict[str, dict[tuple[str, str], list[Service]]] = {}
 
     def fork(self, store: Store, endpoints: EndpointIndex) -> KubernetesRegistry:
@@ -73,6 +75,7 @@ class KubernetesRegistry:
         copy.services, copy._pods_by_ip = dict(self.services), dict(self._pods_by_ip)
         copy.selecting, copy._by_pair = self.selecting.fork(), dict(self._by_pair)
         copy._slices, copy._slice_refs = self._slices.fork(), self._slice_refs.fork()
+        copy._waiting = self._waiting.fork()
         return copy
 
     def in_namespace(self, namespace: str) -> Iterator[Service]:
@@ -125,9 +128,8 @@ class KubernetesRegistry:
         self.services[service.hostname] = service
         self._index_selector(previous, service)
         host = (service.hostname, service.namespace)
-        if self._slice_refs.of((service.namespace, service.name)) or service.resolution == "DNS":
-            # the add handler fills the endpoint index without asking for a push
-            self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, service.namespace))
+        # the add handler fills the endpoint index without asking for a push
+        self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, service.namespace))
         if not self._pushes(previous if before else None, service, added=before is None):
             return []
         return [PushRequest(frozenset({service.key}), reasons=frozenset({SERVICE_UPDATE}))]
@@ -191,6 +193,10 @@ class KubernetesRegistry:
         owner = (before.ref.namespace, name)
         self._slice_refs.to_write(owner).pop(before.ref.name, None)
         self._slices.to_write(owner).pop(before.ref.name, None)
+        for item in before.body.get("endpoints") or ():
+            for address in item.get("addresses") or ():
+                if before.ref in self._waiting.of(address):
+                    del self._waiting.to_write(address)[before.ref]
         return self._slice_event(name, before.ref.namespace)
 
     def _slice_event(self, name: str, namespace: str) -> list[PushRequest]:
@@ -213,7 +219,7 @@ class KubernetesRegistry:
         return PushRequest(frozenset({key}), reasons=frozenset({reason}))
 
     def _endpoints_of(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
-        """Endpoints of all slices of a service, each address and port once; WorkloadEntries it selects, too.
+        """Endpoints of all slices of a service, each address and port once; of WorkloadEntries it selects, all.
 
         Of an ExternalName Service by DNS the name itself, beside slices that it still has or where these have none
         (ExternalNameServiceInstances, ExternalNameEndpoints).
@@ -223,38 +229,55 @@ class KubernetesRegistry:
         for endpoints in self._slices.of((namespace, name)).values():
             for endpoint in endpoints:
                 found.setdefault((endpoint.address, endpoint.port_name), endpoint)
+        selected: list[Endpoint] = []
         if service is not None and service.selector and service.resolution == "EDS":
-            for entry in selected_entries(self._store, namespace, service.selector):
-                for endpoint in workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain):
-                    found.setdefault((endpoint.address, endpoint.port_name), endpoint)
+            for entry in selected_entries(self._store, namespace, service):
+                selected += workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain)
         if service is not None and service.resolution == "DNS":
             name, served = dict(service.extras)["externalName"], {of for _, of in found}
             for port in service.ports:
                 if self._rules.external_name_beside or port.name not in served:
                     found[name, port.name] = Endpoint(name, port.number, port.name, service.labels)
-        return tuple(found.values())
+        return (*found.values(), *selected)
 
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:
         namespace = written.ref.namespace
+        service = self.services.get(fqdn(written.labels.get(SERVICE_NAME_LABEL, ""), namespace))
+        unready_sent = self._unready_sent or (service is not None and bool(dict(service.extras)["trafficDistribution"]))
         for item in written.body.get("endpoints") or ():
-            conditions = item.get("conditions") or {}
-            ready = conditions.get("ready") is not False
-            ending = self._rules.terminating_apart and not ready and conditions.get("terminating") is not False
+            health = self._health(item.get("conditions") or {}, service)
             for address in item.get("addresses") or ():
                 ref = item.get("targetRef") or {}
                 if ref.get("kind") == "Pod":
                     pod = self._store.get(Ref("Pod", str(ref.get("namespace") or namespace), str(ref.get("name"))))
                     if pod is None:
-                        continue  # istiod waits for the pod's event
+                        self._waiting.to_write(address)[written.ref] = None
+                        continue
                 else:
-                    pod = self._store.get(self._pods_by_ip.get(address, Ref("Pod", "", "")))
+                    pod = self.pod_at(address)
                     if pod is not None and pod.ref.namespace != namespace:
                         pod = None
                 for port in written.body.get("ports") or ():
-                    made = self._endpoint(str(address), port, pod, ready)
-                    yield replace(made, terminating=True) if ending else made
+                    made = self._endpoint(str(address), port, pod)
+                    healthy, draining, terminating = health
+                    yield replace(
+                        made, healthy=healthy, draining=draining, terminating=terminating, sent_unhealthy=unready_sent
+                    )
 
-    def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None, ready: bool) -> Endpoint:
+    def _health(self, conditions: Mapping[str, Any], service: Service | None) -> tuple[bool, bool, bool]:
+        """Whether conditions in a slice say that an endpoint is healthy, that it drains, or that it terminates.
+
+        Source: pilot/pkg/serviceregistry/kube/controller/endpointslice.go (endpointHealthStatus).
+        """
+        rules, ready = self._rules, conditions.get("ready") is not False
+        ending, serving = conditions.get("terminating") is not False, conditions.get("serving")
+        drains = ending and serving is not False if rules.draining_ends else serving is True
+        keeps = service is not None and any(service.labelled(label) for label in rules.draining_labels)
+        if ready or (drains and keeps):
+            return ready, not ready, False
+        return False, False, rules.terminating_apart and ending
+
+    def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None) -> Endpoint:
         labels = pod.labels if pod else {}
         identity = host = subdomain = node = ""
         if pod is not None:
@@ -271,8 +294,6 @@ class KubernetesRegistry:
             labels=pairs(labels),
             account=identity,
             locality=pod_locality(pod, self._store.objects),
-            healthy=ready,
-            sent_unhealthy=self._unready_sent,
             tls=str(labels.get(TLS_MODE_LABEL) or ""),
             workload=workload_name(pod) if pod else "",
             network=str(labels.get("topology.istio.io/network") or ""),
@@ -291,22 +312,31 @@ class KubernetesRegistry:
         ip = str(written.status.get("podIP") or "")
         if not ip:
             return []
-        known, ready = before is not None and _serving_ip(before) == ip, _serving_ip(written) == ip
+        known, ready = before is not None and serving_ip(before) == ip, serving_ip(written) == ip
         if ready:
             self._pods_by_ip[ip] = written.ref
         elif known:
             self._forget(written)
         requests: list[PushRequest] = []
         added = ready and not known
-        relabelled = not added and before is not None and before.labels != written.labels
-        if added:
-            requests += self._reread_slices(written.ref)
+        relabelled = before is not None and before.labels != written.labels
+        if self._rules.pods_served_relabelled:
+            relabelled = relabelled and known and ready
         if relabelled and self._rules.pod_labels == "proxy-and-endpoints":
             requests += self._recompute_services(written)
+        if added:
+            waiting = [self._store.get(ref) for ref in self._waiting.of(ip)]
+            self._waiting.put(ip, {})
+            for waited in waiting:
+                requests += self.slice_written(waited) if waited is not None else ()
         if added or (relabelled and self._rules.pod_labels != "none"):
             # asked for first, but what the rest makes of endpoints is there when it is generated
             requests.insert(0, proxy_update(ip, self._endpoints.shards))
         return requests
+
+    def pod_at(self, ip: str) -> Object | None:
+        """The pod that is ready under an address, the latest of several."""
+        return self._store.get(self._pods_by_ip[ip]) if ip in self._pods_by_ip else None
 
     def _recompute_services(self, pod: Object) -> list[PushRequest]:
         """Convert the endpoints of all services that select a relabelled pod again, and push them, changed or not.
@@ -329,20 +359,6 @@ class KubernetesRegistry:
         found = (self._store.get(ref) for ref in self._slice_refs.of(owner).values())
         return [o for o in found if o is not None and o.labels.get(SERVICE_NAME_LABEL) == owner[1]]
 
-    def _reread_slices(self, pod: Ref) -> list[PushRequest]:
-        """Convert the slices that name a pod again; services whose endpoints differ now are pushed."""
-        requests: list[PushRequest] = []
-        naming = (o for o in self._store.placed("EndpointSlice", pod.namespace).values() if _names_pod(o, pod.name))
-        for name in dict.fromkeys(n for o in naming if (n := o.labels.get(SERVICE_NAME_LABEL))):
-            owner = (pod.namespace, name)
-            written = self._slices_of(owner)
-            known = self._slices.of(owner)
-            read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _names_pod(o, pod.name)}
-            if any(known.get(key) != value for key, value in read.items()):
-                self._slices.put(owner, {**known, **read})
-                requests += self._slice_event(name, pod.namespace)
-        return requests
-
     def pod_deleted(self, before: Object) -> list[PushRequest]:
         """A Pod was deleted: that alone pushes nobody, its slice's update does."""
         self._forget(before)
@@ -361,7 +377,7 @@ class KubernetesRegistry:
         Source: pilot/pkg/serviceregistry/kube/controller/controller.go (workloadInstanceHandler).
         """
         latest = written or before
-        if latest is None:
+        if latest is None or is_named(latest):
             return []
         labels = workload_labels(latest)
         requests: list[PushRequest] = []
@@ -370,22 +386,11 @@ class KubernetesRegistry:
                 continue
             if selects(service.selector, labels):
                 requests += self._slice_event(service.name, namespace)
-            elif picks(service.selector, before):
+            elif before is not None and selected_by(service, before):
                 found = self._endpoints_of(service.name, namespace)
                 self._endpoints.recount(SHARD, (service.hostname, namespace), found)
         return requests
 
 
-def _serving_ip(pod: Object) -> str:
-    """The address under which istiod's cache has a pod, "" while it is not ready."""
-    there = is_ready(pod) and not pod.body["metadata"].get("deletionTimestamp")
-    return str(pod.status.get("podIP") or "") if there else ""
-
-
 def _has_addresses(written: Object) -> bool:
     return written.body.get("addressType") != "FQDN"
-
-
-def _names_pod(written: Object, pod: str) -> bool:
-    refs = (item.get("targetRef") or {} for item in written.body.get("endpoints") or ())
-    return any(ref.get("kind") == "Pod" and ref.get("name") == pod for ref in refs)

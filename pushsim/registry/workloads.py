@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 
 from pushsim.conversion import TLS_MODE_LABEL, selects
-from pushsim.mesh import HOSTNAME, Object, Ref
+from pushsim.manifests.endpoints import is_ready
+from pushsim.mesh import HOSTNAME, Object, Ref, Service
 from pushsim.registry.store import Store
 
+#: Resolutions of services whose clusters hold their endpoints.
+DNS = frozenset({"DNS", "DNS_ROUND_ROBIN"})
 _LOCALITY_LABELS = (
     ("topology.kubernetes.io/region", "failure-domain.beta.kubernetes.io/region"),
     ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"),
@@ -38,8 +42,17 @@ def pod_workload(pod: Object, store: Store) -> dict[str, Any]:
         "locality": pod_locality(pod, store.objects),
         "tlsMode": pod.labels.get(TLS_MODE_LABEL) or "",
         "workload": workload_name(pod),
+        "ports": _named_ports(pod),
         "probed": True,
     }
+
+
+def _named_ports(pod: Object) -> dict[str, int]:
+    """Container ports of TCP by name, the first of each (getPortMap)."""
+    containers = pod.spec.get("containers") or ()
+    ports = [port for container in containers for port in container.get("ports") or () if port.get("name")]
+    tcp = (port for port in reversed(ports) if port.get("protocol", "TCP") == "TCP")
+    return {str(port["name"]): int(port["containerPort"]) for port in tcp}
 
 
 def pod_locality(pod: Object | None, objects: Mapping[Ref, Object]) -> str:
@@ -64,20 +77,44 @@ def _node_locality(node: Object) -> str:
     return "/".join(zones.get(label) or zones.get(old) or "" for label, old in _LOCALITY_LABELS).rstrip("/")
 
 
-def selected_entries(store: Store, namespace: str, selector: Iterable[tuple[str, str]]) -> list[Object]:
-    """The WorkloadEntries of a namespace that a selector picks."""
-    return [o for o in store.placed("WorkloadEntry", namespace).values() if selects(selector, workload_labels(o))]
+def serving_ip(pod: Object) -> str:
+    """The address under which istiod's cache has a pod, "" while it is not ready.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/pod.go (shouldPodBeInEndpoints, IsPodReady).
+    """
+    there = is_ready(pod) and not pod.body["metadata"].get("deletionTimestamp")
+    return str(pod.status.get("podIP") or "") if there else ""
 
 
-def selected_pods(store: Store, namespace: str, selector: Iterable[tuple[str, str]]) -> list[Object]:
-    """The Pods with an address of a namespace that a selector picks."""
-    pods = store.placed("Pod", namespace).values()
-    return [o for o in pods if o.status.get("podIP") and selects(selector, o.labels)]
+def is_named(workload: Object) -> bool:
+    """Whether it is a WorkloadEntry without an IP address of its own, but a name or a socket (DNSServiceEntryOnly)."""
+    return workload.ref.kind == "WorkloadEntry" and _is_name(str(workload.spec.get("address") or ""))
 
 
-def picks(selector: Iterable[tuple[str, str]], *versions: Object | None) -> bool:
-    """Whether a selector picks any version of a Pod or WorkloadEntry."""
-    return any(o is not None and selects(selector, workload_labels(o)) for o in versions)
+@lru_cache(maxsize=1 << 14)
+def _is_name(address: str) -> bool:
+    try:
+        ip_address(address or "0.0.0.0")
+    except ValueError:
+        return True
+    return False
+
+
+def selected_by(service: Service, workload: Object | None) -> bool:
+    """Whether a service selects a Pod or WorkloadEntry; by name, only ServiceEntries by DNS do."""
+    if workload is None or not selects(service.selector, workload_labels(workload)):
+        return False
+    return service.resolution in DNS or not is_named(workload)
+
+
+def selected_entries(store: Store, namespace: str, service: Service) -> list[Object]:
+    """The WorkloadEntries of a namespace that a service selects."""
+    return [o for o in store.placed("WorkloadEntry", namespace).values() if selected_by(service, o)]
+
+
+def selected_pods(store: Store, namespace: str, service: Service) -> list[Object]:
+    """The Pods of a namespace that a service selects, in so far as they are ready."""
+    return [o for o in store.placed("Pod", namespace).values() if serving_ip(o) and selected_by(service, o)]
 
 
 def workload_name(pod: Object) -> str:

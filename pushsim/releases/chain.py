@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pushsim.mesh import SESSION, SESSION_HEADER
 from pushsim.releases.switches import Kinds, Rules
 
 
@@ -78,7 +79,7 @@ def chain() -> dict[str, Rules]:
         nds_headless_partial=True,  # #42165
         round_robin_once="mesh",
     )
-    base = add("1.17.0", replace(base, node_local="pod"))
+    base = add("1.17.0", replace(base, node_local="pod", draining_labels=(SESSION,)))
     add("1.17.8", base)
 
     base = replace(
@@ -87,6 +88,7 @@ def chain() -> dict[str, Rules]:
         always_types=frozenset({"waypoint", "ztunnel"}),  # #43414
         nds_merges=True,
         gateway_binds="apart",  # #43690
+        left_pods_kept=False,  # #42922
     )
     add("1.18.0", base)
     patched = add("1.18.6", replace(base, endpoint_comparison="health-removed", unready_kept=True))
@@ -112,6 +114,7 @@ def chain() -> dict[str, Rules]:
         unready_kept=True,
         locality_of_instance=False,
         external_name_beside=True,
+        draining_ends=True,
     )
     add("1.20.0", replace(base, private_rules="names-own"))
     base = add("1.20.2", replace(base, endpoint_comparison="health"))
@@ -181,6 +184,8 @@ def chain() -> dict[str, Rules]:
         rule_merge="separate",  # #52636
         service_entry_always_full="without-autoallocate",
         nds_unready="terminating",
+        draining_labels=(SESSION, SESSION_HEADER),
+        emptied_told=True,  # #52588
         export_to_trimmed=True,  # #53367
     )
     add("1.24.0", base)
@@ -190,6 +195,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         hidden_silent=True,  # #54120
+        pods_served_relabelled=True,  # #54102
         distributions=(("preferclose", "zone"),),
         terminating_apart=True,
         resource_scoping="always",
@@ -227,7 +233,7 @@ def chain() -> dict[str, Rules]:
     base = replace(base, distributions=(*base.distributions, ("prefersamezone", "zone"), ("prefersamenode", "node")))
     add("1.27.0", base)
     base = add("1.27.2", replace(base, targets="service-and-own"))
-    patched = add("1.27.4", replace(base, gateway_binds="newest"))
+    patched = add("1.27.4", replace(base, gateway_binds="newest", entry_labels_compared=True))  # #58191
     add("1.27.9", patched)
 
     add("1.28.0", base)

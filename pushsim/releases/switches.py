@@ -47,8 +47,16 @@ class Rules:
             are endpoints has none: of the mesh, or of its namespace; `oldest`: all of its namespace but the oldest.
         terminating_apart: one that ends, or does not say whether it does, is a state of its own: a new one pushes,
             and it is never sent.
+        draining_labels: a Service with one of these keeps endpoints that drain, which are sent with the first of them.
+        draining_ends: one drains that ends while it does not deny to serve; before, one that says it serves.
         unready_sent: default of PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS: endpoints that are not ready are sent (#60690).
         pod_labels: a changed pod label pushes: nobody, its own proxy, or that and its services' endpoints (#50432).
+        pods_served_relabelled: only labels of pods that were and stay ready push so, not of one that gets so (#54102).
+        left_pods_kept: a ServiceEntry keeps a pod that it no longer selects, until it is looked at again (#42922).
+        emptied_told: of the ServiceEntries' services that an event concerns, those that it leaves without endpoints are
+            told so; before, only if it leaves none of them any (#52588).
+        entry_labels_compared: a WorkloadEntry's new labels are compared with its old ones; before, those that its
+            metadata alone have now, so that nearly every update pushed its proxy (#58191).
         accounts_forgotten: an emptied endpoint list forgets its service accounts, so the next one is Full (#40866).
         headless_second_request: headless slice events send a second, Full request: for ServiceEntry, with
             `headless_reason` if set; `dnsname`: kind DNSName where all ports are HTTP (#42165, #48207).
@@ -188,8 +196,14 @@ class Rules:
     unready_kept: bool = False
     round_robin_once: Literal["never", "mesh", "namespace", "oldest"] = "never"
     terminating_apart: bool = False
+    draining_labels: tuple[str, ...] = ()
+    draining_ends: bool = False
     unready_sent: bool = False
     pod_labels: Literal["none", "proxy", "proxy-and-endpoints"] = "none"
+    pods_served_relabelled: bool = False
+    left_pods_kept: bool = True
+    emptied_told: bool = False
+    entry_labels_compared: bool = False
     accounts_forgotten: bool = True
     headless_second_request: Literal["service-entry", "dnsname"] = "service-entry"
     headless_reason: bool = False
