@@ -25,6 +25,8 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     BindConfig,
     ConfigSource,
+    HealthStatus,
+    HealthStatusSet,
     Http1ProtocolOptions,
     HttpProtocolOptions,
     Metadata,
@@ -52,6 +54,8 @@ from pushsim.sizes.statnames import stat_name
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import length, made, packed, struct
 
+#: Endpoints that a client with a session may go on with.
+_IN_SESSION = [HealthStatus.HEALTHY, HealthStatus.DRAINING, HealthStatus.UNKNOWN, HealthStatus.DEGRADED]
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: The longest Go duration in seconds: an inbound cluster is never cleaned up (cluster_builder.go, maxSecondsValue).
 _FOREVER_S = 9223372035
@@ -106,6 +110,9 @@ def outbound(
         options = policy.upgraded(options, rule, port, sizing, settings)
     policy.apply_outlier(built, rule.get("outlierDetection"))
     policy.apply_balancer(built, service, port, rule.get("loadBalancer") or {}, sizing, settings)
+    if not sni_dnat and not subset and any(map(service.labelled, sizing.session_labels)):
+        assert built.common_lb_config is not None, "every cluster begins with one"
+        built.common_lb_config.override_host_status = made(HealthStatusSet, statuses=_IN_SESSION)
     if not sni_dnat:
         security = rule.get("tls")
         if not (proxy == "sidecar" and tls.withheld(cluster.rules, security)):

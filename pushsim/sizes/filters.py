@@ -41,6 +41,7 @@ from envoy_data_plane.envoy.type.v3 import Int32Range
 from envoy_data_plane.google.protobuf import Any, StringValue
 
 from pushsim.mesh import Port
+from pushsim.sizes.sessions import FILTER
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.telemetry import MetricsFilter
@@ -154,7 +155,7 @@ def common_http(sizing: Sizing, *, alpn: bool, grpc: bool = False, grpc_web: boo
 def sessions() -> HttpFilter:
     """The stateful session filter, which routes make something of."""
     config = blob(_H + "stateful_session.v3.StatefulSession")
-    return made(HttpFilter, name="envoy.filters.http.stateful_session", typed_config=config)
+    return made(HttpFilter, name=FILTER, typed_config=config)
 
 
 @lru_cache

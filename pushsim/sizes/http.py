@@ -34,7 +34,7 @@ from envoy_data_plane.envoy.extensions.request_id.uuid.v3 import UuidRequestIdCo
 
 from pushsim.extensions import Place, Plugins
 from pushsim.mesh import Proxy, truth
-from pushsim.sizes import extensions, filters
+from pushsim.sizes import extensions, filters, sessions
 from pushsim.sizes.accesslogs import AccessLogs
 from pushsim.sizes.clusters import aggregated
 from pushsim.sizes.settings import Settings, dig
@@ -130,7 +130,7 @@ def _filters(parts: HttpParts, place: Place, protocol: str) -> list[HttpFilter]:
     if (metrics := parts.metrics.filter(inbound=inbound)) is not None:
         config = filters.stats(sizing, metrics, inbound=inbound, gateway=gateway, tcp=False)
         found.append(made(HttpFilter, name="istio.stats", typed_config=config))
-    if not inbound and parts.settings.enabled("PILOT_ENABLE_PERSISTENT_SESSION_FILTER", False):
+    if not inbound and parts.settings.enabled(sessions.SWITCH, False):
         found.append(filters.sessions())
     return [*found, _router(parts, inbound=inbound)]
 

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pushsim.errors import InputError, Problem
+from pushsim.mesh import SESSION
 from pushsim.sizes.switches import Sizing
 
 _1_24 = Sizing()
 _1_23 = replace(
     _1_24,
+    session_labels=(SESSION,),
+    session_routes="always",
     config_version="v1alpha3",
     warmup=False,
     stat_service_name=False,
@@ -69,6 +72,7 @@ _1_20 = replace(
 )
 _1_19 = replace(
     _1_20,
+    session_routes="cookie",
     ignores=_1_20.ignores | {"PILOT_DISABLE_MX_ALPN"},
     passthrough_authz=True,
     plugin_types=False,
@@ -126,6 +130,8 @@ _1_17 = replace(
 )
 _1_16 = replace(
     _1_17,
+    session_labels=(),
+    session_routes="never",
     ignores=_1_17.ignores | {"PILOT_ENABLE_PERSISTENT_SESSION_FILTER"},
     claim_headers=False,
     sni_by_port=False,

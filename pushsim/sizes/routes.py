@@ -32,6 +32,7 @@ from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.routepatches import RoutePatches
+from pushsim.sizes.sessions import session_length
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made, texts
@@ -220,7 +221,7 @@ class RouteMeter:
         sniffed: bool,
     ) -> int:
         names = self._domains(service, port.number, namespace, but, sniffed=sniffed)
-        size = texts(names)
+        size = texts(names) + session_length(service, self._sizing, self._settings)
         hashing = consistent_hash(rules, "", port.number) if rules else None
         name = f"{service.hostname}:{port.number}"
         key = (self._as_matched(name) or len(service.hostname), port.number, size, repr(hashing) if hashing else "")
@@ -298,6 +299,7 @@ class RouteMeter:
                 if name not in named:
                     named.add(name)
                     home, size = home_of(service), self._named_host(name) + bodies
+                    size += session_length(service, self._sizing, self._settings)
                     seen = (self._domains(service, port, where, but, sniffed=sniffed) for where in ("", home))
                     elsewhere, at_home = (self._framed(name, names, size + texts(names)) for names in seen)
                     total.add(elsewhere, home, at_home)

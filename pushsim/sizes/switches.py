@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pushsim.mesh import SESSION, SESSION_HEADER
+
 
 @dataclass(frozen=True)
 class Sizing:
@@ -23,6 +25,8 @@ class Sizing:
     original_port_metadata: outbound clusters carry `default_original_port` (addNetworkingMetadata).
     locality_weighted:     common_lb_config has locality_weighted_lb_config unless the rule says otherwise.
     panic_threshold:       outbound clusters switch the panic threshold off (SendUnhealthyEndpoints).
+    session_labels:        Services with one of these keep sessions: clients may stay with endpoints that drain.
+    session_routes:        their virtual hosts say how: never; by cookie; by header, too; only if that is switched on.
     track_remaining:       circuit breakers track what remains (DISABLE_TRACK_REMAINING_CB_METRICS).
     inbound_cleanup:       cleanup interval of inbound clusters. empty_common_lb: clusters have a common_lb_config
                            though it says nothing.
@@ -149,6 +153,8 @@ class Sizing:
     original_port_metadata: bool = False
     locality_weighted: bool = False
     panic_threshold: bool = False
+    session_labels: tuple[str, ...] = (SESSION, SESSION_HEADER)
+    session_routes: Literal["never", "cookie", "always", "switched"] = "switched"
     track_remaining: bool = True
     inbound_cleanup: Literal["never", "minute", ""] = "never"
     empty_common_lb: bool = True
