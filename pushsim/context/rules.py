@@ -38,6 +38,14 @@ class MergedRule:
                 found.setdefault(str(subset["name"]), subset)
         return tuple(found.items())
 
+    def subset_names(self) -> tuple[str, ...]:
+        """The names of all subsets, as often as the first source with one has it (mergeDestinationRule)."""
+        found: list[str] = []
+        for source in self.sources:
+            named = [str(subset["name"]) for subset in source.spec.get("subsets") or ()]
+            found += [name for name in named if name not in frozenset(found)]
+        return tuple(found)
+
 
 @dataclass(slots=True)
 class _ByHost:

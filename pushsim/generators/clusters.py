@@ -209,7 +209,9 @@ class Clusters(Recipient):
         sni: bool,
     ) -> Iterator[OutboundCluster]:
         sources = rule.sources if rule else ()
-        subsets = ("", *(name for name, _ in rule.subsets())) if rule else ("",)
+        subsets = ("", *rule.subset_names()) if rule else ("",)
+        if not self.rules.subsets_repeated:
+            subsets = tuple(dict.fromkeys(subsets))
         inline = discovery in _INLINE
         passed = _is_passed_on(service, rule)
         instances = self.scope.context.instances_of(service) if inline or passed else ()

@@ -229,7 +229,7 @@ def chain() -> dict[str, Rules]:
     add("1.26.5", replace(base, targets="service-and-own"))  # #57908
     add("1.26.8", replace(base, targets="service-and-own", gateway_binds="newest"))  # #57707
 
-    base = replace(base, delta_filter="full")  # #55818
+    base = replace(base, delta_filter="full", subsets_repeated=True)  # #55818
     base = replace(base, distributions=(*base.distributions, ("prefersamezone", "zone"), ("prefersamenode", "node")))
     add("1.27.0", base)
     base = add("1.27.2", replace(base, targets="service-and-own"))

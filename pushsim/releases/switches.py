@@ -161,6 +161,7 @@ class Rules:
         plugin_matches: WasmPlugins match ports and client or server side (1.16).
         plugin_types: WasmPlugins may be network filters (1.20).
         accounts_by_port: a cluster expects the service accounts of its own port's endpoints, not of all the service's.
+        subsets_repeated: a subset that a DestinationRule names twice has two clusters of one name (seen on 1.27).
         inbound_passthrough: name of the inbound passthrough cluster.
 
         Delta and subscriptions
@@ -337,6 +338,7 @@ class Rules:
     plugin_matches: bool = False
     plugin_types: bool = False
     accounts_by_port: bool = True
+    subsets_repeated: bool = False
     inbound_passthrough: str = "InboundPassthroughClusterIpv4"
 
     delta_cds_kinds: Kinds = frozenset({"ServiceEntry"})
