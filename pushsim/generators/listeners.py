@@ -115,7 +115,7 @@ class Listeners(GatewayListeners):
             return Block([Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=self.unknown)])
 
         own: list[Listener] = []
-        served = [(target, ANY_ADDRESS) for target in targets]
+        served = [(target, ANY_ADDRESS) for target in targets if target.target_port not in self._reserved]
         if self.ingress:
             served, bound = self._ingress_targets(bound=False), self._ingress_targets(bound=True)
             own = [
@@ -125,6 +125,13 @@ class Listeners(GatewayListeners):
         virtual = self._inbound("virtualInbound", "virtualInbound", ANY_ADDRESS, 15006, served)
         shared = self.scope.family.memo.once(outbound, "virtual outbound", self.unknown)
         return Block.joined((shared, Block([virtual, *own])))
+
+    @cached_property
+    def _reserved(self) -> frozenset[int]:
+        """Ports of the virtual listeners, where no other may listen on all addresses (conflictWithReservedListener)."""
+        mesh = self.context.mesh_config
+        ports = int(mesh.get("proxyListenPort") or 15001), int(mesh.get("proxyInboundListenPort") or 15006)
+        return frozenset(ports if self.rules.ports_reserved else ())
 
     def _ingress_targets(self, *, bound: bool) -> list[tuple[Target, str]]:
         """What its Sidecar's ingress listeners serve, and the address of each: those that bind it, or the others."""
@@ -256,6 +263,8 @@ class Listeners(GatewayListeners):
         """The listeners of one service port, listening on `listen`."""
         bind = egress.bind
         if service.resolution == "ALIAS" or listen.protocol == "UDP":
+            return
+        if listen.number in self._reserved and (bind == ANY_ADDRESS or (listen.http and not bind)):
             return
         if listen.http:
             address, number = bind or ANY_ADDRESS, listen.number

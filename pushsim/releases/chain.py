@@ -133,6 +133,7 @@ def chain() -> dict[str, Rules]:
 
     base = replace(base, writes_rules="host-and-tls")  # VERIFY_CERTIFICATE_AT_CLIENT is the default
     base = replace(base, external_name_aliases=True)  # the flag is on
+    base = replace(base, ports_reserved=True)  # #48551
     base = replace(base, plugin_names="extenstions.istio.io/wasmplugin/{}.{}")
     base = replace(base, index_duplicate="oldest", filter_extra_services="always", delta_watched="last-response")
     base = add("1.21.0", base)

@@ -66,6 +66,7 @@ class Rules:
             or only with PILOT_ENABLE_IP_AUTOALLOCATE=false.
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
         egress_port_anywhere: an egress listener with a port and no bind listens on all addresses, also for TCP.
+        ports_reserved: where the virtual listeners listen (15001, 15006), nothing else does on all addresses (#48551).
         entry_endpoints_compared: a ServiceEntry by DNS that stays as it is is Full only if its endpoints differ (krt).
         node_local: of a Service with internalTrafficPolicy Local, proxies have what is on their node: the one that
             their metadata tell (`told`), or else their pod's (`pod`).
@@ -212,6 +213,7 @@ class Rules:
     service_entry_always_full: Literal["never", "always", "without-autoallocate"] = "never"
     autoallocate_default: bool = False
     egress_port_anywhere: bool = True
+    ports_reserved: bool = False
     entry_endpoints_compared: bool = False
     node_local: Literal["never", "pod", "told"] = "never"
     endpoint_node: bool = False

@@ -307,8 +307,9 @@ class ListenerBuilder:
 
 
 def _is_alone(listener: Listener) -> bool:
-    """Whether an HTTP listener has an address of its own, so that nobody else's traffic comes to it."""
-    return listener.kind == "http" and listener.bind != "0.0.0.0"
+    """Whether an HTTP listener has an address of its own or is a proxy: no traffic comes to it that is not HTTP."""
+    proxy = bool(listener.services) and listener.services[0][1].protocol == "HTTP_PROXY"
+    return listener.kind == "http" and (proxy or listener.bind != "0.0.0.0")
 
 
 def _names(written: Object, hostname: str) -> bool:
