@@ -171,7 +171,7 @@ class Registry:
                 return self._kubernetes.slice_written(written)
             case "Pod":
                 requests = self._kubernetes.pod_written(before, written)
-                return requests + self._entries.pod_changed(before, written, written.ref.namespace)
+                return requests + self._entries.pod_changed(written)
             case "ServiceEntry":
                 return self._entries.entry_written(before, written)
             case "WorkloadEntry":
@@ -202,7 +202,7 @@ class Registry:
                 return self._kubernetes.slice_deleted(before)
             case "Pod":
                 requests = self._kubernetes.pod_deleted(before)
-                return requests + self._entries.pod_changed(before, None, ref.namespace)
+                return requests + self._entries.pod_changed(before, deleted=True)
             case "ServiceEntry":
                 return self._entries.entry_deleted(before)
             case "WorkloadEntry":

@@ -8,6 +8,7 @@ from typing import Any
 from pushsim.conversion import service_entry_services, workload_endpoints
 from pushsim.mesh import ConfigKey, Endpoint, Object, Ref, Service
 from pushsim.registry.endpoints import EndpointIndex, PushType
+from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
 from pushsim.registry.workloads import (
     DNS,
@@ -15,7 +16,6 @@ from pushsim.registry.workloads import (
     pod_workload,
     selected_by,
     selected_entries,
-    selected_pods,
     serving_ip,
     workload_labels,
 )
@@ -50,6 +50,7 @@ class EntryRegistry:
         self._autoallocate = rules.autoallocate_default if autoallocate is None else autoallocate.lower() == "true"
         self.services: dict[Ref, tuple[Service, ...]] = {}
         self.emptied: set[Host] = set()
+        self._pods: Nested[str, Ref, Object] = Nested()  # that are ready, as far as istiod knows, by namespace
         self._endpointed: set[_HostPort] = set()
         self._left_out: set[tuple[Ref, str]] = set()  # hosts without endpoints, since others had some
 
@@ -58,7 +59,7 @@ class EntryRegistry:
         copy = EntryRegistry(store, endpoints, self._rules, self._trust_domain, self._env)
         copy.services = dict(self.services)
         copy._endpointed, copy._left_out = set(self._endpointed), set(self._left_out)
-        copy.emptied = set(self.emptied)
+        copy.emptied, copy._pods = set(self.emptied), self._pods.fork()
         return copy
 
     def in_namespace(self, namespace: str) -> Iterator[tuple[Ref, Service]]:
@@ -187,7 +188,7 @@ class EntryRegistry:
         ]
         if service.selector:
             inline += map(entry_workload, selected_entries(self._store, namespace, service))
-            pods = selected_pods(self._store, namespace, service)
+            pods = (pod for pod in self._pods.of(namespace).values() if selected_by(service, pod))
             inline += (pod_workload(pod, self._store) for pod in pods)
         elif not inline and service.resolution in DNS:
             inline = [{"address": service.hostname, "workload": name}]
@@ -219,20 +220,29 @@ class EntryRegistry:
         services = (service for _, service in self.in_namespace(namespace) if service.selector)
         return [service for service in services if any(selected_by(service, workload) for workload in workloads)]
 
-    def pod_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:
+    def pod_changed(self, pod: Object, *, deleted: bool = False) -> list[PushRequest]:
         """A Pod came, changed or went: ServiceEntries that select it, as long as it is ready, have other endpoints.
 
         Until 1.29 one that has left those that selected it changes no clusters, until 1.17 nothing at all (#42922).
 
         Source: pilot/pkg/serviceregistry/serviceentry/controller.go (WorkloadInstanceHandler).
         """
-        before, written = (pod if pod is not None and serving_ip(pod) else None for pod in (before, written))
-        if before and written and pod_workload(before, self._store) == pod_workload(written, self._store):
+        namespace = pod.ref.namespace
+        if not (pod.status.get("podIP") or self._rules.evicted_forgotten):
             return []
-        selecting, latest = self._selecting(namespace, before, written), written or before
+        known, latest = self._pods.of(namespace).get(pod.ref), pod if serving_ip(pod) and not deleted else None
+        if known is None and latest is None:
+            return []
+        if known and latest and pod_workload(known, self._store) == pod_workload(latest, self._store):
+            return []
+        if latest:
+            self._pods.to_write(namespace)[pod.ref] = latest
+        else:
+            del self._pods.to_write(namespace)[pod.ref]
+        selecting = self._selecting(namespace, known, latest)
         if self._rules.entry_endpoints_compared:
             return self._refreshed(selecting, selecting)
-        still = [service for service in selecting if selected_by(service, latest)]
+        still = [service for service in selecting if selected_by(service, latest or known)]
         if not self._rules.left_pods_kept:
             return self._refreshed(selecting, still)
         for host in {(service.hostname, namespace) for service in selecting if service not in still}:

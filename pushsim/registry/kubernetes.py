@@ -349,7 +349,7 @@ class KubernetesRegistry:
                 owner, host = (namespace, service.name), (service.hostname, namespace)
                 written = self._slices_of(owner)
                 read = {o.ref.name: tuple(self._slice_endpoints(o)) for o in written if _has_addresses(o)}
-                self._slices.put(owner, read)
+                self._slices.to_write(owner).update(read)
                 self._endpoints.cache(SHARD, host, self._endpoints_of(service.name, namespace))
                 keys.add(ConfigKey(self._rules.endpoint_kind, *host))
         return [PushRequest(frozenset(keys), False, reasons=frozenset({ENDPOINT_UPDATE}))] if keys else []

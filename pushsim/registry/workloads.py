@@ -112,11 +112,6 @@ def selected_entries(store: Store, namespace: str, service: Service) -> list[Obj
     return [o for o in store.placed("WorkloadEntry", namespace).values() if selected_by(service, o)]
 
 
-def selected_pods(store: Store, namespace: str, service: Service) -> list[Object]:
-    """The Pods of a namespace that a service selects, in so far as they are ready."""
-    return [o for o in store.placed("Pod", namespace).values() if serving_ip(o) and selected_by(service, o)]
-
-
 def workload_name(pod: Object) -> str:
     """The name istiod gives a pod's workload: its controller's, a ReplicaSet's without the hash, else the pod's.
 

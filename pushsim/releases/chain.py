@@ -212,6 +212,7 @@ def chain() -> dict[str, Rules]:
         base,
         plugin_names="extensions.istio.io/wasmplugin/{}.{}",
         writes_rules="host",
+        evicted_forgotten=True,  # #55171
         empty_is_all=False,  # #55496
         narrow=True,
         cluster_kinds=base.cluster_kinds | {"PeerAuthentication", "Telemetry"},  # #55497

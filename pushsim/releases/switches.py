@@ -52,6 +52,8 @@ class Rules:
         unready_sent: default of PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS: endpoints that are not ready are sent (#60690).
         pod_labels: a changed pod label pushes: nobody, its own proxy, or that and its services' endpoints (#50432).
         pods_served_relabelled: only labels of pods that were and stay ready push so, not of one that gets so (#54102).
+        evicted_forgotten: a pod that loses its address with its readiness is forgotten; before, ServiceEntries keep it
+            for good (#55171).
         left_pods_kept: a ServiceEntry keeps a pod that it no longer selects, until it is looked at again (#42922).
         emptied_told: of the ServiceEntries' services that an event concerns, those that it leaves without endpoints are
             told so; before, only if it leaves none of them any (#52588).
@@ -203,6 +205,7 @@ class Rules:
     unready_sent: bool = False
     pod_labels: Literal["none", "proxy", "proxy-and-endpoints"] = "none"
     pods_served_relabelled: bool = False
+    evicted_forgotten: bool = False
     left_pods_kept: bool = True
     emptied_told: bool = False
     entry_labels_compared: bool = False
