@@ -107,7 +107,8 @@ class Listeners(GatewayListeners):
         """A sidecar's two virtual listeners, and those of its Sidecar's ingress that bind their ports themselves."""
         targets, sidecar = self.view.targets, self.scope.sidecar if self.ingress else None
         memo = self.memo_of(targets[0].service) if targets else self.scope.memo
-        told = self.unknown, self.view.proxy.ip if any(not of.get("bind") for of in self.ingress) else ""
+        ip = self.view.proxy.ip if any(not of.get("bind") for of in self.ingress) else ""
+        told = self.unknown, ip, self._static
         return memo.once(lambda: self._virtual_listeners(targets), "virtual", *told, of=(targets, sidecar))
 
     def _virtual_listeners(self, targets: tuple[Target, ...]) -> Block:
@@ -115,7 +116,8 @@ class Listeners(GatewayListeners):
             return Block([Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=self.unknown)])
 
         own: list[Listener] = []
-        served = [(target, ANY_ADDRESS) for target in targets if target.target_port not in self._reserved]
+        taken = self._reserved.union(self._static if self.rules.ports_reserved else ())
+        served = [(target, ANY_ADDRESS) for target in targets if target.target_port not in taken]
         if self.ingress:
             served, bound = self._ingress_targets(bound=False), self._ingress_targets(bound=True)
             own = [
@@ -125,6 +127,12 @@ class Listeners(GatewayListeners):
         virtual = self._inbound("virtualInbound", "virtualInbound", ANY_ADDRESS, 15006, served)
         shared = self.scope.family.memo.once(outbound, "virtual outbound", self.unknown)
         return Block.joined((shared, Block([virtual, *own])))
+
+    @property
+    def _static(self) -> tuple[int, int]:
+        """Ports of the listeners that it has by itself, 0 where its agent does not tell."""
+        told = self.view.proxy.metadata
+        return int(told.get("ENVOY_STATUS_PORT") or 0), int(told.get("ENVOY_PROMETHEUS_PORT") or 0)
 
     @cached_property
     def _reserved(self) -> frozenset[int]:

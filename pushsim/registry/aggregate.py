@@ -342,7 +342,7 @@ class Registry:
             number = targets.get(port.name) or port.number
             if isinstance(number, str):
                 number = (int(number) if number.isdigit() else named_target_port(pod, number) if pod else None) or 0
-            if number:
+            if number or not pod:  # of a pod that it does not know, istiod takes a name for 0
                 yield Target(service, port, number)
 
     def _targets_by_address(self, proxy: Proxy, services: Iterable[Service], shard: str) -> Iterator[Target]:

@@ -218,7 +218,7 @@ class Sizer:
         key = (
             "outbound", proxy.type, resource.discovery, len(resource.name), len(service.hostname), len(service.name),
             len(service.namespace), port.number, port.protocol, len(port.name), resource.subset, service.external,
-            distributed(service),
+            distributed(service), any(map(service.labelled, self.sizing.session_labels)),
             service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
             tuple(len(account) for account in resource.accounts), resource.endpoints,
             (view.filters, service.hostname, resource.name) if merging else (),
