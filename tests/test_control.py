@@ -492,7 +492,8 @@ class Rig:
 
     def __init__(self, planner: FakePlanner, names: Sequence[str], *, cpus: float = 4, **knob: object) -> None:
         self.planner = planner
-        settings = Knobs(**{"throttle": 100, "streams_per_s": 1000, **knob})  # type: ignore[arg-type]
+        usual = {"throttle": 100, "streams_per_s": 1000, "keepalive_ns": NEVER}  # so that all comes to an end
+        settings = Knobs(**{**usual, **knob})  # type: ignore[arg-type]
         changes = [Change(name=name) for name in names]
         self.machine = Machine(
             [planner],
@@ -506,8 +507,8 @@ class Rig:
         )
         self.now = 0
         self.machine.connect_all(0)
-        self.until(NEVER)
-        self.now = (self.now // SECOND + 1) * SECOND
+        while not self.machine.settled:
+            self.until(self.now + SECOND)
         self.machine.start_counting(self.now)
         self.replica = self.machine.replicas[0]
         assert self.machine.log is not None
@@ -967,3 +968,16 @@ def test_every_change_reaches_every_proxy_that_imports_it_once(
     assert min(rig.tally.received, default=SECOND) >= 100 * MS
     assert rig.replica.free == throttle
     assert rig.tally.flight[0].value == 0
+
+
+def test_streams_are_looked_after_and_pinged_when_they_say_nothing() -> None:
+    rig = Rig(FakePlanner((3,), services=4), ["svc:0"], keepalive_ns=30 * SECOND)
+    opened = rig.now
+    rig.until(opened + 20 * SECOND)
+    rig.write(0)  # all are pushed, and say so
+    looked = []
+    for seconds in (28, 40, 55, 65, 115):
+        rig.until(opened + seconds * SECOND)
+        looked.append(rig.tally.amounts["stream.keepalives"])
+    # at 30 s all is well until 50 s; there and at 80 and 110 s they are pinged, and looked at again 10 s later
+    assert looked == [0, 3, 6, 9, 18]

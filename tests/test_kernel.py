@@ -92,6 +92,7 @@ def cases(draw: st.DrawFn) -> Case:
             throttle=draw(st.integers(1, 6)),
             streams_per_s=draw(st.sampled_from([2, 20, 1000])),
             cached=frozenset({"CDS", "EDS", "RDS"}) if draw(st.booleans()) else frozenset({"EDS"}),
+            keepalive_ns=draw(st.sampled_from([S, 30 * S])),
         ),
         Clients(
             slow_share=0.5 if slow else 0,

@@ -15,6 +15,8 @@ from pushsim.units import duration
 #: (istio#48438, istio#35046, istio#37094).
 _LIMITS: Mapping[tuple[int, int], tuple[int, int]] = {(1, 12): (100, 100), (1, 13): (100, 25), (1, 21): (0, 0)}
 
+#: More often grpc-go does not ping (internal.KeepaliveMinServerPingTime).
+_LEAST_KEEPALIVE_NS = 1_000_000_000
 
 #: istiod's environment variables that these knobs are: what is pushed to whom hangs on none of them.
 NAMES = frozenset(
@@ -27,6 +29,7 @@ NAMES = frozenset(
         "PILOT_ENABLE_XDS_CACHE",
         "PILOT_ENABLE_CDS_CACHE",
         "PILOT_ENABLE_RDS_CACHE",
+        "GRPC_KEEPALIVE_INTERVAL",
     }
 )
 
@@ -37,6 +40,7 @@ class Knobs:
 
     debounce_after_ns, debounce_max_ns, eds_debounce: the debouncer.
     throttle: pushes at once (slots). streams_per_s: new streams admitted a second. cached: types with an xDS cache.
+    keepalive_ns: the silence after which a stream is pinged (keepaliveInterval).
     """
 
     debounce_after_ns: int = 100_000_000
@@ -45,6 +49,7 @@ class Knobs:
     throttle: int = 20
     streams_per_s: int = 20
     cached: frozenset[Xds] = frozenset({"CDS", "EDS", "RDS", "SDS"})
+    keepalive_ns: int = 30_000_000_000
 
 
 def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
@@ -69,6 +74,7 @@ def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
         throttle=_count(env, "PILOT_PUSH_THROTTLE", throttle) or automatic,
         streams_per_s=_count(env, "PILOT_MAX_REQUESTS_PER_SECOND", streams) or automatic,
         cached=frozenset(cached),
+        keepalive_ns=max(_LEAST_KEEPALIVE_NS, _duration(env, "GRPC_KEEPALIVE_INTERVAL", 30_000_000_000)),
     )
 
 

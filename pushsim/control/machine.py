@@ -39,6 +39,8 @@ from pushsim.control.state import (
     HANDLING,
     IDLE,
     KEPT_PUSHES,
+    LOOK,
+    LOOKING,
     POLLED,
     PUBLISHED,
     READING,
@@ -133,9 +135,11 @@ class Machine(Streams):
             self._scope_built(now, replica, argument)
         elif kind == ACKING:
             self._acked(replica, argument)
-        else:
-            assert kind == YIELDING
+        elif kind == YIELDING:
             self._resumed(now, replica, argument)
+        else:
+            assert kind == LOOKING
+            self.looks[argument] = False
 
     def wake_due(self) -> int:
         """When a proxy, a Send or an istiod has waited long enough."""
@@ -166,6 +170,8 @@ class Machine(Streams):
             self._start(now, self.replicas[self.home[who]], READING, who, 1, POLLED)
         elif kind == UNBLOCK:
             self._sent(now, who)
+        elif kind == LOOK:
+            self._keep_alive(now, who)
         else:
             self._close(now, who, 1)
 
@@ -192,8 +198,9 @@ class Machine(Streams):
 
     @property
     def settled(self) -> bool:
-        """All are connected and nothing is to be done."""
-        return not self.expected and self.drained and not any(replica.cores.jobs for replica in self.replicas)
+        """All are connected and nothing is to be done, but to look whether they are still there."""
+        jobs = (job for replica in self.replicas for job in replica.cores.jobs)
+        return not self.expected and self.drained and all(job >> 32 == LOOKING for job in jobs)
 
     @property
     def drained(self) -> bool:

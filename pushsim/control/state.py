@@ -23,11 +23,13 @@ from pushsim.settings import Clients
 #: WRITING: what it was pushed is on its way from Send to the wire. BLOCKED: a push waits in Send.
 GONE, AWAY, IDLE, PUSHING, REPLYING, WRITING, BLOCKED = range(7)
 #: Kinds of jobs on the cores; a job is KIND << 32 | argument.
-HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING, ACKING, YIELDING = range(10)
+HANDLING, CONTEXT, ENQUEUING, ACCEPTING, SCOPING, SERVING, SENDING, READING, ACKING, YIELDING, LOOKING = range(11)
 #: The line in which what comes from the network waits for a core.
 POLLED = 1
 #: Kinds of wakes.
-ARRIVE, ACCEPT, ASK, UNBLOCK, CLOSE, UP, SLICES = range(7)
+ARRIVE, ACCEPT, ASK, UNBLOCK, LOOK, CLOSE, UP, SLICES = range(8)
+#: Those that are always set as long as a stream is open.
+ROUTINE = (LOOK, CLOSE)
 #: Kinds of entries of the log.
 WRITTEN, PUBLISHED, DEQUEUED, SPARED, SENT, PUSHED, CONNECTED, CLOSED = range(8)
 LOG_NAMES = ("written", "published", "dequeued", "spared", "sent", "pushed", "connected", "closed")
@@ -102,7 +104,7 @@ class State:
         self._uses: dict[tuple[int, int], Use] = {}  # by number of a plan, and group
         self._wakes: list[Wake] = []
         self._waked = 0
-        self.expected = 0  # wakes that are set, closes by age aside
+        self.expected = 0  # wakes that are set, but for ROUTINE
         self.following = 0  # what still follows from a push or a change: writes, answers, EndpointSlices
         self.aging = False
         self.reconnect_ns = clients.reconnect_ns or 0
@@ -133,6 +135,8 @@ class State:
         self.last_start = [0] * total
         self.read_at = [0] * total
         self.read_before = [0] * total
+        self.heard = [0] * total  # when istiod heard from it last
+        self.looks = [False] * total  # istiod is to look whether it is still there
         for number, group in enumerate(groups):
             for c in range(self.offset[number + 1] - group.late, self.offset[number + 1]):
                 self.phase[c] = GONE
@@ -213,13 +217,13 @@ class State:
         generation = 0 if kind in (UP, SLICES) else self.generation[who]
         heappush(self._wakes, (at, self._waked, kind, who, generation, a, b))
         self._waked += 1
-        if kind != CLOSE:
+        if kind not in ROUTINE:
             self.expected += 1
 
     def _next_wake(self) -> Wake:
         """The wake that is due."""
         wake = heappop(self._wakes)
-        if wake[2] != CLOSE:
+        if wake[2] not in ROUTINE:
             self.expected -= 1
         return wake
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pushsim.control.cores import NEVER
+from pushsim.control.cores import NEVER, SECOND
 from pushsim.control.limiter import AGE, GRACE, REPLICA, backoff_ns, draw
 from pushsim.control.replica import UNSET, Replica
 from pushsim.control.serving import Serving
@@ -18,6 +18,8 @@ from pushsim.control.state import (
     CONNECTED,
     GONE,
     IDLE,
+    LOOK,
+    LOOKING,
     POD_START_NS,
     POLLED,
     PUSHING,
@@ -28,6 +30,10 @@ from pushsim.planner import Counts
 
 #: What it takes to open a stream.
 OPENING_WORK: Counts = {"stream.opened": 1}
+#: What it takes to look whether a stream is still alive.
+KEEPALIVE_WORK: Counts = {"stream.keepalives": 1}
+#: A ping has to be answered within this time (keepaliveTimeout); then it is looked again.
+KEEPALIVE_TIMEOUT_NS = 10 * SECOND
 
 
 class Streams(Serving):
@@ -86,6 +92,8 @@ class Streams(Serving):
         self.read_at[c] = self.read_before[c] = 0
         self._takes_up(now, c, planned.state)
         self._note(now, CONNECTED, c, replica.number)
+        self.heard[c], self.looks[c] = now, False
+        self._set(now + replica.knobs.keepalive_ns, LOOK, c)
         if self.aging:
             age = self.reconnect_ns * 9 // 10 + draw(self.seed, AGE, c, self.generation[c]) % (self.reconnect_ns // 5)
             self._set(now + age + draw(self.seed, GRACE, c, self.generation[c]) % AGE_GRACE_NS, CLOSE, c)
@@ -93,6 +101,21 @@ class Streams(Serving):
             self._ask(c, plan, 0)
             self._read(c)
             self._next_on(now, c)
+
+    def _keep_alive(self, now: int, c: int) -> None:
+        """The keepalive timer fires: after a silence, which the answer ends, it pings (grpc-go, http2Server.keepalive).
+
+        Who still waits for a core to look does not wait for another.
+        """
+        replica = self.replicas[self.home[c]]
+        silence = replica.knobs.keepalive_ns
+        due = self.heard[c] + silence
+        if now >= due:
+            self.heard[c], due = now, now + min(silence, KEEPALIVE_TIMEOUT_NS)
+        if not self.looks[c]:
+            self.looks[c] = True
+            self._start(now, replica, LOOKING, c, self._work(KEEPALIVE_WORK), POLLED)
+        self._set(due, LOOK, c)
 
     def _close(self, now: int, c: int, how: int) -> None:
         """The stream ends (1), or its pod does (2): at once if the connection is idle, else when it is."""

@@ -92,6 +92,7 @@ class Wire(State):
         if self.slow[c]:
             received_at = max(now, self.read_at[c]) + self.slow[c]
             self.read_before[c], self.read_at[c] = self.read_at[c], received_at
+        self.heard[c] = received_at
         plan.sent[step] += 1
         use = self._use(plan, c)
         use.sent[step] += 1

@@ -17,6 +17,7 @@ from pushsim.mesh import XDS
 NOW, WHO, REPLICA, WAKES, WAKED, EXPECTED, FOLLOWING, ASKS, LOG, QUEUED, CONVERGED, SENDS, DETAILS = range(13)
 CONSIDERED, PUSHES, REJECTED, LATENCY, REPLY, KEEP_LOG, KEEP_DETAILS, THROTTLE = range(13, 21)
 SEED, OPENING, OPENED, REFUSED, USES, OUTCOMES, ACK = range(21, 28)
+KEEPALIVE, LOOK_NS, LOOKED = range(28, 31)
 #: Columns of an event: whether there is one, its pushes, the oldest Start, whether a ProxyUpdate is among them.
 HAS, FIRST, LAST, START, FORCED = range(5)
 #: Columns of `Arrays.conn`, a row a connection. Three are events, with the columns above: what waits in the queue, what
@@ -27,9 +28,9 @@ N_PLAN, N_STEP, N_ASK_HEAD = 13, 14, 15
 N_KIN, N_GROUP, N_HOME = 21, 22, 23
 N_WIRED, N_TOOK, N_STATE, N_SHAPE, N_SHAPED_AT, N_GATEWAY, N_USE, N_LOCALITY = range(24, 32)
 N_READ_AT, N_READ_BEFORE, N_SLOW, N_NACK, N_ASK_TAIL, N_WAIT_NEXT, N_GENERATION, N_ASKED, N_READABLE = range(32, 41)
-N_TO_MAKE, N_YIELDS = 41, 42
+N_TO_MAKE, N_YIELDS, N_HEARD, N_LOOKS = range(41, 45)
 #: From here on a column for each xDS type: `State.newest`.
-N_NEWEST = 43
+N_NEWEST = 45
 #: Columns of `Arrays.plans`.
 #: The scope is the key of one, -1 for none; with slots, a row of `Arrays.slot_of` (else -1), where
 #: those of a push begin in `Arrays.taken_up`.

@@ -9,6 +9,8 @@ from pushsim.control.state import (
     ARRIVE,
     ASK,
     IDLE,
+    LOOK,
+    LOOKING,
     POLLED,
     READING,
     SCOPING,
@@ -33,8 +35,10 @@ from pushsim.kernel.arrays import (
     KEEP_DETAILS,
     KEEP_LOG,
     LOG,
+    LOOKED,
     N_GENERATION,
     N_HOME,
+    N_LOOKS,
     N_PHASE,
     N_PLAN,
     N_SHAPED_AT,
@@ -80,7 +84,7 @@ from pushsim.kernel.serving import (
     written,
 )
 from pushsim.kernel.sparing import spare
-from pushsim.kernel.streams import accept, arrive
+from pushsim.kernel.streams import accept, arrive, keep_alive
 from pushsim.kernel.struct import called, compiled
 from pushsim.kernel.wire import acked, resumed
 
@@ -91,7 +95,8 @@ def woken(a: Arrays, now: int) -> int:
     wake = a.wakes[0]
     kind, c, generation, x, step = wake[2], wake[3], wake[4], wake[5], wake[6]
     drop_wake(a)
-    a.s[EXPECTED] -= 1
+    if kind != LOOK:
+        a.s[EXPECTED] -= 1
     if generation != a.conn[c, N_GENERATION]:
         if kind == ASK and a.plans[a.uses[x, X_PLAN], P_FIRST] >= 0:
             a.s[FOLLOWING] -= 1
@@ -103,6 +108,9 @@ def woken(a: Arrays, now: int) -> int:
         return DONE
     if kind == ACCEPT:
         accept(a, now, c, x)
+        return DONE
+    if kind == LOOK:
+        keep_alive(a, now, c)
         return DONE
     ask(a, c, x, step)
     start(a, a.conn[c, N_HOME], now, READING << 32 | c, 1, POLLED)
@@ -241,12 +249,16 @@ def run(a: Arrays, until: int, margin: int, going_on: bool, c: int) -> int:
                 finish(a, r, now)
                 resumed(a, now, r, c)
                 status = DONE
+            elif kind == LOOKING:
+                finish(a, r, now)
+                a.conn[c, N_LOOKS] = 0
+                status = DONE
             else:
                 return JOB
             if status == DONE:
                 fill(a, r)
         else:
-            if a.wakes[0, 2] > UNBLOCK:
+            if a.wakes[0, 2] > LOOK:
                 return WAKE
             status = woken(a, now)
         if status != DONE:
@@ -269,5 +281,5 @@ def start_counting(a: Arrays, now: int) -> None:
     a.outcomes[:, O_LAST] = -1
     a.dwell[:] = 0
     a.conn[:, N_SHAPED_AT] = now
-    for count in (QUEUED, CONVERGED, SENDS, DETAILS, CONSIDERED, PUSHES, REJECTED, REFUSED, OPENED):
+    for count in (QUEUED, CONVERGED, SENDS, DETAILS, CONSIDERED, PUSHES, REJECTED, REFUSED, OPENED, LOOKED):
         a.s[count] = 0

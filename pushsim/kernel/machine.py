@@ -14,8 +14,8 @@ import numpy as np
 from pushsim.control.cache import BY_LOCALITY
 from pushsim.control.knobs import Knobs
 from pushsim.control.replica import UNSET, Replica
-from pushsim.control.state import CLOSE, GONE, REPLYING, SLICES, UP, WRITING, Wake
-from pushsim.control.streams import OPENING_WORK
+from pushsim.control.state import GONE, REPLYING, ROUTINE, SLICES, UP, WRITING, Wake
+from pushsim.control.streams import KEEPALIVE_WORK, OPENING_WORK
 from pushsim.control.tally import Level, Plan
 from pushsim.cost import Runtime
 from pushsim.kernel import asking, loop, parts, queue, serving, streams
@@ -30,8 +30,10 @@ from pushsim.kernel.arrays import (
     HAS,
     K_MEMBERS,
     K_TICK,
+    KEEPALIVE,
     LAST,
     LATENCY,
+    LOOK_NS,
     MAKING,
     N_ASK_HEAD,
     N_ASKED,
@@ -39,9 +41,11 @@ from pushsim.kernel.arrays import (
     N_GATEWAY,
     N_GENERATION,
     N_GROUP,
+    N_HEARD,
     N_HOME,
     N_KIN,
     N_LOCALITY,
+    N_LOOKS,
     N_NACK,
     N_NEWEST,
     N_OFFERED,
@@ -94,6 +98,8 @@ COLUMNS = {
     "read_before": N_READ_BEFORE,
     "to_make": N_TO_MAKE,
     "locality": N_LOCALITY,
+    "heard": N_HEARD,
+    "looks": N_LOOKS,
 }
 
 
@@ -120,6 +126,7 @@ class KernelMachine(Planning):
         a.cached[:] = [(xds in knobs.cached) * (localities if xds in BY_LOCALITY else 1) for xds in XDS]
         a.s[SEED] = np.uint64(self.seed & (1 << 64) - 1).astype(np.int64)
         a.s[OPENING] = self.prices.work_ns(OPENING_WORK)
+        a.s[LOOK_NS], a.s[KEEPALIVE] = self.prices.work_ns(KEEPALIVE_WORK), knobs.keepalive_ns
 
         def levels(kind: int) -> list[Level]:
             return [ArrayLevel(self.store, kind, number) for number in range(len(planners))]
@@ -213,7 +220,7 @@ class KernelMachine(Planning):
 
     @property
     def expected(self) -> int:
-        """Wakes that are set, closes by age aside."""
+        """Wakes that are set, but for `ROUTINE`."""
         return int(self.store.a.s[EXPECTED])
 
     @expected.setter
@@ -325,13 +332,13 @@ class KernelMachine(Planning):
         if arrays.s[WAKES] + self.store.margin >= len(arrays.wakes):
             self.store.room_for_wakes(1)
         parts.set_wake(self.store.k, at, kind, who, generation, a, b)
-        if kind != CLOSE:
+        if kind not in ROUTINE:
             self.expected += 1
 
     def _next_wake(self) -> Wake:
         first = self.store.a.wakes[0].tolist()
         parts.drop_wake(self.store.k)
-        if first[2] != CLOSE:
+        if first[2] not in ROUTINE:
             self.expected -= 1
         wake: Wake = tuple(first)
         return wake

@@ -12,7 +12,7 @@ import numpy as np
 from pushsim.control.machine import Machine
 from pushsim.control.replica import UNSET
 from pushsim.control.state import IDLE
-from pushsim.control.streams import OPENING_WORK
+from pushsim.control.streams import KEEPALIVE_WORK, OPENING_WORK
 from pushsim.control.tally import Ints, Plan, Sends, Sent, Uses
 from pushsim.kernel import loop, serving
 from pushsim.kernel.arrays import (
@@ -20,6 +20,7 @@ from pushsim.kernel.arrays import (
     CONVERGED,
     DETAILS,
     LOG,
+    LOOKED,
     N_PHASE,
     O_FIRST,
     O_LAST,
@@ -191,7 +192,10 @@ class Observing(Machine):
     def _take_up_plans(self) -> None:
         a, tally = self.store.a, self.tally
         self._show_plans()
-        done = self.store.built + Counter({name: amount * int(a.s[OPENED]) for name, amount in OPENING_WORK.items()})
+        done = Counter(self.store.built)
+        for work, times in ((OPENING_WORK, a.s[OPENED]), (KEEPALIVE_WORK, a.s[LOOKED])):
+            for name, amount in work.items():
+                done[name] += amount * int(times)
         for replica, key in zip(*np.nonzero(a.scopes[:, :, S_TIMES]), strict=True):
             for name, amount in self.store.scopes[replica][int(key)].work.items():
                 done[name] += amount * int(a.scopes[replica, key, S_TIMES])

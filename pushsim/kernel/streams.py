@@ -7,15 +7,21 @@ import numpy as np
 from pushsim.control.cores import NEVER, SECOND
 from pushsim.control.limiter import BACKOFF, BACKOFF_BASE_NS, BACKOFF_CAP_NS, REPLICA
 from pushsim.control.replica import UNSET
-from pushsim.control.state import ACCEPT, ACCEPTING, ARRIVE, AWAY, POLLED
+from pushsim.control.state import ACCEPT, ACCEPTING, ARRIVE, AWAY, LOOK, LOOKING, POLLED
+from pushsim.control.streams import KEEPALIVE_TIMEOUT_NS
 from pushsim.control.tally import Ints
 from pushsim.kernel.arrays import (
     EXPECTED,
     K_GAP,
     K_NEXT,
     K_UP,
+    KEEPALIVE,
+    LOOK_NS,
+    LOOKED,
     N_GENERATION,
+    N_HEARD,
     N_HOME,
+    N_LOOKS,
     N_PHASE,
     OPENED,
     OPENING,
@@ -95,3 +101,16 @@ def accept(a: Arrays, now: int, c: int, r: int) -> None:
     a.conn[c, N_HOME] = UNSET
     a.s[OPENED] += 1
     start(a, r, now, ACCEPTING << 32 | c, a.s[OPENING], POLLED)
+
+
+@compiled
+def keep_alive(a: Arrays, now: int, c: int) -> None:
+    """`Streams._keep_alive`."""
+    due = a.conn[c, N_HEARD] + a.s[KEEPALIVE]
+    if now >= due:
+        a.conn[c, N_HEARD], due = now, now + min(a.s[KEEPALIVE], KEEPALIVE_TIMEOUT_NS)
+    if not a.conn[c, N_LOOKS]:
+        a.conn[c, N_LOOKS] = 1
+        a.s[LOOKED] += 1
+        start(a, a.conn[c, N_HOME], now, LOOKING << 32 | c, a.s[LOOK_NS], POLLED)
+    set_wake(a, due, LOOK, c, a.conn[c, N_GENERATION], 0, 0)

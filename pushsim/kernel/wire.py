@@ -12,6 +12,7 @@ from pushsim.kernel.arrays import (
     FOLLOWING,
     KEEP_DETAILS,
     LATENCY,
+    N_HEARD,
     N_HOME,
     N_NACK,
     N_PHASE,
@@ -128,6 +129,7 @@ def on_wire(a: Arrays, now: int, c: int, step: int, converged: int) -> int:
     if a.conn[c, N_SLOW]:
         received = max(now, a.conn[c, N_READ_AT]) + a.conn[c, N_SLOW]
         a.conn[c, N_READ_BEFORE], a.conn[c, N_READ_AT] = a.conn[c, N_READ_AT], received
+    a.conn[c, N_HEARD] = received
     outcome = a.outcomes[a.uses[a.conn[c, N_USE], X_AT] + step]
     outcome[O_SENT] += 1
     if outcome[O_FIRST] < 0:
