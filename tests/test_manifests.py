@@ -295,6 +295,9 @@ def test_a_name_that_istio_does_not_take_is_refused_with_those_it_takes(kind, sp
     assert f"did you mean {meant}? " in message if meant else "did you mean" not in message
 
 
+SERVER = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+
+
 def manifest(kind, spec):
     of = KINDS[kind]
     api = f"{of.group}/{of.versions[0]}" if of.group else of.versions[0]
@@ -332,6 +335,17 @@ def manifest(kind, spec):
         ("AuthorizationPolicy", {"rules": [{"from": [{"source": {"notIpBlocks": 3}}]}]}, "notIpBlocks: must be a list"),
         ("Service", {"ports": [{"name": "http"}]}, "spec.ports[0]: has no port"),
         ("Gateway", {"servers": [{"port": {"name": "http"}}]}, "spec.servers[0].port: has no number"),
+        ("Gateway", {"servers": [{**SERVER, "port": {"number": 80, "name": "a"}}]}, "servers[0].port: has no protocol"),
+        ("Gateway", {"servers": [{**SERVER, "hosts": []}]}, "spec.servers[0]: has no hosts (add 'hosts: …' below it)"),
+        ("Gateway", {"servers": [{"hosts": ["*"]}]}, "spec.servers[0]: has no port"),
+        ("Gateway", {"selector": {"istio": "a"}}, "spec: has no servers"),
+        ("DestinationRule", {"trafficPolicy": {}}, "spec: has no host (add 'host: …' below it)"),
+        ("DestinationRule", None, "spec: has no host"),
+        ("ServiceEntry", {"hosts": [], "location": "MESH_EXTERNAL"}, "spec: has no hosts"),
+        ("VirtualService", {"gateways": ["a"]}, "spec: has no hosts (add 'hosts: …' below it, or leave out gateways"),
+        ("VirtualService", {"hosts": ["a"], "http": [{"route": [{"weight": 1}]}]}, "route[0]: has no destination"),
+        ("VirtualService", {"hosts": ["a"], "tcp": [{"route": [{"destination": {"subset": "b"}}]}]}, "has no host"),
+        ("Sidecar", {"egress": [{"bind": "127.0.0.1"}]}, "spec.egress[0]: has no hosts"),
         ("Sidecar", {"egress": [{"port": 80, "hosts": ["*/*"]}]}, "spec.egress[0].port: must be a mapping"),
         ("Sidecar", {"egress": [{"port": {"number": 70000}}]}, "spec.egress[0].port.number: must be a port number"),
         ("AuthorizationPolicy", {"rules": [{"to": [{"operation": True}]}]}, "operation: must be a mapping"),
@@ -736,18 +750,56 @@ def test_what_a_change_holds_that_is_not_modelled_is_told():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "meant"),
-    [("spec.egres", "egress"), ("spec.workloadselector", "workloadSelector"), ("spec.egress[1].host", "hosts")],
+    ("kind", "spec", "said"),
+    [
+        ("Sidecar", {"egres": []}, "spec.egres: is no field of a Sidecar (did you mean egress?)"),
+        ("Sidecar", {"egress": [{"hosts": ["./*"]}, {"host": ["b/*"]}]}, "spec.egress[1].host: is no field"),
+        ("Sidecar", {"workloadselector": {}}, "(did you mean workloadSelector?)"),
+        ("VirtualService", {"hostss": ["a"]}, "spec.hostss: is no field of a VirtualService (did you mean hosts?)"),
+        ("VirtualService", {"hosts": ["a"], "http": [{}, {"retires": {}}]}, "spec.http[1].retires: is no field"),
+        (
+            "VirtualService",
+            {"http": [{"match": [{"headers": {"x": {"exacct": "y"}}}]}]},
+            "match[0].headers.x.exacct: is",
+        ),
+        (
+            "DestinationRule",
+            {"host": "a", "subsets": [{"name": "s", "trafficPolicy": {"outlierDetections": {}}}]},
+            "spec.subsets[0].trafficPolicy.outlierDetections: is no field of a DestinationRule (did you mean outlierD",
+        ),
+        ("AuthorizationPolicy", {"selector": {"matchLables": {"app": "a"}}}, "selector.matchLables: is no field"),
+        ("PeerAuthentication", {"portLevelMtls": {80: {"mod": "STRICT"}}}, "spec.portLevelMtls.80.mod: is no field"),
+    ],
 )
-def test_a_field_that_its_kind_has_not_is_told_with_the_one_that_was_meant(wrong, meant):
-    egress = [{"hosts": ["./*"]}, {"hosts": ["b/*"]}]
-    body = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "s", "namespace": "a"}}
-    body["spec"] = {"egress": egress}
-    assert not loaded(body).notes
-    place, _, name = wrong.rpartition(".")
-    (body["spec"] if place == "spec" else egress[1])[name] = []
-    said = f"d0: {wrong}: is no field of a Sidecar, so it is left out (did you mean {meant}?)"
-    assert loaded(body).notes == (said,)
+def test_a_field_that_its_kind_has_not_is_refused_as_kubectl_does_with_the_one_that_was_meant(kind, spec, said):
+    assert said in problem(yaml.safe_dump(manifest(kind, spec)))
+
+
+def test_a_field_that_a_cluster_has_and_we_do_not_know_is_told():
+    body = manifest("Sidecar", {"egress": [{"hosts": ["./*"], "newest": True}]})
+    body["metadata"]["resourceVersion"] = "7"
+    said = "d0: spec.egress[0].newest: is no field of a Sidecar, so it is left out (known fields: bind, "
+    assert [note[: len(said)] for note in loaded(body).notes] == [said]
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("Gateway", {"selector": {"any/label": "x"}, "servers": [SERVER]}),
+        (
+            "EnvoyFilter",
+            {"configPatches": [{"applyTo": "CLUSTER", "patch": {"operation": "MERGE", "value": {"x": 1}}}]},
+        ),
+        ("EnvoyFilter", {"configPatches": [{"match": {"proxy": {"metadata": {"CLUSTER_ID": "a"}}}}]}),
+        ("WasmPlugin", {"pluginConfig": {"any": {"thing": 1}}, "url": "oci://a"}),
+        ("ServiceEntry", {"hosts": ["a"], "endpoints": [{"address": "1.1.1.1", "ports": {"web": 80}}]}),
+        ("VirtualService", {"http": [{"headers": {"request": {"set": {"x-any": "y"}}}}]}),
+        ("VirtualService", {"hosts": ["a"], "http": [{"match": [{"headers": {"x-any": {"exact": "y"}}}]}]}),
+        ("Telemetry", {"tracing": [{"customTags": {"mine": {"literal": {"value": "x"}}}}]}),
+    ],
+)
+def test_names_that_are_the_users_own_are_no_fields(kind, spec):
+    assert not any("is no field" in note for note in loaded(manifest(kind, spec)).notes)
 
 
 @pytest.mark.parametrize("release", ["1.14", "1.24", "1.30"])

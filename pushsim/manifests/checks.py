@@ -27,6 +27,7 @@ from pushsim.manifests.shapes import (
     port_or_socket,
     ports,
     replicas,
+    routes,
     span,
     string,
     strings,
@@ -49,7 +50,9 @@ _ROUTE: Mapping[str, Check] = {
         "match[].gateways[]": string,
         "match[].sourceLabels": strings,
         "match[].sniHosts[]": string,
+        "route[]": needs("destination"),
         "route[].weight": number,
+        "route[].destination": needs("host"),
         **{f"route[].destination.{field}": of for field, of in _DESTINATION.items()},
     }.items()
 }
@@ -177,6 +180,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     },
     "Sidecar": {
         "spec.workloadSelector.labels": strings,
+        "spec.egress[]": needs("hosts"),
         "spec.egress[].hosts[]": egress_host,
         "spec.egress[].port": needs("number"),
         "spec.egress[].port.number": port_or_socket,
@@ -191,12 +195,14 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "VirtualService": {
         **_EXPORTED,
         **_ROUTE,
+        "spec": routes,
         "spec.hosts[]": string,
         "spec.gateways[]": string,
         **{f"spec.http[].{path}": check for path, check in _HTTP.items()},
     },
     "DestinationRule": {
         **_EXPORTED,
+        "spec": needs("host"),
         "spec.host": string,
         "spec.subsets[]": needs("name"),
         "spec.subsets[].name": string,
@@ -206,6 +212,7 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     },
     "ServiceEntry": {
         **_EXPORTED,
+        "spec": needs("hosts"),
         "spec.hosts[]": string,
         "spec.addresses[]": string,
         "spec.ports[]": needs("number", "name"),
@@ -220,8 +227,10 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     },
     "WorkloadEntry": {"spec.address": string, "spec.labels": strings, "spec.ports": ports, "spec.weight": number},
     "Gateway": {
+        "spec": needs("servers"),
         "spec.selector": strings,
-        "spec.servers[].port": needs("number"),
+        "spec.servers[]": needs("hosts", "port"),
+        "spec.servers[].port": needs("number", "name", "protocol"),
         "spec.servers[].port.number": port,
         "spec.servers[].port.protocol": string,
         "spec.servers[].hosts[]": string,
@@ -316,7 +325,8 @@ _MESH_CONFIG_TREE = _tree(MESH_CONFIG)
 
 
 def check_object(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
-    """Every field of a modelled object that has the wrong shape."""
+    """Every field of a modelled object that has the wrong shape, or that Istio's own validation misses."""
+    body = body if body.get("spec") is not None else {**body, "spec": {}}
     return [Problem(said, where, at, remedy) for at, (said, remedy) in _faults(body, _TREES[kind], "")]
 
 
@@ -342,7 +352,7 @@ def _faults(body: Any, tree: Mapping[str, _Field], prefix: str) -> list[tuple[st
             for at, item in _parts(value):
                 if node.item and (fault := node.item(item)):
                     faults.append((f"{prefix}{name}{at}", fault))
-                elif node.item_below:
+                if node.item_below:
                     faults += _faults(item, node.item_below, f"{prefix}{name}{at}.")
     return faults
 

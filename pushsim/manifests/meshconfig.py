@@ -45,7 +45,10 @@ _PROXY_CONFIG = """availabilityZone binaryPath caCertificatesPem concurrency con
     serviceCluster statNameLength statsCompression statsdUdpAddress statusPort terminationDrainDuration tracing
     tracingServiceName zipkinAddress"""
 #: All fields of a MeshConfig, and of the ProxyConfig in it.
-FIELDS: Mapping[str, frozenset[str]] = {"": frozenset(_TOP), "defaultConfig": frozenset(_PROXY_CONFIG.split())}
+FIELDS: Mapping[str, frozenset[str]] = {
+    "MeshConfig": frozenset(_TOP),
+    "defaultConfig": frozenset(_PROXY_CONFIG.split()),
+}
 
 MESH_CONFIG: Mapping[str, Check] = {
     **_TOP,

@@ -12,7 +12,7 @@ from pushsim.manifests.checks import check_mesh_config, check_object
 from pushsim.manifests.document import HELM_REMEDY, Document, parse_one
 from pushsim.manifests.kinds import modelled
 from pushsim.manifests.meshconfig import FIELDS
-from pushsim.manifests.unknown import unknown_fields, unknown_mesh_config
+from pushsim.manifests.unknown import left_out, unknown_fields, unknown_mesh_config
 from pushsim.mesh import CLUSTER_SCOPED, Object, Ref
 
 
@@ -41,7 +41,7 @@ class Parsed:
             )
         else:
             self.problems += check_mesh_config(config, where, prefix)
-            self.notes += map(str, unknown_mesh_config(config, where, prefix))
+            self.notes += left_out(unknown_mesh_config(config, where, prefix))
             self.mesh_config, self._mesh_config_source = config, where
 
 
@@ -89,7 +89,7 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
         raise InputError(
             Problem(f"is no manifest but {what}", where, remedy="write a mapping with apiVersion, kind and metadata")
         )
-    if "kind" not in body and "apiVersion" not in body and FIELDS[""] & body.keys():
+    if "kind" not in body and "apiVersion" not in body and FIELDS["MeshConfig"] & body.keys():
         return parsed.add_mesh_config(body, where)
     problems = []
     for key, example in (("apiVersion", "networking.istio.io/v1"), ("kind", "Service")):
@@ -128,9 +128,13 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
             raise InputError(Problem(f"must be a string, not {part!r}", where, path, "put it in quotes"))
         if part and "{{" in part:
             raise InputError(Problem("holds '{{' of an unrendered Helm template", where, path, HELM_REMEDY))
-    if found := check_object(body, kind, where):
+    found, unknown = check_object(body, kind, where), unknown_fields(body, kind, where)
+    if (metadata or {}).get("resourceVersion"):  # a cluster has it so: its CRDs are newer than what we know
+        parsed.notes += left_out(unknown)
+    else:
+        found += unknown
+    if found:
         raise InputError(found)
-    parsed.notes += map(str, unknown_fields(body, kind, where))
     scope = "" if kind in CLUSTER_SCOPED else its_namespace or namespace
     if its_namespace != scope and scope:
         body = {**body, "metadata": {**(metadata or {}), "namespace": scope}}

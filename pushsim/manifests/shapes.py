@@ -101,15 +101,25 @@ def ports(value: Any) -> Fault:
 
 
 def needs(*names: str) -> Check:
-    """A mapping that has these fields."""
+    """A mapping that has these fields, and something in them."""
 
     def check(value: Any) -> Fault:
         if fault := mapping(value):
             return fault
-        missing = next((name for name in names if value.get(name) is None), "")
+        missing = next((name for name in names if value.get(name) in (None, "", [])), "")
         return (f"has no {missing}", f"add '{missing}: …' below it") if missing else None
 
     return check
+
+
+def routes(value: Any) -> Fault:
+    """A VirtualService's spec: without hosts it is one that others delegate to, which has neither of these."""
+    if fault := mapping(value):
+        return fault
+    its = next((name for name in ("gateways", "tls", "tcp") if value.get(name)), "")
+    if value.get("hosts") or not its:
+        return None
+    return "has no hosts", f"add 'hosts: …' below it, or leave out {its} if it is there to be delegated to"
 
 
 def one_of(*names: str) -> Check:

@@ -18,7 +18,7 @@ from pushsim.topology.selection import Selector
 from pushsim.units import Cores
 
 EXPORT_TO = "networking.istio.io/exportTo"
-_MESH_CONFIG = FIELDS[""]
+_MESH_CONFIG = FIELDS["MeshConfig"]
 
 
 class ExportTo(Policy):

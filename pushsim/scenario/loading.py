@@ -280,9 +280,8 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
         problems += [replace(problem, where=where, field="istiod.release") for problem in error.problems]
     wrong = environment.problems(build.environment(model))
     config, prefix = model.istiod.mesh_config, "istiod.mesh_config."
-    unknown = [replace(p, message="is no field of a MeshConfig") for p in unknown_mesh_config(config, where, prefix)]
     problems += [replace(problem, where=where) for problem in wrong]
-    problems += [*check_mesh_config(config, where, prefix), *unknown]
+    problems += [*check_mesh_config(config, where, prefix), *unknown_mesh_config(config, where, prefix)]
     names = list(model.variants) or [AS_IS]
     for index, figure in enumerate(model.published.figures if model.published else ()):
         if figure.variant not in names:
