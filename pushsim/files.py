@@ -62,7 +62,11 @@ def _read(paths: Sequence[str], stdin: Stdin) -> tuple[list[Document], list[Prob
             for source, folder, text in _texts(path, stdin, seen, problems):
                 try:
                     with _quiet() if len(text) > LARGE_BYTES else contextlib.nullcontext():
-                        documents += [replace(d, folder=folder, file=source) for d in parse_text(text, source)]
+                        found = parse_text(text, source)
+                    documents += [replace(d, folder=folder, file=source) for d in found]
+                    if not found and not folder:  # kubectl, too, passes over what holds nothing in a folder
+                        remedy = "give Kubernetes or Istio manifests"
+                        problems.append(Problem("is empty: no document in it", source, remedy=remedy))
                 except InputError as error:
                     problems += error.problems
         except InputError as error:

@@ -181,8 +181,6 @@ def bomb():
     [
         (b"\x00\x01\x02", "binary"),
         (b"\x89PNG\xff", "not text"),
-        (b"", "is empty"),
-        (b"# only a comment\n", "is empty"),
         (b"a: 1\nb: [1,2\nc: 3\n", "YAML syntax error"),
         (b"kind: {{ .Values.kind }}\n", "helm template"),
         (b"{{- if .Values.x }}\nkind: Service\n{{- end }}\n", "helm template"),
@@ -649,6 +647,7 @@ def test_files_folders_and_standard_input(tmp_path):
     (tmp_path / "deep" / "a.yml").write_text(WEB)
     (tmp_path / "b.json").write_text(json.dumps(pod()))
     (tmp_path / "readme.md").write_text("no manifest")
+    (tmp_path / "later.yaml").write_text("# only a comment, which kubectl takes in a folder, too\n")
     service = b"apiVersion: v1\nkind: Service\nmetadata: {name: s}\n"
     mesh = files.load([str(tmp_path), "-"], stdin=lambda: service).mesh
     assert {"web", "s"} == set(names(mesh, "Service")) and len(names(mesh, "Pod")) == 3
@@ -656,7 +655,7 @@ def test_files_folders_and_standard_input(tmp_path):
 
 def test_missing_empty_and_broken_files_are_all_told_at_once(tmp_path):
     (tmp_path / "none").mkdir()
-    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "empty.yaml").write_text("# only a comment\n")
     (tmp_path / "bad.yaml").write_text("apiVersion: v1\nkind: Service\n")
     paths = [str(tmp_path / name) for name in ("none", "empty.yaml", "bad.yaml", "absent")]
     with pytest.raises(InputError) as error:
@@ -800,6 +799,11 @@ def test_a_field_that_a_cluster_has_and_we_do_not_know_is_told():
 )
 def test_names_that_are_the_users_own_are_no_fields(kind, spec):
     assert not any("is no field" in note for note in loaded(manifest(kind, spec)).notes)
+
+
+def test_the_mesh_config_of_a_config_map_may_be_empty():
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio"}, "data": {"mesh": ""}}
+    assert loaded(body).mesh.mesh_config == {}
 
 
 @pytest.mark.parametrize("release", ["1.14", "1.24", "1.30"])

@@ -275,6 +275,7 @@ def test_a_release_there_is_not_is_told_with_its_place() -> None:
         (MINIMAL + "churn: [rollout]\n", "churn[0]", "must be a mapping"),
         (MINIMAL + "istiod: {env: {A: [1]}}\n", "istiod.env.A", "must be text, a number, true or false"),
         ("apiVersion: v1\nkind: Service\n", "", "is a manifest, and no scenario"),
+        ("# nothing yet\n", "", "is empty, and no scenario"),
     ],
 )
 def test_a_wrong_shape_is_told_in_yamls_words(text: str, field: str, said: str) -> None:

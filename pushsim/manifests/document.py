@@ -75,7 +75,7 @@ def parse_text(text: bytes, source: str) -> list[Document]:
     """All documents of one file, empty ones left out; JSON if the text begins as JSON.
 
     Raises InputError with every problem found (each document is parsed on its own): syntax errors with their line,
-    binary and empty files, unrendered Helm templates, aliases that expand to too much, nesting that is too deep.
+    binary files, unrendered Helm templates, aliases that expand to too much, nesting that is too deep.
     """
     try:
         decoded = text.removeprefix(b"\xef\xbb\xbf").decode()
@@ -115,8 +115,6 @@ def parse_text(text: bytes, source: str) -> list[Document]:
             documents.append(Document(where, data))
     if problems:
         raise InputError(problems)
-    if not documents:
-        raise InputError(Problem("is empty: no document in it", source, remedy="give Kubernetes or Istio manifests"))
     return documents
 
 
@@ -138,11 +136,11 @@ def _twice(key: str) -> str:
 
 
 def parse_one(text: str, source: str) -> Any:
-    """The value of a YAML string inside a manifest (a ConfigMap's `mesh` key); InputError as `parse_text`."""
+    """The value of YAML that is one document, None if it is empty; InputError as `parse_text`."""
     documents = parse_text(text.encode(), source)
     if len(documents) > 1:
-        raise InputError(Problem("holds more than one document", source, remedy="keep one"))
-    return documents[0].data
+        raise InputError(Problem(f"holds {len(documents)} documents", source, remedy="keep one"))
+    return documents[0].data if documents else None
 
 
 def _problem(bad: _Bad, part: bytes, where: str, line: int) -> Problem:

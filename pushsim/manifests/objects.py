@@ -112,7 +112,7 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
     ):
         data = body.get("data")
         if isinstance(data, dict) and isinstance(data.get("mesh"), str):
-            config = parse_one(data["mesh"], f"{where}: data.mesh")
+            config = parse_one(data["mesh"], f"{where}: data.mesh") or {}
             return parsed.add_mesh_config(config, where, "data.mesh.")
     if not known:
         parsed.unmodelled[f"{kind} ({api_version.rpartition('/')[0]})" if "/" in api_version else kind] += 1

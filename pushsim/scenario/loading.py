@@ -112,10 +112,10 @@ class Scenario:
     @classmethod
     def _read(cls, text: bytes, base_dir: Path, path: str) -> Scenario:
         documents = parse_text(text, path or "scenario")
-        if len(documents) != 1:
+        if len(documents) > 1:
             remedy = "keep one; its policies and changes may be files of their own"
             raise InputError(Problem(f"holds {len(documents)} documents", path or "scenario", remedy=remedy))
-        return cls(documents[0].data, base_dir, path, question_of(text.decode()))
+        return cls(documents[0].data if documents else None, base_dir, path, question_of(text.decode()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mesh: another process makes it faster than it reads it."""
@@ -247,7 +247,8 @@ def question_of(text: str) -> str:
 def _model(data: Any, where: str) -> tuple[Model | None, list[Problem]]:
     if not isinstance(data, dict):
         remedy = "begin with `mesh:`; `pushsim schema` has all fields"
-        return None, [Problem("is no scenario: it must be a mapping", where, remedy=remedy)]
+        said = "is empty, and no scenario" if data is None else "is no scenario: it must be a mapping"
+        return None, [Problem(said, where, remedy=remedy)]
     if "apiVersion" in data and "mesh" not in data:
         remedy = "give a file that holds `mesh: {manifests: [it]}`; or ask `pushsim plan` about a change"
         return None, [Problem("is a manifest, and no scenario", where, remedy=remedy)]
