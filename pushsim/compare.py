@@ -12,7 +12,7 @@ from typing import Any
 
 from pushsim import intervals, thresholds
 from pushsim.breaks import Break, Sight, broken, unseen_calls
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, reason
 from pushsim.figures import number_at, numbers
 from pushsim.intervals import Interval
 from pushsim.result import Result, tidy
@@ -174,7 +174,7 @@ def baseline_of(path: str | Path, asked: Scenario) -> thresholds.Summaries:
     try:
         held = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(Problem(f"cannot be read: {error}", str(path), remedy=remedy)) from None
+        raise InputError(Problem(f"cannot be read: {reason(error)}", str(path), remedy=remedy)) from None
     variants = held.get("variants") if isinstance(held, dict) else None
     if variants is None and isinstance(held, dict) and "variant" in held:
         variants = {str(held["variant"]): held}

@@ -39,6 +39,11 @@ def no_proxy(where: str, field: str = "", option: str = "--inject all") -> Probl
     return Problem("no proxy found: no pod of the mesh is injected", where, field, remedy)
 
 
+def reason(error: Exception) -> str:
+    """What it says; of the system's own errors without their number and file, which is told beside it."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 class PushsimError(Exception):
     """Base of everything a user is told; a bare one is a defect of ours."""
 

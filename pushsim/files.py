@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pushsim.collecting import no_collections
-from pushsim.errors import InputError, Problem, writing
+from pushsim.errors import InputError, Problem, reason, writing
 from pushsim.manifests import Inject, Loaded, LoadedChange, from_parsed, to_change
 from pushsim.manifests.document import LARGE_BYTES, Document, parse_text
 from pushsim.manifests.objects import parse
@@ -120,7 +120,7 @@ def read_text(path: Path) -> str:
 
 
 def _unreadable(path: str, error: OSError) -> Problem:
-    return Problem(f"cannot be read: {error.strerror or error}", path, remedy="check its permissions")
+    return Problem(f"cannot be read: {reason(error)}", path, remedy="check the path and its permissions")
 
 
 def write_whole(path: Path, text: str) -> Path:

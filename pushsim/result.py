@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pushsim import figures
-from pushsim.errors import InputError, Problem, writing
+from pushsim.errors import InputError, Problem, reason, writing
 from pushsim.figures import HEADLINES
 from pushsim.tables import DETAIL, ROWS, SCHEMAS
 
@@ -315,7 +315,7 @@ class _Stored(Mapping[str, pa.Table]):
         try:
             return pq.read_table(path, columns=None if columns is None else list(columns))
         except (OSError, pa.ArrowException) as error:
-            raise InputError(Problem(f"cannot be read: {error}", str(path), remedy="run it anew")) from None
+            raise InputError(Problem(f"cannot be read: {reason(error)}", str(path), remedy="run it anew")) from None
 
     def __getitem__(self, name: str) -> pa.Table:
         if name not in SCHEMAS or not self._path(name).exists():
@@ -341,7 +341,9 @@ def load(folder: str | Path) -> Result:
     except (OSError, ValueError) as error:
         raise InputError(
             Problem(
-                f"is not a result folder: {error}", str(folder), remedy="make one with `pushsim simulate --out DIR`"
+                f"is not a result folder: {reason(error)}",
+                str(folder),
+                remedy="make one with `pushsim simulate --out DIR`",
             )
         ) from None
     if not isinstance(whole, dict) or (found := whole.pop("format", None)) not in READ_FORMATS:

@@ -16,7 +16,7 @@ from pushsim import asking, diff, files, releases, runs, sizing, thresholds
 from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
-from pushsim.errors import InputError, Problem, no_proxy, writing
+from pushsim.errors import InputError, Problem, no_proxy, reason, writing
 from pushsim.importers import Held
 from pushsim.importers import inspect as inspecting
 from pushsim.manifests import Inject
@@ -218,7 +218,7 @@ def _calls_in(calls: str, stdin: files.Stdin) -> str:
     try:
         return stdin().decode() if calls == "-" and stdin is not None else Path(calls).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(f"cannot be read: {error}", calls, remedy="check the path")) from None
+        raise InputError(Problem(f"cannot be read: {reason(error)}", calls, remedy="check the path")) from None
 
 
 def recommend(

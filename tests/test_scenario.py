@@ -427,6 +427,24 @@ spec: {replicas: 2, template: {metadata: {labels: {app: a}}, spec: {containers: 
     assert [held.ref.kind for held in timed.change.apply] == ["EndpointSlice"]
 
 
+def test_workloads_of_one_service_that_are_deleted_together_leave_it_no_endpoint(tmp_path: Path) -> None:
+    deployments = "".join(
+        f"""---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec: {{template: {{metadata: {{labels: {{app: a}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}
+"""
+        for name in ("a", "b")
+    )
+    (tmp_path / "mesh.yaml").write_text(MANIFEST.replace("legacy", "a").replace("ns-001", "default") + deployments)
+    both = "[{kind: Deployment, name: a}, {kind: Deployment, name: b}]"
+    text = f"mesh: {{manifests: [mesh.yaml], inject: all}}\nchanges: [{{at: 1s, delete: {both}}}]\nduration: 10s\n"
+    (timed,) = Scenario.loads(text, tmp_path).variant("as-is").changes
+    assert [ref.kind for ref in timed.change.delete] == ["Pod", "Pod"]
+    assert [held.body["endpoints"] for held in timed.change.apply] == [[]]
+
+
 def test_files_that_are_missing_are_all_named(tmp_path: Path) -> None:
     text = (
         MINIMAL.replace("mesh: {", "mesh: {manifests: [absent/], ")

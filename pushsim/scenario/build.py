@@ -126,10 +126,11 @@ def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
             )
         applied.extend(change.apply)
         deleted.extend(change.delete)
-    for ref in (target.ref for target in dated.delete):
-        whole = delete_change([ref], mesh) if ref.kind in WORKLOADS else Change()
-        applied.extend(whole.apply)
-        deleted.extend(whole.delete or [ref])
+    refs = [target.ref for target in dated.delete]
+    owners = [ref for ref in refs if ref.kind in WORKLOADS and delete_change([ref], mesh).delete]
+    whole = delete_change(owners, mesh)  # together: one Service may select the pods of several
+    applied.extend(whole.apply)
+    deleted.extend([*whole.delete, *(ref for ref in refs if ref not in owners)])
     return Change(tuple(applied), tuple(deleted), dated.name)
 
 
