@@ -18,6 +18,14 @@ _SHAPES = {
 }
 
 
+class Remedied(ValueError):
+    """What a validator of a field finds wrong, and what to do about it."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
 def nearest(name: str, known: Iterable[str], what: str = "names") -> str:
     """A remedy for a name that is not among the known: the nearest one, or all of them."""
     names = sorted(known)

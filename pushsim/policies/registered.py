@@ -145,7 +145,7 @@ def _part(text: str, scenario: Known | None) -> Policy:
         return found
     if ":" in text and not text.endswith((".yaml", ".yml")):
         return from_function(text, field=f"--policy {text}")
-    names = [*POLICIES, *(scenario.variant_names if scenario is not None else ())]
+    names = list(dict.fromkeys([*POLICIES, *(scenario.variant_names if scenario is not None else ())]))
     close = difflib.get_close_matches(text, names, 1)
     hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}; or give a YAML file"
     raise InputError(Problem(f"there is no policy, variant or file {text!r}", field="--policy", remedy=hint))

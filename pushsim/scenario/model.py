@@ -9,34 +9,22 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 
 from pushsim.manifests.kinds import KINDS, WORKLOADS
 from pushsim.mesh import CLUSTER_SCOPED, Ref
-from pushsim.problems import nearest
+from pushsim.problems import Remedied, nearest
 from pushsim.settings import Profile
 from pushsim.topology import AnySource, Generate, Section
 from pushsim.topology.spec import Share
 from pushsim.units import SECOND_NS, Bytes, Cores, Duration, Rate, UnitError, duration, quantity
 
 
-class NotText(ValueError):
-    """A value whose YAML type loses what was meant."""
-
-    remedy = 'put it in quotes: "1.30" would else become 1.3'
-
-
-class NoScalar(ValueError):
-    """A value that no environment variable can have."""
-
-    remedy = 'write what a shell would have: "" for an empty one'
-
-
 def _release(value: object) -> object:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise NotText("a release must be text")
+        raise Remedied("a release must be text", 'put it in quotes: "1.30" would else become 1.3')
     return value
 
 
 def _scalar(value: object) -> object:
     if not isinstance(value, str | int | float):
-        raise NoScalar("must be text, a number, true or false")
+        raise Remedied("must be text, a number, true or false", 'write what a shell would have: "" for an empty one')
     return value
 
 
@@ -105,18 +93,10 @@ class ClientsSection(Section):
     reconnect: Reconnect | None = None
 
 
-class NoKind(ValueError):
-    """A kind that is not there to be deleted."""
-
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.remedy = remedy
-
-
 def _deletable(kind: str) -> str:
     known = [each.name for each in KINDS.values() if each.watched or each.name in WORKLOADS]
     if kind not in known:
-        raise NoKind(f"{kind!r} is no kind that istiod watches, nor one that has pods", nearest(kind, known, "kinds"))
+        raise Remedied(f"{kind!r} is no kind that istiod watches, nor one that has pods", nearest(kind, known, "kinds"))
     return kind
 
 

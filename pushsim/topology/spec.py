@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from pushsim.problems import Remedied
 from pushsim.topology.selection import Labels, Section, in_namespaces
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -32,14 +33,6 @@ Count = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
-
-
-class TooMany(ValueError):
-    """More than anybody is likely to have meant, said before it fills the memory."""
-
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message)
-        self.remedy = remedy
 
 
 class Namespaces(Section):
@@ -127,7 +120,7 @@ class Generate(Section):
             services, pods = services + own, pods + own * sum(app.pods) // 2
         if spaces + services + pods + self.gateways.certificates + (self.nodes or 0) > self.at_most:
             made = f"{pods:,} pods of {services:,} services" if labelled else f"{spaces:,} namespaces"
-            raise TooMany(f"would make {made}", "give fewer, or set mesh.generate.at_most if you mean it")
+            raise Remedied(f"would make {made}", "give fewer, or set mesh.generate.at_most if you mean it")
         return self
 
     def namespace_labels(self) -> dict[str, dict[str, str]]:
