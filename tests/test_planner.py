@@ -377,7 +377,8 @@ def test_states_that_become_the_same_go_by_one_number(mode):
     endpoints |= {"endpoints": [{"addresses": ["10.2.0.1"]}], "ports": [{"name": "http", "port": 70}]}
     changes = [Change(apply=of) for of in (private("o", 71), parse_objects([endpoints]), private("o", 72))]
     proxies = tuple(Proxy(of, "n", f"10.1.0.{n}", labels={"app": of}) for n, of in enumerate("ab"))
-    mesh = Mesh({o.ref: o for of in (private("n", 80), private("o", 70)) for o in of}, proxies)
+    pods = [Object(Ref("Pod", "n", of.name), {"metadata": {"labels": of.labels}}) for of in proxies]
+    mesh = Mesh({o.ref: o for of in (private("n", 80), private("o", 70), pods) for o in of}, proxies)
     asking = Asking(Asking.variant("1.24", mode, mesh, changes))
     planner, groups = asking.planner, range(2)
     asking.step(0, changes[0], forgetting=False)

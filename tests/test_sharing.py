@@ -47,7 +47,12 @@ def _service(name: str, selector: str) -> dict[str, object]:
 
 def _istiod() -> tuple[Istiod, Proxy]:
     proxy = Proxy("web-0", "shop", "10.1.0.1", labels={"app": "web"})
-    mesh = Mesh({o.ref: o for o in parse_objects([_service("web", "web")])}, (proxy,))
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web-0", "namespace": "shop", "labels": proxy.labels},
+    }
+    mesh = Mesh({o.ref: o for o in parse_objects([_service("web", "web"), pod])}, (proxy,))
     return Istiod(mesh, releases.rules("1.24")), proxy
 
 

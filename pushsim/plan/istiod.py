@@ -92,7 +92,8 @@ class Istiod:
     def meet(self, proxy: Proxy, push: Push | None = None) -> ProxyState:
         """What istiod knows of a proxy that connects, before it has sent it anything, as of a push (the latest)."""
         push = push or self.latest
-        labels, targets = self.registry.labels_of(proxy), self.registry.targets(proxy)
+        find_targets = self.registry.targets_unlabelled if self.rules.labelled_last else self.registry.targets
+        labels, targets = self.registry.labels_of(proxy), find_targets(proxy)
         gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else MergedGateway()
         scope = push.scopes.of(proxy, labels)
         return ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())

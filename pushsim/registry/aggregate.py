@@ -270,6 +270,10 @@ class Registry:
             known = self._targets.to_write(proxy.namespace)[proxy] = before if before == found else found
         return known
 
+    def targets_unlabelled(self, proxy: Proxy) -> tuple[Target, ...]:
+        """The same as of a proxy whose own labels are not looked at yet: without a Pod it has no Kubernetes Service."""
+        return self.targets(proxy) if self.pod_of(proxy) else self._find_targets(replace(proxy, labels={}))
+
     def targets_before(self, proxy: Proxy) -> tuple[Target, ...]:
         """The same as they were found last, before objects of the proxy's namespace were written."""
         now, before = self.targets(proxy), self._targets_before.of(proxy.namespace).get(proxy)
@@ -312,10 +316,11 @@ class Registry:
         selecting = self._kubernetes.selecting_labels(namespace, labels)
         if entry:
             found = [target for service in selecting for target in _targets_of_entry(entry, service)]
-        else:
+        elif selecting or not self.pod_of(proxy):
             found = [target for service in selecting for target in self._targets_by_selector(proxy, service)]
-        if not selecting and not entry:
-            found += self._targets_by_address(proxy, self._kubernetes.in_namespace(namespace), kubernetes.SHARD)
+        else:
+            here = self._kubernetes.in_namespace(namespace)
+            found = list(self._targets_by_address(proxy, here, kubernetes.SHARD))
         entries_of, emptied = self._entries.in_namespace(namespace), self._entries.emptied
         external = (service for _, service in entries_of if (service.hostname, namespace) not in emptied)
         found += self._targets_by_address(proxy, external, entries.SHARD)

@@ -100,7 +100,7 @@ class EntryRegistry:
         return self._entry_events(before.ref.namespace, (), set(), old)
 
     def _endpointed_anew(self, ref: Ref, old: Iterable[Service], new: Iterable[Service]) -> None:
-        """A LOGICALDNS cluster has one endpoint: a ServiceEntry's host has none where another's has some.
+        """A LOGICAL_DNS cluster has one endpoint: a ServiceEntry's host has none where another's has some.
 
         Source: pilot/pkg/serviceregistry/serviceentry/store.go (addInstances).
         """

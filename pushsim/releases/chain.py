@@ -63,7 +63,8 @@ def chain() -> dict[str, Rules]:
     add("1.15.7", base)
 
     base = replace(base, router_filter="host", filter_extra_services="with-route", plugin_matches=True)  # #40995
-    base = add("1.16.0", replace(base, pod_labels="proxy", resource_scoping="false", egress_port_anywhere=False))
+    base = replace(base, pod_labels="proxy", labelled_last=True)  # #40186
+    base = add("1.16.0", replace(base, resource_scoping="false", egress_port_anywhere=False))
     base = add("1.16.2", replace(base, passthrough_attaches=True, update_compares_previous=True))  # #42721
     add("1.16.7", base)
 

@@ -51,6 +51,7 @@ class Rules:
         draining_ends: one drains that ends while it does not deny to serve; before, one that says it serves.
         unready_sent: default of PILOT_AUTO_SEND_UNHEALTHY_ENDPOINTS: endpoints that are not ready are sent (#60690).
         pod_labels: a changed pod label pushes: nobody, its own proxy, or that and its services' endpoints (#50432).
+        labelled_last: a proxy that connects is given its own labels after its services (#40186).
         pods_served_relabelled: only labels of pods that were and stay ready push so, not of one that gets so (#54102).
         evicted_forgotten: a pod that loses its address with its readiness is forgotten; before, ServiceEntries keep it
             for good (#55171).
@@ -204,6 +205,7 @@ class Rules:
     draining_ends: bool = False
     unready_sent: bool = False
     pod_labels: Literal["none", "proxy", "proxy-and-endpoints"] = "none"
+    labelled_last: bool = False
     pods_served_relabelled: bool = False
     evicted_forgotten: bool = False
     left_pods_kept: bool = True
