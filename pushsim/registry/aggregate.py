@@ -118,7 +118,7 @@ class Registry:
 
         for ref, written in sorted(events, key=place):
             made = self._delete(ref) if written is None else self._write(written, used)
-            if not self.rules.entry_endpoints_compared:  # ServiceEntries are handled with the rest, not beside it
+            if not self.rules.krt_entries:  # ServiceEntries are handled with the rest, not beside it
                 made = [replace(r, endpoints=self.endpoints.shards.copy()) if r.proxy else r for r in made]
             requests += made
         return tuple(requests)

@@ -129,7 +129,7 @@ class EntryRegistry:
     ) -> list[PushRequest]:
         keys = {s.key for s in (*updated, *deleted)}
         kept = [s for s in services if s not in updated and s.resolution in DNS]
-        if not self._rules.entry_endpoints_compared:
+        if not self._rules.krt_entries:
             keys.update(s.key for s in kept)
         requests: list[PushRequest] = []
         if keys:
@@ -138,7 +138,7 @@ class EntryRegistry:
         for service, pushed, changed in self._refresh((*services, *deleted)):
             if service in kept and changed and service.key not in keys:
                 others.add(service.key)
-            if not keys and (service not in kept or self._rules.entry_endpoints_compared):
+            if not keys and (service not in kept or self._rules.krt_entries):
                 requests += self._endpoints.request((service.hostname, namespace), pushed)
         if others:
             requests.append(PushRequest(frozenset(others), reasons=frozenset({ENDPOINT_UPDATE})))
@@ -151,7 +151,7 @@ class EntryRegistry:
         """
         hosts = dict.fromkeys((service.hostname, service.namespace) for service in services)
         made = {host: self._endpoints_made(making) if (making := self._making(*host)) else None for host in hosts}
-        some, krt = any(made.values()), self._rules.entry_endpoints_compared
+        some, krt = any(made.values()), self._rules.krt_entries
         for service in services:
             host = (service.hostname, service.namespace)
             endpoints, before = made[host], self._endpoints.shards.get(host, {}).get(SHARD, ())
@@ -207,13 +207,13 @@ class EntryRegistry:
         rules = self._rules
         if before is None:
             selecting = self._selecting(written.ref.namespace, written)
-            pushes = rules.entry_endpoints_compared or all(service.resolution not in DNS for service in selecting)
-        elif rules.entry_endpoints_compared:
+            pushes = rules.krt_entries or all(service.resolution not in DNS for service in selecting)
+        elif rules.krt_entries:
             pushes = _labels_and_place(before) != _labels_and_place(written)
         else:
             latest = workload_labels(written) if rules.entry_labels_compared else written.labels
             pushes = rules.pod_labels != "none" and workload_labels(before) != latest
-        address, early = str(written.spec.get("address") or ""), rules.entry_endpoints_compared
+        address, early = str(written.spec.get("address") or ""), rules.krt_entries
         return [proxy_update(address, self._endpoints.shards, early=early)] if pushes else []
 
     def _selecting(self, namespace: str, *workloads: Object | None) -> list[Service]:
@@ -240,7 +240,7 @@ class EntryRegistry:
         else:
             del self._pods.to_write(namespace)[pod.ref]
         selecting = self._selecting(namespace, known, latest)
-        if self._rules.entry_endpoints_compared:
+        if self._rules.krt_entries:
             return self._refreshed(selecting, selecting)
         still = [service for service in selecting if selected_by(service, latest or known)]
         if not self._rules.left_pods_kept:
@@ -259,7 +259,7 @@ class EntryRegistry:
         """
         selecting = self._selecting(namespace, before, written)
         requests = self._refreshed(selecting, selecting)
-        if not self._rules.entry_endpoints_compared and any(service.resolution in DNS for service in selecting):
+        if not self._rules.krt_entries and any(service.resolution in DNS for service in selecting):
             return requests[-1:]
         return requests
 
@@ -269,7 +269,7 @@ class EntryRegistry:
         keys = {s.key for s in clusters_of if s.resolution in DNS}
         for service, pushed, changed in self._refresh(services):
             requests += self._endpoints.request((service.hostname, service.namespace), pushed)
-            if not changed and self._rules.entry_endpoints_compared:
+            if not changed and self._rules.krt_entries:
                 keys.discard(service.key)
         if keys:
             requests.append(PushRequest(frozenset(keys), reasons=frozenset({ENDPOINT_UPDATE})))

@@ -205,7 +205,8 @@ class KubernetesRegistry:
         hidden = service is not None and "~" in service.export_to
         if hidden and rules.hidden_silent:  # onEventInternal returns before pushEDS: the index keeps what it had
             return []
-        pushed = self._endpoints.update(SHARD, host, self._endpoints_of(name, namespace))
+        pushed = self._endpoints.update(SHARD, host, self._selected(name, namespace))  # whatever its externalName
+        self._endpoints.recount(SHARD, host, self._endpoints_of(name, namespace))
         requests = self._endpoints.request(host, pushed)
         if service is not None and service.headless and not (hidden and rules.headless_hidden_silent):
             requests.append(self._headless_request(service))
@@ -219,11 +220,19 @@ class KubernetesRegistry:
         return PushRequest(frozenset({key}), reasons=frozenset({reason}))
 
     def _endpoints_of(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
-        """Endpoints of all slices of a service, each address and port once; of WorkloadEntries it selects, all.
+        """Endpoints of a service; of an ExternalName Service by DNS also the name itself.
 
-        Of an ExternalName Service by DNS the name itself, beside slices that it still has or where these have none
-        (ExternalNameServiceInstances, ExternalNameEndpoints).
+        Beside slices that it still has, or where these have none (ExternalNameServiceInstances, ExternalNameEndpoints).
         """
+        found, service = self._selected(name, namespace), self.services.get(fqdn(name, namespace))
+        if service is None or service.resolution != "DNS":
+            return found
+        named, served = dict(service.extras)["externalName"], {endpoint.port_name for endpoint in found}
+        ports = (port for port in service.ports if self._rules.external_name_beside or port.name not in served)
+        return (*found, *(Endpoint(named, port.number, port.name, service.labels) for port in ports))
+
+    def _selected(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
+        """Those of all slices of a service, each address and port once; of WorkloadEntries it selects, all."""
         found: dict[tuple[str, str], Endpoint] = {}
         service = self.services.get(fqdn(name, namespace))
         for endpoints in self._slices.of((namespace, name)).values():
@@ -233,11 +242,6 @@ class KubernetesRegistry:
         if service is not None and service.selector and service.resolution == "EDS":
             for entry in selected_entries(self._store, namespace, service):
                 selected += workload_endpoints(entry_workload(entry), service, namespace, self._trust_domain)
-        if service is not None and service.resolution == "DNS":
-            name, served = dict(service.extras)["externalName"], {of for _, of in found}
-            for port in service.ports:
-                if self._rules.external_name_beside or port.name not in served:
-                    found[name, port.name] = Endpoint(name, port.number, port.name, service.labels)
         return (*found.values(), *selected)
 
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:

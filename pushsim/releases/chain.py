@@ -64,6 +64,7 @@ def chain() -> dict[str, Rules]:
 
     base = replace(base, router_filter="host", filter_extra_services="with-route", plugin_matches=True)  # #40995
     base = replace(base, pod_labels="proxy", labelled_last=True)  # #40186
+    base = replace(base, draining_labels=(SESSION,))
     base = add("1.16.0", replace(base, resource_scoping="false", egress_port_anywhere=False))
     base = add("1.16.2", replace(base, passthrough_attaches=True, update_compares_previous=True))  # #42721
     add("1.16.7", base)
@@ -80,7 +81,7 @@ def chain() -> dict[str, Rules]:
         nds_headless_partial=True,  # #42165
         round_robin_once="mesh",
     )
-    base = add("1.17.0", replace(base, node_local="pod", draining_labels=(SESSION,)))
+    base = add("1.17.0", replace(base, node_local="pod"))
     add("1.17.8", base)
 
     base = replace(
@@ -141,7 +142,7 @@ def chain() -> dict[str, Rules]:
     patched = add("1.21.3", replace(base, endpoint_comparison="any"))
     patched = add("1.21.4", replace(patched, cds_router_gateway="passthrough"))
     patched = add("1.21.5", replace(patched, targets="service"))
-    add("1.21.6", patched)
+    add("1.21.6", replace(patched, emptied_told=True))  # #52588
 
     routes = kinds("HTTPRoute TCPRoute TLSRoute GRPCRoute")
     base = replace(
@@ -170,10 +171,12 @@ def chain() -> dict[str, Rules]:
     base = replace(base, endpoint_comparison="any", cds_router_gateway="passthrough")  # #50757
     base = add("1.22.1", base)
     base = add("1.22.3", replace(base, targets="service"))  # #51788
+    base = add("1.22.4", replace(base, emptied_told=True))  # #52588
     add("1.22.8", base)
 
     base = replace(base, inbound_passthrough="InboundPassthroughCluster", nds_every_address=True)
-    base = add("1.23.0", replace(base, node_local="told", endpoint_node=True))
+    base = add("1.23.0", replace(base, node_local="told", endpoint_node=True, emptied_told=False))
+    base = add("1.23.1", replace(base, emptied_told=True))  # #52588
     add("1.23.6", base)
 
     base = replace(
@@ -187,7 +190,6 @@ def chain() -> dict[str, Rules]:
         service_entry_always_full="without-autoallocate",
         nds_unready="terminating",
         draining_labels=(SESSION, SESSION_HEADER),
-        emptied_told=True,  # #52588
         export_to_trimmed=True,  # #53367
     )
     add("1.24.0", base)
@@ -248,7 +250,7 @@ def chain() -> dict[str, Rules]:
     base = replace(
         base,
         service_entry_always_full="never",
-        entry_endpoints_compared=True,
+        krt_entries=True,
         entry_workload=True,
         delegate_keys=False,  # #59435
         round_robin_once="oldest",

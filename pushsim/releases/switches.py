@@ -70,7 +70,8 @@ class Rules:
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
         egress_port_anywhere: an egress listener with a port and no bind listens on all addresses, also for TCP.
         ports_reserved: where the virtual listeners listen (15001, 15006), nothing else does on all addresses (#48551).
-        entry_endpoints_compared: a ServiceEntry by DNS that stays as it is is Full only if its endpoints differ (krt).
+        krt_entries: ServiceEntries and their workloads are collections (krt) that are derived beside all else, and only
+            what differs pushes: one by DNS that stays as it is does if its endpoints differ.
         node_local: of a Service with internalTrafficPolicy Local, proxies have what is on their node: the one that
             their metadata tell (`told`), or else their pod's (`pod`).
         endpoint_node: an endpoint that moves to another node is another one.
@@ -219,7 +220,7 @@ class Rules:
     autoallocate_default: bool = False
     egress_port_anywhere: bool = True
     ports_reserved: bool = False
-    entry_endpoints_compared: bool = False
+    krt_entries: bool = False
     node_local: Literal["never", "pod", "told"] = "never"
     endpoint_node: bool = False
     entry_workload: bool = False

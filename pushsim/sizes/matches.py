@@ -197,6 +197,8 @@ class RouteTranslator:
             self._mirror(self.cluster(destination, namespace), percent) for destination, percent in mirrors(http)
         ]
         destinations: Sequence[Spec] = http.get("route") or ()
+        if len(destinations) > 1 and self.sizing.weightless_unnamed:
+            destinations = [item for item in destinations if item.get("weight")]
         hashed = False
         if len(destinations) == 1:
             first = destinations[0]

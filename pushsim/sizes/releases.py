@@ -16,7 +16,6 @@ _1_24 = Sizing()
 _1_23 = replace(
     _1_24,
     session_labels=(SESSION,),
-    session_routes="always",
     config_version="v1alpha3",
     warmup=False,
     stat_service_name=False,
@@ -30,6 +29,7 @@ _1_23 = replace(
 )
 _1_22 = replace(
     _1_23,
+    session_routes="always",
     proxy_protocol="tls",
     alt_stat_name=False,
     inbound_cleanup="",
@@ -47,6 +47,7 @@ _1_22 = replace(
 )
 _1_21 = replace(
     _1_22,
+    session_ttl=True,
     path_templates=False,
     revocation_files=False,
     json_options=False,
@@ -72,7 +73,6 @@ _1_20 = replace(
 )
 _1_19 = replace(
     _1_20,
-    session_routes="cookie",
     ignores=_1_20.ignores | {"PILOT_DISABLE_MX_ALPN"},
     passthrough_authz=True,
     plugin_types=False,
@@ -107,6 +107,8 @@ _1_18 = replace(
 )
 _1_17 = replace(
     _1_18,
+    session_routes="cookie",
+    weightless_unnamed=True,
     ignores=_1_18.ignores - {"ISTIO_GATEWAY_STRIP_HOST_PORT"},
     unlabelled="unready",
     checked_headers="request",

@@ -33,7 +33,7 @@ def session_length(service: Service, sizing: Sizing, settings: Settings) -> int:
         return 0
     labels = dict(service.labels)
     cookie, header = labels.get(SESSION) or "", "" if known == "cookie" else labels.get(SESSION_HEADER) or ""
-    return _length(cookie, header, known != "switched") if cookie or header else 0
+    return _length(cookie, header, sizing.session_ttl) if cookie or header else 0
 
 
 @lru_cache(maxsize=1 << 10)

@@ -27,6 +27,7 @@ class Sizing:
     panic_threshold:       outbound clusters switch the panic threshold off (SendUnhealthyEndpoints).
     session_labels:        Services with one of these keep sessions: clients may stay with endpoints that drain.
     session_routes:        their virtual hosts say how: never; by cookie; by header, too; only if that is switched on.
+    session_ttl:           cookies of sessions live for two minutes.
     track_remaining:       circuit breakers track what remains (DISABLE_TRACK_REMAINING_CB_METRICS).
     inbound_cleanup:       cleanup interval of inbound clusters. empty_common_lb: clusters have a common_lb_config
                            though it says nothing.
@@ -131,6 +132,7 @@ class Sizing:
     google_re2:            regular expressions name their engine.
     route_cors:            CORS is a part of the route, not of its filter's configuration.
     append_action:         header operations are an enum, not a boolean.
+    weightless_unnamed:    a route of which one destination alone has a weight is like one without others.
     total_weight:          weighted clusters say their sum. present_match: a header's presence is asked for in words.
     hashed_spread:         hashed routes too retry on another host.
     missing_headers_empty: a withoutHeaders match treats a missing header as an empty one.
@@ -155,6 +157,7 @@ class Sizing:
     panic_threshold: bool = False
     session_labels: tuple[str, ...] = (SESSION, SESSION_HEADER)
     session_routes: Literal["never", "cookie", "always", "switched"] = "switched"
+    session_ttl: bool = False
     track_remaining: bool = True
     inbound_cleanup: Literal["never", "minute", ""] = "never"
     empty_common_lb: bool = True
@@ -244,6 +247,7 @@ class Sizing:
     google_re2: bool = False
     route_cors: bool = False
     append_action: bool = True
+    weightless_unnamed: bool = False
     total_weight: bool = False
     present_match: bool = True
     missing_headers_empty: bool = True
