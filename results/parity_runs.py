@@ -8,6 +8,8 @@ unless it is run again. --again simulates anew what is there, and keeps the real
 
 On a machine that does other work, run it with `chrt --rr 10`, so that istiod has its cores when it wants them, and set
 /proc/sys/kernel/sched_rr_timeslice_ms to 1: with its default of 100, Go's sysmon thread waits that long for the core.
+Set /proc/sys/kernel/sched_rt_runtime_us to -1, too: with its default of 950000 the kernel takes the core from an istiod
+that is overloaded for 50 ms of each second.
 """
 
 import argparse
