@@ -121,7 +121,7 @@ def test_anchors_and_merge_keys_are_resolved():
 WORDS = [
     "~", "*", "*.example.com", "./*", "yes", "True", "null", "080", "0x1", "1_0", "+1", ".5", "-", "&x", "!t", "<<",
     "12", "1.10", "it's", 'q"q', "#", "on", "|", "%a", "@a", "{{x}}", "é", ">", "[a", "{a:", "a,b", "?", ":", "--",
-    "---", "...", "=", "0o7", ".inf", "NaN",
+    "---", "...", "=", "0o7", ".inf", "NaN", "-inf", "infinity", "nan",
 ]  # fmt: skip
 words = st.sampled_from([*WORDS, "", "a: b", "a # b", "- a", "x\ny\n", "tab\tx", " lead", "trail "])
 values = st.recursive(

@@ -39,7 +39,8 @@ _TOP_KEY = re.compile(rb"(?m)^[^-\s#]")
 #: merge key. False alarms (inside block scalars, say) only cost time.
 _SUBTLE = re.compile(
     rb"[ \n,\[{](?=[~&*!<0-9+.yYnNoOTFiI-])(?:[~&*!][^ \n]|<<|(?:~|[Yy]es|YES|[Nn]o|NO|[Oo]n|ON|[Oo]ff|OFF|True|TRUE"
-    rb"|False|FALSE|Null|NULL|[Nn]an|[Ii]nf|[-+]?0[0-9A-Za-z][0-9A-Fa-f_]*|[+][0-9._]+|[-+]?\.[0-9A-Za-z]*|[0-9]+_[0-9_]*)"
+    rb"|False|FALSE|Null|NULL|[-+]?[Nn]an|[-+]?[Ii]nf(?:inity)?"
+    rb"|[-+]?0[0-9A-Za-z][0-9A-Fa-f_]*|[+][0-9._]+|[-+]?\.[0-9A-Za-z]*|[0-9]+_[0-9_]*)"
     rb"(?=[ \t]*(?:[,\]}#:\n]|$)))"
 )
 #: Text that may nest deeper than the C stack bears: libyaml's node composer recurses.
