@@ -195,13 +195,15 @@ def test_it_costs_a_fraction_of_a_general_client() -> None:
             call.cancel()
 
     async def main() -> list[float]:
-        spent = []
+        clients = (ours, theirs)
+        best = [float("inf")] * len(clients)
         async with server(pour) as port:
-            for client in (ours, theirs):
-                before = time.process_time()
-                await client(port)
-                spent.append(time.process_time() - before)
-        return spent
+            for _ in range(3):  # what else the machine does slows one or the other: the least is what it takes
+                for place, client in enumerate(clients):
+                    before = time.process_time()
+                    await client(port)
+                    best[place] = min(best[place], time.process_time() - before)
+        return best
 
     mine, general = asyncio.run(main())
     assert mine < general, f"{mine:.2f} s against {general:.2f} s"
