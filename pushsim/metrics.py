@@ -278,7 +278,7 @@ def read_openmetrics(text: str) -> Scrape:
                     sums[key] = sample.value
             else:
                 # the parsers end each counter in _total, as those of Go and the process do, and istiod's own do not
-                own = family.type == "counter" and family.name.startswith("pilot_")
+                own = family.type == "counter" and not family.name.startswith(("go_", "process_"))
                 name = family.name if own else sample.name
                 values[name, key[1]] = sample.value
     return Scrape(values, {key: _from_cumulative(le, sums.get(key, 0.0)) for key, le in buckets.items()})
