@@ -480,8 +480,16 @@ def test_knobs_are_read_from_the_environment_and_errors_name_them() -> None:
         "1.24", 4, {"PILOT_PUSH_THROTTLE": "7", "PILOT_DEBOUNCE_AFTER": "1s", "PILOT_ENABLE_EDS_DEBOUNCE": "0"}
     )
     assert (found.throttle, found.debounce_after_ns, found.eds_debounce) == (7, SECOND, False)
-    with pytest.raises(InputError, match="PILOT_DEBOUNCE_MAX"):
-        knobs("1.24", 4, {"PILOT_DEBOUNCE_MAX": "10"})
+    for name in ("PILOT_DEBOUNCE_MAX", "GRPC_KEEPALIVE_INTERVAL"):
+        with pytest.raises(InputError, match=name):
+            knobs("1.24", 4, {name: "10"})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("45s", 45), ("10ms", 1), ("0", 2 * 3600)])
+def test_streams_are_pinged_no_more_often_than_grpc_does_and_by_its_own_default_if_never_is_asked(
+    text: str, seconds: int
+) -> None:
+    assert knobs("1.24", 4, {"GRPC_KEEPALIVE_INTERVAL": text}).keepalive_ns == seconds * SECOND
 
 
 # ---- the thirteen traps

@@ -27,6 +27,14 @@ CONVERGENCE = BOUNDS["pilot_proxy_convergence_time"]
 samples = st.lists(st.integers(0, 60 * S), min_size=1, max_size=200)
 
 
+@pytest.mark.parametrize(
+    "name", ["pilot_xds_pushes", "xds_cache_reads", "go_gc_cycles_total", "process_cpu_seconds_total"]
+)
+def test_counters_are_read_under_the_names_that_the_page_has(name: str) -> None:
+    page = f'# TYPE {name} counter\n{name}{{type="a"}} 3\n'
+    assert read_openmetrics(page).total(name, type="a") == 3
+
+
 def test_a_sample_on_a_bound_is_in_its_bucket() -> None:
     histogram = Histogram.of_ns((0.1, 0.5), [S // 10, S // 10 + 1, S // 2, S])
     assert histogram.counts == (1, 2, 1)

@@ -43,7 +43,7 @@ class MergedRule:
         found: list[str] = []
         for source in self.sources:
             named = [str(subset["name"]) for subset in source.spec.get("subsets") or ()]
-            found += [name for name in named if name not in frozenset(found)]
+            found += [name for name in named if name not in found]  # found is longer only after this
         return tuple(found)
 
 

@@ -15,8 +15,9 @@ from pushsim.units import duration
 #: (istio#48438, istio#35046, istio#37094).
 _LIMITS: Mapping[tuple[int, int], tuple[int, int]] = {(1, 12): (100, 100), (1, 13): (100, 25), (1, 21): (0, 0)}
 
-#: More often grpc-go does not ping (internal.KeepaliveMinServerPingTime).
-_LEAST_KEEPALIVE_NS = 1_000_000_000
+#: grpc-go pings no more often than that, and so often if the interval is 0 (KeepaliveMinServerPingTime,
+#: defaultServerKeepaliveTime).
+_LEAST_KEEPALIVE_NS, _KEEPALIVE_NS = 1_000_000_000, 7200_000_000_000
 
 #: istiod's environment variables that these knobs are: what is pushed to whom hangs on none of them.
 NAMES = frozenset(
@@ -74,7 +75,9 @@ def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
         throttle=_count(env, "PILOT_PUSH_THROTTLE", throttle) or automatic,
         streams_per_s=_count(env, "PILOT_MAX_REQUESTS_PER_SECOND", streams) or automatic,
         cached=frozenset(cached),
-        keepalive_ns=max(_LEAST_KEEPALIVE_NS, _duration(env, "GRPC_KEEPALIVE_INTERVAL", 30_000_000_000)),
+        keepalive_ns=max(
+            _LEAST_KEEPALIVE_NS, _duration(env, "GRPC_KEEPALIVE_INTERVAL", 30_000_000_000) or _KEEPALIVE_NS
+        ),
     )
 
 
