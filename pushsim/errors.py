@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,12 @@ class Problem:
         place = ": ".join(part for part in (self.where, self.field) if part)
         text = f"{place}: {self.message}" if place else self.message
         return f"{text} ({self.remedy})" if self.remedy else text
+
+
+def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """`did you mean X?` of the nearest of the known names, "" if none is near (as difflib says, by that cutoff)."""
+    near = get_close_matches(name, list(known), 1, cutoff)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def no_proxy(where: str, field: str = "", option: str = "--inject all") -> Problem:

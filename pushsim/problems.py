@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pushsim.errors import Problem
+from pushsim.errors import Problem, meant
 
 #: What pydantic calls a type, as it is written in YAML.
 _SHAPES = {
@@ -29,8 +28,7 @@ class Remedied(ValueError):
 def nearest(name: str, known: Iterable[str], what: str = "names") -> str:
     """A remedy for a name that is not among the known: the nearest one, or all of them."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, 1, 0.6)
-    return f"did you mean {close[0]}?" if close else f"known {what}: {', '.join(names)}"
+    return meant(name, names) or f"known {what}: {', '.join(names)}"
 
 
 def problems_of(

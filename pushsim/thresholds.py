@@ -9,11 +9,10 @@ import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fractions import Fraction
 from typing import Any
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, meant
 from pushsim.figures import number_at, numbers
 from pushsim.mesh import XDS
 from pushsim.problems import nearest
@@ -189,9 +188,8 @@ def check(
             continue
         paths = list(dict.fromkeys(path for name in names for path in known[name]))
         if threshold.path not in paths and threshold.path not in SOMETIMES_ABSENT:
-            near = get_close_matches(threshold.path, paths, 1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            wrong(f"there is no figure {threshold.path!r}", f"{meant}known: {', '.join(paths)}")
+            remedy = f"{meant(threshold.path, paths)} known: {', '.join(paths)}".lstrip()
+            wrong(f"there is no figure {threshold.path!r}", remedy)
         elif threshold.increase and baseline is None and threshold.variant == next(iter(known)):
             message = f"{threshold.variant} is the first, which increases are taken against"
             wrong(message, "give --baseline, or name another variant")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
+from pushsim.errors import meant
 from pushsim.manifests.document import HELM_REMEDY
 from pushsim.units import UnitError, duration
 
@@ -128,9 +128,8 @@ def one_of(*names: str) -> Check:
     def check(value: Any) -> Fault:
         if value in names:
             return None
-        near = get_close_matches(str(value).upper(), names, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        return f"must not be {_kind_of(value)}", f"{meant}write one of {', '.join(names)}"
+        all_of_them = f"write one of {', '.join(names)}"
+        return f"must not be {_kind_of(value)}", f"{meant(str(value).upper(), names)} {all_of_them}".lstrip()
 
     return check
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from pydantic import Field, ValidationError
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, meant
 from pushsim.manifests import to_change
 from pushsim.mesh import Mesh, Object
 from pushsim.policies.base import Composed, Nothing, Policy
@@ -146,8 +145,7 @@ def _part(text: str, scenario: Known | None) -> Policy:
     if ":" in text and not text.endswith((".yaml", ".yml")):
         return from_function(text, field=f"--policy {text}")
     names = list(dict.fromkeys([*POLICIES, *(scenario.variant_names if scenario is not None else ())]))
-    close = difflib.get_close_matches(text, names, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}; or give a YAML file"
+    hint = meant(text, names) or f"known: {', '.join(names)}; or give a YAML file"
     raise InputError(Problem(f"there is no policy, variant or file {text!r}", field="--policy", remedy=hint))
 
 

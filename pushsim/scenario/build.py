@@ -6,14 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pushsim import files
 from pushsim.collecting import no_collections
-from pushsim.errors import InputError, Problem, no_proxy
+from pushsim.errors import InputError, Problem, meant, no_proxy
 from pushsim.manifests import delete_change, to_change
 from pushsim.manifests.kinds import WORKLOADS
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
@@ -104,9 +103,8 @@ def _missed(mesh: Mesh, changes: Sequence[Timed], warmup_ns: int) -> Iterator[st
         for ref in timed.change.delete if timed.source == CHANGES else ():
             if ref not in mesh.objects and ref not in written:
                 names = [o.name for o in mesh.objects if (o.kind, o.namespace) == (ref.kind, ref.namespace)]
-                near = get_close_matches(ref.name, names, 1)
-                meant = f" (did you mean {near[0]}?)" if near else ""
-                yield f"changes at {duration_text(timed.at_ns - warmup_ns)}: there is no {ref} to delete{meant}"
+                hint = f" ({near})" if (near := meant(ref.name, names)) else ""
+                yield f"changes at {duration_text(timed.at_ns - warmup_ns)}: there is no {ref} to delete{hint}"
         written.update(held.ref for held in timed.change.apply)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 
 from pushsim import environment, files, policies, releases
 from pushsim.environment import ENVIRONMENT
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, meant
 from pushsim.manifests.checks import check_mesh_config
 from pushsim.manifests.document import parse_text
 from pushsim.manifests.unknown import unknown_mesh_config
@@ -320,8 +319,7 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
 
 def _strange(model: Model) -> Iterator[str]:
     for name in sorted(model.istiod.env.keys() - ENVIRONMENT.keys()):
-        near = get_close_matches(name, ENVIRONMENT, 1, 0.8)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = f" ({near})" if (near := meant(name, ENVIRONMENT, 0.8)) else ""
         yield f"istiod.env.{name} is not modelled: it changes nothing in a simulation{hint}"
 
 
