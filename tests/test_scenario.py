@@ -427,6 +427,43 @@ spec: {replicas: 2, template: {metadata: {labels: {app: a}}, spec: {containers: 
     assert [held.ref.kind for held in timed.change.apply] == ["EndpointSlice"]
 
 
+SCALED = """---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: a}}
+spec:
+  replicas: {0}
+  template: {{metadata: {{labels: {{app: a}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}
+"""
+
+
+def test_changes_follow_on_from_those_before_them(tmp_path: Path) -> None:
+    """Whatever order they are listed in: a Deployment that is scaled up and down again has the pods it had."""
+    service = MANIFEST.replace("legacy", "a").replace("ns-001", "default")
+    (tmp_path / "mesh.yaml").write_text(service + SCALED.format(2))
+    (tmp_path / "five.yaml").write_text(SCALED.format(5))
+    (tmp_path / "two.yaml").write_text(SCALED.format(2))
+    text = """mesh: {manifests: [mesh.yaml], inject: all}
+changes: [{at: 2s, apply: [two.yaml]}, {at: 1s, apply: [five.yaml]}, {at: 3s, apply: [five.yaml, two.yaml]}]
+duration: 10s
+"""
+    variant = Scenario.loads(text, tmp_path).variant("as-is")
+    up, down, both = (timed.change for timed in variant.changes)
+    pods = [held.ref for held in up.apply if held.ref.kind == "Pod"]
+    assert len(pods) == 3 and sorted(down.delete) == sorted(both.delete) == sorted(pods)
+    before = {ref: held.body for ref, held in variant.mesh.objects.items()}
+    assert {ref: held.body for ref, held in variant.mesh.after(up).after(down).objects.items()} == before
+
+
+def test_deleting_a_service_deletes_its_slices(tmp_path: Path) -> None:
+    service = MANIFEST.replace("legacy", "a").replace("ns-001", "default")
+    (tmp_path / "mesh.yaml").write_text(service + SCALED.format(2))
+    text = "mesh: {manifests: [mesh.yaml], inject: all}\nchanges: [{at: 1s, delete: [{kind: Service, name: a}]}]\n"
+    (timed,) = Scenario.loads(text + "duration: 10s\n", tmp_path).variant("as-is").changes
+    assert [ref.kind for ref in timed.change.delete] == ["Service", "EndpointSlice"]
+    assert not timed.change.apply
+
+
 def test_workloads_of_one_service_that_are_deleted_together_leave_it_no_endpoint(tmp_path: Path) -> None:
     deployments = "".join(
         f"""---

@@ -57,13 +57,15 @@ def described(model: Model, base_dir: Path, where: str) -> tuple[Mesh, list[Date
     if model.mesh.generate is not None:
         with no_collections():
             mesh = _beside(mesh, generate(model.mesh.generate, model.seed, beside=mesh), where)
-    extra, problems = list[Dated](), list[Problem]()
-    for dated in model.changes:
+    extra, problems, now = list[Dated](), list[Problem](), mesh
+    for dated in sorted(model.changes, key=lambda dated: dated.at):
         try:
-            change = load_change(dated, base_dir, mesh)
-            extra.append(Dated(model.warmup + dated.at, CHANGES, change))
+            change = load_change(dated, base_dir, now)
         except InputError as error:
             problems.extend(error.problems)
+            continue
+        now = now.after(change)
+        extra.append(Dated(model.warmup + dated.at, CHANGES, change))
     if (
         model.mesh.manifests
         and not mesh.proxies
@@ -109,7 +111,7 @@ def _missed(mesh: Mesh, changes: Sequence[Timed], warmup_ns: int) -> Iterator[st
 
 
 def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
-    """The files and deletions of one dated change."""
+    """The files and deletions of one dated change, written to `mesh` one after another."""
     applied: list[Object] = []
     deleted: list[Ref] = []
     for path in dated.apply:
@@ -124,11 +126,13 @@ def load_change(dated: DatedChange, base_dir: Path, mesh: Mesh) -> Change:
             )
         applied.extend(change.apply)
         deleted.extend(change.delete)
+        mesh = mesh.after(change)
     refs = [target.ref for target in dated.delete]
-    owners = [ref for ref in refs if ref.kind in WORKLOADS and delete_change([ref], mesh).delete]
-    whole = delete_change(owners, mesh)  # together: one Service may select the pods of several
+    missing = [ref for ref in refs if ref.kind in WORKLOADS and not delete_change([ref], mesh).delete]
+    # together: one Service may select the pods of several
+    whole = delete_change([ref for ref in refs if ref not in missing], mesh)
     applied.extend(whole.apply)
-    deleted.extend([*whole.delete, *(ref for ref in refs if ref not in owners)])
+    deleted.extend([*whole.delete, *missing])
     return Change(tuple(applied), tuple(deleted), dated.name)
 
 

@@ -166,10 +166,9 @@ class World:
 
     def dated(self, held: Object) -> Object:
         """The object with the creationTimestamp an API server gives it: that of the one it replaces, else now."""
-        if held.creation:
-            return held
         before = self.objects.get(held.ref)
-        return edited(held, metadata={"creationTimestamp": (before.creation if before else "") or self.created})
+        created = self.created if before is None else before.creation
+        return held if held.creation or not created else edited(held, metadata={"creationTimestamp": created})
 
     def _node(self) -> tuple[str, str]:
         self._placed += 1
