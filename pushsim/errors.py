@@ -86,5 +86,7 @@ def writing(path: object) -> Iterator[None]:
     """What the file system refuses within the block is told as the environment's: that path cannot be written."""
     try:
         yield
+    except FileExistsError:  # of a folder that is made
+        raise EnvironmentProblem(f"{path}: cannot be written: a file has that name (give a folder)") from None
     except OSError as error:
         raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror or error}") from None

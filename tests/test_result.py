@@ -90,6 +90,8 @@ def test_a_folder_that_cannot_be_written_is_the_environments_fault(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(EnvironmentProblem, match="cannot be written"):
         result().save(tmp_path / "file" / "v")
+    with pytest.raises(EnvironmentProblem, match="a file has that name"):
+        result().save(tmp_path / "file")
 
 
 def test_the_columns_of_the_contract() -> None:
