@@ -180,10 +180,10 @@ def exact_quantile(samples: Samples, q: float) -> int | None:
 
 def exact_quantiles(samples: Samples, qs: Iterable[float]) -> list[int | None]:
     """`exact_quantile` for several shares at once. q = 1 is the maximum."""
-    asked = list(qs)
-    if not len(samples):
+    asked, size = list(qs), len(samples)
+    if not size:
         return [None] * len(asked)
-    ranks = [_rank(q, len(samples)) for q in asked]
+    ranks = [_rank(q, size) for q in asked]
     if isinstance(samples, Weighted):
         places = np.searchsorted(np.cumsum(samples.times), ranks, side="right")
         return [int(value) for value in samples.values[places]]
