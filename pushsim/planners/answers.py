@@ -74,6 +74,7 @@ class Answers:
         self._touched: dict[tuple[int, int], Collection[int] | None] = {}
         self._concerned: dict[tuple[int, int, int], Collection[int]] = {}  # with what is recorded of groups' own
         self._spares: dict[tuple[int, int, int, int], ask.Spared | None] = {}
+        self._idle: dict[tuple[int, int, int], ask.Planned] = {}  # of who is spared, by number of the like and interval
         self._greetings: dict[Hashable, Template] = {}  # by state, push and kind
         self._usuals = Usuals(start, pricing, frozenset(proxy.ip for group in groups for proxy in group.proxies))
         self._examples = self._no_examples()
@@ -89,7 +90,7 @@ class Answers:
         copy._intervals = self._intervals.fork(pushes)
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
         copy._connected = {}
-        copy._plans, copy._alike, copy._spares, copy._greetings = {}, {}, {}, {}
+        copy._plans, copy._alike, copy._spares, copy._idle, copy._greetings = {}, {}, {}, {}, {}
         copy._touched, copy._concerned = {}, {}
         copy._examples = copy._no_examples()
         copy._lead_to(self, pushes)
@@ -141,6 +142,7 @@ class Answers:
         self._plans = {key: answer for key, answer in self._plans.items() if key[3] >= push}
         self._alike = {key: planned for key, planned in self._alike.items() if key[-1] >= push}
         self._spares = {key: spared for key, spared in self._spares.items() if key[3] >= push}
+        self._idle = {key: planned for key, planned in self._idle.items() if key[2] >= push}
         led_to = {(key[0], planned.state) for key, (planned, _) in (*self._plans.items(), *self._connected.items())}
         led_to |= {(key[0], spared.state) for key, spared in self._spares.items() if spared is not None}
         led_to.update(states, (key[:2] for key in self._plans))
@@ -238,6 +240,9 @@ class Answers:
             usual = self.alike(group, state), first, last
             plain = state, self.states.targets(group, state), first, last
             planned, own = (self._alike.get(usual) or self._alike.get(plain)) if shared else None, None
+            spared = self._spares.get(key[:4]) if shared and not forced else None
+            if planned is None and spared is not None:
+                planned = self._like_others(group, spared, first, last)
             if planned is None:
                 asked = Asked(group, state, first, last, request, self._seen(last, asker))
                 tell = partial(self._planned, asked, asker)
@@ -246,8 +251,18 @@ class Answers:
                 none_own = all(response.xds == "EDS" for response in planned.responses)
                 if shared and (none_own or (own and self._is_usual(group, planned, own, last))):
                     planned = self._alike[plain if none_own else usual] = replace(planned, common=True)
+            if spared is not None:
+                self._idle.setdefault((spared.like, first, last), planned)
             self._plans[key] = planned, own
         return self._plans[key]
+
+    def _like_others(self, group: int, spared: ask.Spared, first: int, last: int) -> ask.Planned | None:
+        """What somebody gets who is spared as one was that was planned for: that, but for state and scope."""
+        known = self._idle.get((spared.like, first, last))
+        if known is None:
+            return None
+        scope = self.touching.scope_in(group, last) if known.scope is not None else None
+        return replace(known, state=spared.state, scope=scope)
 
     def alike(self, group: int, state: int) -> int:
         """See `planner.Planner`."""

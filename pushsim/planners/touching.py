@@ -165,6 +165,13 @@ class Touching:
         """The same, that a proxy takes up."""
         return self.scope(push.scopes, push.scopes.key(state.proxy, state.labels))
 
+    def scope_in(self, group: int, push: int) -> ask.Scope:
+        """The same, of the scope that a group takes up in a push that is known not to touch it."""
+        seen = self._seen[push]
+        assert seen is not None
+        made: ask.Scope = seen.scopes.scopes[seen.scopes.slots[group]]
+        return made
+
     def _new(self, known: dict[ScopeKey, ask.Scope], scopes: Scopes, key: ScopeKey, work: ScopeWork) -> ask.Scope:
         number = next(self._given.scopes)
         counts = work.counts(len(scopes.context.services.ordered), self._rules)
