@@ -323,8 +323,11 @@ class Store(Room):
         listed = [key for key in scopes if (replica, key) not in self._of_greetings]
         keys = np.array(listed, dtype=np.int64)
         keys = keys[table[keys, S_BUILT] > 0]
+        often = Counter[tuple[tuple[str, int], ...]]()  # most cost the same
         for key, times in zip(keys.tolist(), table[keys, S_TIMES].tolist(), strict=True):
-            for name, amount in scopes.pop(key).work.items():
+            often[tuple(scopes.pop(key).work.items())] += times
+        for work, times in often.items():
+            for name, amount in work:
                 self.built[name] += amount * times
         table[keys, S_TIMES] = 0
 

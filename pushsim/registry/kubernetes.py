@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pushsim.conversion import (
@@ -249,7 +248,8 @@ class KubernetesRegistry:
         service = self.services.get(fqdn(written.labels.get(SERVICE_NAME_LABEL, ""), namespace))
         unready_sent = self._unready_sent or (service is not None and bool(dict(service.extras)["trafficDistribution"]))
         for item in written.body.get("endpoints") or ():
-            health = self._health(item.get("conditions") or {}, service)
+            told = self._health(item.get("conditions") or {}, service)
+            health = dict(zip(("healthy", "draining", "terminating"), told, strict=True))
             for address in item.get("addresses") or ():
                 ref = item.get("targetRef") or {}
                 if ref.get("kind") == "Pod":
@@ -262,11 +262,7 @@ class KubernetesRegistry:
                     if pod is not None and pod.ref.namespace != namespace:
                         pod = None
                 for port in written.body.get("ports") or ():
-                    made = self._endpoint(str(address), port, pod)
-                    healthy, draining, terminating = health
-                    yield replace(
-                        made, healthy=healthy, draining=draining, terminating=terminating, sent_unhealthy=unready_sent
-                    )
+                    yield self._endpoint(str(address), port, pod, **health, sent_unhealthy=unready_sent)
 
     def _health(self, conditions: Mapping[str, Any], service: Service | None) -> tuple[bool, bool, bool]:
         """Whether conditions in a slice say that an endpoint is healthy, that it drains, or that it terminates.
@@ -281,7 +277,7 @@ class KubernetesRegistry:
             return ready, not ready, False
         return False, False, rules.terminating_apart and ending
 
-    def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None) -> Endpoint:
+    def _endpoint(self, address: str, port: Mapping[str, Any], pod: Object | None, **health: bool) -> Endpoint:
         labels = pod.labels if pod else {}
         identity = host = subdomain = node = ""
         if pod is not None:
@@ -304,6 +300,7 @@ class KubernetesRegistry:
             host=host,
             subdomain=subdomain,
             node=node,
+            **health,
         )
 
     # ---- Pods, and WorkloadEntries that Services select
