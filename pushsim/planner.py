@@ -322,6 +322,12 @@ class Planner(Protocol):
     def apart(self) -> Collection[int]:
         """Groups that are like no others just now, after what `handle`, `connect` and `keep` have been told."""
 
+    def may_meet(self) -> bool:
+        """Whether it may share with others again what it plans, once it is told what to `keep`.
+
+        It does if nothing is to be planned any more of what was before its last push.
+        """
+
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         """From nothing else, and from no push before this one, will be planned.
 

@@ -197,6 +197,9 @@ class FakePlanner:
     def apart(self) -> tuple[int, ...]:
         return ()
 
+    def may_meet(self) -> bool:
+        return False
+
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         assert since <= push + 1
         self.alive, self.oldest = {state for _, state in states}, push

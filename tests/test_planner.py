@@ -227,7 +227,7 @@ def test_scopes_that_are_taken_up_cost_what_building_them_from_what_they_hold_do
 def days_of_replicas(draw, changes):
     """By replica, what it does after each change, mostly the same. And whose turn it is, again and again."""
     kinds = st.sets(
-        st.sampled_from(["connect", "push", "push all but this", "keep", "answer", "answer later", "forget"])
+        st.sampled_from(["connect", "push", "push all but this", "keep", "meet", "answer", "answer later", "forget"])
     )
     kinds |= st.just({"push", "answer"})
     usual = draw(st.lists(kinds, min_size=changes, max_size=changes))
@@ -256,7 +256,7 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         if "push" in kinds:
             asking.push(but=len(handled.requests) if "push all but this" in kinds else 0)
             seen.append(asking.begun and asking.begun.work)
-        if "keep" in kinds:
+        if "keep" in kinds or ("meet" in kinds and asking.planner.may_meet()):
             asking.keep()
         if "answer" in kinds:
             seen.append(asking.answer(forgetting="forget" in kinds, but="answer later" in kinds))
@@ -271,7 +271,7 @@ def test_replicas_that_are_alike_for_a_while_answer_as_each_does_alone(mode, scr
         found[replica].append(turn(replicas[replica], number, days[replica][number]))
     for day, answers in zip(days, found, strict=True):
         alone = Asking(variant)
-        assert answers == [turn(alone, number, kinds - {"forget", "keep"}) for number, kinds in enumerate(day)]
+        assert answers == [turn(alone, number, kinds - {"forget", "keep", "meet"}) for number, kinds in enumerate(day)]
 
 
 def private(namespace, port):
@@ -298,8 +298,10 @@ def test_replicas_that_came_apart_meet_again(mode):
             asking.handle(number, change)
             if number or not 0 < replica < 3:
                 asking.push()
+                assert asking.planner.may_meet() == (number in (2, 3) and 0 < replica < 3)
                 if number == 3:
                     asking.keep()
+                    assert not asking.planner.may_meet()
                 answers.append(asking.answer(forgetting=False))
         assert number == 1 or all(answer == answers[-1] for answer in answers)
         first, *others, _ = (asking.states for asking in askings)

@@ -324,7 +324,7 @@ class Machine(Streams):
         begin = draw(self.seed, RING, replica.number, push.number) % self.total if self.total else 0
         self._enqueue_all(now, replica, push.number, begin)
         self._start(now, replica, ENQUEUING, number, self._work({"push.connections": replica.connected}))
-        if push.number % KEPT_PUSHES == 0:
+        if push.number % KEPT_PUSHES == 0 or replica.planner.may_meet():
             self._let_go(replica)
         self._dispatch(now, replica)
 

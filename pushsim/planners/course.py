@@ -213,27 +213,32 @@ class Course:
 
     # ---- meeting again
 
-    def met(self, planner: int, states: Collection[tuple[int, int]], push: int, since: int) -> Met | None:
-        """An older course that has made the last push of a planner, if that can go on there.
+    def older(self, planner: int) -> tuple[Course, int] | None:
+        """An older course that has made the last push of a planner, and its number there, if they may meet with it.
 
-        It can if nothing is to be planned of what was before that push, and scopes are made anew with it: so it has
-        been told of none of them.
+        They may if scopes are made anew with it: so the planner has been told of none of them.
+        """
+        number = self._made[planner] - 1
+        known = self.shared.made.get(self._signs[number]) if number in self._signs else None
+        if known is None or known[0]._number >= self._number or self._needs.push >= number:
+            return None
+        scopes, touching = self.answers.at(number).scopes, self.answers.touching
+        fresh = scopes is touching.after(number) is not touching.after(number - 1)
+        if not fresh or scopes is self.answers.at(number - 1).scopes or not known[0]._can_be_met(known[1]):
+            return None
+        return known
+
+    def met(self, planner: int, states: Collection[tuple[int, int]], push: int, since: int) -> Met | None:
+        """An older course that a planner can go on with: if nothing is to be planned of what was before its last push.
 
         Args:
             states, push, since: see `planner.Planner.keep`.
         """
-        number = self._made[planner] - 1
-        if not push == since == number or number not in self._signs or self._needs.push >= number:
+        number, older = self._made[planner] - 1, self.older(planner)
+        if older is None or not push == since == number:
             return None
-        other, at = self.shared.made[self._signs[number]]
-        scopes, taken, before = (
-            self.answers.at(number).scopes,
-            self.answers.touching.after(number),
-            self.answers.touching.after(number - 1),
-        )
-        fresh = scopes is taken is not before and scopes is not self.answers.at(number - 1).scopes
-        if other._number >= self._number or not fresh or not other._can_be_met(at):
-            return None
+        other, at = older
+        before = self.answers.touching.after(number - 1)
         found = other.answers.states.met(self.answers.states, states, before, other.answers.touching.after(at - 1))
         other._made[planner] = at + 1
         other._needs.tell(planner, Need({(group, found[group, state]) for group, state in states}, at, at))

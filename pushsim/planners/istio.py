@@ -179,6 +179,9 @@ class IstioPlanner:
         state = self._course.answers.states.one(planned.state)
         return planned if state == planned.state else replace(planned, state=state)
 
+    def may_meet(self) -> bool:
+        return self._course.older(self._number) is not None
+
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         told = {(group, self._in(group, state)) for group, state in states}
         met = self._course.met(self._number, told, self._at(push), self._at(since))
