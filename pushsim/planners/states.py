@@ -184,6 +184,7 @@ class States:
             had: the scopes that its proxies had taken up last. Settled ones that have older ones hold the same.
             have: those of this course that hold the same.
         """
+        self._know_by(have)
         found: dict[tuple[int, int], int] = {}
         shared: dict[tuple[int, int], int] = {}  # by number, and version of what is groups' own
         for group, number in used:
@@ -197,6 +198,17 @@ class States:
                 state = replace(state, scope=have.of(state.proxy, state.labels))
             found[group, number] = shared[of] = self.number(group, state)
         return found
+
+    def _know_by(self, scopes: Scopes) -> None:
+        """Steady states that say the same with the scopes of another push are known by these, too."""
+        for number, state in self._states.items():
+            if not state.steady or state.proxy.type != "sidecar":
+                continue
+            own, scope = state.scope, scopes.of(state.proxy, state.labels)
+            if scope is not own and alike(scope, own) and are_same(scope.routed, own.routed):
+                self._others.append(replace(state, scope=scope))
+                key = self._key(self._group_of[number], self._versions[number], self._others[-1])
+                self._join(number, self._numbers.setdefault(key, number))
 
     def _version(self, group: int, state: ProxyState | Own) -> int:
         known = self._owns.of(group)
