@@ -98,7 +98,9 @@ class Sight:
             router = proxy.type == "router"
             key = (proxy.type, proxy.namespace, scope, hosts, tuple(sorted(labels.items())) if router else ())
             if key not in found:
-                gateway = merge_gateways(self.push.context, targets, labels) if router else MergedGateway()
+                gateway = MergedGateway()
+                if router:
+                    gateway = merge_gateways(self.push.context, targets, labels, proxy.namespace)
                 found[key] = View(proxy, scope, None, targets, gateway), []
             found[key][1].append(proxy)
         return [(view, tuple(proxies)) for view, proxies in found.values()]

@@ -82,9 +82,13 @@ def passed_hosts(server: Server) -> list[str]:
     return [str(host).rpartition("/")[2] for host in spec.get("hosts") or ()]
 
 
-def merge_gateways(context: PushContext, targets: Sequence[Target], labels: Mapping[str, str]) -> MergedGateway:
-    """Merge the Gateways whose selector matches a router's labels."""
-    selecting = [g for g in context.gateways if selects(pairs(g.spec.get("selector")), labels)]
+def merge_gateways(
+    context: PushContext, targets: Sequence[Target], labels: Mapping[str, str], namespace: str
+) -> MergedGateway:
+    """Merge the Gateways whose selector matches the labels of a router, which is in that namespace."""
+    anywhere = not context.rules.gateways_at_home
+    near = (g for g in context.gateways if anywhere or g.ref.namespace == namespace)
+    selecting = [g for g in near if selects(pairs(g.spec.get("selector")), labels)]
     merging = _Merging(context.rules)
     tls_hosts: dict[int, dict[str, str]] = {}  # by port, host and bind address of TLS servers
     sni: set[str] = set()

@@ -84,3 +84,13 @@ def proxy_update(address: str, endpoints: Shards, *, early: bool = False) -> Pus
     return PushRequest(
         forced=True, reasons=frozenset({PROXY_UPDATE}), proxy=address, endpoints=endpoints.copy(), early=early
     )
+
+
+def headless_requests(service: ConfigKey, rules: Rules, *, http: bool) -> list[PushRequest]:
+    """What endpoints of a headless service ask for beside themselves; http: all its ports are HTTP (reference §1.6)."""
+    reason = frozenset({HEADLESS_ENDPOINT_UPDATE if rules.headless_reason else ENDPOINT_UPDATE})
+    if rules.headless_second_request == "dnsname":
+        return [PushRequest(frozenset({service._replace(kind="DNSName") if http else service}), reasons=reason)]
+    if not rules.pod_listeners and not rules.headless_reason:
+        return []
+    return [PushRequest(frozenset({service}), rules.pod_listeners, reasons=reason)]

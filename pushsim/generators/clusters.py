@@ -182,7 +182,8 @@ class Clusters(Recipient):
             case "DNS_ROUND_ROBIN":
                 return "LOGICAL_DNS"
             case "PASSTHROUGH":
-                return "EDS" if self.view.proxy.type == "router" else "ORIGINAL_DST"
+                found = self.rules.headless_eds and service.registry == "Kubernetes"
+                return "EDS" if found or self.view.proxy.type == "router" else "ORIGINAL_DST"
         return None
 
     def clusters_of(self, service: Service, *, sni: bool = False) -> Block:

@@ -289,7 +289,8 @@ class Listeners(GatewayListeners):
 
         One per endpoint of a headless service where it listens on its own port, not on the egress listener's.
         """
-        if service.resolution == "PASSTHROUGH" and address == ANY_ADDRESS and not egress.bind and listen is port:
+        apart = self.rules.pod_listeners and service.resolution == "PASSTHROUGH"
+        if apart and address == ANY_ADDRESS and not egress.bind and listen is port:
             instances = [e for e in self.context.instances_of(service) if e.port_name == port.name]
             if instances or service.registry == "Kubernetes" or service.selector:
                 for endpoint_address in dict.fromkeys(e.address for e in instances):
@@ -316,7 +317,8 @@ def listening_endpoints(scope: Scope) -> frozenset[str]:
     """Addresses of endpoints that have a listener of their own, which they leave out themselves."""
 
     def found() -> frozenset[str]:
-        services = (s for s in scope.all_services if s.resolution == "PASSTHROUGH")
+        apart = scope.context.rules.pod_listeners
+        services = (s for s in scope.all_services if apart and s.resolution == "PASSTHROUGH")
         return frozenset(e.address for s in services for e in scope.context.instances_of(s))
 
     return scope.memo_of_content.once(found, "listening", of=scope.content)

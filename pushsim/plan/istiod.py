@@ -20,7 +20,7 @@ from pushsim.plan.rds import configurations
 from pushsim.plan.rewriting import written_to
 from pushsim.plan.state import Listening, Plan, ProxyState, Push, Response
 from pushsim.registry import Registry
-from pushsim.releases import Rules
+from pushsim.releases import Rules, switched
 from pushsim.requests import PushRequest
 from pushsim.visibility import Scopes
 
@@ -30,7 +30,7 @@ class Istiod:
 
     Args:
         mesh: what there is when it starts, with its mesh config and environment.
-        rules: the release.
+        rules: the release, to which the environment adds what it sets.
         mode: the xDS mode of its proxies; None for the release's own.
         on_demand: of the types that not every proxy has, those that they ask for where there is something to.
     """
@@ -38,7 +38,8 @@ class Istiod:
     def __init__(
         self, mesh: Mesh, rules: Rules, mode: Mode | None = None, on_demand: Collection[Xds] = ON_DEMAND
     ) -> None:
-        self.rules, self.mode, self._env, self._proxies = rules, mode or rules.agent_mode, mesh.env, mesh.proxies
+        self.rules = rules = switched(rules, mesh.env)
+        self.mode, self._env, self._proxies = mode or rules.agent_mode, mesh.env, mesh.proxies
         self.registry = Registry(mesh, rules)
         context = build_context(self.registry, self._env, None, PushRequest(forced=True))
         self.latest = Push(context, Scopes(context), self.registry, frozenset(on_demand))
@@ -94,7 +95,9 @@ class Istiod:
         push = push or self.latest
         find_targets = self.registry.targets_unlabelled if self.rules.labelled_last else self.registry.targets
         labels, targets = self.registry.labels_of(proxy), find_targets(proxy)
-        gateway = merge_gateways(push.context, targets, labels) if proxy.type == "router" else MergedGateway()
+        gateway = MergedGateway()
+        if proxy.type == "router":
+            gateway = merge_gateways(push.context, targets, labels, proxy.namespace)
         scope = push.scopes.of(proxy, labels)
         return ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())
 

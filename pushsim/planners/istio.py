@@ -46,11 +46,11 @@ class IstioPlanner:
     def __init__(
         self, mesh: Mesh, changes: Sequence[Change], rules: Rules, mode: Mode | None = None, built: Memo | None = None
     ) -> None:
-        self._rules = rules
         late = late_proxies(mesh, changes)
         everyone = replace(mesh, proxies=(*mesh.proxies, *late))
         conversation = Conversation(everyone, rules, mode, changes)
         istiod, start = conversation.istiod, conversation.istiod.latest
+        self._rules = rules = istiod.rules
         first = [outcome.plan for outcome in conversation.classes]
         self._places = Places(conversation, mesh, changes)
         self._groups = groups_of(conversation, {proxy.id for proxy in late}, self._places)

@@ -30,13 +30,7 @@ from pushsim.registry.workloads import (
     workload_name,
 )
 from pushsim.releases import Rules
-from pushsim.requests import (
-    ENDPOINT_UPDATE,
-    HEADLESS_ENDPOINT_UPDATE,
-    SERVICE_UPDATE,
-    PushRequest,
-    proxy_update,
-)
+from pushsim.requests import ENDPOINT_UPDATE, SERVICE_UPDATE, PushRequest, headless_requests, proxy_update
 
 #: The shard of its endpoints.
 SHARD = "Kubernetes"
@@ -208,15 +202,9 @@ class KubernetesRegistry:
         self._endpoints.recount(SHARD, host, self._endpoints_of(name, namespace))
         requests = self._endpoints.request(host, pushed)
         if service is not None and service.headless and not (hidden and rules.headless_hidden_silent):
-            requests.append(self._headless_request(service))
+            http = all(port.http for port in service.ports)
+            requests += headless_requests(service.key, rules, http=http)
         return requests
-
-    def _headless_request(self, service: Service) -> PushRequest:
-        rules, key = self._rules, service.key
-        if rules.headless_second_request == "dnsname" and all(port.http for port in service.ports):
-            key = key._replace(kind="DNSName")
-        reason = HEADLESS_ENDPOINT_UPDATE if rules.headless_reason else ENDPOINT_UPDATE
-        return PushRequest(frozenset({key}), reasons=frozenset({reason}))
 
     def _endpoints_of(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
         """Endpoints of a service; of an ExternalName Service by DNS also the name itself.

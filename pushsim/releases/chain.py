@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pushsim.mesh import SESSION, SESSION_HEADER
+from pushsim.releases import flags
+from pushsim.releases.flags import known as known_flags
 from pushsim.releases.switches import Kinds, Rules
 
 
@@ -21,7 +23,8 @@ def chain() -> dict[str, Rules]:
         known[release] = rules = replace(rules, release=release)
         return rules
 
-    base = add("1.13.0", Rules("1.13.0"))
+    always = (flags.HEADLESS_EDS, flags.GATEWAYS_AT_HOME)
+    base = add("1.13.0", Rules("1.13.0", flags=(*always, flags.POD_LISTENERS)))
     add("1.13.9", replace(base, root_sidecar_lost=False))
 
     base = replace(
@@ -81,6 +84,7 @@ def chain() -> dict[str, Rules]:
         nds_headless_partial=True,  # #42165
         round_robin_once="mesh",
     )
+    base = replace(base, flags=known_flags(base.flags, flags.SERVICE_PUSH))
     base = add("1.17.0", replace(base, node_local="pod"))
     add("1.17.8", base)
 
@@ -118,6 +122,7 @@ def chain() -> dict[str, Rules]:
         external_name_beside=True,
         draining_ends=True,
     )
+    base = replace(base, flags=known_flags(base.flags, flags.ALIASES))  # #46332
     add("1.20.0", replace(base, private_rules="names-own"))
     base = add("1.20.2", replace(base, endpoint_comparison="health"))
     base = replace(
@@ -135,6 +140,7 @@ def chain() -> dict[str, Rules]:
 
     base = replace(base, writes_rules="host-and-tls")  # VERIFY_CERTIFICATE_AT_CLIENT is the default
     base = replace(base, external_name_aliases=True)  # the flag is on
+    base = replace(base, flags=known_flags(base.flags, flags.NO_ALIASES, without=[flags.ALIASES]))
     base = replace(base, ports_reserved=True)  # #48551
     base = replace(base, plugin_names="extenstions.istio.io/wasmplugin/{}.{}")
     base = replace(base, index_duplicate="oldest", filter_extra_services="always", delta_watched="last-response")
@@ -166,6 +172,7 @@ def chain() -> dict[str, Rules]:
         sds_empty_sent=False,
         ecds_by_name=True,
         answers_gone=False,
+        flags=known_flags(base.flags, without=[flags.POD_LISTENERS]),
     )
     base = add("1.22.0", base)
     base = replace(base, endpoint_comparison="any", cds_router_gateway="passthrough")  # #50757
@@ -175,6 +182,7 @@ def chain() -> dict[str, Rules]:
     add("1.22.8", base)
 
     base = replace(base, inbound_passthrough="InboundPassthroughCluster", nds_every_address=True)
+    base = replace(base, flags=known_flags(base.flags, without=[flags.SERVICE_PUSH]))
     base = add("1.23.0", replace(base, node_local="told", endpoint_node=True, emptied_told=False))
     base = add("1.23.1", replace(base, emptied_told=True))  # #52588
     add("1.23.6", base)
@@ -191,6 +199,7 @@ def chain() -> dict[str, Rules]:
         nds_unready="terminating",
         draining_labels=(SESSION, SESSION_HEADER),
         export_to_trimmed=True,  # #53367
+        flags=(*always, flags.UNIFIED_SCOPE, flags.RULE_MERGE),
     )
     add("1.24.0", base)
     base = add("1.24.3", replace(base, nds_by_listener=True))
@@ -235,6 +244,7 @@ def chain() -> dict[str, Rules]:
     add("1.26.8", replace(base, targets="service-and-own", gateway_binds="newest"))  # #57707
 
     base = replace(base, delta_filter="full", subsets_repeated=True)  # #55818
+    base = replace(base, flags=(*always, flags.UNIFIED_HOSTS, flags.RULE_MERGE))
     base = replace(base, distributions=(*base.distributions, ("prefersamezone", "zone"), ("prefersamenode", "node")))
     add("1.27.0", base)
     base = add("1.27.2", replace(base, targets="service-and-own"))
@@ -269,6 +279,7 @@ def chain() -> dict[str, Rules]:
         eds_partial="aware",
         delta_cds_kinds=kinds("ServiceEntry DestinationRule VirtualService Sidecar PeerAuthentication"),
         delta_filter="filtered",
+        flags=known_flags(base.flags, flags.BEST_NAMESPACE),
     )
     add("1.30.0", base)
     base = replace(

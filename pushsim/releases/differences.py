@@ -44,7 +44,7 @@ def differences(old: Rules, new: Rules) -> tuple[RuleDifference, ...]:
     found = []
     for field in fields(Rules):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if field.name == "release" or before == after:
+        if field.name in ("release", "flags") or before == after:
             continue
         changed = after if low == old.release else before
         since = next((known for known in between if getattr(KNOWN[known], field.name) == changed), "")

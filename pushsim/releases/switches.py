@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pushsim.mesh import Mode
+from pushsim.releases.flags import Flag
 
 Kinds = frozenset[str]
 
@@ -21,6 +22,7 @@ class Rules:
     Attributes:
         release: the full release, `1.24.6`.
         agent_mode: the xDS mode this release's agent uses by default (delta from 1.22).
+        flags: the variables of the environment, of those in `flags`, that it knows.
 
         Events to keys
         has_full: endpoint-only requests are a class of their own (`Full: false`); gone in 1.31 (#59808).
@@ -116,6 +118,7 @@ class Rules:
         gateway_scope: gateways have a scope of their own, without pulled destinations (#49932).
         exact_lookup: a listener that names nothing but exact hosts of namespaces takes what the index keeps under
             these names, by age, seen as IsServiceVisible has it (#60473).
+        gateways_at_home: Gateways select gateways of their own namespace alone.
         gateway_binds: servers without TLS that share a port and bind different addresses: compared as if they bound the
             same, apart (#43690), or apart and with the newest of them (#57707).
         merge_services: `add` (first wins, ports added) or `append` (Kubernetes wins, compatible ones merge).
@@ -144,6 +147,8 @@ class Rules:
             only-service: all keys are ServiceEntry; unskipped: all that EDS does not skip are; aware: every key is one
             EDS understands (#59482).
         eds_removes: a partial EDS of a service outside the scope removes it in delta (#60454: sends it empty).
+        headless_eds: sidecars find headless Kubernetes services by EDS, as gateways do.
+        pod_listeners: pods of headless services have listeners of their own for TCP, and what changes them is Full.
         eds_empty_sent: an EDS response without anything in it is sent all the same (until #38072).
         headless_trim, headless_trim_rds: a request of headless ServiceEntry keys only runs no CDS (or RDS), nor
             LDS at Routers (#60803, #60928).
@@ -183,6 +188,7 @@ class Rules:
 
     release: str
     agent_mode: Mode = "sotw"
+    flags: tuple[Flag, ...] = ()
 
     has_full: bool = True
     endpoint_kind: str = "ServiceEntry"
@@ -257,6 +263,7 @@ class Rules:
     default_scope: Literal["legacy", "merged", "unified"] = "legacy"
     gateway_scope: bool = False
     exact_lookup: bool = False
+    gateways_at_home: bool = False
     gateway_binds: Literal["ignored", "apart", "newest"] = "ignored"
     merge_services: Literal["add", "append"] = "add"
     namespace_of_host: Literal["own-or-first", "own-kubernetes-first"] = "own-or-first"
@@ -315,6 +322,8 @@ class Rules:
     rds_gateway_router_only: bool = False
     eds_partial: Literal["none", "only-service", "unskipped", "aware"] = "none"
     eds_removes: bool = True
+    headless_eds: bool = False
+    pod_listeners: bool = True
     eds_empty_sent: bool = True
     headless_trim: bool = False
     headless_trim_rds: bool = False

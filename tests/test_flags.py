@@ -1,0 +1,118 @@
+"""Variables of istiod's environment that change its rules; recorded on 1.14.6, 1.20.8, 1.24.6 and 1.30.3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pushsim import releases
+from pushsim.conversation import Conversation
+from pushsim.manifests import parse_objects
+from pushsim.mesh import Change, Mesh, Mode, Proxy
+from pushsim.releases import KNOWN, switched
+
+Body = dict[str, Any]
+CLIENT = Proxy("a-0", "ns-a", "10.1.0.1", "sidecar", {"app": "a"})
+GATEWAY = Proxy("gw-0", "istio-system", "10.1.0.9", "router", {"istio": "ingressgateway"})
+
+
+def headless() -> Body:
+    ports = [{"name": "tcp", "port": 6379}, {"name": "http", "port": 80}]
+    spec = {"clusterIP": "None", "selector": {"app": "hl"}, "ports": ports}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hl", "namespace": "ns-b"}, "spec": spec}
+
+
+def endpoints(*addresses: str, app: str = "hl") -> Body:
+    meta = {"name": f"{app}-1", "namespace": "ns-b", "labels": {"kubernetes.io/service-name": app}}
+    ports = [{"name": "tcp", "port": 6379}, {"name": "http", "port": 80}]
+    listed = [{"addresses": [address], "conditions": {"ready": True}} for address in addresses]
+    head = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4"}
+    return {**head, "endpoints": listed, "ports": ports}
+
+
+def gateway(namespace: str) -> Body:
+    server = {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    spec = {"selector": {"istio": "ingressgateway"}, "servers": [server]}
+    meta = {"name": "gw", "namespace": namespace}
+    return {"apiVersion": "networking.istio.io/v1beta1", "kind": "Gateway", "metadata": meta, "spec": spec}
+
+
+def change(*bodies: Body) -> Change:
+    return Change(parse_objects(list(bodies)))
+
+
+def talk(release: str, env: dict[str, str], *bodies: Body, mode: Mode = "sotw") -> Conversation:
+    objects = {o.ref: o for o in parse_objects(list(bodies))}
+    return Conversation(Mesh(objects, (CLIENT, GATEWAY), {}, env), releases.rules(release), mode)
+
+
+def sent(conversation: Conversation, proxy: Proxy, written: Change) -> list[tuple[str, set[str]]]:
+    (outcome,) = (o for o in conversation.step(written).outcomes if proxy in o.members)
+    return [(r.xds, {n for n in r.names if "hl" in n or "10.2" in n}) for r in outcome.plan.responses]
+
+
+NAMES = {"outbound|6379||hl.ns-b.svc.cluster.local", "outbound|80||hl.ns-b.svc.cluster.local"}
+
+
+@pytest.mark.parametrize("release", ["1.14.6", "1.24.6", "1.30.3"])
+def test_sidecars_may_find_headless_services_by_eds(release: str) -> None:
+    env = {"PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES": "true"}
+    told = sent(talk(release, env, headless(), endpoints("10.2.0.1")), CLIENT, change(endpoints("10.2.0.2")))
+    assert ("EDS", NAMES) in told
+    told = sent(talk(release, {}, headless(), endpoints("10.2.0.1")), CLIENT, change(endpoints("10.2.0.2")))
+    assert not any(names for xds, names in told if xds == "EDS")
+
+
+@pytest.mark.parametrize(
+    ("release", "value", "pushed"),
+    [
+        ("1.14.6", "false", []),
+        ("1.17.8", "false", []),
+        ("1.20.8", "false", ["CDS", "LDS", "RDS"]),
+        ("1.24.6", "false", ["CDS", "LDS", "RDS"]),
+        ("1.14.6", "true", ["CDS", "LDS", "RDS"]),
+    ],
+)
+def test_pods_of_headless_services_may_have_no_listeners(release: str, value: str, pushed: list[str]) -> None:
+    """Until 1.20.3 their endpoints then ask for nothing else; from 1.22 on the variable is gone."""
+    conversation = talk(
+        release,
+        {"PILOT_ENABLE_HEADLESS_SERVICE_POD_LISTENERS": value},
+        headless(),
+        endpoints("10.2.0.1"),
+    )
+    told = sent(conversation, CLIENT, change(endpoints("10.2.0.1", "10.2.0.2")))
+    assert [xds for xds, _ in told if xds != "EDS"] == pushed
+    listening = release == "1.24.6" or value == "true"
+    assert any("10.2.0.2_6379" in names for xds, names in told if xds == "LDS") is listening
+
+
+@pytest.mark.parametrize("release", ["1.14.6", "1.24.6", "1.30.3"])
+def test_gateways_may_select_in_their_own_namespace_alone(release: str) -> None:
+    env = {"PILOT_SCOPE_GATEWAY_TO_NAMESPACE": "true"}
+    conversation = talk(release, env)
+    for namespace, listeners in (("ns-b", 0), ("istio-system", 1)):
+        (outcome,) = (o for o in conversation.step(change(gateway(namespace))).outcomes if GATEWAY in o.members)
+        lds = next(r for r in outcome.plan.responses if r.xds == "LDS")
+        assert len(lds.names) == listeners
+
+
+@pytest.mark.parametrize(
+    ("release", "name", "value", "field", "then"),
+    [
+        ("1.24.6", "PILOT_UNIFIED_SIDECAR_SCOPE", "false", "default_scope", "merged"),
+        ("1.30.3", "PILOT_UNIFIED_SIDECAR_SCOPE", "0", "namespace_of_host", "own-or-first"),
+        ("1.30.3", "PILOT_UNIFIED_SIDECAR_SCOPE", "0", "default_scope", "unified"),
+        ("1.30.3", "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", "false", "destination_namespace", "alphabetical"),
+        ("1.24.6", "ENABLE_ENHANCED_DESTINATIONRULE_MERGE", "F", "rule_merge", "first"),
+        ("1.20.8", "ENABLE_EXTERNAL_NAME_ALIAS", "true", "external_name_aliases", True),
+        ("1.22.8", "ENABLE_EXTERNAL_NAME_ALIAS", "false", "external_name_aliases", False),
+        ("1.24.6", "ENABLE_EXTERNAL_NAME_ALIAS", "false", "external_name_aliases", True),
+        ("1.20.8", "ISTIO_ENABLE_OPTIMIZED_SERVICE_PUSH", "false", "service_update", "always"),
+        ("1.20.8", "ISTIO_ENABLE_OPTIMIZED_SERVICE_PUSH", "no", "service_update", "equal-or-target-port"),
+    ],
+)
+def test_a_release_knows_its_own_variables(release: str, name: str, value: str, field: str, then: object) -> None:
+    assert getattr(switched(KNOWN[release], {name: value}), field) == then
+    assert switched(KNOWN[release], {"PILOT_HTTP10": "true"}) is KNOWN[release]
