@@ -21,20 +21,20 @@ _NEVER_SELECT = frozenset({"Pod", "EndpointSlice", "Namespace", "Node", "Virtual
 class Outcome:
     """What one class of proxies got: `plan` is that of its first member, and the others' is the same.
 
-    alone: the plan of a ProxyUpdate that came before the push, and what it saw; `plan` begins with its responses.
+    early: plans of what came before the push, and what they saw: a ProxyUpdate, and endpoints that no debounce holds
+           (PILOT_ENABLE_EDS_DEBOUNCE=false); `plan` begins with their responses.
     """
 
     members: tuple[Proxy, ...]
     plan: Plan
     push: Push
-    alone: tuple[Plan, Push] | None = None
+    early: tuple[tuple[Plan, Push], ...] = ()
 
     def responses(self) -> Iterator[tuple[Response, ProxyState, Push]]:
         """Each response, the state of the proxy that it is for, and the push that it is of."""
         early = 0
-        if self.alone is not None:
-            first, seen = self.alone
-            early = len(first.responses)
+        for first, seen in self.early:
+            early += len(first.responses)
             yield from ((response, first.state, seen) for response in first.responses)
         yield from ((response, self.plan.state, self.push) for response in self.plan.responses[early:])
 
@@ -138,30 +138,27 @@ class Conversation:
         own = {r.proxy: r for r in requests if r.proxy}
         seen = {proxy: self.istiod.seen_by(update) for proxy, update in own.items()}
         before = self.istiod.latest
-        request = self.istiod.merge(requests)
-        push = self.istiod.push(request) if request is not None else None
-        planned: dict[Hashable, Plan] = {}
+        pushes = [(each, self.istiod.push(each), dict[Hashable, Plan]()) for each in self.istiod.batches(requests)]
         outcomes = []
         for outcome in self.classes:
-            state, decision = outcome.plan.state, None
-            responses: tuple[Response, ...] = ()
-            alone: tuple[Plan, Push] | None = None
+            state, decision, found = outcome.plan.state, None, list[tuple[Plan, Push]]()
             update = own.get(outcome.members[0].ip)
             if update is not None:  # a ProxyUpdate bypasses the debounce
-                first = plan(state, update, seen[update.proxy])
-                alone = first, seen[update.proxy]
-                state, responses, decision = first.state, first.responses, first.decision
-            if push is not None and request is not None:
+                found.append((plan(state, update, seen[update.proxy]), seen[update.proxy]))
+                state, decision = found[0][0].state, found[0][0].decision
+            for request, push, planned in pushes:
                 known_lost = lost.get(outcome.members[0].id, frozenset())
-                second = self._planned(state, request, push, exposed, planned, known_lost)
-                state, responses = second.state, (*responses, *second.responses)
-                if decision is None or second.decision.needed:
-                    decision = second.decision
+                found.append((self._planned(state, request, push, exposed, planned, known_lost), push))
+                state = found[-1][0].state
+                if decision is None or found[-1][0].decision.needed:
+                    decision = found[-1][0].decision
             if decision is None:
                 decision = replace(outcome.plan.decision, needed=False, why=("nothing is pushed",))
-            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), push or before, alone))
+            responses = tuple(response for made, _ in found for response in made.responses)
+            early, latest = found[: len(found) - bool(pushes)], pushes[-1][1] if pushes else before
+            outcomes.append(Outcome(outcome.members, Plan(state, decision, responses), latest, tuple(early)))
         self.classes = outcomes
-        return Step(change.name, request, tuple(outcomes))
+        return Step(change.name, self.istiod.merge(requests), tuple(outcomes))
 
     def _planned(
         self,

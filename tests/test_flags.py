@@ -116,3 +116,25 @@ def test_gateways_may_select_in_their_own_namespace_alone(release: str) -> None:
 def test_a_release_knows_its_own_variables(release: str, name: str, value: str, field: str, then: object) -> None:
     assert getattr(switched(KNOWN[release], {name: value}), field) == then
     assert switched(KNOWN[release], {"PILOT_HTTP10": "true"}) is KNOWN[release]
+
+
+@pytest.mark.parametrize(
+    ("release", "held", "at_once"),
+    [
+        ("1.14.6", ["CDS", "EDS", "LDS", "RDS"], ["EDS", "LDS"]),
+        ("1.24.6", ["CDS", "EDS", "LDS", "RDS"], ["EDS", "LDS"]),
+        ("1.31.0-alpha.0", ["EDS", "LDS"], ["EDS", "LDS"]),
+    ],
+)
+def test_endpoints_that_no_debounce_holds_are_pushed_before_the_rest(
+    release: str, held: list[str], at_once: list[str]
+) -> None:
+    meta = {"name": "d", "namespace": "ns-a"}
+    policy = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": meta, "spec": {}}
+    service = headless() | {"metadata": {"name": "s", "namespace": "ns-b"}}
+    service["spec"] = service["spec"] | {"clusterIP": "10.0.0.9"}
+    written = change(endpoints("10.2.0.1", app="s"), policy)
+    for value, expected in (("true", held), ("false", at_once)):
+        objects = (service, endpoints("10.2.0.1", "10.2.0.2", app="s"))
+        told = sent(talk(release, {"PILOT_ENABLE_EDS_DEBOUNCE": value}, *objects), CLIENT, written)
+        assert [xds for xds, _ in told] == expected

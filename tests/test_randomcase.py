@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ def test_every_case_holds_together(seed: int) -> None:
         written = [o.ref for o in step.apply]
         assert len(set(written)) == len(written) and not set(written) & set(step.delete)
         mesh = mesh.after(step)
+
+
+def test_every_service_has_an_address_that_is_one() -> None:
+    for seed in range(60):
+        case = parse_case(random_case(seed), "random")
+        written = [*case.mesh.objects.values(), *(o for step in case.steps for o in step.apply)]
+        given = {o.spec.get("clusterIP") for o in written if o.ref.kind == "Service"} - {"None", None, ""}
+        assert all(IPv4Address(address) for address in given), f"seed {seed}: {sorted(given)}"
 
 
 def test_all_kinds_come_up_and_core_has_only_its_own() -> None:

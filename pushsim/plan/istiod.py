@@ -10,7 +10,7 @@ from pushsim.dependencies import Decision
 from pushsim.gateways import MergedGateway, merge_gateways
 from pushsim.generators import Generators
 from pushsim.memo import Memo
-from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
+from pushsim.mesh import ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds, truth
 from pushsim.plan.asking import asked
 from pushsim.plan.cds import outbound_names, watched_names
 from pushsim.plan.eds import assignments
@@ -71,6 +71,19 @@ class Istiod:
         if merged is None or merged.endpoints_only(self.rules):
             return merged
         return merged.narrowed(self.registry.with_aliased(merged.keys))
+
+    def batches(self, requests: Iterable[PushRequest]) -> list[PushRequest]:
+        """The requests of one debounce window as they are pushed: in one, or each that changes endpoints alone at once.
+
+        Source: pilot/pkg/xds/discovery.go (debounce: enableEDSDebounce).
+        """
+        requests = [request for request in requests if not request.proxy]
+        if truth(self._env.get("PILOT_ENABLE_EDS_DEBOUNCE"), default=True):
+            at_once = []
+        else:
+            at_once = [request for request in requests if request.endpoints_only(self.rules)]
+        held = self.merge(request for request in requests if request not in at_once)
+        return at_once if held is None else [*at_once, held]
 
     def push(self, request: PushRequest) -> Push:
         """Build the PushContext of a merged request."""

@@ -56,7 +56,8 @@ class World(Objects):
         if self.flip(0.2):
             key = self.pick("labels", "annotations")
             return [self.put({**body, "metadata": {**meta, key: {**meta.get(key, {}), "touched": self.digit()}}})]
-        address = f"10.0.{1 + self.namespaces.index(meta['namespace'])}.{meta['name'][1:]}"
+        number = meta["name"][1:]
+        address = f"10.0.{1 + self.namespaces.index(meta['namespace'])}.{number if number.isdigit() else 250}"
         return [self.shape_service(meta["name"], meta["namespace"], address)]
 
     def change_endpoints(self) -> list[Json]:
