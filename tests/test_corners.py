@@ -66,3 +66,12 @@ def test_an_alias_names_what_it_stands_for_as_long_as_it_is_there() -> None:
     served = {held.name: held for held in mesh.registry.served()}
     assert served["b"].aliases == ("aa.ns.svc.cluster.local",) and served["aa"].aliases == ()
     assert all(again is served[again.name] for again in mesh.registry.served())
+
+
+@pytest.mark.parametrize(("release", "named"), [("1.14", True), ("1.20", True), ("1.24", False), ("1.30", False)])
+def test_until_1_20_an_inbound_cluster_names_services_that_are_external(release: str, named: bool) -> None:
+    """Those of the pods of a Service that becomes an ExternalName, whose slice is still there."""
+    sizer = Sizer(release, mesh_config={})
+    outside = Service("b.ns.svc.cluster.local", "ns", "b", (), "DNS", external=True)
+    cluster = InboundCluster("inbound|8080||", 8080, ((outside, Port("http", 80, "HTTP")),), (), False, "")
+    assert (clusters.inbound(cluster, (), sizer.sizing, sizer.settings).metadata is not None) is named

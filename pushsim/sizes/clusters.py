@@ -155,7 +155,8 @@ def inbound(cluster: InboundCluster, rules: tuple[Object, ...], sizing: Sizing, 
         options = _protocol(port, "sidecar", sizing, sniffs=settings.sniffs_inbound)
         hosts = {service.hostname: service for service, p in cluster.services if p.number == port.number}
         listed = "services" if not cluster.ingress else sizing.ingress_metadata
-        if settings.telemetry_label and listed == "services" and not first.external:
+        told = sizing.external_inbound or not first.external
+        if settings.telemetry_label and listed == "services" and told:
             fields = {"services": [_service(service) for service in hosts.values()]}
         elif settings.telemetry_label and listed == "empty":
             fields = {"services": []}

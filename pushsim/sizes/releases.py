@@ -58,6 +58,7 @@ _1_21 = replace(
 )
 _1_20 = replace(
     _1_21,
+    external_inbound=True,
     inbound_pools=False,
     ignores=_1_21.ignores - {"PILOT_ENABLE_INBOUND_PASSTHROUGH"},
     cluster_id_tag=False,
