@@ -199,6 +199,7 @@ class RouteConfiguration:
     others:           hosts of services that have the port for another protocol, where there are VirtualServices: these
                       give them no virtual host.
     aliases:          for a gateway, what ExternalName Services that its routes name stand for, by host.
+    every_port:       of a listener that takes requests for any port (HTTP_PROXY): services have a virtual host each.
     """
 
     name: str
@@ -210,6 +211,7 @@ class RouteConfiguration:
     unknown: str = ""
     others: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
+    every_port: bool = False
 
     def rules_of(self, host: str) -> tuple[Object, ...]:
         """The DestinationRules of a host that decide how requests to it are hashed."""

@@ -12,6 +12,7 @@ from pushsim.mesh import ConfigKey, Mesh, Port, Proxy, Service
 from pushsim.plan.istiod import Istiod
 from pushsim.resources import InboundCluster, RouteConfiguration
 from pushsim.sizes import Sizer, clusters
+from pushsim.sizes.routes import RouteMeter
 
 CLIENT = Proxy("c-0", "ns", "10.1.0.1", "sidecar", {"app": "c"})
 Body = dict[str, Any]
@@ -75,3 +76,30 @@ def test_until_1_20_an_inbound_cluster_names_services_that_are_external(release:
     outside = Service("b.ns.svc.cluster.local", "ns", "b", (), "DNS", external=True)
     cluster = InboundCluster("inbound|8080||", 8080, ((outside, Port("http", 80, "HTTP")),), (), False, "")
     assert (clusters.inbound(cluster, (), sizer.sizing, sizer.settings).metadata is not None) is named
+
+
+def test_a_port_that_proxies_http_has_all_ports_of_its_services() -> None:
+    """Recorded on 1.30.3: names without port are those of port 80, unless another port of its service comes first."""
+    ports = (Port("http-x", 8085, "HTTP"), Port("http", 80, "HTTP"), Port("http-z", 7000, "HTTP"))
+    held = Service("o.ns-b.svc.cluster.local", "ns-b", "o", ports, "EDS", addresses=("10.0.2.7",))
+    sizer = Sizer("1.30", mesh_config={})
+    meter = RouteMeter(sizer.sizing, sizer.settings)
+    pairs = tuple((held, port) for port in ports)
+    proxied, nothing = (
+        meter.sidecar(RouteConfiguration("3128", services, every_port=True), CLIENT) for services in (pairs, ())
+    )
+    assert proxied - nothing == sum(size + 3 for size in (467, 451, 467))
+
+
+@pytest.mark.parametrize(("protocol", "routed"), [("HTTP_PROXY", {80, 9090, 8081}), ("HTTP", set())])
+def test_its_route_is_of_any_port(protocol: str, routed: set[int]) -> None:
+    port = {"number": 3128, "name": "proxy", "protocol": protocol}
+    spec = {"egress": [{"port": port, "hosts": ["*/*"]}, {"hosts": ["./*"]}]}
+    meta = {"name": "default", "namespace": "ns"}
+    sidecar = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": meta, "spec": spec}
+    services = (service("one", ("http", 80), ("grpc", 9090)), service("three", ("tcp", 9000), ("http", 8081)))
+    mesh = istiod("1.24.6", *services, sidecar)
+    routes = (r for response in mesh.connect(CLIENT).responses if response.xds == "RDS" for r in response.resources)
+    by_name = {route.name: route for route in routes if isinstance(route, RouteConfiguration)}
+    found = by_name["3128"].services if "3128" in by_name else ()
+    assert {port.number for _, port in found} == routed

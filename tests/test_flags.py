@@ -101,9 +101,9 @@ def test_gateways_may_select_in_their_own_namespace_alone(release: str) -> None:
 @pytest.mark.parametrize(
     ("release", "name", "value", "field", "then"),
     [
-        ("1.24.6", "PILOT_UNIFIED_SIDECAR_SCOPE", "false", "default_scope", "merged"),
+        ("1.24.6", "PILOT_UNIFIED_SIDECAR_SCOPE", "false", "namespace_of_host", "own-or-first"),
+        ("1.24.6", "PILOT_UNIFIED_SIDECAR_SCOPE", "false", "default_scope", "unified"),
         ("1.30.3", "PILOT_UNIFIED_SIDECAR_SCOPE", "0", "namespace_of_host", "own-or-first"),
-        ("1.30.3", "PILOT_UNIFIED_SIDECAR_SCOPE", "0", "default_scope", "unified"),
         ("1.30.3", "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", "false", "destination_namespace", "alphabetical"),
         ("1.24.6", "ENABLE_ENHANCED_DESTINATIONRULE_MERGE", "F", "rule_merge", "first"),
         ("1.20.8", "ENABLE_EXTERNAL_NAME_ALIAS", "true", "external_name_aliases", True),
@@ -138,3 +138,35 @@ def test_endpoints_that_no_debounce_holds_are_pushed_before_the_rest(
         objects = (service, endpoints("10.2.0.1", "10.2.0.2", app="s"))
         told = sent(talk(release, {"PILOT_ENABLE_EDS_DEBOUNCE": value}, *objects), CLIENT, written)
         assert [xds for xds, _ in told] == expected
+
+
+def test_gateways_of_their_namespace_are_sent_where_routes_for_it_lead() -> None:
+    """With PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, from 1.24 on (destinationsByGateway)."""
+    env = {"PILOT_SCOPE_GATEWAY_TO_NAMESPACE": "true", "PILOT_FILTER_GATEWAY_CLUSTER_CONFIG": "true"}
+    meta = {"name": "v", "namespace": "istio-system"}
+    http = [
+        {"match": [{"sourceNamespace": "ns-a"}], "route": [{"destination": {"host": "hl.ns-b.svc.cluster.local"}}]},
+        {"route": [{"destination": {"host": "elsewhere.ns-b.svc.cluster.local"}}]},
+    ]
+    spec = {"hosts": ["b.org"], "gateways": ["gw"], "http": http}
+    route = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta, "spec": spec}
+    for release, clusters in (("1.20.8", NAMES), ("1.24.6", set())):
+        conversation = talk(release, env, headless(), gateway("istio-system"))
+        told = sent(conversation, GATEWAY, change(route))
+        assert next((names for xds, names in told if xds == "CDS"), set()) == clusters
+
+
+def test_from_1_30_on_endpoints_of_an_entry_that_changes_are_pushed_apart() -> None:
+    """Its services and its endpoints are collections of their own; recorded with PILOT_ENABLE_EDS_DEBOUNCE=false."""
+
+    def entry(address: str, *addresses: str) -> Body:
+        port = {"number": 80, "name": "http", "protocol": "HTTP"}
+        spec = {"hosts": ["s.com"], "ports": [port], "resolution": "STATIC", "endpoints": [{"address": address}]}
+        meta = {"name": "s", "namespace": "ns-b"}
+        head = {"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": meta}
+        return {**head, "spec": {**spec, "location": "MESH_INTERNAL", "addresses": list(addresses)}}
+
+    for release, count in (("1.27.9", 1), ("1.30.3", 2)):
+        conversation = talk(release, {"PILOT_ENABLE_EDS_DEBOUNCE": "false"}, entry("10.8.0.1"))
+        told = sent(conversation, CLIENT, change(entry("10.8.0.2", "10.66.0.1")))
+        assert sum(xds == "EDS" for xds, _ in told) == count

@@ -123,9 +123,11 @@ class RouteIndex:
         return self.memo.once(found, "tcp", gateway, namespace)
 
     def destinations_of_gateway(self, gateway: str) -> frozenset[str]:
-        """Hosts that the routes of a gateway name."""
-        routes = self.by_gateway.get(gateway, ())
-        return self.memo.once(lambda: frozenset(h for r in routes for h in r.destinations(None)), "to", gateway)
+        """Hosts that the routes of a gateway name: those for its namespace, where that alone is its proxies'."""
+        routes, rules = self.by_gateway.get(gateway, ()), self._rules
+        at_home = rules.gateways_at_home and rules.source_namespace
+        home = gateway.partition("/")[0] if at_home else None
+        return self.memo.once(lambda: frozenset(h for r in routes for h in r.destinations(home)), "to", gateway)
 
     def visible_of(self, gateway: str, namespace: str, owners: Iterable[str]) -> tuple[Route, ...]:
         """Of the routes that are `visible`, in that order, those written in some namespaces."""

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import chain
 
 from pushsim.context import Destination, Route, applying, asks_hashing
+from pushsim.conversion import parse_protocol
 from pushsim.generators.recipient import Recipient, gateway_names, services_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.resources import RouteConfiguration
@@ -57,6 +58,7 @@ class Routes(Recipient):
     def _sidecar_route(self, name: str) -> RouteConfiguration:
         number = name.rpartition(":")[2]
         owners = self._owners(int(number) if number.isdigit() else 0)
+        proxy = any(_takes_any_port(egress) for egress in owners)
         routes = [route for egress in owners for route in egress.routes]
         written = dict.fromkeys(route.written for route in routes)
         if len(self.scope.listeners) == 1:
@@ -66,11 +68,16 @@ class Routes(Recipient):
             parts = [*map(self._routed_of_shared, shared), mine]
         else:
             parts = [_routed(service for egress in owners for service in services_of(egress))]
-        found = [part[name] for part in parts if name in part]
+        if proxy:
+            found = [pairs for part in parts for number, pairs in part.items() if number.isdigit()]
+        else:
+            found = [part[name] for part in parts if name in part]
         services = found[0] if len(found) == 1 else tuple(chain.from_iterable(found))
         rules = self._hashing((service.hostname for service, _ in services), routes)
         others = self._others(name, owners) if written else ()
-        return RouteConfiguration(name, services, tuple(written), (), bool(services), rules, self.unknown, others)
+        return RouteConfiguration(
+            name, services, tuple(written), (), bool(services), rules, self.unknown, others, every_port=proxy
+        )
 
     def _others(self, number: str, owners: Sequence[EgressListener]) -> tuple[str, ...]:
         """Hosts of services that have a port for something else than HTTP.
@@ -123,6 +130,11 @@ class Routes(Recipient):
         if owner is not None:
             return [owner]
         return [egress for egress in self.scope.listeners if not egress.spec.get("port")]
+
+
+def _takes_any_port(egress: EgressListener) -> bool:
+    """Whether its route has all ports of its services (BuildSidecarOutboundVirtualHosts: HTTP_PROXY)."""
+    return parse_protocol(str((egress.spec.get("port") or {}).get("protocol") or "")) == "HTTP_PROXY"
 
 
 def _portless(route: Route) -> Iterator[Destination]:

@@ -138,7 +138,8 @@ class EntryRegistry:
         for service, pushed, changed in self._refresh((*services, *deleted)):
             if service in kept and changed and service.key not in keys:
                 others.add(service.key)
-            if not keys and (service not in kept or self._rules.krt_entries):
+            beside = self._rules.krt_entries and pushed == "incremental" and service not in deleted
+            if beside or (not keys and (service not in kept or self._rules.krt_entries)):
                 requests += self._endpoints.request((service.hostname, namespace), pushed)
         if others:
             requests.append(PushRequest(frozenset(others), reasons=frozenset({ENDPOINT_UPDATE})))

@@ -244,7 +244,6 @@ def chain() -> dict[str, Rules]:
     add("1.26.8", replace(base, targets="service-and-own", gateway_binds="newest"))  # #57707
 
     base = replace(base, delta_filter="full", subsets_repeated=True)  # #55818
-    base = replace(base, flags=(*always, flags.UNIFIED_HOSTS, flags.RULE_MERGE))
     base = replace(base, distributions=(*base.distributions, ("prefersamezone", "zone"), ("prefersamenode", "node")))
     add("1.27.0", base)
     base = add("1.27.2", replace(base, targets="service-and-own"))

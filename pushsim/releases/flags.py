@@ -33,8 +33,7 @@ SERVICE_PUSH = _flag("ISTIO_ENABLE_OPTIMIZED_SERVICE_PUSH", False, service_updat
 ALIASES = _flag("ENABLE_EXTERNAL_NAME_ALIAS", True, external_name_aliases=True)
 NO_ALIASES = _flag("ENABLE_EXTERNAL_NAME_ALIAS", False, external_name_aliases=False)
 RULE_MERGE = _flag("ENABLE_ENHANCED_DESTINATIONRULE_MERGE", False, rule_merge="first")
-UNIFIED_SCOPE = _flag("PILOT_UNIFIED_SIDECAR_SCOPE", False, default_scope="merged", namespace_of_host="own-or-first")
-UNIFIED_HOSTS = _flag("PILOT_UNIFIED_SIDECAR_SCOPE", False, namespace_of_host="own-or-first")
+UNIFIED_SCOPE = _flag("PILOT_UNIFIED_SIDECAR_SCOPE", False, namespace_of_host="own-or-first")
 BEST_NAMESPACE = _flag("PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE", False, destination_namespace="alphabetical")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import NamedTuple
 
 from pushsim.mesh import Service
 from pushsim.sizes.switches import Sizing
@@ -20,10 +21,33 @@ def home_of(service: Service) -> str:
     return host.removesuffix(_SUFFIX).partition(".")[2] if host.endswith(_SUFFIX) else ""
 
 
+class Naming(NamedTuple):
+    """How virtual hosts of a route name services.
+
+    sniffed: the only service of the route, by any name.
+    ports:   names have their port beside (where hosts are matched with their port they always have).
+    only:    of these, names without port are another port's.
+    """
+
+    sniffed: bool = False
+    ports: bool = False
+    only: bool = False
+
+
+PLAIN = Naming()
+
+
 def domains(
-    service: Service, port: int, namespace: str, sizing: Sizing, but: frozenset[str] = frozenset()
+    service: Service,
+    port: int,
+    namespace: str,
+    sizing: Sizing,
+    but: frozenset[str] = frozenset(),
+    naming: Naming = PLAIN,
 ) -> list[str]:
     """Every name a client in `namespace` may call the service by, without some addresses that are others'."""
+    if naming.sniffed:
+        return ["*"]
     names = list[str]()
     for host in (service.hostname, *service.aliases):
         names += [host, *([f"{host}."] if sizing.absolute_domains else [])]
@@ -34,7 +58,9 @@ def domains(
     if service.headless:
         names += [f"*.{name}" for name in names]
     names += [address for address in _addresses(service) if address not in but]
-    return names if sizing.ignores_ports == "all" else [n for name in names for n in (name, f"{name}:{port}")]
+    if sizing.ignores_ports == "all" and not naming.ports:
+        return names
+    return [n for name in names for n in ((name,) if not naming.only else ()) + (f"{name}:{port}",)]
 
 
 def _addresses(service: Service) -> list[str]:
@@ -58,4 +84,4 @@ def taken(services: Iterable[Service]) -> Mapping[str, frozenset[str]]:
     return {host: addresses for host, addresses in found.items() if addresses}
 
 
-__all__ = ["domains", "home_of", "taken"]
+__all__ = ["PLAIN", "Naming", "domains", "home_of", "taken"]

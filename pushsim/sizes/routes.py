@@ -6,7 +6,8 @@ Source: pilot/pkg/networking/core/httproute.go, route/route.go (BuildSidecarVirt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
 from typing import Any as Json
@@ -24,10 +25,11 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 
 from pushsim.blocks import Block
-from pushsim.hosts import resolve_all, subset_of
+from pushsim.hosts import resolve_all
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, Asked, RouteConfiguration, Source
-from pushsim.sizes.domains import domains, home_of, taken
+from pushsim.sizes.closest import closest_of, split_hosts
+from pushsim.sizes.domains import PLAIN, Naming, domains, home_of, taken
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
@@ -95,8 +97,8 @@ class RouteMeter:
         self._sizing, self._settings = sizing, settings
         self._patches = RoutePatches() if patches is None else patches
         self._known: dict[tuple[object, ...], int] = {}
-        self._hosts: dict[tuple[int, int, bool, frozenset[str]], tuple[Service, int, int]] = {}
-        self._sums: dict[tuple[int, bool], _Services] = {}
+        self._hosts: dict[tuple[int, int, Naming, frozenset[str]], tuple[Service, int, int]] = {}
+        self._sums: dict[tuple[int, Naming], _Services] = {}
         self._routes: dict[tuple[object, ...], tuple[Object, int]] = {}
 
     # ---- sidecars
@@ -128,24 +130,27 @@ class RouteMeter:
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0:
             return Seen(length(self._patches.configuration(EnvoyRoutes(name=route.name, validate_clusters=False))), {})
-        services = self._services_of(route, sniffed=bool(host))
         around = self._frame(route.name)
         if not host:
             around += self._catch_all(route.unknown or self._settings.unknown)
+        if route.every_port:
+            return self._every_port(route, proxy, around)
+        naming = Naming(sniffed=True) if host else PLAIN
+        services = self._services_of(route, naming=naming)
         if not route.virtual_services and not route.rules:
             return Seen(services.seen.elsewhere + around, services.seen.own)
-        shaped = self._shaped(route, proxy, port, services, sniffed=bool(host))
+        shaped = self._shaped(route, proxy, port, services, naming=naming)
         own = Counter(services.seen.own)
         own.update(shaped.own)
         return Seen(services.seen.elsewhere + shaped.elsewhere + around, own)
 
-    def _services_of(self, route: RouteConfiguration, *, sniffed: bool) -> _Services:
+    def _services_of(self, route: RouteConfiguration, *, naming: Naming) -> _Services:
         """The services of a route, and their virtual hosts where nothing else shapes them.
 
         Proxies of all namespaces share the tuple of services, so it is summed up once and corrected for each: services
         of the proxy's own namespace have more domains.
         """
-        key = (id(route.services), sniffed)
+        key = (id(route.services), naming)
         known = self._sums.get(key)
         if known is None or known.of is not route.services:
             if len(self._sums) > _SUMS:
@@ -153,9 +158,33 @@ class RouteMeter:
             by_host = {service.hostname: (service, port) for service, port in route.services}
             total, others = _Sum(), taken(service for service, _ in by_host.values())
             for host, (service, port) in by_host.items():
-                total.add(*self._framed_service(service, port, others.get(host, _NONE), sniffed=sniffed))
+                total.add(*self._framed_service(service, port, others.get(host, _NONE), naming=naming))
             known = self._sums[key] = _Services(route.services, by_host, others, total.seen)
         return known
+
+    def _every_port(self, route: RouteConfiguration, proxy: Proxy, around: int) -> Seen:
+        """A route with all ports of its services, each a virtual host; what has no port in its name is port 80's.
+
+        Unless another port of the service comes first, which takes these names and loses them (mergeAllVirtualHosts).
+        """
+        total, groups = _Sum(), dict[tuple[int, bool], list[tuple[Service, Port]]]()
+        for service, port in route.services:
+            plain = port.number == 80 == next(p.number for p in service.ports if p.http or p.auto)
+            groups.setdefault((port.number, plain), []).append((service, port))
+        hosts = tuple({service.hostname: None for service, _ in route.services})
+        for (number, plain), pairs in groups.items():
+            naming, of = Naming(ports=True, only=not plain), replace(route, services=tuple(pairs), others=hosts)
+            services = self._services_of(of, naming=naming)
+            total.add(services.seen.elsewhere)
+            parts = [services.seen]
+            if route.virtual_services or route.rules:
+                parts.append(self._shaped(of, proxy, number, services, naming=naming))
+            for part in parts:
+                for namespace, more in part.own.items():
+                    total.add(0, namespace, more)
+            total.add(sum(part.elsewhere for part in parts[1:]))
+        total.add(around)
+        return total.seen
 
     def _shaped(
         self,
@@ -164,19 +193,19 @@ class RouteMeter:
         port: int,
         of: _Services,
         *,
-        sniffed: bool,
+        naming: Naming,
     ) -> Seen:
         """What VirtualServices and DestinationRules add to the virtual hosts, or take from them."""
         total, services = _Sum(), of.by_host
-        shaped = self._virtual_services(total, route, proxy, port, of, sniffed=sniffed)
+        shaped = self._virtual_services(total, route, proxy, port, of, naming=naming)
         rules = {host: of for host, of in route.rules if of and host in services}
         for host in shaped | rules.keys():
             (service, p), but = services[host], of.taken.get(host, _NONE)
-            elsewhere, home, at_home = self._framed_service(service, p, but, sniffed=sniffed)
+            elsewhere, home, at_home = self._framed_service(service, p, but, naming=naming)
             total.add(-elsewhere, home, -at_home)
             if host not in shaped and service.resolution != "ALIAS":
                 home = home_of(service)
-                seen = (self._service(service, p, rules[host], seen, but, sniffed=sniffed) for seen in ("", home))
+                seen = (self._service(service, p, rules[host], seen, but, naming=naming) for seen in ("", home))
                 elsewhere, at_home = seen
                 total.add(elsewhere, home, at_home)
         return total.seen
@@ -196,17 +225,17 @@ class RouteMeter:
         return length(self._patches.configuration(frame))
 
     def _framed_service(
-        self, service: Service, port: Port, but: frozenset[str], *, sniffed: bool
+        self, service: Service, port: Port, but: frozenset[str], *, naming: Naming
     ) -> tuple[int, str, int]:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
         if service.resolution == "ALIAS":
             return 0, "", 0
-        home, key = home_of(service), (id(service), port.number, sniffed, but)
+        home, key = home_of(service), (id(service), port.number, naming, but)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
                 self._hosts.clear()
-            elsewhere, at_home = (self._service(service, port, (), seen, but, sniffed=sniffed) for seen in ("", home))
+            elsewhere, at_home = (self._service(service, port, (), seen, but, naming=naming) for seen in ("", home))
             known = self._hosts[key] = (service, elsewhere, at_home)
         return known[1], home, known[2]
 
@@ -218,9 +247,9 @@ class RouteMeter:
         namespace: str,
         but: frozenset[str],
         *,
-        sniffed: bool,
+        naming: Naming,
     ) -> int:
-        names = self._domains(service, port.number, namespace, but, sniffed=sniffed)
+        names = self._domains(service, port.number, namespace, but, naming=naming)
         size = texts(names) + session_length(service, self._sizing, self._settings)
         hashing = consistent_hash(rules, "", port.number) if rules else None
         name = f"{service.hostname}:{port.number}"
@@ -245,8 +274,10 @@ class RouteMeter:
         host = self._patches.host(made(VirtualHost, name=name, domains=[*domains]))
         return 0 if host is None else framed(length(host))
 
-    def _domains(self, service: Service, port: int, namespace: str, but: frozenset[str], *, sniffed: bool) -> list[str]:
-        return ["*"] if sniffed else domains(service, port, namespace, self._sizing, but)
+    def _domains(
+        self, service: Service, port: int, namespace: str, but: frozenset[str], *, naming: Naming
+    ) -> list[str]:
+        return domains(service, port, namespace, self._sizing, but, naming)
 
     def _catch_all(self, cluster: str) -> int:
         key = ("catch-all", cluster)
@@ -271,7 +302,7 @@ class RouteMeter:
         port: int,
         of: _Services,
         *,
-        sniffed: bool,
+        naming: Naming,
     ) -> set[str]:
         """Add the virtual hosts that VirtualServices shape; the services among them."""
         services, shaped, named = of.by_host, set[str](), set[str]()
@@ -280,14 +311,14 @@ class RouteMeter:
             for written in route.virtual_services
         ]
         here = dict.fromkeys((*services, *route.others))
-        closest = _closest(hosts_of, services) if self._sizing.specific_routes else {}
+        closest = closest_of(hosts_of, services) if self._sizing.specific_routes else {}
         for written, hosts in hosts_of:
             taken = shaped | {name for name, best in closest.items() if best is not written}
-            known, others = _split(hosts, here, taken)
+            known, others = split_hosts(hosts, here, taken)
             matching = [host for host in known if host in services]
             if closest and self._sizing.hides_wildcards:
                 others = [host for host in others if not host.startswith("*")]
-            if not matching and port != 80:
+            if not matching and (port != 80 or route.every_port):
                 continue
             told = Asked.by((written,), "http").of(proxy)
             for host in matching:
@@ -300,10 +331,10 @@ class RouteMeter:
                     named.add(name)
                     home, size = home_of(service), self._named_host(name) + bodies
                     size += session_length(service, self._sizing, self._settings)
-                    seen = (self._domains(service, port, where, but, sniffed=sniffed) for where in ("", home))
+                    seen = (self._domains(service, port, where, but, naming=naming) for where in ("", home))
                     elsewhere, at_home = (self._framed(name, names, size + texts(names)) for names in seen)
                     total.add(elsewhere, home, at_home)
-            for host in others if not sniffed else ():
+            for host in others if not (naming.sniffed or naming.only) else ():
                 name = f"{host}:{port}"
                 bodies = self._bodies(route, written, proxy, port, told, name)
                 if bodies and name not in named:
@@ -354,39 +385,3 @@ def asked_by(resources: Block) -> Asked:
         return Asked.by(dict.fromkeys(chain.from_iterable(route.virtual_services for route in routes)), "http")
 
     return resources.memo.once(asked, "asked")
-
-
-def _closest(hosts_of: Sequence[tuple[Object, list[str]]], services: Collection[str]) -> dict[str, Object]:
-    """The VirtualService whose host fits a service best: exactly, or the longest wildcard; among equals the first.
-
-    Source: pilot/pkg/model/sidecar.go (computeWildcardHostVirtualServiceIndex).
-    """
-    first: dict[str, Object] = {}
-    for written, hosts in hosts_of:
-        for host in hosts:
-            first.setdefault(host, written)
-    wild = sorted((host for host in first if host.startswith("*")), key=len, reverse=True)
-    found = {host: written for host, written in first.items() if host in services}
-    for name in services if wild else ():
-        best = name if name in first else next((host for host in wild if subset_of(name, host)), None)
-        if best is not None:
-            found[name] = first[best]
-    return found
-
-
-def _split(hosts: Iterable[str], services: Collection[str], taken: set[str]) -> tuple[list[str], list[str]]:
-    """A VirtualService's hosts that are services here, and those that are none."""
-    matching: list[str] = []
-    others: list[str] = []
-    for host in hosts:
-        if not host.startswith("*"):
-            if host in services:
-                matching.append(host)
-            else:
-                others.append(host)
-            continue
-        found = [name for name in services if subset_of(name, host)]
-        matching += [name for name in found if name not in taken]
-        if not found:
-            others.append(host)
-    return matching, others
