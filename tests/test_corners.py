@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from pushsim.mesh import ConfigKey, Mesh, Port, Proxy, Service
 from pushsim.plan.istiod import Istiod
 from pushsim.resources import InboundCluster, RouteConfiguration
 from pushsim.sizes import Sizer, clusters
+from pushsim.sizes.matches import RouteTranslator
 from pushsim.sizes.routes import RouteMeter
+from pushsim.sizes.sessions import FILTER, sessions_of
 
 CLIENT = Proxy("c-0", "ns", "10.1.0.1", "sidecar", {"app": "c"})
 Body = dict[str, Any]
@@ -103,3 +106,22 @@ def test_its_route_is_of_any_port(protocol: str, routed: set[int]) -> None:
     by_name = {route.name: route for route in routes if isinstance(route, RouteConfiguration)}
     found = by_name["3128"].services if "3128" in by_name else ()
     assert {port.number for _, port in found} == routed
+
+
+@pytest.mark.parametrize(("release", "told"), [("1.20", False), ("1.24", True), ("1.30", True)])
+def test_routes_say_how_their_destinations_keep_sessions(release: str, told: bool) -> None:
+    """Recorded with PILOT_ENABLE_PERSISTENT_SESSION_FILTER: RDS of a route to a Service with a cookie, 294 B longer."""
+    sizer = Sizer(release, mesh_config={}, env={"PILOT_ENABLE_PERSISTENT_SESSION_FILTER": "true"})
+    kept = Service("c.ns.svc.cluster.local", "ns", "c", (), "EDS", labels=(("istio.io/persistent-session", "sid"),))
+    plain = replace(kept, hostname="d.ns.svc.cluster.local", labels=())
+    found = dict(sessions_of((kept, plain), sizer.sizing, sizer.settings))
+    translator = RouteTranslator(
+        sizer.sizing, sizer.settings, 80, ports=lambda _: None, hashes=lambda *_: None, sessions=found.get
+    )
+    for hosts, keeps in ((["c"], told), (["d"], False), (["d", "c"], told), (["c", "d"], False)):
+        to = [{"destination": {"host": f"{host}.ns.svc.cluster.local"}, "weight": 50} for host in hosts]
+        spec = {"hosts": ["c.ns.svc.cluster.local"], "http": [{"route": to}]}
+        meta = {"name": "c", "namespace": "ns"}
+        body = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta, "spec": spec}
+        (route,) = translator.routes(parse_objects([body])[0], CLIENT)
+        assert (FILTER in route.typed_per_filter_config) is keeps

@@ -47,6 +47,7 @@ from pushsim.sizes.clusters import config_path, istio_metadata
 from pushsim.sizes.features import cors_policy, fault_filter, mirrors, regex, route_cors, string_match
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.retries import retry_policy
+from pushsim.sizes.sessions import FILTER, Session, first_session, session_filter
 from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made, packed
@@ -115,10 +116,12 @@ class RouteTranslator:
         ports: PortOf,
         hashes: HashOf,
         aliases: Callable[[str], str | None] = lambda _: None,
+        sessions: Callable[[str], Session | None] = lambda _: None,
         gateway: str = "mesh",
     ) -> None:
         self.sizing, self.settings, self.port = sizing, settings, port
         self.ports, self.hashes, self.aliases, self.gateway = ports, hashes, aliases, gateway
+        self.sessions = sessions
 
     def routes(self, written: Object, proxy: Proxy) -> list[Route]:
         """The routes of a VirtualService that apply here, up to the first that takes everything."""
@@ -173,6 +176,10 @@ class RouteTranslator:
             kind = "envoy.extensions.filters.http.cors.v3.CorsPolicy"
             cors = cors_policy(http["corsPolicy"], self.sizing)
             built.typed_per_filter_config["envoy.filters.http.cors"] = packed(cors, kind)
+        if self.sizing.sessions_of_routes and built.route is not None:
+            hosts = (resolve(str(dig(to, "destination", "host") or ""), written.ref.namespace) for to in http["route"])
+            if (session := first_session(map(self.sessions, hosts))) is not None:
+                built.typed_per_filter_config[FILTER] = session_filter(session, self.sizing.session_ttl)
         return built
 
     def cluster(self, destination: Spec, namespace: str) -> str:

@@ -16,6 +16,7 @@ _1_24 = Sizing()
 _1_23 = replace(
     _1_24,
     session_labels=(SESSION,),
+    sessions_of_routes=False,
     config_version="v1alpha3",
     warmup=False,
     stat_service_name=False,

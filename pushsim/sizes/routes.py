@@ -34,7 +34,7 @@ from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.routepatches import RoutePatches
-from pushsim.sizes.sessions import session_length
+from pushsim.sizes.sessions import Session, session_length, sessions_of
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made, texts
@@ -59,12 +59,16 @@ class Seen(NamedTuple):
 
 
 class _Services(NamedTuple):
-    """A route's services by host, addresses that are domains of others, and the length of their virtual hosts."""
+    """A route's services by host, addresses that are domains of others, and the length of their virtual hosts.
+
+    sessions: of the services that keep some.
+    """
 
     of: object
     by_host: dict[str, tuple[Service, Port]]
     taken: Mapping[str, frozenset[str]]
     seen: Seen
+    sessions: tuple[tuple[str, Session], ...]
 
 
 class _Sum:
@@ -159,7 +163,13 @@ class RouteMeter:
             total, others = _Sum(), taken(service for service, _ in by_host.values())
             for host, (service, port) in by_host.items():
                 total.add(*self._framed_service(service, port, others.get(host, _NONE), naming=naming))
-            known = self._sums[key] = _Services(route.services, by_host, others, total.seen)
+            known = self._sums[key] = _Services(
+                route.services,
+                by_host,
+                others,
+                total.seen,
+                sessions_of((of for of, _ in by_host.values()), self._sizing, self._settings),
+            )
         return known
 
     def _every_port(self, route: RouteConfiguration, proxy: Proxy, around: int) -> Seen:
@@ -323,7 +333,7 @@ class RouteMeter:
             told = Asked.by((written,), "http").of(proxy)
             for host in matching:
                 (service, _), name, but = services[host], f"{host}:{port}", of.taken.get(host, _NONE)
-                bodies = self._bodies(route, written, proxy, port, told, name)
+                bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
                 if not bodies:
                     break
                 shaped.add(host)
@@ -336,7 +346,7 @@ class RouteMeter:
                     total.add(elsewhere, home, at_home)
             for host in others if not (naming.sniffed or naming.only) else ():
                 name = f"{host}:{port}"
-                bodies = self._bodies(route, written, proxy, port, told, name)
+                bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
                 if bodies and name not in named:
                     named.add(name)
                     own = [host] if self._sizing.ignores_ports == "all" else [host, name]
@@ -362,16 +372,18 @@ class RouteMeter:
         port: int,
         told: Source,
         host: str,
+        sessions: tuple[tuple[str, Session], ...],
     ) -> int:
         """Length of a VirtualService's routes in a virtual host, 0 if it has none for this proxy."""
-        key = (id(written), port, told, route.rules, self._as_matched(host))
+        key = (id(written), port, told, route.rules, self._as_matched(host), sessions)
         known = self._routes.get(key)
         if known is None or known[0] is not written:
             if len(self._routes) > _SUMS:
                 self._routes.clear()
             translator = RouteTranslator(
-                self._sizing, self._settings, port, ports=lambda _host: None, hashes=resource_hashes(route)
-            )
+                self._sizing, self._settings, port,
+                ports=lambda _: None, hashes=resource_hashes(route), sessions=dict(sessions).get,
+            )  # fmt: skip
             routes = translator.routes(written, proxy)
             known = self._routes[key] = (written, self._host(host, routes) - self._host(host, ()))
         return known[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
@@ -23,21 +24,55 @@ SWITCH, FILTER = "PILOT_ENABLE_PERSISTENT_SESSION_FILTER", "envoy.filters.http.s
 _STATE = "envoy.extensions.http.stateful_session"
 
 
-def session_length(service: Service, sizing: Sizing, settings: Settings) -> int:
-    """What a service's labels add to the length of its virtual host, in bytes; 0 without sessions.
+#: A cookie with its path, and a header; one of them is empty.
+Session = tuple[str, str]
+
+
+def session_of(service: Service, sizing: Sizing, settings: Settings) -> Session | None:
+    """How a service keeps sessions; None if it keeps none, or istiod does not say so.
 
     Source: pilot/pkg/networking/util/util.go (MaybeBuildStatefulSessionFilterConfig).
     """
     known = sizing.session_routes
     if known == "never" or (known == "switched" and not settings.enabled(SWITCH, False)):
-        return 0
+        return None
     labels = dict(service.labels)
     cookie, header = labels.get(SESSION) or "", "" if known == "cookie" else labels.get(SESSION_HEADER) or ""
-    return _length(cookie, header, sizing.session_ttl) if cookie or header else 0
+    return (cookie, header) if cookie or header else None
+
+
+def sessions_of(services: Iterable[Service], sizing: Sizing, settings: Settings) -> tuple[tuple[str, Session], ...]:
+    """By host, those of the services that keep sessions."""
+    if not settings.enabled(SWITCH, False):
+        return ()
+    found = ((service.hostname, session_of(service, sizing, settings)) for service in services)
+    return tuple((host, session) for host, session in found if session is not None)
+
+
+def session_length(service: Service, sizing: Sizing, settings: Settings) -> int:
+    """What a service's labels add to the length of its virtual host, in bytes; 0 without sessions."""
+    session = session_of(service, sizing, settings)
+    return 0 if session is None else _length(session, sizing.session_ttl)
+
+
+def first_session(sessions: Iterable[Session | None]) -> Session | None:
+    """Which of its destinations' sessions a route keeps: the first, unless one without follows."""
+    found: Session | None = None
+    for session in sessions:
+        if session is not None and found is not None:
+            break
+        found = session
+    return found
 
 
 @lru_cache(maxsize=1 << 10)
-def _length(cookie: str, header: str, aging: bool) -> int:
+def _length(session: Session, aging: bool) -> int:
+    return length(made(VirtualHost, typed_per_filter_config={FILTER: session_filter(session, aging)}))
+
+
+def session_filter(session: Session, aging: bool) -> Any:
+    """The filter's configuration, packed, as virtual hosts and routes have it."""
+    cookie, header = session
     state: Any
     if cookie:
         kind, (name, _, path) = "cookie", cookie.partition(":")
@@ -48,5 +83,4 @@ def _length(cookie: str, header: str, aging: bool) -> int:
         state = packed(made(HeaderBasedSessionState, name=header), f"{_STATE}.header.v3.HeaderBasedSessionState")
     told = TypedExtensionConfig(name=f"envoy.http.stateful_session.{kind}", typed_config=state)
     override = made(StatefulSessionPerRoute, stateful_session=made(StatefulSession, session_state=told))
-    config = packed(override, "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute")
-    return length(made(VirtualHost, typed_per_filter_config={FILTER: config}))
+    return packed(override, "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute")

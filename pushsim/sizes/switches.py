@@ -27,6 +27,7 @@ class Sizing:
     panic_threshold:       outbound clusters switch the panic threshold off (SendUnhealthyEndpoints).
     session_labels:        Services with one of these keep sessions: clients may stay with endpoints that drain.
     session_routes:        their virtual hosts say how: never; by cookie; by header, too; only if that is switched on.
+    sessions_of_routes:    routes of VirtualServices say so, too, of their destinations.
     session_ttl:           cookies of sessions live for two minutes.
     track_remaining:       circuit breakers track what remains (DISABLE_TRACK_REMAINING_CB_METRICS).
     inbound_cleanup:       cleanup interval of inbound clusters. empty_common_lb: clusters have a common_lb_config
@@ -158,6 +159,7 @@ class Sizing:
     panic_threshold: bool = False
     session_labels: tuple[str, ...] = (SESSION, SESSION_HEADER)
     session_routes: Literal["never", "cookie", "always", "switched"] = "switched"
+    sessions_of_routes: bool = True
     session_ttl: bool = False
     track_remaining: bool = True
     inbound_cleanup: Literal["never", "minute", ""] = "never"

@@ -19,12 +19,13 @@ from pushsim.resources import RouteConfiguration
 from pushsim.sizes.gateway import Server, bound, name_of, shared_hosts, spec_of, written_hosts
 from pushsim.sizes.matches import RouteTranslator, resource_hashes
 from pushsim.sizes.routepatches import RoutePatches
+from pushsim.sizes.sessions import sessions_of
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made
 
-#: What a translator may ask: which port of a host is meant, how its requests are hashed, what it is an alias of.
-_Lookups = tuple[Callable[..., Json], Callable[..., Json], Callable[..., Json]]
+#: What a translator may ask of a host: which port is meant, how its requests are hashed, its alias, its sessions.
+_Lookups = tuple[Callable[..., Json], Callable[..., Json], Callable[..., Json], Callable[..., Json]]
 #: What a translator asked, and was answered.
 _Answers = list[tuple[tuple[Json, ...], Json]]
 
@@ -105,7 +106,8 @@ class GatewayRoutes:
 
     def _hosts(self, resource: RouteConfiguration, proxy: Proxy) -> dict[str, _Host]:
         ports = {service.hostname: port.number for service, port in resource.services}.get
-        lookups = (ports, resource_hashes(resource), dict(resource.aliases).get)
+        keeping = sessions_of((of for of, _ in resource.services), self._sizing, self._settings)
+        lookups = (ports, resource_hashes(resource), dict(resource.aliases).get, dict(keeping).get)
         told = (proxy.namespace, tuple(sorted(proxy.labels.items())))
         hosts: dict[str, _Host] = {}
         # by VirtualService and Gateway, as the first server with routes has them: istiod makes them once
@@ -140,7 +142,7 @@ class GatewayRoutes:
         hosts = tuple(map(str.lower, shared_hosts(server, written))) if bound(written, gateway) else ()
         routes: list[Route] = []
         if hosts:
-            ports, hashes, aliases = asked
+            ports, hashes, aliases, sessions = asked
             translator = RouteTranslator(
                 self._sizing,
                 self._settings,
@@ -148,6 +150,7 @@ class GatewayRoutes:
                 ports=ports,
                 hashes=hashes,
                 aliases=aliases,
+                sessions=sessions,
                 gateway=name_of(gateway),
             )
             routes = translator.routes(written, proxy)
