@@ -9,9 +9,10 @@ import pytest
 
 from pushsim import releases
 from pushsim.manifests import parse_objects
-from pushsim.mesh import ConfigKey, Mesh, Port, Proxy, Service
+from pushsim.mesh import Change, ConfigKey, Mesh, Port, Proxy, Service
+from pushsim.plan import plan
 from pushsim.plan.istiod import Istiod
-from pushsim.resources import InboundCluster, RouteConfiguration
+from pushsim.resources import InboundCluster, LoadAssignment, RouteConfiguration
 from pushsim.sizes import Sizer, clusters
 from pushsim.sizes.matches import RouteTranslator
 from pushsim.sizes.routes import RouteMeter
@@ -125,3 +126,21 @@ def test_routes_say_how_their_destinations_keep_sessions(release: str, told: boo
         body = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta, "spec": spec}
         (route,) = translator.routes(parse_objects([body])[0], CLIENT)
         assert (FILTER in route.typed_per_filter_config) is keeps
+
+
+@pytest.mark.parametrize("release", ["1.14.6", "1.24.6", "1.27.9"])
+def test_endpoints_of_a_port_that_a_scope_shows_no_more_are_in_the_cache(release: str) -> None:
+    """Recorded: a Sidecar that narrows its hosts to a port pushes the others once more, with all their endpoints."""
+    meta = {"name": "one-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "one"}}
+    ports = [{"name": "http", "port": 8080}, {"name": "grpc", "port": 8080}]
+    listed = [{"addresses": ["10.1.0.7"], "conditions": {"ready": True}}]
+    written = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, "addressType": "IPv4"}
+    spec = {"egress": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*/*"]}]}
+    sidecar = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "s", "namespace": "ns"}}
+    one = service("one", ("http", 80), ("grpc", 9090))
+    mesh = istiod(release, one, {**written, "endpoints": listed, "ports": ports})
+    state = mesh.connect(CLIENT).state
+    (request,) = mesh.handle(Change(parse_objects([{**sidecar, "spec": spec}])))
+    eds = next(r for r in plan(state, request, mesh.push(request)).responses if r.xds == "EDS")
+    by_name = {held.name: held for held in eds.resources if isinstance(held, LoadAssignment)}
+    assert len(by_name["outbound|9090||one.ns.svc.cluster.local"].endpoints) == 1

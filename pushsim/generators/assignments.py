@@ -97,11 +97,14 @@ class Assignments(Clusters):
         )
 
     def _assignment(self, name: str, service: Service) -> LoadAssignment:
-        """The ClusterLoadAssignment of a watched cluster; empty if its port is known no more."""
+        """The ClusterLoadAssignment of a watched cluster; empty if its port is known no more.
+
+        One that only the scope leaves out is still in istiod's cache, which asks for no port (EndpointBuilder.Key).
+        """
         cluster = parse_cluster(name)
         if cluster is None:
             return LoadAssignment(name, None, None, "")
-        port = service.port(cluster.port)
+        port = service.port(cluster.port) or self._left_out(service, cluster.port)
         if port is None:
             return LoadAssignment(name, service, None, cluster.subset)
         rule = self.rule_for(service)
@@ -118,6 +121,13 @@ class Assignments(Clusters):
 
         sent = tuple(filter(shown, endpoints))
         return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), sent)
+
+    def _left_out(self, service: Service, number: int) -> Port | None:
+        """A port that a service has, but not as the scope shows it."""
+        whole = self.context.services.exact.get(service.hostname, {}).get(service.namespace)
+        if whole is None or whole is service or not set(service.ports) < set(whole.ports):
+            return None
+        return whole.port(number)
 
 
 def _has_minimum(rule: MergedRule, port: Port, subset: str) -> bool:
