@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pushsim import releases
+from pushsim.conversation import Conversation
 from pushsim.manifests import parse_objects
 from pushsim.mesh import Change, ConfigKey, Mesh, Port, Proxy, Service
 from pushsim.plan import plan
@@ -144,3 +145,24 @@ def test_endpoints_of_a_port_that_a_scope_shows_no_more_are_in_the_cache(release
     eds = next(r for r in plan(state, request, mesh.push(request)).responses if r.xds == "EDS")
     by_name = {held.name: held for held in eds.resources if isinstance(held, LoadAssignment)}
     assert len(by_name["outbound|9090||one.ns.svc.cluster.local"].endpoints) == 1
+
+
+@pytest.mark.parametrize("release", ["1.14.6", "1.24.6"])
+def test_of_two_pods_alike_the_one_that_is_relabelled_goes_its_own_way(release: str) -> None:
+    """Recorded on 1.14.6, where its proxy is not pushed for that, but is of other services from then on."""
+    twins = tuple(Proxy(f"c-{n}", "ns", f"10.1.0.{n}", "sidecar", {"app": "c", "v": "1"}) for n in (1, 2))
+
+    def pod(of: Proxy, version: str) -> Body:
+        spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}
+        status = {"phase": "Running", "podIP": of.ip, "podIPs": [{"ip": of.ip}]}
+        meta = {"name": of.name, "namespace": "ns", "labels": {"app": "c", "v": version}}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status}
+
+    first = service("c", ("http", 80), selector={"app": "c", "v": "1"})
+    second = service("four", ("http", 81), selector={"app": "c", "v": "2"})
+    objects = parse_objects([first, *(pod(of, "1") for of in twins)])
+    talk = Conversation(Mesh({o.ref: o for o in objects}, twins, {}, {}), releases.rules(release), "sotw")
+    talk.step(Change(parse_objects([pod(twins[1], "2")])))
+    talk.step(Change(parse_objects([second])))
+    found = {p.id: [t.service.name for t in o.plan.state.targets] for o in talk.classes for p in o.members}
+    assert found == {"c-1.ns": ["c"], "c-2.ns": ["four"]}
