@@ -14,7 +14,7 @@ from pushsim.mesh import Change, ConfigKey, Mesh, Port, Proxy, Service
 from pushsim.plan import plan
 from pushsim.plan.istiod import Istiod
 from pushsim.resources import InboundCluster, LoadAssignment, RouteConfiguration
-from pushsim.sizes import Sizer, clusters
+from pushsim.sizes import Policies, Sizer, clusters
 from pushsim.sizes.matches import RouteTranslator
 from pushsim.sizes.routes import RouteMeter
 from pushsim.sizes.sessions import FILTER, sessions_of
@@ -166,3 +166,15 @@ def test_of_two_pods_alike_the_one_that_is_relabelled_goes_its_own_way(release: 
     talk.step(Change(parse_objects([second])))
     found = {p.id: [t.service.name for t in o.plan.state.targets] for o in talk.classes for p in o.members}
     assert found == {"c-1.ns": ["c"], "c-2.ns": ["four"]}
+
+
+def test_an_inbound_clusters_length_is_remembered_by_which_of_its_hosts_are_the_same() -> None:
+    """Ports of two like Services are two Services; two of one are not (hypothesis found it: 294 and 214 B)."""
+    first, second = (Service(f"{name}.ns", "ns", name, (), "EDS") for name in ("a", "b"))
+    port, sizer = Port("", 80, "HTTP"), Sizer("1.24", mesh_config={})
+    same, apart = (
+        InboundCluster("inbound|8080||", 8080, ((first, port), (other, port)), (), False, "")
+        for other in (first, second)
+    )
+    fresh = Sizer("1.24", mesh_config={}).resource_bytes(apart, CLIENT, Policies())
+    assert sizer.resource_bytes(same, CLIENT, Policies()) < fresh == sizer.resource_bytes(apart, CLIENT, Policies())

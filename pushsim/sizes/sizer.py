@@ -229,10 +229,12 @@ class Sizer:
         return self._shapes[key]
 
     def _inbound(self, resource: InboundCluster, view: _View) -> int:
+        hosts = [service.hostname for service, _ in resource.services]  # which of them are the same counts
         shape = tuple(
-            (len(s.hostname), len(s.name), len(s.namespace), s.registry, s.external, p.number, p.protocol, len(p.name))
+            (hosts.index(s.hostname), len(s.hostname), len(s.name), len(s.namespace), s.registry, s.external, p.number,
+             p.protocol, len(p.name))
             for s, p in resource.services
-        )
+        )  # fmt: skip
         merging = doing(view.patches, "MERGE", "CLUSTER", "SIDECAR_INBOUND")
         own = (resource.name, resource.ingress, resource.endpoint, resource.rules, resource.sidecar)
         of = (view.filters, *(service.hostname for service, _ in resource.services)) if merging else ()
