@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pushsim.agents import configured
-from pushsim.mesh import HOSTNAME, ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Xds
+from pushsim.mesh import HOSTNAME, ON_DEMAND, Change, Mesh, Mode, Object, Proxy, Ref, Xds
 from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, kin, likewise, plan, shares
 from pushsim.registry import Registry
 from pushsim.releases import Rules
@@ -55,7 +55,8 @@ class Conversation:
         mesh: what there is at the start; its proxies connect.
         rules: the release.
         mode: the xDS mode; None for the release's own.
-        changes: the changes to come, as far as known: labels that no selector asks for tell no proxies apart.
+        changes: the changes to come, as far as known: labels that no selector asks for tell no proxies apart, and a
+                 proxy whose pod they relabel is like no other.
         on_demand: as of `Istiod`.
         answered: whether the first plans hold what proxies are sent on connecting, not only what they then have.
     """
@@ -71,14 +72,16 @@ class Conversation:
         answered: bool = True,
     ) -> None:
         self.istiod = Istiod(mesh, rules, mode, on_demand)
-        objects = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
+        written = [o for change in changes for o in change.apply]
+        objects = [*mesh.objects.values(), *written]
         asked = selector_keys(objects)
+        relabelled = _relabelled(mesh, written, asked)
         classes: dict[tuple[Any, ...], list[Proxy]] = {}
         exposed = individual_addresses(self.istiod.registry)
         for proxy in configured(mesh):
             labels = self.istiod.registry.labels_of(proxy)
-            told = tuple(sorted((k, v) for k, v in labels.items() if k in asked))
-            alone = proxy.id if proxy.ip in exposed else ""
+            told = tuple(sorted(_told(labels, asked).items()))
+            alone = proxy.id if proxy.ip in exposed or Ref("Pod", proxy.namespace, proxy.name) in relabelled else ""
             key = (
                 proxy.type,
                 proxy.namespace,
@@ -214,6 +217,25 @@ def selector_keys(objects: Iterable[Object]) -> frozenset[str]:
     return frozenset(
         key for written in objects if written.ref.kind not in _NEVER_SELECT for key in _selector_keys(written)
     )
+
+
+def _relabelled(mesh: Mesh, written: Iterable[Object], asked: Collection[str]) -> set[Ref]:
+    """Pods of which something that is asked for is written that they do not have, or did not have before."""
+    last: dict[Ref, dict[str, str]] = {}
+    found = set[Ref]()
+    for held in written:
+        if held.ref.kind == "Pod":
+            before = last.get(held.ref)
+            if before is None and held.ref in mesh.objects:
+                before = _told(mesh.objects[held.ref].labels, asked)
+            last[held.ref] = now = _told(held.labels, asked)
+            if before is not None and before != now:
+                found.add(held.ref)
+    return found
+
+
+def _told(labels: Mapping[str, str], asked: Collection[str]) -> dict[str, str]:
+    return {key: value for key, value in labels.items() if key in asked}
 
 
 def keys_apart(objects: Iterable[Object]) -> list[str]:

@@ -587,6 +587,39 @@ def test_a_group_that_is_relabelled_stays_apart():
     assert 0 in planner.apart()
 
 
+@pytest.mark.parametrize("release", ["1.14", "1.17", "1.24", "1.30"])
+def test_one_of_several_alike_that_is_relabelled_is_a_group_of_its_own(release):
+    """Whatever comes before that, as its inbound clusters are of another service afterwards."""
+
+    def pod(name, version):
+        metadata = {"name": name, "namespace": "n", "labels": {"version": version, "any": version}}
+        address = f"10.1.0.{name[1:]}"
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"podIP": address}}
+
+    def service(version):
+        metadata = {"name": version, "namespace": "n"}
+        spec = {"clusterIP": f"10.0.0.{version[1:]}", "selector": {"version": version}, "ports": [{"port": 80}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+    pods = [pod(f"p{n}", "v1") for n in (1, 2, 3)]
+    objects = parse_objects([*pods, service("v1"), service("v2")])
+    twins = tuple(Proxy(f"p{n}", "n", f"10.1.0.{n}", labels={"version": "v1"}) for n in (1, 2, 3))
+    mesh = Mesh({o.ref: o for o in objects}, twins)
+    groups = [["p1"], ["p2"], ["p3"]]
+    for changes, expected in (
+        ([], [["p1", "p2", "p3"]]),
+        ([[pod("p2", "v2")]], [["p1", "p3"], ["p2"]]),
+        ([[pod("p1", "v2")], [pod("p1", "v1")], [pod("p2", "v1"), pod("p3", "v2")]], groups),
+        (
+            [[{**pods[0], "metadata": {**pods[0]["metadata"], "labels": {"version": "v1", "any": "v3"}}}]],
+            [["p1", "p2", "p3"]],
+        ),
+    ):
+        made = [Change(apply=parse_objects(written)) for written in changes]
+        (planner,) = planners(Asking.variant(release, "sotw", mesh, made))
+        assert [[proxy.name for proxy in group.proxies] for group in planner.groups] == expected
+
+
 def test_what_a_delta_push_walks_is_counted_and_at_connecting_nothing_is_walked() -> None:
     data = dict(controlplane.probes(0.02))["TCP services"]
     for release, walked in (("1.24", True), ("1.20", False)):  # delta, SotW
