@@ -76,6 +76,9 @@ class FlatPlanner:
     def apart(self) -> Collection[int]:
         return ()
 
+    def may_meet(self) -> bool:
+        return False
+
     def keep(self, states: Collection[tuple[int, int]], push: int, since: int) -> None:
         self._spared = {key: planned for key, planned in self._spared.items() if key[1] >= push}
 

@@ -344,7 +344,7 @@ def test_the_environment_that_a_simulation_goes_by_is_what_its_modules_read() ->
     package = Path(pushsim.__file__).parent
     modules = ("control", "context", "registry", "releases", "sizes", "visibility")
     files = [file for name in modules for file in package.glob(f"{name}/*.py")]
-    known = r'"((?:PILOT|ENABLE|MAX|ISTIO_GATEWAY|GRPC_KEEPALIVE)_[A-Z_0-9]+|REVISION)"'
+    known = r'"((?:PILOT|ENABLE|MAX|ISTIO_GATEWAY|ISTIO_ENABLE|GRPC_KEEPALIVE)_[A-Z_0-9]+|REVISION)"'
     read = {name for file in files for name in re.findall(known, file.read_text())}
     assert read == ENVIRONMENT.keys()
 
