@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from pushsim import releases
 from pushsim.context import MESH_GATEWAY, Route
 from pushsim.dependencies import View, attached
-from pushsim.gateways import MergedGateway, merge_gateways
+from pushsim.gateways import merge_gateways
 from pushsim.mesh import Mesh, Object, Proxy, Ref
 from pushsim.plan import Istiod
 from pushsim.settings import Variant
@@ -98,9 +98,7 @@ class Sight:
             router = proxy.type == "router"
             key = (proxy.type, proxy.namespace, scope, hosts, tuple(sorted(labels.items())) if router else ())
             if key not in found:
-                gateway = MergedGateway()
-                if router:
-                    gateway = merge_gateways(self.push.context, targets, labels, proxy.namespace)
+                gateway = merge_gateways(self.push.context, targets, labels, proxy)
                 found[key] = View(proxy, scope, None, targets, gateway), []
             found[key][1].append(proxy)
         return [(view, tuple(proxies)) for view, proxies in found.values()]

@@ -137,7 +137,7 @@ class Conversation:
         lost = lost or {}
         self._split_by_loss(lost)
         exposed = individual_addresses(self.istiod.registry) | {r.proxy for r in requests if r.proxy}
-        self._split(exposed | {str(o.status.get("podIP") or "") for o in change.apply if o.ref.kind == "Pod"})
+        self._split(exposed)
         own = {r.proxy: r for r in requests if r.proxy}
         seen = {proxy: self.istiod.seen_by(update) for proxy, update in own.items()}
         before = self.istiod.latest

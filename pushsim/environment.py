@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from pushsim.errors import Problem
+from pushsim.mesh import boolean
 from pushsim.units import UnitError, duration
 
 
 def flag(text: str) -> bool:
-    """A boolean as istiod reads one (Go's ParseBool); raises UnitError."""
-    if text.lower() not in {"1", "t", "true", "0", "f", "false"}:
+    """A boolean as istiod reads one; raises UnitError."""
+    found = boolean(text)
+    if found is None:
         raise UnitError(text, "a boolean", "write true or false")
-    return text.lower() in {"1", "t", "true"}
+    return found
 
 
 def number(text: str) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pushsim.context import PushContext
 from pushsim.conversion import pairs, parse_protocol, selects
-from pushsim.mesh import HTTP_PROTOCOLS, Object
+from pushsim.mesh import HTTP_PROTOCOLS, Object, Proxy
 from pushsim.registry import Target
 from pushsim.releases import Rules
 
@@ -83,11 +83,13 @@ def passed_hosts(server: Server) -> list[str]:
 
 
 def merge_gateways(
-    context: PushContext, targets: Sequence[Target], labels: Mapping[str, str], namespace: str
+    context: PushContext, targets: Sequence[Target], labels: Mapping[str, str], proxy: Proxy
 ) -> MergedGateway:
-    """Merge the Gateways whose selector matches the labels of a router, which is in that namespace."""
+    """Merge the Gateways whose selector matches the labels of a router; a sidecar has none."""
+    if proxy.type != "router":
+        return MergedGateway()
     anywhere = not context.rules.gateways_at_home
-    near = (g for g in context.gateways if anywhere or g.ref.namespace == namespace)
+    near = (g for g in context.gateways if anywhere or g.ref.namespace == proxy.namespace)
     selecting = [g for g in near if selects(pairs(g.spec.get("selector")), labels)]
     merging = _Merging(context.rules)
     tls_hosts: dict[int, dict[str, str]] = {}  # by port, host and bind address of TLS servers

@@ -160,11 +160,19 @@ class Proxy:
         return hash((self.name, self.namespace))
 
 
+_BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+
+
+def boolean(text: str) -> bool | None:
+    """A boolean as istiod reads one (Go's ParseBool), in any case; None for anything else."""
+    return _BOOLEANS.get(text.lower())
+
+
 def truth(written: object, default: bool = False) -> bool:
     """A boolean as YAML, metadata or an environment variable has it; what is empty or left out is the default."""
     if written is None or written == "":
         return default
-    return str(written).lower() in ("true", "1", "t")
+    return boolean(str(written)) or False
 
 
 @dataclass(frozen=True, slots=True)

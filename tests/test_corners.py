@@ -161,9 +161,10 @@ def test_of_two_pods_alike_the_one_that_is_relabelled_goes_its_own_way(release: 
     first = service("c", ("http", 80), selector={"app": "c", "v": "1"})
     second = service("four", ("http", 81), selector={"app": "c", "v": "2"})
     objects = parse_objects([first, *(pod(of, "1") for of in twins)])
-    talk = Conversation(Mesh({o.ref: o for o in objects}, twins, {}, {}), releases.rules(release), "sotw")
-    talk.step(Change(parse_objects([pod(twins[1], "2")])))
-    talk.step(Change(parse_objects([second])))
+    changes = [Change(parse_objects([pod(twins[1], "2")])), Change(parse_objects([second]))]
+    talk = Conversation(Mesh({o.ref: o for o in objects}, twins, {}, {}), releases.rules(release), "sotw", changes)
+    for change in changes:
+        talk.step(change)
     found = {p.id: [t.service.name for t in o.plan.state.targets] for o in talk.classes for p in o.members}
     assert found == {"c-1.ns": ["c"], "c-2.ns": ["four"]}
 

@@ -58,7 +58,7 @@ class Routes(Recipient):
     def _sidecar_route(self, name: str) -> RouteConfiguration:
         number = name.rpartition(":")[2]
         owners = self._owners(int(number) if number.isdigit() else 0)
-        proxy = any(_takes_any_port(egress) for egress in owners)
+        every_port = any(_takes_any_port(egress) for egress in owners)
         routes = [route for egress in owners for route in egress.routes]
         written = dict.fromkeys(route.written for route in routes)
         if len(self.scope.listeners) == 1:
@@ -68,7 +68,7 @@ class Routes(Recipient):
             parts = [*map(self._routed_of_shared, shared), mine]
         else:
             parts = [_routed(service for egress in owners for service in services_of(egress))]
-        if proxy:
+        if every_port:
             found = [pairs for part in parts for number, pairs in part.items() if number.isdigit()]
         else:
             found = [part[name] for part in parts if name in part]
@@ -76,7 +76,7 @@ class Routes(Recipient):
         rules = self._hashing((service.hostname for service, _ in services), routes)
         others = self._others(name, owners) if written else ()
         return RouteConfiguration(
-            name, services, tuple(written), (), bool(services), rules, self.unknown, others, every_port=proxy
+            name, services, tuple(written), (), bool(services), rules, self.unknown, others, every_port=every_port
         )
 
     def _others(self, number: str, owners: Sequence[EgressListener]) -> tuple[str, ...]:

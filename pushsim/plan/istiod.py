@@ -108,9 +108,7 @@ class Istiod:
         push = push or self.latest
         find_targets = self.registry.targets_unlabelled if self.rules.labelled_last else self.registry.targets
         labels, targets = self.registry.labels_of(proxy), find_targets(proxy)
-        gateway = MergedGateway()
-        if proxy.type == "router":
-            gateway = merge_gateways(push.context, targets, labels, proxy.namespace)
+        gateway = merge_gateways(push.context, targets, labels, proxy)
         scope = push.scopes.of(proxy, labels)
         return ProxyState(proxy, self.mode, labels, scope, None, targets, gateway, MergedGateway())
 

@@ -28,7 +28,7 @@ def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
     if takes_up_scope(request, rules):
         fresh |= {"scope": push.scopes.of(proxy, labels), "previous": state.scope}
     if proxy.type == "router" and (everything or "Gateway" in request.kinds or (retarget and rules.targets != "full")):
-        gateway = merge_gateways(push.context, targets, labels, proxy.namespace)
+        gateway = merge_gateways(push.context, targets, labels, proxy)
         fresh |= {"gateway": gateway, "previous_gateway": state.gateway}
     return replace(state, **fresh) if fresh else state
 

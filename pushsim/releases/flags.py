@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pushsim.mesh import boolean
+
 if TYPE_CHECKING:
     from pushsim.releases.switches import Rules
-
-_READ = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def switched(rules: Rules, env: Mapping[str, str]) -> Rules:
     fields = {
         field: value
         for flag in rules.flags
-        if _READ.get((env.get(flag.name) or "").lower()) is flag.value
+        if boolean(env.get(flag.name) or "") is flag.value
         for field, value in flag.fields
     }
     return replace(rules, **fields) if fields else rules

@@ -185,14 +185,13 @@ class RouteMeter:
         for (number, plain), pairs in groups.items():
             naming, of = Naming(ports=True, only=not plain), replace(route, services=tuple(pairs), others=hosts)
             services = self._services_of(of, naming=naming)
-            total.add(services.seen.elsewhere)
             parts = [services.seen]
             if route.virtual_services or route.rules:
                 parts.append(self._shaped(of, proxy, number, services, naming=naming))
             for part in parts:
+                total.add(part.elsewhere)
                 for namespace, more in part.own.items():
                     total.add(0, namespace, more)
-            total.add(sum(part.elsewhere for part in parts[1:]))
         total.add(around)
         return total.seen
 
