@@ -578,11 +578,12 @@ class Oracle:
 
     def _targets(self, proxy):
         labels = self._labels(proxy)
-        return sorted(
-            (s.host, s.ns)
+        found = [
+            s
             for s in services_of(self.mesh.objects.values())
             if s.kubernetes and s.ns == proxy.namespace and s.selector and set(s.selector) <= set(labels.items())
-        )
+        ]  # in the order of model/context.go, SetServiceInstances
+        return [(s.host, s.ns) for s in sorted(found, key=lambda s: (s.created, s.host))]
 
     def _gateways(self, proxy):
         labels = self._labels(proxy)

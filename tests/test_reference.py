@@ -134,6 +134,14 @@ SQUATTED = (
     rule("a", "s0.b.svc.cluster.local"),
 )
 PROVIDER = [{"name": "z", "envoyExtAuthzGrpc": {"service": "a/x.com", "port": 80}}]
+
+
+def hidden(name, created, port=80):
+    """A Service that selects the pod of proxy `p`, which sees no Service of its namespace."""
+    spec = {"clusterIP": "10.0.1.0", "selector": {"app": "s0"}, "ports": [{"port": port}]}
+    return written("Service", "a", name, created, spec)
+
+
 RARE = [
     (
         "rules of losing duplicates",
@@ -175,6 +183,15 @@ RARE = [
             rule("istio-system", "*.com", name="d1", export=(".",)),
         ),
         (),
+    ),
+    *(
+        (
+            "the oldest of a pod's services is the first",
+            release,
+            mesh_of(hidden("s1", 0), defaultServiceExportTo=["~"]),
+            (Change((hidden("s0", 2),)), Change((hidden("s1", 0, 90),)), Change((hidden("s-1", 0),))),
+        )
+        for release in ("1.13.0", "1.17.8", "1.20.8")
     ),
 ]
 
