@@ -12,6 +12,7 @@ from pushsim.plan import Istiod, Plan, ProxyState, Push, Response, kin, likewise
 from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
+from pushsim.spreading import asked_by, asked_by_mesh
 
 #: Most of a mesh's objects, none of which selects workloads.
 _NEVER_SELECT = frozenset({"Pod", "EndpointSlice", "Namespace", "Node", "VirtualService"})
@@ -72,9 +73,12 @@ class Conversation:
         answered: bool = True,
     ) -> None:
         self.istiod = Istiod(mesh, rules, mode, on_demand)
+        changes = list(changes)
         written = [o for change in changes for o in change.apply]
         objects = [*mesh.objects.values(), *written]
-        asked = selector_keys(objects)
+        spreading = spreads_by(mesh, changes)
+        self.istiod.registry.placing = bool(spreading)
+        asked = selector_keys(objects) | spreading
         relabelled = _relabelled(mesh, written, asked)
         classes: dict[tuple[Any, ...], list[Proxy]] = {}
         exposed = individual_addresses(self.istiod.registry)
@@ -92,7 +96,7 @@ class Conversation:
                 alone,
             )
             classes.setdefault(key, []).append(proxy)
-        self._asked = keys_apart(objects)
+        self._asked = keys_apart(objects, spreading)
         connected: dict[Hashable, Plan] = {}
         self.classes: list[Outcome] = []
         for members in classes.values():
@@ -238,10 +242,17 @@ def _told(labels: Mapping[str, str], asked: Collection[str]) -> dict[str, str]:
     return {key: value for key, value in labels.items() if key in asked}
 
 
-def keys_apart(objects: Iterable[Object]) -> list[str]:
-    """Label keys that tell proxies apart which belong to equal services, ascending."""
+def spreads_by(mesh: Mesh, changes: Iterable[Change]) -> frozenset[str]:
+    """Label keys that tell proxies apart for which endpoints are spread over localities otherwise."""
+    changes = list(changes)
+    found = asked_by(mesh.objects.values()) | asked_by_mesh(mesh.mesh_config)
+    return found.union(*(asked_by(change.apply) | asked_by_mesh(change.mesh_config or {}) for change in changes))
+
+
+def keys_apart(objects: Iterable[Object], spreading: frozenset[str]) -> list[str]:
+    """Label keys that tell proxies apart which belong to equal services, ascending; those of `spreads_by` are known."""
     objects = list(objects)
-    keys = selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway"))
+    keys = spreading | selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway"))
     return sorted(keys | {key for o in objects if o.ref.kind == "Service" for key in _nodes_told(o)})
 
 

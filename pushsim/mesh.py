@@ -318,6 +318,11 @@ class Service:
         """Whether each proxy is to know its endpoints on its own node alone."""
         return ("internalTrafficPolicy", "Local") in self.extras
 
+    @property
+    def distribution(self) -> str:
+        """What its wish to be called near by means (trafficDistribution): `zone`, `node`, "" if it has none."""
+        return next((value for key, value in self.extras if key == "trafficDistribution"), "")
+
     def labelled(self, label: str) -> bool:
         """Whether it has a label that is not empty."""
         return any(key == label and value for key, value in self.labels)

@@ -69,7 +69,11 @@ class Pricing:
         if last is None or last[0] is not state or last[1] is not context:
             proxy = state.labelled
             policies = self.policies(proxy, context)
-            last = self._last = (state, context, (proxy, policies, self._sizer.numbers(proxy, policies)))
+            told = self._sizer.numbers(proxy, policies)
+            if asked := context.spreads_by:  # localities of endpoints, also where clusters hold them
+                spread: tuple[Xds, ...] = ("CDS", "EDS")
+                told = {**told, **{xds: self._sizer.number_asked(xds, proxy, policies, asked) for xds in spread}}
+            last = self._last = (state, context, (proxy, policies, told))
         return last[2]
 
     def told(self, blocks: Blocks, state: ProxyState, push: Push) -> dict[Xds, int]:

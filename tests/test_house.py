@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 ORDER = """
 errors units memo collecting workers hosts names figures mesh agents secrets metrics problems thresholds intervals zones
 manifests files releases environment settings asking planner tables result topology policies scenario
-extensions audience conversion shards requests registry resources blocks context gateways visibility dependencies sizes
-generators plan
+extensions audience conversion spreading shards requests registry resources blocks context gateways visibility
+dependencies sizes generators plan
 breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
 sources publication published
 cases recordings preview diff conformance randomcase ads stub child istiod envoy replay record doctor

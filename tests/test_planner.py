@@ -654,11 +654,11 @@ def test_localities_of_proxies_are_those_of_their_nodes() -> None:
     assert zone_of[0] != zone_of[1]
 
 
-@pytest.mark.parametrize(("release", "served", "alone"), [("1.17", "z", ""), ("1.24", "z", "z")])
+@pytest.mark.parametrize(("release", "served", "alone"), [("1.16", "z", ""), ("1.17", "z", "z"), ("1.24", "z", "z")])
 def test_a_proxy_is_where_its_pod_is_and_comes_back_where_that_comes_back(
     release: str, served: str, alone: str
 ) -> None:
-    """Until 1.19 istiod knows where a proxy is from its service instances: it has none, it is nowhere."""
+    """Until 1.16 istiod knows where a proxy is from its service instances: it has none, it is nowhere."""
 
     def node(name: str) -> Object:
         body = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/region": name}}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from pushsim.mesh import TYPE_URLS, Endpoint, Port, Proxy, Service
 from pushsim.resources import OutboundCluster
 from pushsim.sizes import SIZINGS, Policies, Sizer, sizer
-from pushsim.sizes.assignments import EndpointMeter, localities
+from pushsim.sizes.assignments import EndpointMeter, grouped, localities
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.wire import duration, encoded, framed, length, made, struct, text, texts, typed_struct, varint
 
@@ -50,12 +51,13 @@ def test_varint_is_as_long_as_protobufs(number: int) -> None:
     assert varint(number) == written
 
 
-@given(NAMES, st.lists(endpoints, max_size=30), st.sampled_from(sorted(SIZINGS)))
+@given(NAMES, st.lists(endpoints, max_size=30), st.integers(0, 200), st.sampled_from(sorted(SIZINGS)))
 @settings(max_examples=60, deadline=None)
-def test_endpoints_add_up_to_the_assignment(name: str, members: list[Endpoint], release: str) -> None:
+def test_endpoints_add_up_to_the_assignment(name: str, members: list[Endpoint], priority: int, release: str) -> None:
     sizing = SIZINGS[release]
-    whole = ClusterLoadAssignment(cluster_name=name, endpoints=localities(members, SERVICE, sizing, inline=False))
-    assert EndpointMeter(sizing).assignment(name, members, SERVICE, mtls=lambda _: True) == length(whole)
+    groups = [replace(group, priority=priority * n) for n, group in enumerate(grouped(members))]
+    whole = ClusterLoadAssignment(cluster_name=name, endpoints=localities(groups, SERVICE, sizing, inline=False))
+    assert EndpointMeter(sizing).assignment(name, groups, SERVICE, mtls=lambda _: True) == length(whole)
 
 
 @given(st.lists(st.tuples(NAMES, st.integers(0, 40_000)), max_size=20), st.lists(NAMES, max_size=5))

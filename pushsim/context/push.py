@@ -17,6 +17,7 @@ from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 from pushsim.shards import ByHost, Shards
+from pushsim.spreading import ASKED_BY_DISTRIBUTION, asked_by_mesh
 
 #: Kinds that are read as they are, not indexed.
 POLICY_KINDS = (
@@ -64,6 +65,12 @@ class PushContext:
     instances: Shards
     accounts: ByHost[frozenset[str]]
     memo: Memo = field(default_factory=Memo)
+
+    @property
+    def spreads_by(self) -> frozenset[str]:
+        """Labels of a proxy that decide how endpoints are spread over localities for it."""
+        near = ASKED_BY_DISTRIBUTION if self.services.distributed else frozenset[str]()
+        return self.rule_index.spreads_by | asked_by_mesh(self.mesh_config) | near
 
     def endpoints_of(self, service: Service) -> tuple[Endpoint, ...]:
         """A service's endpoints in all shards, as of this push."""

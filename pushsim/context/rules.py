@@ -11,6 +11,7 @@ from pushsim.conversion import pairs, selects
 from pushsim.hosts import is_wildcard, resolve, subset_of
 from pushsim.mesh import ConfigKey, Object, Service
 from pushsim.releases import Rules
+from pushsim.spreading import asked_by_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class RuleIndex:
         self.by_key: dict[ConfigKey, Object] = {}
         #: whether some rule is for selected workloads only, hashes requests, shapes TCP proxies, names a credential
         self.selective = self.hashing = self.connections = self.credentials = False
+        #: labels of a proxy that decide how endpoints are spread for it
+        self.spreads_by = frozenset[str]()
         ordered = sorted(objects, key=lambda o: (o.creation, o.ref.name, o.ref.namespace))
         if rules.merge_services == "append":  # 1.22+: rules with a workload selector first
             ordered.sort(key=lambda o: not o.spec.get("workloadSelector"))
@@ -92,6 +95,7 @@ class RuleIndex:
         self.selective |= bool(selector)
         self.hashing |= asks_hashing(written)
         self.connections |= shapes_connections(written)
+        self.spreads_by |= asked_by_rule(written)
         self.credentials |= any((part.get("tls") or {}).get("credentialName") for part in _parts(written))
         if selector:
             exported = frozenset({PRIVATE})

@@ -19,7 +19,7 @@ class ServiceIndex:
     ordered: by age, as istiod reads them.
     by_host, by_namespace: in that order.
     exact:   by host, then namespace, the one that istiod finds under both.
-    node_local: whether some show each proxy what is on its node alone.
+    node_local: whether some show each proxy what is on its node alone; distributed: or what is near it first.
     common:  hosts that every namespace sees alike: one service, exported to all.
 
     Args:
@@ -40,6 +40,7 @@ class ServiceIndex:
         self.by_namespace: dict[str, list[Service]] = defaultdict(list)
         self.exact: dict[str, dict[str, Service]] = defaultdict(dict)
         self.node_local = rules.node_local != "never" and any(service.node_local for service in self.ordered)
+        self.distributed = any(service.distribution for service in self.ordered)
         self._shown_to: dict[int, frozenset[str]] = {}  # by id; `ordered` keeps them
         shown = before._shown_to if before and before._default == default else {}
         for service in self.ordered:

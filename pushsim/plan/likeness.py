@@ -60,7 +60,8 @@ def kindred(before: ProxyState, after: ProxyState, request: PushRequest, push: P
     held = tuple(() if scope is None else scope.kin for scope in scopes)
     if None in held:
         return None
-    near = after.labels.get(HOSTNAME) if push.context.services.node_local else None
+    asked = push.context.spreads_by | ({HOSTNAME} if push.context.services.node_local else frozenset())
+    near = tuple(after.labels.get(key) for key in sorted(asked))
     return (*held, before.proxy.naming, near, *map(id, (before.watched, before.clusters, before.listening)))
 
 

@@ -10,6 +10,7 @@ from pushsim.mesh import Proxy
 from pushsim.plan.state import ProxyState, Push
 from pushsim.releases import Rules
 from pushsim.requests import PROXY_UPDATE, PushRequest
+from pushsim.spreading import TOPOLOGY
 
 
 def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
@@ -23,6 +24,8 @@ def refresh(state: ProxyState, request: PushRequest, push: Push) -> ProxyState:
     if PROXY_UPDATE in request.reasons and rules.pod_labels != "none":
         labels = fresh["labels"] = push.registry.labels_of(proxy)
     retarget = recomputes_targets(request, proxy, rules)
+    if retarget and rules.pod_labels == "none" and push.registry.placing and labels.keys().isdisjoint(TOPOLOGY):
+        labels = fresh["labels"] = push.registry.labels_of(proxy)  # where it is was not known yet (updateProxy)
     if retarget:
         targets = fresh["targets"] = (push.registry.targets_before if request.early else push.registry.targets)(proxy)
     if takes_up_scope(request, rules):

@@ -41,7 +41,7 @@ class Places:
 
     def _number(self, proxy: Proxy, name: str, registry: Registry | None) -> int:
         if self._by_instance and registry is not None and not registry.targets(proxy):
-            name = ""  # until 1.19 it is that of the proxy's first service instance
+            name = ""  # until 1.16, and on 1.19, it is that of the proxy's first service instance
         return self._numbers.setdefault(name, len(self._numbers))
 
     @property

@@ -9,7 +9,7 @@ from itertools import count
 
 from pushsim import planner as ask
 from pushsim.context import PushContext
-from pushsim.conversation import keys_apart
+from pushsim.conversation import keys_apart, spreads_by
 from pushsim.gateways import MergedGateway
 from pushsim.memo import same as are_same
 from pushsim.mesh import Change, ConfigKey, Mesh
@@ -60,8 +60,9 @@ class States:
         numbers: Numbers,
     ) -> None:
         self._groups, self._rules, self._given = groups, rules, numbers
+        changes = list(changes)
         written = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
-        self._asked = keys_apart(written)
+        self._asked = keys_apart(written, spreads_by(mesh, changes))
         there = ((number, plan) for number, plan in enumerate(first) if groups[number].late < groups[number].size)
         self._owns = Owns({number: Own.of(plan.state) for number, plan in there})
         self._states: dict[int, ProxyState] = {}

@@ -17,9 +17,10 @@ from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
-from pushsim.registry.workloads import is_named, labels_on_node, workload_labels
+from pushsim.registry.workloads import is_named, labels_on_node, pod_locality, workload_labels
 from pushsim.releases import Rules
 from pushsim.requests import GLOBAL_UPDATE, PushRequest
+from pushsim.spreading import asked_by, asked_by_mesh, placed
 
 #: Order in which an istiod that starts reads what there is; other kinds follow. Services find their slices there.
 _START_ORDER = ("Namespace", "Node", "Pod", "EndpointSlice", "Service", "WorkloadEntry", "ServiceEntry")
@@ -64,6 +65,7 @@ class Registry:
         trust_domain = str(mesh.mesh_config.get("trustDomain") or "cluster.local")
         unready_sent = truth(mesh.env.get("PILOT_SEND_UNHEALTHY_ENDPOINTS"), default=False)
         self.store, self.endpoints = Store(), EndpointIndex(rules, unready_sent=unready_sent)
+        self.placing = bool(asked_by_mesh(mesh.mesh_config) or asked_by(mesh.objects.values()))
         self._kubernetes = KubernetesRegistry(
             self.store,
             self.endpoints,
@@ -87,7 +89,7 @@ class Registry:
     def fork(self) -> Registry:
         """An independent copy: what happens to it does not happen to this one."""
         copy = object.__new__(Registry)
-        copy.rules, copy.mesh_config = self.rules, self.mesh_config
+        copy.rules, copy.mesh_config, copy.placing = self.rules, self.mesh_config, self.placing
         copy.store, copy.endpoints = self.store.fork(), self.endpoints.fork()
         copy._kubernetes = self._kubernetes.fork(copy.store, copy.endpoints)
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
@@ -249,7 +251,15 @@ class Registry:
         return self.store.get(Ref("Pod", proxy.namespace, proxy.name)) or self._kubernetes.pod_at(proxy.ip)
 
     def labels_of(self, proxy: Proxy) -> Mapping[str, str]:
-        """Workload labels: the pod's, else those the proxy itself reports; with its node, where that is looked at."""
+        """Workload labels: the pod's, else those the proxy reports; with where it is, if somebody looks at that."""
+        labels = self._labels_of(proxy)
+        if not self.placing or (self.rules.locality_of_instance and not self.targets(proxy)):
+            return labels
+        entry, pod = self._entry_at(proxy), self.pod_of(proxy)
+        locality = str(entry.spec.get("locality") or "") if entry else pod_locality(pod, self.store.objects)
+        return {**labels, **placed(locality)}
+
+    def _labels_of(self, proxy: Proxy) -> Mapping[str, str]:
         pod, told = self.pod_of(proxy), self.rules.node_local
         node = str(proxy.metadata.get("NODE_NAME") or "") if told != "never" else ""
         if pod is None:
@@ -312,7 +322,7 @@ class Registry:
 
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
         namespace, entry = proxy.namespace, self._entry_at(proxy)
-        labels = workload_labels(entry) if entry else self.labels_of(proxy)
+        labels = workload_labels(entry) if entry else self._labels_of(proxy)
         selecting = self._kubernetes.selecting_labels(namespace, labels)
         if entry:
             found = [target for service in selecting for target in _targets_of_entry(entry, service)]

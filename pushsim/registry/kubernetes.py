@@ -234,7 +234,7 @@ class KubernetesRegistry:
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:
         namespace = written.ref.namespace
         service = self.services.get(fqdn(written.labels.get(SERVICE_NAME_LABEL, ""), namespace))
-        unready_sent = self._unready_sent or (service is not None and bool(dict(service.extras)["trafficDistribution"]))
+        unready_sent = self._unready_sent or (service is not None and bool(service.distribution))
         for item in written.body.get("endpoints") or ():
             told = self._health(item.get("conditions") or {}, service)
             health = dict(zip(("healthy", "draining", "terminating"), told, strict=True))

@@ -85,7 +85,7 @@ def chain() -> dict[str, Rules]:
         round_robin_once="mesh",
     )
     base = replace(base, flags=known_flags(base.flags, flags.SERVICE_PUSH))
-    base = add("1.17.0", replace(base, node_local="pod"))
+    base = add("1.17.0", replace(base, node_local="pod", locality_of_instance=False))  # #42263
     add("1.17.8", base)
 
     base = replace(
@@ -102,6 +102,7 @@ def chain() -> dict[str, Rules]:
 
     base = replace(base, delta_cds_kinds=base.delta_cds_kinds | {"DestinationRule"}, replaced_rules=True)  # #44891
     base = replace(base, app_protocols=(("kubernetes.io/h2c", "HTTP2"),), any_revision=True)
+    base = replace(base, locality_of_instance=True)  # istio/istio#48302
     add("1.19.0", base)
     patched = add("1.19.4", replace(base, endpoint_comparison="health-removed", unready_kept=True))
     patched = add("1.19.6", replace(patched, endpoint_comparison="health"))

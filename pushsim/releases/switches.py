@@ -32,7 +32,8 @@ class Rules:
         unready_published: publishNotReadyAddresses is something that a Service may differ in, and is served by.
         export_to_trimmed: spaces in a Service's exportTo annotation mean nothing; before, they made names (#53367).
         hidden_update_silent: an update of a service that was and stays `~` pushes nobody (#47009).
-        locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say.
+        locality_of_instance: a proxy's locality is that of its first service instance, not what its pod's labels say
+            (until 1.16, and on 1.19).
         external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
             flag off in 1.20).
         external_name_beside: the name of one by DNS is an endpoint beside those of slices that it still has, not only

@@ -6,15 +6,17 @@ Sources: pilot/pkg/xds/endpoints/endpoint_builder.go (earlier pilot/pkg/xds/eds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
-from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, Locality, Metadata, Pipe, SocketAddress
+from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, Metadata, Pipe, SocketAddress
+from envoy_data_plane.envoy.config.core.v3 import Locality as EnvoyLocality
 from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint as EnvoyEndpoint
 from envoy_data_plane.envoy.config.endpoint.v3 import LbEndpoint, LocalityLbEndpoints
 
 from pushsim.mesh import Endpoint, Service
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made, struct, text
+from pushsim.spreading import Locality
 
 _NAME = "service.istio.io/canonical-name"
 _REVISION = "service.istio.io/canonical-revision"
@@ -64,32 +66,37 @@ def lb_endpoint(
     )
 
 
-def locality(label: str) -> Locality:
+def envoy_locality(label: str) -> EnvoyLocality:
     """`region/zone/subzone` as Envoy's Locality."""
     region, zone, sub_zone = (*label.split("/"), "", "", "")[:3]
-    return Locality(region=region, zone=zone, sub_zone=sub_zone)
+    return EnvoyLocality(region=region, zone=zone, sub_zone=sub_zone)
 
 
 def localities(
-    endpoints: Sequence[Endpoint], service: Service, sizing: Sizing, *, inline: bool = True
+    groups: Iterable[Locality], service: Service, sizing: Sizing, *, inline: bool = True
 ) -> list[LocalityLbEndpoints]:
     """Hosts by locality; those inline in a DNS cluster by default."""
     return [
         made(
             LocalityLbEndpoints,
-            locality=locality(label),
-            lb_endpoints=[lb_endpoint(e, service, sizing, inline=inline) for e in group],
-            load_balancing_weight=sum(e.weight or 1 for e in group),
+            locality=envoy_locality(group.label),
+            lb_endpoints=[lb_endpoint(e, service, sizing, inline=inline) for e in group.members],
+            load_balancing_weight=group.weight,
+            priority=group.priority,
         )
-        for label, group in _grouped(endpoints).items()
+        for group in groups
     ]
 
 
-def _grouped(endpoints: Iterable[Endpoint]) -> dict[str, list[Endpoint]]:
+def grouped(endpoints: Iterable[Endpoint], left_out: Callable[[Endpoint], bool] = lambda _: False) -> list[Locality]:
+    """Endpoints by locality, also of those of which all are left out (which weigh nothing: refreshWeight)."""
     groups: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
-        groups.setdefault(endpoint.locality, []).append(endpoint)
-    return dict(sorted(groups.items()))
+        group = groups.setdefault(endpoint.locality, [])
+        if not left_out(endpoint):
+            group.append(endpoint)
+    ordered = sorted(groups.items())
+    return [Locality(label, tuple(group), sum(e.weight or 1 for e in group) or None) for label, group in ordered]
 
 
 class EndpointMeter:
@@ -100,31 +107,25 @@ class EndpointMeter:
         self._known: dict[tuple[object, ...], int] = {}
 
     def assignment(
-        self,
-        name: str,
-        endpoints: Sequence[Endpoint],
-        service: Service | None,
-        *,
-        mtls: Callable[[Endpoint], bool],
-        left_out: Callable[[Endpoint], bool] = lambda _: False,
+        self, name: str, groups: Iterable[Locality], service: Service | None, *, mtls: Callable[[Endpoint], bool]
     ) -> int:
-        """Length of the ClusterLoadAssignment: name, then a group per locality, also where all of it are left out."""
+        """Length of the ClusterLoadAssignment: name, then a group per locality."""
         total = text(len(name))
         if service is None:
             return total
-        for label, located in _grouped(endpoints).items():
-            group = [endpoint for endpoint in located if not left_out(endpoint)]
-            members = sum(framed(self._endpoint(e, service, mtls(e))) for e in group)
-            total += framed(self._frame(label, sum(e.weight or 1 for e in group)) + members)
+        for group in groups:
+            members = sum(framed(self._endpoint(e, service, mtls(e))) for e in group.members)
+            total += framed(self._frame(group) + members)
         return total
 
-    def _frame(self, label: str, weight: int) -> int:
-        key = ("locality", label, weight)
+    def _frame(self, group: Locality) -> int:
+        key = ("locality", group.label, group.weight, group.priority)
         if key not in self._known:
-            weighed = weight or None  # one of which all are left out has none (refreshWeight)
-            self._known[key] = length(
-                made(LocalityLbEndpoints, locality=locality(label), load_balancing_weight=weighed)
+            where = envoy_locality(group.label)
+            frame = made(
+                LocalityLbEndpoints, locality=where, load_balancing_weight=group.weight, priority=group.priority
             )
+            self._known[key] = length(frame)
         return self._known[key]
 
     def _endpoint(self, endpoint: Endpoint, service: Service, mtls: bool) -> int:
@@ -138,4 +139,4 @@ class EndpointMeter:
         return self._known[key]
 
 
-__all__ = ["EndpointMeter", "address", "lb_endpoint", "localities", "locality", "workload"]
+__all__ = ["EndpointMeter", "address", "envoy_locality", "grouped", "lb_endpoint", "localities", "workload"]

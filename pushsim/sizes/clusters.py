@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any as Json
 
 from envoy_data_plane.envoy.config.cluster.v3 import (
@@ -14,7 +15,6 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     Cluster,
     ClusterCommonLbConfig,
     ClusterDiscoveryType,
-    ClusterDnsLookupFamily,
     ClusterEdsClusterConfig,
     ClusterLbPolicy,
     ClusterTransportSocketMatch,
@@ -34,11 +34,9 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ProxyProtocolConfigVersion,
     SocketAddress,
     TransportSocket,
-    TypedExtensionConfig,
     UpstreamHttpProtocolOptions,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
-from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
 from envoy_data_plane.envoy.extensions.transport_sockets.proxy_protocol.v3 import ProxyProtocolUpstreamTransport
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as Upstream
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
@@ -47,8 +45,9 @@ from envoy_data_plane.envoy.type.v3 import Percent
 from pushsim.mesh import Object, Port, ProxyType, Service
 from pushsim.resources import BLACK_HOLE, PASSTHROUGH, InboundCluster, OutboundCluster, StaticCluster
 from pushsim.sizes import policy, tls
-from pushsim.sizes.assignments import address, localities
+from pushsim.sizes.assignments import address
 from pushsim.sizes.filters import tcp_exchange
+from pushsim.sizes.resolved import resolve
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.statnames import stat_name
 from pushsim.sizes.switches import Sizing
@@ -83,11 +82,18 @@ def aggregated() -> ConfigSource:
 
 
 def outbound(
-    cluster: OutboundCluster, proxy: ProxyType, sizing: Sizing, settings: Settings, *, mtls_disabled: bool = False
+    cluster: OutboundCluster,
+    proxy: ProxyType,
+    sizing: Sizing,
+    settings: Settings,
+    *,
+    mtls_disabled: bool = False,
+    near: Mapping[str, str] = MappingProxyType({}),
 ) -> Cluster:
     """`outbound|port|subset|host`.
 
     mtls_disabled: a namespace or mesh-wide PeerAuthentication of the service says DISABLE.
+    near:          labels of the proxy, with those that tell where it is.
     """
     service, port, subset = cluster.service, cluster.port, cluster.subset
     built = _named(cluster.name, ClusterDiscoveryType.from_string(cluster.discovery), sizing)
@@ -100,7 +106,7 @@ def outbound(
         if sizing.original_dst_cleanup:
             built.cleanup_interval = timedelta(seconds=60)
     elif cluster.endpoints:
-        _resolved(built, cluster, sizing, settings)
+        resolve(built, cluster, policy.spread_of(service, rule, settings), near, sizing, settings)
         if built.type == ClusterDiscoveryType.ORIGINAL_DST and not sizing.original_dst_assignment:
             built.load_assignment = None
     if sizing.upgrades_first:
@@ -109,7 +115,7 @@ def outbound(
     if not sizing.upgrades_first:
         options = policy.upgraded(options, rule, port, sizing, settings)
     policy.apply_outlier(built, rule.get("outlierDetection"))
-    policy.apply_balancer(built, service, port, rule.get("loadBalancer") or {}, sizing, settings)
+    policy.apply_balancer(built, service, port, rule, sizing, settings)
     if not sni_dnat and not subset and any(map(service.labelled, sizing.session_labels)):
         assert built.common_lb_config is not None, "every cluster begins with one"
         built.common_lb_config.override_host_status = made(HealthStatusSet, statuses=_IN_SESSION)
@@ -277,26 +283,6 @@ def _protocol(port: Port, proxy: ProxyType, sizing: Sizing, *, sniffs: bool) -> 
         options.use_downstream_protocol_config = policy.use_downstream(sizing)
         return options
     return None
-
-
-def _resolved(built: Cluster, cluster: OutboundCluster, sizing: Sizing, settings: Settings) -> None:
-    """A DNS cluster: its hosts inline, how they are looked up."""
-    built.load_assignment = ClusterLoadAssignment(
-        cluster_name=cluster.name, endpoints=localities(cluster.endpoints, cluster.service, sizing)
-    )
-    built.dns_lookup_family = ClusterDnsLookupFamily.V4_ONLY
-    built.dns_refresh_rate = settings.dns_refresh_rate
-    built.respect_dns_ttl = True
-    if sizing.dns_resolver:
-        built.typed_dns_resolver_config = TypedExtensionConfig(
-            name="envoy.network.dns_resolver.cares",
-            typed_config=packed(
-                CaresDnsResolverConfig(udp_max_queries=100),
-                "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-            ),
-        )
-    if sizing.dns_jitter:
-        built.dns_jitter = timedelta(milliseconds=100)
 
 
 def _security(

@@ -39,10 +39,11 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 from envoy_data_plane.envoy.type.v3 import Percent
 
-from pushsim.mesh import Object, Port, Service, truth
+from pushsim.mesh import Object, Port, Service
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import duration, made
+from pushsim.spreading import Spread, spread
 
 Spec = Mapping[str, Any]
 UNLIMITED = 4294967295
@@ -290,39 +291,32 @@ def apply_outlier(cluster: Cluster, spec: Spec | None) -> None:
         cluster.common_lb_config.healthy_panic_threshold = Percent(value=float(spec.get("minHealthPercent") or 0))
 
 
-def distributed(service: Service) -> bool:
-    """Whether a Service wishes to be called near by (trafficDistribution)."""
-    return bool(dict(service.extras).get("trafficDistribution"))
+def spread_of(service: Service, rule: Spec, settings: Settings) -> Spread:
+    """How endpoints of a service are spread over localities where this policy applies."""
+    own = (rule.get("loadBalancer") or {}).get("localityLbSetting")
+    return spread(own, service.distribution, settings.mesh, outlier=rule.get("outlierDetection") is not None)
 
 
-def _weighs_localities(
-    service: Service, own: Spec | None, sizing: Sizing, settings: Settings, *, outlier: bool
-) -> bool:
-    """Whether localities have weights: as the rule says, else the Service, else the mesh (GetLocalityLbSetting)."""
-    written: Spec = settings.mesh.get("localityLbSetting") or {}
-    if own is not None:
-        found = own if truth(own.get("enabled"), True) else None
-    elif distributed(service):
-        return True
-    else:
-        found = written if settings.locality_lb else None
+def _weighs_localities(how: Spread, sizing: Sizing, settings: Settings) -> bool:
+    """Whether localities have weights."""
     if sizing.locality_weighted:
-        return found is not None
+        return how.setting is not None
     if settings.enabled("ENABLE_LOCALITY_WEIGHTED_LB_CONFIG", False):
         return True
-    fails_over = outlier and any((found or {}).get(key) for key in ("failover", "failoverPriority"))
-    return fails_over or bool((found or {}).get("distribute"))
+    found = how.setting or {}
+    fails_over = how.fails_over and any(found.get(key) for key in ("failover", "failoverPriority"))
+    return fails_over or bool(found.get("distribute"))
 
 
 def apply_balancer(
-    cluster: Cluster, service: Service, port: Port, spec: Spec, sizing: Sizing, settings: Settings
+    cluster: Cluster, service: Service, port: Port, rule: Spec, sizing: Sizing, settings: Settings
 ) -> None:
     """loadBalancer: the policy, slow start, consistent hashing, locality weights."""
-    common, outlier = cluster.common_lb_config, cluster.outlier_detection is not None
+    common, spec = cluster.common_lb_config, rule.get("loadBalancer") or {}
     assert common is not None, "all that are outbound have one"
-    if _weighs_localities(service, spec.get("localityLbSetting"), sizing, settings, outlier=outlier):
+    if _weighs_localities(spread_of(service, rule, settings), sizing, settings):
         common.locality_weighted_lb_config = ClusterCommonLbConfigLocalityWeightedLbConfig()
-    if distributed(service):
+    if service.distribution:
         common.healthy_panic_threshold = Percent(value=0.0)
     if cluster.type == ClusterDiscoveryType.ORIGINAL_DST:
         cluster.lb_policy = ClusterLbPolicy.CLUSTER_PROVIDED

@@ -75,6 +75,7 @@ _1_20 = replace(
 )
 _1_19 = replace(
     _1_20,
+    failover_priorities="values",
     ignores=_1_20.ignores | {"PILOT_DISABLE_MX_ALPN"},
     passthrough_authz=True,
     plugin_types=False,
@@ -109,6 +110,7 @@ _1_18 = replace(
 )
 _1_17 = replace(
     _1_18,
+    failover_priorities="keys",  # values: #43535
     session_routes="cookie",
     weightless_unnamed=True,
     ignores=_1_18.ignores - {"ISTIO_GATEWAY_STRIP_HOST_PORT"},
@@ -231,6 +233,7 @@ _1_29 = replace(
 )
 _1_30 = replace(
     _1_29,
+    inline_priorities=True,
     plugin_suffix="~istio-translated-wasmplugin",
     more_sources=("source.serviceAccount", "source.trustDomain"),
     providers_apart=True,

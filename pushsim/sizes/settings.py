@@ -92,10 +92,6 @@ class Settings:
     def inbound_listen_port(self) -> int:
         return int(self.mesh.get("proxyInboundListenPort") or 15006)
 
-    @property
-    def locality_lb(self) -> bool:
-        return truth(dig(self.mesh, "localityLbSetting", "enabled"), True)
-
     @cached_property
     def _providers(self) -> Mapping[str, Spec]:
         own: dict[str, Spec] = {

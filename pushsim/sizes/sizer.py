@@ -34,7 +34,7 @@ from pushsim.resources import (
     StaticCluster,
 )
 from pushsim.sizes import clusters, envoyfilters, extensions, gateway, jwt, rbac, tls
-from pushsim.sizes.assignments import EndpointMeter
+from pushsim.sizes.assignments import EndpointMeter, grouped
 from pushsim.sizes.configurations import ConfigurationMeter
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.envoyfilters import Patch, doing, merge_cluster
@@ -44,13 +44,15 @@ from pushsim.sizes.listenerpatches import by_name, patched
 from pushsim.sizes.listeners import ListenerBuilder
 from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
-from pushsim.sizes.policy import distributed, tls_mode
+from pushsim.sizes.policy import policy_for, spread_of, tls_mode
 from pushsim.sizes.releases import sizing_of
+from pushsim.sizes.resolved import near
 from pushsim.sizes.routepatches import shapes_routes
 from pushsim.sizes.settings import settled
-from pushsim.sizes.telemetry import telemetry
+from pushsim.sizes.telemetry import applying_telemetries, telemetry
 from pushsim.sizes.wire import length
 from pushsim.sizes.written import length_of_written
+from pushsim.spreading import spread_over
 
 #: By kind of listener, what EnvoyFilters call where it is; others are a sidecar's outbound ones.
 _CONTEXTS = {"gateway": "GATEWAY", "virtualInbound": "SIDECAR_INBOUND", "inbound": "SIDECAR_INBOUND"}
@@ -164,7 +166,7 @@ class Sizer:
         return self._view(proxy, policies).told
 
     def number_asked(self, xds: Xds, proxy: Proxy, policies: Policies, asked: frozenset[str]) -> int:
-        """The same where routes ask the proxy for labels of these keys."""
+        """The same where resources ask the proxy for labels of these keys."""
         labels = tuple((key, proxy.labels.get(key)) for key in sorted(asked))
         known = self._view(proxy, policies).told[xds]
         return self._told.setdefault((xds, known, labels), len(self._told))
@@ -180,7 +182,7 @@ class Sizer:
             case Added():
                 return length_of_written(Cluster if resource.xds == "CDS" else EnvoyListener, resource.value)
             case LoadAssignment():
-                return self._assignment(resource, view)
+                return self._assignment(resource, proxy, view)
             case Listener():
                 return self._listener(resource, view)
             case NameTable():
@@ -192,11 +194,12 @@ class Sizer:
             case RouteConfiguration():
                 return self._configurations.length(resource, proxy, view.patches, view.key)
 
-    def _assignment(self, resource: LoadAssignment, view: _View) -> int:
+    def _assignment(self, resource: LoadAssignment, proxy: Proxy, view: _View) -> int:
         service, port = resource.service, resource.port
         # hosts of a DNS service are in its cluster (EndpointBuilder.IsDNSCluster)
         if service is None or port is None or service.resolution.startswith("DNS"):
             return self._endpoints.assignment(resource.name, (), None, mtls=lambda _: True)
+        policy = policy_for(resource.rules, resource.subset, port)
         namespace, written = service.namespace, tls_mode(resource.rules, resource.subset, port, self.sizing)
 
         def mtls(endpoint: Endpoint) -> bool:
@@ -205,8 +208,14 @@ class Sizer:
         def plain(endpoint: Endpoint) -> bool:  # EndpointsWithMTLSFilter, behind AUTO_PASSTHROUGH servers
             return written != "ISTIO_MUTUAL" and not (endpoint.tls == "istio" and mtls(endpoint))
 
-        filtered = {"left_out": plain} if resource.name.startswith("outbound_.") else {}
-        return self._endpoints.assignment(resource.name, resource.endpoints, service, mtls=mtls, **filtered)
+        filtered = (plain,) if resource.name.startswith("outbound_.") else ()
+        groups = spread_over(
+            grouped(resource.endpoints, *filtered),
+            spread_of(service, policy, self.settings),
+            proxy.labels,
+            by=self.sizing.failover_priorities,
+        )
+        return self._endpoints.assignment(resource.name, groups, service, mtls=mtls)
 
     # ---- clusters
 
@@ -218,13 +227,15 @@ class Sizer:
         key = (
             "outbound", proxy.type, resource.discovery, len(resource.name), len(service.hostname), len(service.name),
             len(service.namespace), port.number, port.protocol, len(port.name), resource.subset, service.external,
-            distributed(service), any(map(service.labelled, self.sizing.session_labels)),
+            service.distribution, any(map(service.labelled, self.sizing.session_labels)),
             service.registry, service.resolution, resource.all_mtls, disabled, resource.rules,
             tuple(len(account) for account in resource.accounts), resource.endpoints,
-            (view.filters, service.hostname, resource.name) if merging else (),
+            (view.filters, service.hostname, resource.name) if merging else (), near(resource, proxy, self.settings),
         )  # fmt: skip
         if key not in self._shapes:
-            built = clusters.outbound(resource, proxy.type, self.sizing, self.settings, mtls_disabled=disabled)
+            built = clusters.outbound(
+                resource, proxy.type, self.sizing, self.settings, mtls_disabled=disabled, near=proxy.labels
+            )
             self._shapes[key] = length(merge_cluster(built, merging))
         return self._shapes[key]
 
@@ -309,7 +320,7 @@ class Sizer:
         root = policies.root_namespace
         applying = [p for p in policies.authorization_policies if selected(p, proxy)]
         requests = [p for p in policies.request_authentications if selected(p, proxy)]
-        telemetries = _telemetries(policies.telemetries, proxy, root)
+        telemetries = applying_telemetries(policies.telemetries, proxy, root)
         filters = envoyfilters.applying(policies.envoy_filters, proxy, root)
         patches = envoyfilters.patches(filters, self._rules.release)
         plugins = Plugins(policies.wasm_plugins, proxy, self._rules)
@@ -385,12 +396,3 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
                 resource.connections, resource.source, resource.virtual_services, resource.cidrs, pairs,
                 resource.unknown, pairs and resource.virtual_services and resource.services,
             )  # fmt: skip
-
-
-def _telemetries(objects: Sequence[Object], proxy: Proxy, root: str) -> list[Object]:
-    """Root-namespace, namespace and selected Telemetry objects; the oldest of each kind counts."""
-    plain = [o for o in objects if not o.selects]
-    mesh = [o for o in plain if o.ref.namespace == root][:1]
-    namespace = [o for o in plain if o.ref.namespace == proxy.namespace != root][:1]
-    mine = [o for o in objects if o not in plain and o.ref.namespace == proxy.namespace and selected(o, proxy)][:1]
-    return [*mesh, *namespace, *mine]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pushsim.mesh import SESSION, SESSION_HEADER
+from pushsim.spreading import Priorities
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Sizing:
     exchange_alpn:         `istio-peer-exchange` is offered by ALPN.
     original_port_metadata: outbound clusters carry `default_original_port` (addNetworkingMetadata).
     locality_weighted:     common_lb_config has locality_weighted_lb_config unless the rule says otherwise.
+    failover_priorities:   what failoverPriority may hold: keys of labels; values, too; and beside it `failover` counts.
+    inline_priorities:     it counts for clusters that hold their endpoints.
     panic_threshold:       outbound clusters switch the panic threshold off (SendUnhealthyEndpoints).
     session_labels:        Services with one of these keep sessions: clients may stay with endpoints that drain.
     session_routes:        their virtual hosts say how: never; by cookie; by header, too; only if that is switched on.
@@ -156,6 +159,8 @@ class Sizing:
     exchange_alpn: bool = True
     original_port_metadata: bool = False
     locality_weighted: bool = False
+    failover_priorities: Priorities = "both"
+    inline_priorities: bool = False
     panic_threshold: bool = False
     session_labels: tuple[str, ...] = (SESSION, SESSION_HEADER)
     session_routes: Literal["never", "cookie", "always", "switched"] = "switched"

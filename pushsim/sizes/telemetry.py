@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
 
-from pushsim.mesh import Object, truth
+from pushsim.mesh import Object, Proxy, truth
 from pushsim.sizes.accesslogs import AccessLogs, access_logs
+from pushsim.sizes.peers import selected
 from pushsim.sizes.settings import Settings, Spec, dig, provider_names
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.tracing import Tracing, tracing
@@ -177,3 +178,12 @@ def _override(name: str, drop: bool, tags: Mapping[str, Spec]) -> Override:
     return Override(
         name, drop, tuple((tag, None if tag in removed else str(how.get("value") or "")) for tag, how in tags.items())
     )
+
+
+def applying_telemetries(objects: Sequence[Object], proxy: Proxy, root: str) -> list[Object]:
+    """Root-namespace, namespace and selected Telemetry objects; the oldest of each kind counts."""
+    plain = [o for o in objects if not o.selects]
+    mesh = [o for o in plain if o.ref.namespace == root][:1]
+    namespace = [o for o in plain if o.ref.namespace == proxy.namespace != root][:1]
+    mine = [o for o in objects if o not in plain and o.ref.namespace == proxy.namespace and selected(o, proxy)][:1]
+    return [*mesh, *namespace, *mine]
