@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pushsim.conversion import entry_port, named_target_port
 from pushsim.mesh import HOSTNAME, Change, ConfigKey, Mesh, Object, Port, Proxy, Ref, Service, truth
 from pushsim.registry import entries, kubernetes
+from pushsim.registry.addresses import Addresses
 from pushsim.registry.configs import CONFIG_KINDS, config_changed, config_request, secret_changed
 from pushsim.registry.discovery import Discovery
 from pushsim.registry.endpoints import EndpointIndex
@@ -17,7 +18,7 @@ from pushsim.registry.entries import EntryRegistry
 from pushsim.registry.kubernetes import KubernetesRegistry
 from pushsim.registry.nested import Nested
 from pushsim.registry.store import Store
-from pushsim.registry.workloads import is_named, labels_on_node, pod_locality, workload_labels
+from pushsim.registry.workloads import labels_on_node, pod_locality, workload_labels
 from pushsim.releases import Rules
 from pushsim.requests import GLOBAL_UPDATE, PushRequest
 from pushsim.spreading import asked_by, asked_by_mesh, placed
@@ -79,7 +80,7 @@ class Registry:
         self._entries = EntryRegistry(self.store, self.endpoints, rules, trust_domain, mesh.env)
         self._services: tuple[Service, ...] | None = None  # None: some were written since they were listed
         self._aliased: dict[ConfigKey, tuple[Service, tuple[str, ...], Service]] = {}
-        self._entries_at: dict[str, dict[str, list[Object]]] = {}  # by namespace and address, as they are looked up
+        self._addresses = Addresses(self.store)
         self._targets: Nested[str, Proxy, tuple[Target, ...]] = Nested()
         self._targets_before: Nested[str, Proxy, tuple[Target, ...]] = Nested()  # as found last
         rank = {kind: place for place, kind in enumerate(_START_ORDER)}
@@ -95,7 +96,7 @@ class Registry:
         copy._entries = self._entries.fork(copy.store, copy.endpoints)
         copy._discovery, copy._revision = self._discovery.fork(), self._revision
         copy._services = self._services
-        copy._aliased, copy._entries_at = dict(self._aliased), dict(self._entries_at)
+        copy._aliased, copy._addresses = dict(self._aliased), self._addresses.fork(copy.store)
         copy._targets, copy._targets_before = self._targets.fork(), self._targets_before.fork()
         return copy
 
@@ -106,6 +107,8 @@ class Registry:
         slice goes first here, as in most recordings; `services_first` is the other outcome. `used`: as above.
         """
         requests: list[PushRequest] = []
+        for proxy in self._addresses.proxies_at(change) if self.rules.krt_entries else ():
+            self.targets(proxy)  # an early ProxyUpdate is answered by what was so before
         if change.mesh_config is not None:  # istiod's mesh watcher: everything for everybody
             self.mesh_config = {**self.mesh_config, **change.mesh_config}
             requests.append(PushRequest(forced=not self.rules.empty_is_all, reasons=frozenset({GLOBAL_UPDATE})))
@@ -255,7 +258,7 @@ class Registry:
         labels = self._labels_of(proxy)
         if not self.placing or (self.rules.locality_of_instance and not self.targets(proxy)):
             return labels
-        entry, pod = self._entry_at(proxy), self.pod_of(proxy)
+        entry, pod = self._addresses.entry_at(proxy), self.pod_of(proxy)
         locality = str(entry.spec.get("locality") or "") if entry else pod_locality(pod, self.store.objects)
         return {**labels, **placed(locality)}
 
@@ -271,18 +274,20 @@ class Registry:
     def targets(self, proxy: Proxy) -> tuple[Target, ...]:
         """The services a proxy belongs to, one entry per service port, the oldest first (istiod's SetServiceTargets).
 
-        They hang on objects of the proxy's namespace alone, so they are remembered until one of those is written; where
-        they are the same then, they are the very same.
+        They hang on objects of the proxy's namespace, and of a WorkloadEntry's at its address, so they are remembered
+        until one of those is written; where they are the same then, they are the very same.
         """
         known = self._targets.of(proxy.namespace).get(proxy)
         if known is None:
+            self._addresses.asked(proxy)
             found, before = self._find_targets(proxy), self._targets_before.of(proxy.namespace).get(proxy)
             known = self._targets.to_write(proxy.namespace)[proxy] = before if before == found else found
         return known
 
     def targets_unlabelled(self, proxy: Proxy) -> tuple[Target, ...]:
         """The same as of a proxy whose own labels are not looked at yet: without a Pod it has no Kubernetes Service."""
-        return self.targets(proxy) if self.pod_of(proxy) else self._find_targets(replace(proxy, labels={}))
+        known = self.targets(proxy)
+        return known if self.pod_of(proxy) else self._find_targets(replace(proxy, labels={}))
 
     def targets_before(self, proxy: Proxy) -> tuple[Target, ...]:
         """The same as they were found last, before objects of the proxy's namespace were written."""
@@ -293,11 +298,10 @@ class Registry:
         """An object was written or deleted."""
         if ref.kind in _SERVICES:
             self._services = None
-        if ref.kind == "WorkloadEntry":
-            self._entries_at.pop(ref.namespace, None)
-        if known := self._targets.of(ref.namespace):
-            self._targets_before.to_write(ref.namespace).update(known)
-            self._targets.put(ref.namespace, {})
+        for namespace in {ref.namespace, *self._addresses.look_up_again(ref)}:
+            if known := self._targets.of(namespace):
+                self._targets_before.to_write(namespace).update(known)
+                self._targets.put(namespace, {})
 
     def retargeted(self, change: Change) -> set[str]:
         """Namespaces in which proxies may belong to other services after a change that is about to be handled."""
@@ -311,7 +315,9 @@ class Registry:
             (item.ref, item) for item in change.apply if item.ref.kind == "EndpointSlice"
         ]
         slices += [(ref, None) for ref in change.delete if ref.kind == "EndpointSlice"]
-        return found | {ref.namespace for ref, written in slices if self._finds_by_address(ref, written)}
+        found |= {ref.namespace for ref, written in slices if self._finds_by_address(ref, written)}
+        found |= {proxy.namespace for proxy in self._addresses.proxies_at(change)}
+        return found.union(*map(self._addresses.visitors, found))
 
     def _finds_by_address(self, ref: Ref, written: Object | None) -> bool:
         """Whether it depends on a slice, which is to be written, which services the proxies of its namespace have."""
@@ -321,9 +327,9 @@ class Registry:
         return any(not self._kubernetes.picks_all_of(version) for version in versions)
 
     def _find_targets(self, proxy: Proxy) -> tuple[Target, ...]:
-        namespace, entry = proxy.namespace, self._entry_at(proxy)
+        namespace, entry = proxy.namespace, self._addresses.entry_at(proxy)
         labels = workload_labels(entry) if entry else self._labels_of(proxy)
-        selecting = self._kubernetes.selecting_labels(namespace, labels)
+        selecting = self._kubernetes.selecting_labels(entry.ref.namespace if entry else namespace, labels)
         if entry:
             found = [target for service in selecting for target in _targets_of_entry(entry, service)]
         elif selecting or not self.pod_of(proxy):
@@ -335,21 +341,6 @@ class Registry:
         external = (service for _, service in entries_of if (service.hostname, namespace) not in emptied)
         found += self._targets_by_address(proxy, external, entries.SHARD)
         return tuple(sorted(found, key=lambda target: (target.service.created, target.service.hostname)))
-
-    def _entry_at(self, proxy: Proxy) -> Object | None:
-        """The WorkloadEntry of its namespace that has a proxy's address: that of its name, else the first by name.
-
-        Source: pilot/pkg/serviceregistry/util/workloadinstances/util.go (GetInstanceForProxy).
-        """
-        known = self._entries_at.get(proxy.namespace)
-        if known is None:
-            known = self._entries_at[proxy.namespace] = {}
-            placed = self.store.placed("WorkloadEntry", proxy.namespace)
-            for ref in sorted(placed):
-                if not is_named(placed[ref]):
-                    known.setdefault(str(placed[ref].spec.get("address") or ""), []).append(placed[ref])
-        found = known.get(proxy.ip, ())
-        return next((entry for entry in found if entry.ref.name == proxy.name), found[0]) if found else None
 
     def _targets_by_selector(self, proxy: Proxy, service: Service) -> Iterator[Target]:
         pod, targets = self.pod_of(proxy), dict(service.target_ports)

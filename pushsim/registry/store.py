@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from pushsim.mesh import Object, Ref
 from pushsim.registry.nested import Nested
@@ -47,6 +47,10 @@ class Store:
     def placed(self, kind: str, namespace: str) -> Mapping[Ref, Object]:
         """The objects of a kind in a namespace."""
         return self._placed.of((kind, namespace))
+
+    def namespaces(self, kind: str) -> Collection[str]:
+        """Namespaces in which there has been one of a kind."""
+        return self._namespaces.get(kind, {}).keys()
 
     def of_kind(self, kind: str) -> dict[Ref, Object]:
         """All objects of a kind."""
