@@ -55,6 +55,7 @@ class PushContext:
     root: str
     mesh_config: Mapping[str, Any]
     filter_gateways: bool
+    unready_sent: bool
     services: ServiceIndex
     routes: RouteIndex
     rule_index: RuleIndex
@@ -118,6 +119,7 @@ def _new_context(
         root=str(config.get("rootNamespace") or "istio-system"),
         mesh_config=config,
         filter_gateways=str(env.get("PILOT_FILTER_GATEWAY_CLUSTER_CONFIG", "")).lower() == "true",
+        unready_sent=registry.unready_sent,
         services=_services(registry, previous.services if previous else None),
         routes=_routes(registry, previous.routes if previous else None),
         rule_index=_rules(registry),

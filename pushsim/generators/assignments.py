@@ -113,11 +113,12 @@ class Assignments(Clusters):
             endpoints = tuple(endpoint for endpoint in endpoints if endpoint.node == self.node)
         panics = rule is not None and _has_minimum(rule, port, cluster.subset)
         kept, known = service.labelled(SESSION), bool(self.rules.draining_labels)
+        unready = not panics and (self.context.unready_sent or bool(service.distribution))
 
         def shown(endpoint: Endpoint) -> bool:
             if known and (endpoint.draining or any(key == _DRAINING and value for key, value in endpoint.labels)):
                 return kept
-            return endpoint.healthy or (endpoint.sent_unhealthy and not endpoint.terminating and not panics)
+            return endpoint.healthy or (endpoint.sent_unhealthy and unready and not endpoint.terminating)
 
         sent = tuple(filter(shown, endpoints))
         return LoadAssignment(name, service, port, cluster.subset, rule.sources if rule else (), sent)

@@ -87,6 +87,11 @@ class Registry:
         for written in sorted(mesh.objects.values(), key=lambda o: rank.get(o.ref.kind, len(rank))):
             self._write(written, None)
 
+    @property
+    def unready_sent(self) -> bool:
+        """Whether endpoints that are not ready are sent, of all Services (GlobalSendUnhealthyEndpoints)."""
+        return self._kubernetes.unready_sent
+
     def fork(self) -> Registry:
         """An independent copy: what happens to it does not happen to this one."""
         copy = object.__new__(Registry)

@@ -53,7 +53,7 @@ class KubernetesRegistry:
         self, store: Store, endpoints: EndpointIndex, rules: Rules, trust_domain: str, *, unready_sent: bool = False
     ) -> None:
         self._store, self._endpoints, self._rules, self._trust_domain = store, endpoints, rules, trust_domain
-        self._unready_sent = unready_sent
+        self.unready_sent = unready_sent
         self.services: dict[str, Service] = {}
         self.selecting: Nested[str, str, Service] = Nested()
         self._slices: Nested[Owner, str, tuple[Endpoint, ...]] = Nested()
@@ -64,7 +64,7 @@ class KubernetesRegistry:
 
     def fork(self, store: Store, endpoints: EndpointIndex) -> KubernetesRegistry:
         """An independent copy on copies of what it shares."""
-        copy = KubernetesRegistry(store, endpoints, self._rules, self._trust_domain, unready_sent=self._unready_sent)
+        copy = KubernetesRegistry(store, endpoints, self._rules, self._trust_domain, unready_sent=self.unready_sent)
         copy.services, copy._pods_by_ip = dict(self.services), dict(self._pods_by_ip)
         copy.selecting, copy._by_pair = self.selecting.fork(), dict(self._by_pair)
         copy._slices, copy._slice_refs = self._slices.fork(), self._slice_refs.fork()
@@ -216,7 +216,7 @@ class KubernetesRegistry:
             return found
         named, served = dict(service.extras)["externalName"], {endpoint.port_name for endpoint in found}
         ports = (port for port in service.ports if self._rules.external_name_beside or port.name not in served)
-        return (*found, *(Endpoint(named, port.number, port.name, service.labels) for port in ports))
+        return (*found, *(Endpoint(named, port.number, port.name, service.labels, probed=False) for port in ports))
 
     def _selected(self, name: str, namespace: str) -> tuple[Endpoint, ...]:
         """Those of all slices of a service, each address and port once; of WorkloadEntries it selects, all."""
@@ -234,7 +234,7 @@ class KubernetesRegistry:
     def _slice_endpoints(self, written: Object) -> Iterator[Endpoint]:
         namespace = written.ref.namespace
         service = self.services.get(fqdn(written.labels.get(SERVICE_NAME_LABEL, ""), namespace))
-        unready_sent = self._unready_sent or (service is not None and bool(service.distribution))
+        unready_sent = self.unready_sent or (service is not None and bool(service.distribution))
         for item in written.body.get("endpoints") or ():
             told = self._health(item.get("conditions") or {}, service)
             health = dict(zip(("healthy", "draining", "terminating"), told, strict=True))

@@ -40,8 +40,11 @@ def workload(endpoint: Endpoint, service: Service, sizing: Sizing) -> str:
         name = name or labels.get("app.kubernetes.io/name") or labels.get("app") or workload_name
         revision = revision or labels.get("app.kubernetes.io/version") or labels.get("version") or ""
         revision = "" if revision == "latest" else revision
-    own_host = service.registry == "External" and endpoint.address == service.hostname
-    cluster = "" if own_host and not sizing.host_cluster_id else "Kubernetes"
+    if service.registry == "External":
+        nowhere = endpoint.address == service.hostname and not sizing.host_cluster_id
+    else:  # what an ExternalName Service names (ExternalNameEndpoints)
+        nowhere = ("externalName", endpoint.address) in service.extras
+    cluster = "" if nowhere else "Kubernetes"
     return f"{workload_name};{namespace};{name};{revision};{cluster}"
 
 

@@ -15,10 +15,10 @@ from pushsim.sizes.switches import Sizing
 _SUFFIX = ".svc.cluster.local"
 
 
-def home_of(service: Service) -> str:
-    """The namespace in which its first label alone is a name of a service, too; "" if there is none."""
-    host = service.hostname
-    return host.removesuffix(_SUFFIX).partition(".")[2] if host.endswith(_SUFFIX) else ""
+def homes_of(service: Service) -> set[str]:
+    """Namespaces in which the first label of its host, or of an alias, is a name of a service, too."""
+    hosts = (host for host in (service.hostname, *service.aliases) if host.endswith(_SUFFIX))
+    return {host.removesuffix(_SUFFIX).partition(".")[2] for host in hosts} - {""}
 
 
 class Naming(NamedTuple):
@@ -84,4 +84,4 @@ def taken(services: Iterable[Service]) -> Mapping[str, frozenset[str]]:
     return {host: addresses for host, addresses in found.items() if addresses}
 
 
-__all__ = ["PLAIN", "Naming", "domains", "home_of", "taken"]
+__all__ = ["PLAIN", "Naming", "domains", "homes_of", "taken"]

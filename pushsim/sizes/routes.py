@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import Any as Json
 from typing import NamedTuple
@@ -29,11 +30,12 @@ from pushsim.hosts import resolve_all
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, Asked, RouteConfiguration, Source
 from pushsim.sizes.closest import closest_of, split_hosts
-from pushsim.sizes.domains import PLAIN, Naming, domains, home_of, taken
+from pushsim.sizes.domains import PLAIN, Naming, domains, taken
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
 from pushsim.sizes.routepatches import RoutePatches
+from pushsim.sizes.seen import Seen, Sum
 from pushsim.sizes.sessions import Session, session_length, sessions_of
 from pushsim.sizes.settings import Settings
 from pushsim.sizes.switches import Sizing
@@ -45,17 +47,6 @@ _REMEMBERED = 1 << 18
 #: Sums over the services of a route that are kept.
 _SUMS = 1 << 12
 _NONE = frozenset[str]()
-
-
-class Seen(NamedTuple):
-    """A length, of what is seen from elsewhere; and by namespace, what more it is at home."""
-
-    elsewhere: int
-    own: Mapping[str, int]
-
-    def of(self, namespace: str) -> int:
-        """That, as a namespace sees it."""
-        return self.elsewhere + self.own.get(namespace, 0)
 
 
 class _Services(NamedTuple):
@@ -71,22 +62,8 @@ class _Services(NamedTuple):
     sessions: tuple[tuple[str, Session], ...]
 
 
-class _Sum:
-    """What virtual hosts come to."""
-
-    def __init__(self) -> None:
-        self.elsewhere, self.own = 0, dict[str, int]()
-
-    @property
-    def seen(self) -> Seen:
-        """That."""
-        return Seen(self.elsewhere, self.own)
-
-    def add(self, elsewhere: int, namespace: str = "", at_home: int | None = None) -> None:
-        """Add one, which may be longer in a namespace."""
-        self.elsewhere += elsewhere
-        if at_home is not None and at_home != elsewhere:
-            self.own[namespace] = self.own.get(namespace, 0) + at_home - elsewhere
+def _framed_by(envelope: Envelope, name: str, size: int) -> int:
+    return envelope.framed("RDS", [(name, size)])
 
 
 class RouteMeter:
@@ -101,7 +78,7 @@ class RouteMeter:
         self._sizing, self._settings = sizing, settings
         self._patches = RoutePatches() if patches is None else patches
         self._known: dict[tuple[object, ...], int] = {}
-        self._hosts: dict[tuple[int, int, Naming, frozenset[str]], tuple[Service, int, int]] = {}
+        self._hosts: dict[tuple[int, int, Naming, frozenset[str]], tuple[Service, Seen]] = {}
         self._sums: dict[tuple[int, Naming], _Services] = {}
         self._routes: dict[tuple[object, ...], tuple[Object, int]] = {}
 
@@ -117,13 +94,12 @@ class RouteMeter:
         told = asked_by(routes).of(proxy)
 
         def seen() -> Seen:
-            total = _Sum()
+            total = Sum()
             for route in of:
                 size = self.seen(route, proxy)
-                elsewhere = envelope.framed("RDS", [(route.name, size.elsewhere)])
-                total.add(elsewhere)
-                for namespace in size.own:
-                    total.add(0, namespace, envelope.framed("RDS", [(route.name, size.of(namespace))]) - elsewhere)
+                frame = partial(_framed_by, envelope, route.name)
+                elsewhere = frame(size.elsewhere)
+                total.add(elsewhere, {where: frame(size.of(where)) - elsewhere for where in size.own})
             return total.seen
 
         return routes.memo.once(seen, "seen", told, of=(envelope, self)).of(proxy.namespace)
@@ -160,7 +136,7 @@ class RouteMeter:
             if len(self._sums) > _SUMS:
                 self._sums.clear()
             by_host = {service.hostname: (service, port) for service, port in route.services}
-            total, others = _Sum(), taken(service for service, _ in by_host.values())
+            total, others = Sum(), taken(service for service, _ in by_host.values())
             for host, (service, port) in by_host.items():
                 total.add(*self._framed_service(service, port, others.get(host, _NONE), naming=naming))
             known = self._sums[key] = _Services(
@@ -177,7 +153,7 @@ class RouteMeter:
 
         Unless another port of the service comes first, which takes these names and loses them (mergeAllVirtualHosts).
         """
-        total, groups = _Sum(), dict[tuple[int, bool], list[tuple[Service, Port]]]()
+        total, groups = Sum(), dict[tuple[int, bool], list[tuple[Service, Port]]]()
         for service, port in route.services:
             plain = port.number == 80 == next(p.number for p in service.ports if p.http or p.auto)
             groups.setdefault((port.number, plain), []).append((service, port))
@@ -189,9 +165,7 @@ class RouteMeter:
             if route.virtual_services or route.rules:
                 parts.append(self._shaped(of, proxy, number, services, naming=naming))
             for part in parts:
-                total.add(part.elsewhere)
-                for namespace, more in part.own.items():
-                    total.add(0, namespace, more)
+                total.add(*part)
         total.add(around)
         return total.seen
 
@@ -205,18 +179,14 @@ class RouteMeter:
         naming: Naming,
     ) -> Seen:
         """What VirtualServices and DestinationRules add to the virtual hosts, or take from them."""
-        total, services = _Sum(), of.by_host
+        total, services = Sum(), of.by_host
         shaped = self._virtual_services(total, route, proxy, port, of, naming=naming)
         rules = {host: of for host, of in route.rules if of and host in services}
         for host in shaped | rules.keys():
             (service, p), but = services[host], of.taken.get(host, _NONE)
-            elsewhere, home, at_home = self._framed_service(service, p, but, naming=naming)
-            total.add(-elsewhere, home, -at_home)
+            total.add(*self._framed_service(service, p, but, naming=naming), times=-1)
             if host not in shaped and service.resolution != "ALIAS":
-                home = home_of(service)
-                seen = (self._service(service, p, rules[host], seen, but, naming=naming) for seen in ("", home))
-                elsewhere, at_home = seen
-                total.add(elsewhere, home, at_home)
+                total.add(*self._seen(service, p, rules[host], but, naming=naming))
         return total.seen
 
     def _frame(self, name: str) -> int:
@@ -233,20 +203,22 @@ class RouteMeter:
             frame.max_direct_response_body_size_bytes = 1048576
         return length(self._patches.configuration(frame))
 
-    def _framed_service(
-        self, service: Service, port: Port, but: frozenset[str], *, naming: Naming
-    ) -> tuple[int, str, int]:
+    def _framed_service(self, service: Service, port: Port, but: frozenset[str], *, naming: Naming) -> Seen:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
         if service.resolution == "ALIAS":
-            return 0, "", 0
-        home, key = home_of(service), (id(service), port.number, naming, but)
+            return Seen(0, {})
+        key = (id(service), port.number, naming, but)
         known = self._hosts.get(key)
         if known is None or known[0] is not service:
             if len(self._hosts) > _REMEMBERED:
                 self._hosts.clear()
-            elsewhere, at_home = (self._service(service, port, (), seen, but, naming=naming) for seen in ("", home))
-            known = self._hosts[key] = (service, elsewhere, at_home)
-        return known[1], home, known[2]
+            known = self._hosts[key] = (service, self._seen(service, port, (), but, naming=naming))
+        return known[1]
+
+    def _seen(
+        self, service: Service, port: Port, rules: Sequence[Object], but: frozenset[str], *, naming: Naming
+    ) -> Seen:
+        return Seen.at_homes(service, lambda where: self._service(service, port, rules, where, but, naming=naming))
 
     def _service(
         self,
@@ -268,6 +240,13 @@ class RouteMeter:
             only = default_route(cluster, f"{name}/*", self._sizing, self._settings, hashing)
             self._known[key] = self._framed(name, names, self._host(name, [only]) + size)
         return self._known[key]
+
+    def _named(
+        self, service: Service, port: int, but: frozenset[str], naming: Naming, size: int, namespace: str
+    ) -> int:
+        """A virtual host of a service that is so long without its domains, in its frame."""
+        names = self._domains(service, port, namespace, but, naming=naming)
+        return self._framed(f"{service.hostname}:{port}", names, size + texts(names))
 
     def _host(self, name: str, routes: Sequence[Route]) -> int:
         """A virtual host without its domains."""
@@ -305,7 +284,7 @@ class RouteMeter:
 
     def _virtual_services(
         self,
-        total: _Sum,
+        total: Sum,
         route: RouteConfiguration,
         proxy: Proxy,
         port: int,
@@ -338,11 +317,9 @@ class RouteMeter:
                 shaped.add(host)
                 if name not in named:
                     named.add(name)
-                    home, size = home_of(service), self._named_host(name) + bodies
-                    size += session_length(service, self._sizing, self._settings)
-                    seen = (self._domains(service, port, where, but, naming=naming) for where in ("", home))
-                    elsewhere, at_home = (self._framed(name, names, size + texts(names)) for names in seen)
-                    total.add(elsewhere, home, at_home)
+                    size = self._named_host(name) + bodies + session_length(service, self._sizing, self._settings)
+                    measure = partial(self._named, service, port, but, naming, size)
+                    total.add(*Seen.at_homes(service, measure))
             for host in others if not (naming.sniffed or naming.only) else ():
                 name = f"{host}:{port}"
                 bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
