@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pushsim.blocks import Block
-from pushsim.resources import Listener, Source
+from pushsim.resources import ANY_ADDRESS, Listener, Source
 
 #: Where a listener listens: bind address and port.
 Socket = tuple[str, int]
+#: The protocol of a listener that finds out by itself what is spoken.
+_SNIFFED = ""
+#: Protocols in which servers speak first, which no other may be beside (isConflictWithWellKnownPort).
+_SERVER_FIRST = frozenset({"Mongo", "MySQL"})
 
 
 class Sockets:
@@ -52,7 +56,33 @@ def joined(earlier: Listener | None, later: Listener) -> Listener:
 
 
 def join(listeners: list[Listener]) -> Listener:
-    """Outbound listeners on one address and port as one: HTTP ones share it, a mix becomes a sniffed one."""
+    """Outbound listeners on one address and port as one: HTTP ones share it, a mix becomes a sniffed one.
+
+    Source: pilot/pkg/networking/core/listener.go (buildSidecarOutboundListener).
+    """
+    merged, protocol = listeners[:1], _protocol(listeners[0])
+    for listener in listeners[1:]:
+        incoming = _protocol(listener)
+        if listener.kind == "http" and merged[0].kind == "http":
+            merged.append(listener)  # its routes alone
+        elif listener.kind == "auto" and protocol == _SNIFFED:
+            continue
+        elif listener.kind == "auto" and merged[0].kind == "http":
+            merged, protocol = [listener], _SNIFFED
+        elif incoming == protocol or _SERVER_FIRST.isdisjoint((incoming, protocol)):
+            protocol = protocol if listener.kind == merged[0].kind else _SNIFFED
+            merged.append(listener)
+    return _as_one(merged)
+
+
+def _protocol(listener: Listener) -> str:
+    """What is spoken there, as far as later listeners on the same socket are concerned."""
+    if listener.kind == "auto" or (listener.kind == "http" and listener.bind == ANY_ADDRESS):
+        return _SNIFFED
+    return listener.services[0][1].protocol
+
+
+def _as_one(listeners: list[Listener]) -> Listener:
     first = listeners[0]
     if len(listeners) == 1:
         return first
