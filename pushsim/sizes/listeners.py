@@ -33,7 +33,7 @@ from pushsim.sizes.http import HttpParts, connection_manager
 from pushsim.sizes.policy import Spec, subset_spec, whole_policy
 from pushsim.sizes.settings import ANYTHING
 from pushsim.sizes.statnames import service_of, stat_name
-from pushsim.sizes.wire import duration, made, packed
+from pushsim.sizes.wire import duration, encoded, made, packed
 
 PLAINTEXT_ALPN = ("http/1.1", "h2c")
 _CONNECT_TIMEOUT = timedelta(seconds=15)
@@ -207,18 +207,26 @@ class ListenerBuilder:
     def _tcp_chains(self, listener: Listener) -> list[FilterChain]:
         """Chains of TCP and TLS services: what VirtualServices say, else straight to the service."""
         found: list[FilterChain] = []
+        ranges: dict[str, list[CidrRange]] = {}
+        for host, written in listener.cidrs:
+            ranges.setdefault(host, []).append(_cidr(written))
+        matched = set[bytes]()
         for service, port in listener.services:
             if port.http:
                 continue
-            found += self._routed(listener, service, port)
+            of = ranges.get(service.hostname, [])  # a service in several ranges is one for each
+            for chain in self._routed(listener, service, port, [of.pop(0)] if of else []):
+                match = encoded(chain.filter_chain_match) if chain.filter_chain_match else b""
+                if not match or match not in matched:  # mergeTCPFilterChains
+                    found.append(chain)
+                matched.add(match)
         return found
 
-    def _direct(self, listener: Listener, service: Service, port: Port) -> FilterChain:
+    def _direct(self, listener: Listener, service: Service, port: Port, ranges: Sequence[CidrRange]) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
         prefix = self.prefix(cluster, service, Port("", port.number, port.protocol))
-        ranges = _ranges(listener, service)
         names = [service.hostname] if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" else []
-        match = made(FilterChainMatch, server_names=names, prefix_ranges=ranges) if names or ranges else None
+        match = made(FilterChainMatch, server_names=names, prefix_ranges=list(ranges)) if names or ranges else None
         proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
         return self.chain(*before, *filters.network_stack(proxy, port, prefix, cluster, self.settings), match=match)
@@ -229,12 +237,13 @@ class ListenerBuilder:
             return stat_name(pattern, service, port, self.sizing, subset=subset)
         return f"{cluster};" if self.sizing.tcp_prefix_delimited else cluster
 
-    def _routed(self, listener: Listener, service: Service, port: Port) -> list[FilterChain]:
+    def _routed(
+        self, listener: Listener, service: Service, port: Port, ranges: Sequence[CidrRange]
+    ) -> list[FilterChain]:
         """Chains of VirtualServices for a service's port, and straight to it for what they leave over.
 
         Source: pilot/pkg/networking/core/tls.go (buildSidecarOutboundTLSFilterChainOpts, and that of TCP).
         """
-        ranges = _ranges(listener, service)
         routing = [written for written in listener.virtual_services if _names(written, service.hostname)]
         if port.protocol in ("HTTPS", "TLS"):
             found: dict[tuple[str, ...], FilterChain] = {}
@@ -242,7 +251,7 @@ class ListenerBuilder:
                 told = (*_texts(match, "sniHosts"), "|", *_texts(match, "destinationSubnets"))
                 if told not in found:
                     found[told] = self.routed_chain(listener, written, route, match, port, ranges)
-            return [*found.values()] or [self._direct(listener, service, port)]
+            return [*found.values()] or [self._direct(listener, service, port, ranges)]
         chains: list[FilterChain] = []
         for _, of in groupby(_matches(routing, "tcp", listener), lambda found: id(found[1])):
             subnets: list[str] = []
@@ -252,7 +261,7 @@ class ListenerBuilder:
                 subnets += _texts(match, "destinationSubnets")
             chains.append(self.routed_chain(listener, written, route, {"destinationSubnets": subnets}, port))
             chains[-1].metadata = None
-        return [*chains, self._direct(listener, service, port)]
+        return [*chains, self._direct(listener, service, port, ranges)]
 
     def routed_chain(
         self,
@@ -334,11 +343,6 @@ def _texts(match: Spec, field: str) -> list[str]:
 def _for_mesh(match: Mapping[str, Json]) -> bool:
     gateways = match.get("gateways") or ()
     return not gateways or "mesh" in gateways
-
-
-def _ranges(listener: Listener, service: Service) -> list[CidrRange]:
-    """Where a service is, if that is a range of addresses."""
-    return [_cidr(written) for host, written in listener.cidrs if host == service.hostname]
 
 
 def _cidr(text: str) -> CidrRange:
