@@ -147,7 +147,7 @@ class RouteIndex:
             hosts=tuple(resolve_all(spec.get("hosts") or (), namespace)),
             gateways=gateways or frozenset({MESH_GATEWAY}),
             shown_to=self._shown_to(written),
-            http=tuple(_http_route(item, namespace) for item in spec.get("http") or ()),
+            http=tuple(_http_route(item, namespace, self._rules) for item in spec.get("http") or ()),
             other=tuple(
                 _destination(route["destination"], namespace)
                 for protocol in ("tcp", "tls")
@@ -167,9 +167,10 @@ def _own_first(routes: Iterable[Route], namespace: str) -> list[Route]:
     return sorted(routes, key=lambda route: route.written.ref.namespace != namespace)
 
 
-def _http_route(item: Mapping[str, Any], namespace: str) -> HttpRoute:
+def _http_route(item: Mapping[str, Any], namespace: str, rules: Rules) -> HttpRoute:
     named = [route.get("destination") for route in item.get("route") or ()]
-    named += [item.get("mirror"), *(mirror.get("destination") for mirror in item.get("mirrors") or ())]
+    several = (item.get("mirrors") or ()) if rules.mirrors else ()
+    named += [item.get("mirror"), *(mirror.get("destination") for mirror in several)]
     sources = [str(match["sourceNamespace"]) for match in item.get("match") or () if match.get("sourceNamespace")]
     return HttpRoute(tuple(_destination(to, namespace) for to in named if to), tuple(sources))
 

@@ -11,11 +11,11 @@ from pushsim.plan.state import Response
 
 
 def routes(pushing: Pushing) -> Response | None:
-    """The RDS response: all routes the proxy watches; None if RDS does not run."""
-    if not _runs(pushing):
-        return None
+    """The RDS response: all routes the proxy watches; None if RDS does not run, or makes none of them."""
     names = pushing.state.routes
-    removed = names - served(pushing.generators, names) if pushing.delta else ()
+    if not _runs(pushing) or not (left := served(pushing.generators, names)):
+        return None
+    removed = names - left if pushing.delta else ()
     return replace(configurations(pushing.generators, names), removed=tuple(sorted(removed)))
 
 

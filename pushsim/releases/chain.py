@@ -121,6 +121,7 @@ def chain() -> dict[str, Rules]:
         unready_kept=True,
         locality_of_instance=False,
         external_name_beside=True,
+        mirrors=True,
         draining_ends=True,
     )
     base = replace(base, flags=known_flags(base.flags, flags.ALIASES))  # #46332

@@ -36,6 +36,7 @@ class Rules:
             (until 1.16, and on 1.19).
         external_name_aliases: a Service of type ExternalName is an alias of what it names, not a DNS service (#46332;
             flag off in 1.20).
+        mirrors: routes may copy requests to several (`mirrors`).
         external_name_beside: the name of one by DNS is an endpoint beside those of slices that it still has, not only
             for ports of which these have none.
         any_revision: an istiod that is told no REVISION takes configuration of any revision.
@@ -199,6 +200,7 @@ class Rules:
     hidden_update_silent: bool = False
     locality_of_instance: bool = True
     external_name_aliases: bool = False
+    mirrors: bool = False
     external_name_beside: bool = False
     any_revision: bool = False
     foreign_pushed: bool = True

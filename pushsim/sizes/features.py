@@ -44,8 +44,8 @@ def _percent(value: float) -> FractionalPercent:
     return FractionalPercent(numerator=int(value * 10000), denominator=FractionalPercentDenominatorType.MILLION)
 
 
-def mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
-    """Where copies of requests go, and what share of them."""
+def mirrors(http: Spec, reads: frozenset[str]) -> list[tuple[Spec, FractionalPercent]]:
+    """Where copies of requests go, and what share of them; a release that reads them knows several."""
     whole = FractionalPercent(numerator=100)
     found: list[tuple[Spec, FractionalPercent]] = []
     if http.get("mirror"):
@@ -57,7 +57,7 @@ def mirrors(http: Spec) -> list[tuple[Spec, FractionalPercent]]:
             found += [(http["mirror"], FractionalPercent(numerator=share))] if share > 0 else []
         else:
             found.append((http["mirror"], whole))
-    for item in http.get("mirrors") or ():
+    for item in (http.get("mirrors") or ()) if "mirrors" in reads else ():
         share = item.get("percentage")
         percent = whole if share is None else _percent(float(share.get("value") or 0))
         if item.get("destination") and percent.numerator:

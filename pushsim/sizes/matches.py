@@ -159,7 +159,7 @@ class RouteTranslator:
         operation = f"{written.ref.name}:{self.port}{_path(match)}"
         if http.get("redirect") is not None:
             built.redirect = self._redirect(http["redirect"])
-        elif http.get("directResponse") is not None:
+        elif http.get("directResponse") is not None and "directResponse" in self.sizing.reads:
             built.direct_response = _direct(http["directResponse"])
         else:
             built.route = self._action(written, http, built, authority)
@@ -201,7 +201,8 @@ class RouteTranslator:
         authority = str(rewrite.get("authority") or authority)
         namespace = written.ref.namespace
         action.request_mirror_policies = [
-            self._mirror(self.cluster(destination, namespace), percent) for destination, percent in mirrors(http)
+            self._mirror(self.cluster(destination, namespace), percent)
+            for destination, percent in mirrors(http, self.sizing.reads)
         ]
         destinations: Sequence[Spec] = http.get("route") or ()
         if len(destinations) > 1 and self.sizing.weightless_unnamed:

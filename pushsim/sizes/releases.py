@@ -75,6 +75,7 @@ _1_20 = replace(
 )
 _1_19 = replace(
     _1_20,
+    reads=_1_20.reads - {"mirrors"},
     failover_priorities="values",
     ignores=_1_20.ignores | {"PILOT_DISABLE_MX_ALPN"},
     passthrough_authz=True,
@@ -165,6 +166,7 @@ _1_15 = replace(
 )
 _1_14 = replace(
     _1_15,
+    reads=_1_15.reads - {"directResponse"},
     ignores_ports="",
     gateway_exchange_alpn=False,
     total_weight=False,

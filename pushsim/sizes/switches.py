@@ -268,7 +268,8 @@ class Sizing:
     plugin_suffix: str = ""
     reads: frozenset[str] = frozenset(
         ("zipkin.enable64bitTraceId", "zipkin.path", "opentelemetry", "opentelemetry.http", "opentelemetry.grpc",
-         "proxyHeaders", "setCurrentClientCertDetails", "inboundTrafficPolicy")
+         "proxyHeaders", "setCurrentClientCertDetails", "inboundTrafficPolicy", "mirrors",
+         "directResponse")
     )  # fmt: skip
     metrics_by_mode: bool = True
     log_merging: Literal["each", "present", "one"] = "each"
