@@ -110,7 +110,7 @@ def test_its_route_is_of_any_port(protocol: str, routed: set[int]) -> None:
     assert {port.number for _, port in found} == routed
 
 
-@pytest.mark.parametrize(("release", "told"), [("1.20", False), ("1.24", True), ("1.30", True)])
+@pytest.mark.parametrize(("release", "told"), [("1.20", False), ("1.21", True), ("1.22", True), ("1.30", True)])
 def test_routes_say_how_their_destinations_keep_sessions(release: str, told: bool) -> None:
     """Recorded with PILOT_ENABLE_PERSISTENT_SESSION_FILTER: RDS of a route to a Service with a cookie, 294 B longer."""
     sizer = Sizer(release, mesh_config={}, env={"PILOT_ENABLE_PERSISTENT_SESSION_FILTER": "true"})

@@ -116,7 +116,7 @@ class Listeners(GatewayListeners):
             return Block([Listener("virtualOutbound", "virtualOutbound", ANY_ADDRESS, 15001, unknown=self.unknown)])
 
         own: list[Listener] = []
-        taken = self._reserved.union(self._static if self.rules.ports_reserved else ())
+        taken = self._reserved.union(self._static) if self.rules.targets_reserved else ()
         served = [(target, ANY_ADDRESS) for target in targets if target.target_port not in taken]
         if self.ingress:
             served, bound = self._ingress_targets(bound=False), self._ingress_targets(bound=True)

@@ -120,12 +120,9 @@ class EndpointIndex:
                 shown = endpoint.healthy or endpoint.terminating or endpoint.draining or endpoint.sent_unhealthy
                 if shown and rule != "health-removed":
                     return True
-            elif self._differ(known, endpoint) if by_port else _health(known) != _health(endpoint):
+            elif known != endpoint if by_port else _health(known) != _health(endpoint):
                 return True
         return not before.keys() <= set(map(key, new))
-
-    def _differ(self, known: Endpoint, endpoint: Endpoint) -> bool:
-        return known != endpoint if self._rules.endpoint_node else replace(known, node=endpoint.node) != endpoint
 
     def request(self, host: Host, pushed: PushType) -> list[PushRequest]:
         """What to ask for after an update of that type."""

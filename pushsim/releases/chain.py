@@ -185,7 +185,8 @@ def chain() -> dict[str, Rules]:
 
     base = replace(base, inbound_passthrough="InboundPassthroughCluster", nds_every_address=True)
     base = replace(base, flags=known_flags(base.flags, without=[flags.SERVICE_PUSH]))
-    base = add("1.23.0", replace(base, node_local="told", endpoint_node=True, emptied_told=False))
+    base = replace(base, targets_reserved=True)  # #51884
+    base = add("1.23.0", replace(base, node_local="told", emptied_told=False))
     base = add("1.23.1", replace(base, emptied_told=True))  # #52588
     add("1.23.6", base)
 

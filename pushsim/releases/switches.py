@@ -74,11 +74,11 @@ class Rules:
         autoallocate_default: default of PILOT_ENABLE_IP_AUTOALLOCATE.
         egress_port_anywhere: an egress listener with a port and no bind listens on all addresses, also for TCP.
         ports_reserved: where the virtual listeners listen (15001, 15006), nothing else does on all addresses (#48551).
+        targets_reserved: nor are these, and the ports of its agent, target ports that a sidecar serves (#51884).
         krt_entries: ServiceEntries and their workloads are collections (krt) that are derived beside all else, and only
             what differs pushes: one by DNS that stays as it is does if its endpoints differ.
         node_local: of a Service with internalTrafficPolicy Local, proxies have what is on their node: the one that
             their metadata tell (`told`), or else their pod's (`pod`).
-        endpoint_node: an endpoint that moves to another node is another one.
         entry_workload: endpoints written in a ServiceEntry have its name and their index as their workload (1.30).
         update_compares_previous: needsPush of a CR also looks at the previous object's istio.io labels and annotations.
         writes_rules: istiod writes into DestinationRules that it has stored, so that an update which changes nothing is
@@ -229,9 +229,9 @@ class Rules:
     autoallocate_default: bool = False
     egress_port_anywhere: bool = True
     ports_reserved: bool = False
+    targets_reserved: bool = False
     krt_entries: bool = False
     node_local: Literal["never", "pod", "told"] = "never"
-    endpoint_node: bool = False
     entry_workload: bool = False
     update_compares_previous: bool = False
     writes_rules: Literal["never", "host", "host-and-tls"] = "never"

@@ -15,8 +15,8 @@ from pushsim.sizes.switches import Sizing
 _1_24 = Sizing()
 _1_23 = replace(
     _1_24,
+    external_inbound=True,
     session_labels=(SESSION,),
-    sessions_of_routes=False,
     config_version="v1alpha3",
     warmup=False,
     stat_service_name=False,
@@ -59,7 +59,7 @@ _1_21 = replace(
 )
 _1_20 = replace(
     _1_21,
-    external_inbound=True,
+    sessions_of_routes=False,
     inbound_pools=False,
     ignores=_1_21.ignores - {"PILOT_ENABLE_INBOUND_PASSTHROUGH"},
     cluster_id_tag=False,

@@ -35,7 +35,7 @@ class Sizing:
     track_remaining:       circuit breakers track what remains (DISABLE_TRACK_REMAINING_CB_METRICS).
     inbound_cleanup:       cleanup interval of inbound clusters. empty_common_lb: clusters have a common_lb_config
                            though it says nothing.
-    external_inbound:      inbound clusters name services though the first is external (until 1.20).
+    external_inbound:      inbound clusters name services though the first is external (until 1.23).
     ingress_metadata:      services: clusters of a Sidecar's ingress listeners name their service, filter chains the
                            Sidecar; empty: clusters have an empty list of services.
     original_dst_cleanup:  headless outbound clusters are cleaned up after a minute.
