@@ -11,6 +11,7 @@ from pushsim.errors import InputError, Problem
 from pushsim.files import read_sources
 from pushsim.manifests.checks import check_mesh_config
 from pushsim.manifests.kinds import KINDS
+from pushsim.manifests.meshconfig import plain
 from pushsim.manifests.objects import parse_objects
 from pushsim.manifests.shapes import strings
 from pushsim.mesh import Change, Mesh, Object, Proxy, Ref
@@ -58,7 +59,7 @@ def parse_case(data: Any, name: str, source: str = "") -> Case:
         if key not in _FIELDS
     ]
     objects = _objects(data, "manifests", source, problems)
-    config, env = _mapping(data, "meshConfig", source, problems), _mapping(data, "env", source, problems)
+    config, env = plain(_mapping(data, "meshConfig", source, problems)), _mapping(data, "env", source, problems)
     problems += check_mesh_config(config, source, "meshConfig.")
     proxies = [
         proxy

@@ -418,6 +418,72 @@ def test_mesh_config_of_the_configmap_and_of_a_file():
     assert "data.mesh.rootNamespace" in problem(config % "7")
 
 
+def test_the_mesh_config_is_read_as_protobufs_json_is():
+    """Names as in the .proto, enums by number, numbers in quotes: istiod's jsonpb takes them all."""
+    written = """
+outbound_traffic_policy: {mode: 0}
+accessLogEncoding: 1
+proxyListenPort: "15009"
+mesh_mTLS: {minProtocolVersion: 2}
+pathNormalization: {normalization: 3}
+inboundTrafficPolicy: {mode: 1}
+defaultHttpRetryPolicy: {attempts: "3"}
+defaultConfig:
+  gateway_topology: {num_trusted_proxies: "2", forwardClientCertDetails: 4}
+  interceptionMode: 1
+  proxyMetadata: {MY_NAME: "1"}
+  tracing: {sampling: "12.5", custom_tags: {my_tag: {literal: {value: "7"}}}}
+extensionProviders:
+- name: z
+  zipkin: {service: z.example.com, port: "9411", max_tag_length: "64", traceContextOption: 1}
+"""
+    assert mesh_of(written).mesh.mesh_config == {
+        "outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"},
+        "accessLogEncoding": "JSON",
+        "proxyListenPort": 15009,
+        "meshMTLS": {"minProtocolVersion": "TLSV1_3"},
+        "pathNormalization": {"normalization": "MERGE_SLASHES"},
+        "inboundTrafficPolicy": {"mode": "LOCALHOST"},
+        "defaultHttpRetryPolicy": {"attempts": 3},
+        "defaultConfig": {
+            "gatewayTopology": {"numTrustedProxies": 2, "forwardClientCertDetails": "SANITIZE_SET"},
+            "interceptionMode": "TPROXY",
+            "proxyMetadata": {"MY_NAME": "1"},
+            "tracing": {"sampling": 12.5, "customTags": {"my_tag": {"literal": {"value": "7"}}}},
+        },
+        "extensionProviders": [
+            {
+                "name": "z",
+                "zipkin": {
+                    "service": "z.example.com",
+                    "port": 9411,
+                    "maxTagLength": 64,
+                    "traceContextOption": "USE_B3_WITH_W3C_PROPAGATION",
+                },
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("outboundTrafficPolicy: {mode: 2}", "outboundTrafficPolicy.mode: must not be the number 2"),
+        ("outboundTrafficPolicy: {mode: '1'}", "outboundTrafficPolicy.mode: must not be the string '1'"),
+        ("accessLogEncoding: true", "accessLogEncoding: must not be the boolean true"),
+        ("proxyListenPort: 15k", "proxyListenPort: must be a whole number, not the string '15k'"),
+        ("enableTracing: 'true'", "enableTracing: must be true or false, not the string 'true'"),
+        ("defaultHttpRetryPolicy: {attempts: many}", "defaultHttpRetryPolicy.attempts: must be a whole number"),
+        ("defaultConfig: {tracing: {sampling: all}}", "defaultConfig.tracing.sampling: must be a number"),
+        ("defaultConfig: {gatewayTopology: {numTrustedProxies: two}}", "numTrustedProxies: must be a whole number"),
+        ("tlsDefaults: {minProtocolVersion: TLSV1_1}", "tlsDefaults.minProtocolVersion: must not be the string"),
+        ("extensionProviders: [{name: z, zipkin: {service: z, port: http}}]", "zipkin.port: must be a whole number"),
+    ],
+)
+def test_what_protobufs_json_does_not_take_is_refused(written, said):
+    assert said in problem(written + "\n")
+
+
 # ---- workloads -----------------------------------------------------------------------------------------------------
 
 

@@ -322,6 +322,17 @@ istiod:
     ]  # fmt: skip
 
 
+def test_istiods_mesh_config_is_read_as_istiod_reads_it() -> None:
+    written = "{proxyListenPort: '15009', outbound_traffic_policy: {mode: 1}}"
+    text = (
+        f"istiod: {{mesh_config: {written}}}\nvariants: {{given: [], knobs: [{{knobs: {{accessLogEncoding: 1}}}}]}}\n"
+    )
+    scenario = Scenario.loads(MINIMAL + text)
+    settings = scenario.variant("given").settings.mesh_config
+    assert settings["proxyListenPort"] == 15009 and settings["outboundTrafficPolicy"] == {"mode": "ALLOW_ANY"}
+    assert scenario.variant("knobs").settings.mesh_config["accessLogEncoding"] == "JSON"
+
+
 @pytest.mark.parametrize("knob", ["PILOT_DEBOUNCE_MAX: 1", "enableTracing: 'yes'", "accessLogEncoding: xml"])
 def test_istiods_settings_are_checked_in_a_policy_too(knob: str) -> None:
     (found,) = problems_in(MINIMAL + f"variants: {{a: [{{knobs: {{{knob}}}}}]}}\n")

@@ -11,7 +11,7 @@ from pushsim.errors import InputError, Problem
 from pushsim.manifests.checks import check_mesh_config, check_object
 from pushsim.manifests.document import HELM_REMEDY, Document, parse_one
 from pushsim.manifests.kinds import modelled
-from pushsim.manifests.meshconfig import FIELDS
+from pushsim.manifests.meshconfig import FIELDS, plain
 from pushsim.manifests.unknown import left_out, unknown_fields, unknown_mesh_config
 from pushsim.mesh import CLUSTER_SCOPED, Object, Ref
 
@@ -34,12 +34,13 @@ class Parsed:
             self.problems.append(
                 Problem("is no MeshConfig mapping", where, prefix.rstrip("."), "write 'field: value' lines")
             )
-        elif self._mesh_config_source and config != self.mesh_config:
+        elif self._mesh_config_source and plain(config) != self.mesh_config:
             said = f"differs from the MeshConfig of {self._mesh_config_source}"
             self.problems.append(
                 Problem(said, where, prefix.rstrip("."), "give one of the two (another revision's istiod?)")
             )
         else:
+            config = plain(config)
             self.problems += check_mesh_config(config, where, prefix)
             self.notes += left_out(unknown_mesh_config(config, where, prefix))
             self.mesh_config, self._mesh_config_source = config, where
@@ -89,7 +90,7 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
         raise InputError(
             Problem(f"is no manifest but {what}", where, remedy="write a mapping with apiVersion, kind and metadata")
         )
-    if "kind" not in body and "apiVersion" not in body and FIELDS["MeshConfig"] & body.keys():
+    if "kind" not in body and "apiVersion" not in body and FIELDS["MeshConfig"] & plain(body).keys():
         return parsed.add_mesh_config(body, where)
     problems = []
     for key, example in (("apiVersion", "networking.istio.io/v1"), ("kind", "Service")):

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pushsim import environment
 from pushsim.manifests.checks import check_mesh_config
-from pushsim.manifests.meshconfig import FIELDS
+from pushsim.manifests.meshconfig import FIELDS, plain
 from pushsim.mesh import Mesh, Object
 from pushsim.policies.base import Policy
 from pushsim.settings import Settings, overlay
@@ -119,7 +119,7 @@ class Knobs(Policy):
 
     @property
     def _of_mesh_config(self) -> dict[str, Any]:
-        return {key: value for key, value in (self.model_extra or {}).items() if key in _MESH_CONFIG}
+        return plain({key: value for key, value in (self.model_extra or {}).items() if key in _MESH_CONFIG})
 
     def control_plane(self, settings: Settings) -> Settings:
         return replace(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from pushsim.manifests.kinds import KINDS, WORKLOADS
+from pushsim.manifests.meshconfig import plain
 from pushsim.mesh import CLUSTER_SCOPED, Ref
 from pushsim.problems import Remedied, nearest
 from pushsim.settings import Profile
@@ -53,7 +54,9 @@ class IstiodSection(Section):
     replicas: int = Field(default=1, ge=1)
     cpus: Cores = Field(default=4.0, gt=0, description="cores of each replica")
     env: dict[str, Scalar] = Field(default_factory=dict, description="istiod's environment")
-    mesh_config: dict[str, Any] = Field(default_factory=dict, description="MeshConfig, over the profile's")
+    mesh_config: Annotated[dict[str, Any], AfterValidator(plain)] = Field(
+        default_factory=dict, description="MeshConfig, over the profile's"
+    )
     profile: Profile = Field(default="default", description="default: Istio's chart; bare: istiod's built-in config")
     calibration: str | None = Field(default=None, description="calibration file; default: shipped, nearest release")
 
