@@ -13,6 +13,7 @@ from typing import Any
 
 from pushsim.cases import load_case
 from pushsim.errors import InputError, Problem
+from pushsim.given import as_path, texts
 from pushsim.memo import Memo
 from pushsim.mesh import Mode
 from pushsim.recordings import ASPECTS, Difference, Score, Signature, conform
@@ -185,7 +186,8 @@ def run_folder(
     An interrupt leaves the table with what was compared by then. Raises InputError: no such folder, no case or no
     recording fits, an unknown release.
     """
-    root = Path(folder)
+    root = Path(as_path(folder, "folder"))
+    releases = texts(releases, "releases")
     found = _recordings(root, {rules_of(name).minor for name in releases}, mode, case)
     shares = dict.fromkeys(_groups(found), 0.0)
 

@@ -1,6 +1,6 @@
 """What an upgrade of istiod changes: for one change, proxy by proxy and with the rule behind it; for a whole scenario.
 
->>> from pushsim.mesh import Mesh, Change
+>>>from pushsim.mesh import Mesh, Change
 >>> diff_releases(Mesh(), Change(), "1.14", "1.24").shifts
 ()
 """
@@ -17,12 +17,12 @@ import pandas as pd
 from pushsim import releases
 from pushsim.collecting import few_collections
 from pushsim.conversation import Conversation, Outcome
+from pushsim.given import Asked, loaded
 from pushsim.mesh import Change, Mesh, Mode, Proxy
 from pushsim.preview import Preview, PushedType, preview
 from pushsim.releases import RuleDifference, Rules, differences
 from pushsim.result import Results
 from pushsim.runs import run
-from pushsim.scenario import Scenario
 from pushsim.workers import Progress, Share
 
 #: What of a response must be equal for a proxy to count as getting the same: type, solicited, resources, removed.
@@ -209,7 +209,7 @@ class ScenarioDiff:
 
 
 def diff_scenario(
-    scenario: Scenario, old: str, new: str, *, variant: str | None = None, progress: Progress | None = None
+    scenario: Asked, old: str, new: str, *, variant: str | None = None, progress: Progress | None = None
 ) -> ScenarioDiff:
     """The same workload on two releases: what each kind of proxy is pushed more or less.
 
@@ -222,6 +222,7 @@ def diff_scenario(
     Raises:
         InputError: a release or variant is not known.
     """
+    scenario = loaded(scenario)
     names = {releases.rules(name).release: name for name in (old, new)}
     name = variant or scenario.variant_names[0]
     found = {}

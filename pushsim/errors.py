@@ -35,9 +35,10 @@ class Problem:
 
 
 def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """`did you mean X?` of the nearest of the known names, "" if none is near (as difflib says, by that cutoff)."""
-    near = get_close_matches(name, list(known), 1, cutoff)
-    return f"did you mean {near[0]}?" if near else ""
+    """`did you mean X?` of the nearest of the known names, "" if none is near (by difflib, in any case)."""
+    names = {each.lower(): each for each in known}
+    near = get_close_matches(name.lower(), names, 1, cutoff)
+    return f"did you mean {names[near[0]]}?" if near else ""
 
 
 def no_proxy(where: str, field: str = "", option: str = "--inject all") -> Problem:
@@ -79,6 +80,14 @@ class EnvironmentProblem(PushsimError):
     """What surrounds us is missing or broke: no istiod, no cluster, a port taken, istiod died."""
 
     exit_code = 3
+
+
+def expected(value: object, kinds: type | tuple[type, ...], name: str, wanted: str, remedy: str = "") -> None:
+    """Raises InputError, for whoever called a function, where a value is of none of these kinds."""
+    if not isinstance(value, kinds):
+        its = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        text = " ".join(repr(value).split()) if isinstance(value, str | int | float) else ""
+        raise InputError(Problem(f"{name} must be {wanted}, not {its} {text[:40]}".rstrip(), remedy=remedy))
 
 
 @contextmanager

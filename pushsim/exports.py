@@ -12,6 +12,7 @@ import numpy as np
 from pushsim import __version__
 from pushsim.errors import InputError, Problem, writing
 from pushsim.figures import number_at
+from pushsim.given import as_results
 from pushsim.mesh import XDS
 from pushsim.metrics import BOUNDS, Histogram, Labels, Scrape, write_openmetrics, write_text
 from pushsim.result import Result, Results, tidy
@@ -45,6 +46,7 @@ def export(results: Results, to: str | Path, *, table: str | None = None) -> Pat
 
     Raises InputError for another ending or table, EnvironmentProblem if it can't be written.
     """
+    results = as_results(results)
     path = Path(to)
     if table is not None and table not in TABLES:
         from pushsim.problems import nearest

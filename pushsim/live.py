@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import ThreadingWSGIServer
 
 from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.exports import scrape, scrape_of
-from pushsim.metrics import Scrape, families
+from pushsim.metrics import Scrape, write_text
 from pushsim.result import Results
 
 HOST = "127.0.0.1"
 
 
-class Live(Collector):
+class Live:
     """The newest scrape of each variant; asked by the server's thread, filled by the run's."""
 
     def __init__(self) -> None:
@@ -40,13 +39,13 @@ class Live(Collector):
             with self._lock:
                 self._scrapes[name] = found
 
-    def collect(self) -> Iterator[Metric]:
-        """All variants together."""
+    def page(self) -> bytes:
+        """All variants together, as istiod's own page tells its metrics and their types."""
         with self._lock:
             scrapes = list(self._scrapes.values())
         values = {key: value for one in scrapes for key, value in one.values.items()}
         histograms = {key: value for one in scrapes for key, value in one.histograms.items()}
-        return families(Scrape(values, histograms))
+        return write_text(Scrape(values, histograms)).encode()
 
 
 def port_of(text: str) -> int:
@@ -60,15 +59,25 @@ def port_of(text: str) -> int:
 @contextmanager
 def serving(live: Live, port: int) -> Iterator[str]:
     """Serve it within the block; gives the address. EnvironmentProblem if the port is taken. Port 0 is any."""
-    registry = CollectorRegistry()
-    registry.register(live)
+
+    def answer(_environ: object, start_response: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
+        return [live.page()]
+
     try:
-        server, thread = start_http_server(port, HOST, registry)
+        server = make_server(HOST, port, answer, ThreadingWSGIServer, _Silent)
     except OSError as error:
         raise EnvironmentProblem(f"port {port} of {HOST} cannot be served: {error.strerror}") from None
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
     try:
         yield f"http://{HOST}:{server.server_port}/metrics"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Requests are nothing to tell."""

@@ -334,11 +334,6 @@ def _add(family: Metric, labels: dict[str, str], histogram: Histogram) -> None:
     family.add_sample(f"{family.name}_sum", labels, histogram.sum)
 
 
-def families(scrape: Scrape) -> Iterator[Metric]:
-    """The scrape's metrics, as prometheus_client knows them."""
-    return _Families(scrape).collect()
-
-
 def write_openmetrics(scrape: Scrape) -> str:
     """The same as an OpenMetrics page, series in sorted order, under istiod's own names."""
     from prometheus_client.openmetrics.exposition import generate_latest

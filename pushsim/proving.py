@@ -10,6 +10,7 @@ from pushsim.calibrate import needs_its_extra, save
 from pushsim.cases import load_case
 from pushsim.cost import Calibration
 from pushsim.errors import InputError, Problem
+from pushsim.given import Asked, Paths, as_paths, loaded
 from pushsim.istiod import detect_release
 from pushsim.mesh import Mode
 from pushsim.parity import Parity
@@ -20,7 +21,6 @@ from pushsim.replay import replay as replaying
 from pushsim.replay.fleet import target_of
 from pushsim.result import Results
 from pushsim.runs import Detail
-from pushsim.verbs import Asked, Paths, as_paths, loaded
 
 
 def replay(
@@ -147,7 +147,7 @@ def record(
 
     Returns the files written, each when it is whole. Raises InputError and EnvironmentProblem.
     """
-    paths = as_paths(cases)
+    paths = as_paths(cases, "cases")
     if not paths and not seeds:
         raise InputError(Problem("no case given", remedy="name case files, or --random SEED to make one"))
     binary, folder = Path(istiod_binary), Path(out)
@@ -189,8 +189,8 @@ def calibrate(
 
     found, whole = fitted(
         istiod_binary,
-        as_paths(prometheus),
-        as_paths(config_dump),
+        as_paths(prometheus, "prometheus"),
+        as_paths(config_dump, "config_dump"),
         envoy,
         release,
         window=window,

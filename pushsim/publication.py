@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from pushsim.given import Asked, loaded
 from pushsim.runs import summaries
 from pushsim.scenario import Assumption, Figure, Published, Scenario
 from pushsim.workers import Progress
@@ -87,7 +88,7 @@ def readings(published: Published, summaries: Summaries) -> list[tuple[str, str,
 
 
 def assumptions(
-    scenario: Scenario, variants: Sequence[str] | None = None, *, jobs: int = 1, progress: Progress | None = None
+    scenario: Asked, variants: Sequence[str] | None = None, *, jobs: int = 1, progress: Progress | None = None
 ) -> list[tuple[str, str, Mapping[str, float | None]]]:
     """Each of the scenario's stated assumptions halved and doubled, and what the published figures then are.
 
@@ -95,7 +96,7 @@ def assumptions(
 
     Returns rows (field, "x 0.5" or "x 2", predicted figures by `VARIANT: METRIC`). Raises InputError.
     """
-    rows = []
+    rows, scenario = [], loaded(scenario)
     for assumption in scenario.assumptions:
 
         def ran(changed: Scenario, names: Sequence[str], field: str = assumption.field) -> Summaries:

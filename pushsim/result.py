@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pushsim import figures
-from pushsim.errors import InputError, Problem, reason, writing
+from pushsim.errors import InputError, Problem, expected, reason, writing
 from pushsim.figures import HEADLINES
 from pushsim.tables import DETAIL, ROWS, SCHEMAS
 
@@ -334,7 +334,7 @@ _IDENTITY = ("scenario", "mode", "versions", "calibration", "calibration_file")
 
 def load(folder: str | Path) -> Result:
     """Read a result folder; InputError if it is none, or of a format this version does not know."""
-    folder = Path(folder)
+    folder = _folder(folder)
     try:
         whole = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
         run = json.loads((folder / _RUN).read_text(encoding="utf-8")) if (folder / _RUN).exists() else {}
@@ -357,13 +357,18 @@ def load(folder: str | Path) -> Result:
     return Result(variant, whole, identity, complete, _Stored(folder), run)
 
 
+def _folder(given: str | Path) -> Path:
+    expected(given, (str, Path), "a result folder", "a path", "give the DIR of --out, or out=")
+    return Path(given)
+
+
 def load_all(*folders: str | Path) -> Results:
     """The results in these folders, each a result folder or a folder of them (`--out DIR`).
 
     InputError if there is none. Of two with the same variant, the later carries its folder's name: `after/unscoped`.
     """
     found: dict[str, Result] = {}
-    for folder in map(Path, folders):
+    for folder in map(_folder, folders):
         if not (folder / _RESULT).is_file() and (inside := sorted(folder.glob(f"*/{_RESULT}"))):
             results = sorted((load(path.parent) for path in inside), key=_place)
         else:

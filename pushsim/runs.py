@@ -17,6 +17,7 @@ from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
 from pushsim.errors import InputError, writing
+from pushsim.given import loaded, texts
 from pushsim.moments import connect_summary, so_far
 from pushsim.observed import Observed
 from pushsim.planner import Planner
@@ -84,7 +85,7 @@ class Asked(Protocol):
 
 
 def simulate(
-    scenario: Asked | str | Path,
+    scenario: Scenario | str | Path,
     variants: Sequence[str] | None = None,
     *,
     seed: int | None = None,
@@ -114,11 +115,10 @@ def simulate(
     where it came before the first had begun, KeyboardInterrupt is raised.
     Raises InputError for what is wrong with the scenario's settings.
     """
-    if isinstance(scenario, str | Path):
-        scenario = Scenario.load(scenario)
+    scenario = loaded(scenario)
     if seed is not None:
         scenario = scenario.replaced({"seed": seed})
-    names = scenario.variant_names if variants is None else variants
+    names = scenario.variant_names if variants is None else texts(variants, "variants")
     folder = Path(out) if out is not None else None
     if folder is not None:
         with writing(folder):  # before what is to be kept in it takes its time

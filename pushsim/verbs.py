@@ -17,6 +17,7 @@ from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
 from pushsim.errors import InputError, Problem, no_proxy, reason, writing
+from pushsim.given import Asked, Paths, as_path, as_paths, loaded, texts
 from pushsim.importers import Held
 from pushsim.importers import inspect as inspecting
 from pushsim.manifests import Inject
@@ -34,27 +35,12 @@ if TYPE_CHECKING:
     from pushsim.calibrate.churning import Churn
     from pushsim.topology.calls import Graph
 
-#: A path or several.
-Paths = str | Path | Sequence[str | Path]
-#: A loaded scenario, a file, or the name of a bundled one.
-Asked = Scenario | str | Path
-
-
-def as_paths(given: Paths) -> list[str]:
-    """The paths, whether one or several were given."""
-    return [str(given)] if isinstance(given, str | Path) else [str(path) for path in given]
-
-
-def loaded(scenario: Asked) -> Scenario:
-    """The scenario, read if need be. Raises InputError."""
-    return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario)
-
 
 def _mesh(paths: Mesh | Paths, namespace: str, inject: Inject) -> Mesh:
     """The mesh in these manifests, under the mesh config of Istio's chart where they have none. Raises InputError."""
     if isinstance(paths, Mesh):
         return paths
-    there, notes = asking.mesh_in(as_paths(paths), namespace=namespace, inject=inject)
+    there, notes = asking.mesh_in(as_paths(paths, "mesh"), namespace=namespace, inject=inject)
     for text in notes:
         warnings.warn(text, stacklevel=3)
     return there
@@ -131,9 +117,9 @@ def _asked(
     mesh: Mesh | Paths, change: Change | Paths, delete: Sequence[str], namespace: str, inject: Inject
 ) -> asking.Asked:
     question = asking.asked(
-        mesh if isinstance(mesh, Mesh) else as_paths(mesh),
-        change if isinstance(change, Change) else as_paths(change),
-        delete,
+        mesh if isinstance(mesh, Mesh) else as_paths(mesh, "mesh"),
+        change if isinstance(change, Change) else as_paths(change, "change"),
+        texts(delete, "delete"),
         namespace=namespace,
         inject=inject,
     )
@@ -159,7 +145,7 @@ def compare(
     price_per_gb: of what crosses a zone; then the Comparison has money, too.
     `Comparison.judge` is the gate: `--fail-on` and `--baseline`.
     """
-    columns = arms(loaded(scenario), policies, meshes)
+    columns = arms(loaded(scenario), texts(policies, "policies"), meshes)
     return comparing(columns, seeds=seeds, jobs=jobs, price_per_gb=price_per_gb, engine=engine)
 
 
@@ -252,10 +238,10 @@ def recommend(
     if isinstance(mesh, Scenario) or (isinstance(mesh, str | Path) and Scenario.is_one(str(mesh))):
         question = loaded(mesh)
     else:
-        question = mesh if isinstance(mesh, Mesh) else as_paths(mesh)
+        question = mesh if isinstance(mesh, Mesh) else as_paths(mesh, "mesh")
     read = evidence(
         question,
-        str(calls) if calls is not None else None,
+        as_path(calls, "calls") if calls is not None else None,
         watched=watched,
         release=release,
         namespace=namespace,
@@ -304,8 +290,8 @@ def size(
     """
     return sizing.size(
         loaded(scenario),
-        [thresholds.parse(text) for text in slo],
-        policies,
+        [thresholds.parse(text) for text in texts(slo, "slo")],
+        texts(policies, "policies"),
         seeds=seeds,
         min_replicas=min_replicas,
         max_replicas=max_replicas,
@@ -333,7 +319,7 @@ def inspect(
 
     Returns what is equal and what only one side has, by proxy and xDS type. Raises InputError.
     """
-    return inspecting(_mesh(mesh, namespace, inject), dump, proxy=proxy, release=release, mode=mode)
+    return inspecting(_mesh(mesh, namespace, inject), as_path(dump, "dump"), proxy=proxy, release=release, mode=mode)
 
 
 @overload
@@ -355,7 +341,7 @@ def churn(
 
     Raises InputError: neither or both given, and what reading may raise.
     """
-    sources = as_paths(prometheus)
+    sources = as_paths(prometheus, "prometheus")
     if (scenario is None) == (not sources):
         raise InputError(Problem("give a scenario or prometheus, and not both", remedy="see help(pushsim.churn)"))
     if scenario is None:

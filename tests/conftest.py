@@ -9,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; what tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("pushsim", deadline=None)  # a busy machine is no fault
+settings.load_profile("pushsim")
 
 #: Marker to the variable that names what it needs, and what that is.
 OUTSIDE = {

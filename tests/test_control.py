@@ -290,7 +290,7 @@ def test_half_a_core_takes_twice_as_long() -> None:
     assert cores.due() == 2000
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     cpus=st.sampled_from([0.5, 1, 1.5, 2, 16]),
     jobs=st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 3000)), min_size=1, max_size=12),
@@ -365,7 +365,7 @@ def test_later_events_do_not_move_the_timer_but_the_tick_does() -> None:
     assert debouncer.tick(160) == Batch((0, 1), 0, held=False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     gaps=st.lists(st.integers(0, 150), min_size=1, max_size=80),
     lasts=st.lists(st.integers(0, 400), min_size=1, max_size=80),
@@ -415,7 +415,7 @@ def test_a_busy_stream_is_held_back_until_the_maximum() -> None:
 # ---- queue, limiter, knobs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(["push", "take", "done"]), st.integers(0, 3)), max_size=60))
 def test_the_queue_never_holds_a_connection_twice_and_loses_no_push(steps: list[tuple[str, int]]) -> None:
     queue, push, taken = PushQueue(4), 0, []
@@ -953,7 +953,7 @@ def test_a_restarted_istiod_gets_its_proxies_back_and_loses_no_change() -> None:
     assert PUSHING not in rig.machine.phase
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     names=st.lists(st.sampled_from(["ep:0", "ep:3", "svc:1", "svc:5", "cfg:2", "no"]), min_size=1, max_size=12),
     gaps=st.lists(st.integers(0, 250), min_size=12, max_size=12),

@@ -144,6 +144,8 @@ def test_metrics_are_served_while_they_grow_and_a_taken_port_is_told():
         for count in (1, 2):
             shown.update("v", {"responses": {"CDS": count}})
             assert got(address).total("pilot_xds_pushes", type="cds") == count
+        told = urllib.request.urlopen(address, timeout=10).read().decode()
+        assert "# TYPE pilot_xds_pushes counter" in told, "as istiod's own page says, so that rate() is offered for it"
         shown.done(measured())
         assert got(address).histogram("pilot_proxy_convergence_time", variant="v").count == 100
 

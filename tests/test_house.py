@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).parent.parent / "pushsim"
 #: Each module may import only what stands above it.
 ORDER = """
 errors units memo collecting workers hosts names figures mesh agents secrets metrics problems thresholds intervals zones
-manifests files releases environment settings asking planner tables result topology policies scenario
+manifests files releases environment settings asking planner cost tables result topology policies scenario given
 extensions audience conversion spreading shards requests registry resources blocks context gateways visibility
 dependencies sizes generators plan
-breaks conversation pricing cost control simulation kernel planners attribution moments observed tabulate runs
+breaks conversation pricing control simulation kernel planners attribution moments observed tabulate runs
 sources publication published
 cases recordings preview diff conformance randomcase ads stub child istiod envoy replay record doctor
 compare formats recommend sizing calibrate parity exports live sweeps plots reports webhook importers cluster

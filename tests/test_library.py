@@ -278,3 +278,81 @@ def test_the_table_of_proxies_has_their_memory_as_the_summary_has():
     told = ps.simulate(ps.Scenario.loads(text))["as-is"]
     (known,) = set(told.proxies["memory_bytes"])
     assert known == told["sidecar_memory_bytes.mean"] == told["sidecar_memory_bytes.max"]
+
+
+def small() -> ps.Scenario:
+    return ps.Scenario.loads(SCENARIO).replaced({"duration": "1s"})
+
+
+class _Alien:
+    """Nothing that any function takes."""
+
+
+OF_RESULTS = [
+    ps.plots.before_after, ps.plots.memory, ps.plots.cdf, ps.plots.fan_out, ps.plots.timeline, ps.plots.pareto,
+    ps.plots.parity, ps.plots.parity_details, lambda it: ps.plots.sweep_curve(it, "cpus"),
+    lambda it: ps.plots.call_graph(it, it), lambda it: ps.report(it, "x.html"), lambda it: ps.export(it, "x.csv"),
+]  # fmt: skip
+OF_SCENARIOS = [
+    ps.simulate, ps.compare, ps.churn, ps.assumptions, lambda it: ps.size(it, []),
+    lambda it: ps.sweep(it, {}), lambda it: ps.diff_scenario(it, "1.20", "1.24"), lambda it: ps.replay(it, "istiod"),
+    lambda it: ps.parity(it, "istiod"), ps.Scenario.load, ps.Scenario.loads,
+]  # fmt: skip
+OF_PATHS = [
+    ps.plan, ps.load, ps.recommend, ps.from_debug, ps.from_pilot_load, ps.conform, ps.calibrate,
+    lambda it: ps.plan(ps.Mesh(), change=it), lambda it: ps.plan(ps.Mesh(), delete=it),
+    lambda it: ps.diff_releases(it, it, "1.20", "1.24"), lambda it: ps.inspect(ps.Mesh(), it),
+    lambda it: ps.recommend(ps.Mesh(), it), lambda it: ps.record(it, istiod_binary="istiod", out="x"),
+    lambda it: ps.simulate(small(), it), lambda it: ps.compare(small(), it),
+    lambda it: ps.size(small(), it), lambda it: ps.sweep(small(), it),
+]  # fmt: skip
+
+
+GIVEN = {"3": 3, "None": None, "dict": {"a": 1}, "list": [1], "class": _Alien, "object": _Alien()}
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+@pytest.mark.parametrize("function", [*OF_RESULTS, *OF_SCENARIOS, *OF_PATHS])
+def test_what_a_function_cannot_take_is_told(function, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if (function is ps.calibrate and given is None) or (function is ps.churn and given is None):
+        return  # what is left out
+    try:
+        function(given)
+    except ps.PushsimError as error:
+        assert error.exit_code in (2, 3) and str(error)
+    else:
+        assert given is None, "None may mean all of them"
+
+
+@pytest.mark.parametrize("release", [1.24, None, ["1.24"]])
+def test_a_release_is_a_text(release):
+    with pytest.raises(ps.PushsimError, match=r'a release must be a text, not .*\(write it in quotes: "1.24"\)'):
+        ps.plan(ps.Mesh(), change=ps.Change(), release=release)
+
+
+def test_one_text_may_be_given_for_a_list_of_them():
+    scenario = small()
+    assert list(ps.simulate(scenario, "scoped")) == ["scoped"]
+    assert [column.name for column in ps.compare(scenario, "scoped").columns] == ["scoped"]
+    assert list(ps.size(scenario, "converged_s.p99 < 30s", "scoped", max_replicas=1, max_cpus=1)) == ["scoped"]
+    assert len(ps.sweep(scenario, "cpus=1").frame) == len(ps.sweep(scenario, {"cpus": "1", "policy": "none"}).frame) * 2
+
+
+def test_pictures_are_drawn_of_one_result_too(results):
+    one = ps.plots.before_after(results["scoped"])
+    assert one.about == ps.plots.before_after({"scoped": results["scoped"]}).about != ""
+    with pytest.raises(ps.PushsimError, match=r"no figure 'converged_s.p95' \(did you mean converged_s.p9"):
+        ps.plots.before_after(results, ["converged_s.p95"])
+    with pytest.raises(ps.PushsimError, match="no value 'bytes'"):
+        ps.plots.fan_out(results, "bytes")
+    with pytest.raises(ps.PushsimError, match="no value 'pushes'"):
+        ps.plots.call_graph(None, results["scoped"], "pushes")
+    with pytest.raises(ps.PushsimError, match="result must be one Result, not Results"):
+        ps.plots.call_graph(None, results)
+
+
+def test_assumptions_and_two_releases_are_asked_of_a_scenario_by_its_name(tmp_path):
+    assert ps.assumptions("aisuite-small") == []
+    (tmp_path / "small.yaml").write_text(SCENARIO)
+    assert set(ps.diff_scenario(tmp_path / "small.yaml", "1.24", "1.24.1").results) == {"1.24", "1.24.1"}

@@ -1,9 +1,12 @@
 """Manifests to a Mesh: parsing, expansion, injection, changes, and what the user is told."""
 
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -15,6 +18,7 @@ from pushsim.errors import InputError
 from pushsim.manifests import delete_change, document, parse_delete, parse_objects, parse_text, to_change, to_mesh
 from pushsim.manifests.document import Document
 from pushsim.manifests.kinds import KINDS
+from pushsim.manifests.kubernetes import TYPES
 from pushsim.manifests.workloads import Addresses
 from pushsim.mesh import RESOLUTIONS, Change, Ref
 from pushsim.preview import preview
@@ -507,7 +511,7 @@ def test_a_deployment_becomes_ready_pods_and_endpoints_with_named_ports_resolved
         ([workload("DaemonSet", {}), node("x"), node("y")], 2),
         ([workload("Job", {"parallelism": 4}, "batch/v1")], 4),
         ([workload("Job", {"parallelism": 4, "completions": 2}, "batch/v1")], 2),
-        ([workload("CronJob", {}, "batch/v1beta1")], 0),
+        ([manifest("CronJob", {"schedule": "@daily"})], 0),
         ([workload("ReplicaSet", {"replicas": 2})], 2),
         ([workload("Deployment", {"replicas": 2}), workload("ReplicaSet", {}, name="w-1", ownerReferences=OWNED)], 2),
     ],
@@ -838,6 +842,50 @@ def test_what_a_change_holds_that_is_not_modelled_is_told():
 )
 def test_a_field_that_its_kind_has_not_is_refused_as_kubectl_does_with_the_one_that_was_meant(kind, spec, said):
     assert said in problem(yaml.safe_dump(manifest(kind, spec)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "said"),
+    [
+        ("v1 Service", "spec: {slector: {app: a}}", "spec.slector: is no field of a Service (did you mean selector?)"),
+        ("v1 Service", "spec: {ports: [{port: 80, targetport: 1}]}", "spec.ports[0].targetport: is no field of a"),
+        ("v1 Pod", "spec: {containers: [{name: a, imag: b}]}", "spec.containers[0].imag: is no field of a Pod"),
+        ("v1 Pod", "spec: {conatiners: []}", "spec.conatiners: is no field of a Pod (did you mean containers?)"),
+        ("apps/v1 Deployment", "spec: {replica: 3}", "spec.replica: is no field of a Deployment (did you"),
+        ("apps/v1 Deployment", "spec: {template: {metadata: {lables: {a: b}}}}", "spec.template.metadata.lables: is"),
+        ("discovery.k8s.io/v1 EndpointSlice", "endpoints: [{adresses: [1.1.1.1]}]", "endpoints[0].adresses: is no"),
+        ("networking.istio.io/v1 Sidecar", "sepc: {}", "sepc: is no field of a Sidecar (did you mean spec?)"),
+    ],
+)  # fmt: skip
+def test_a_slip_in_kubernetes_own_fields_is_refused_as_kubectl_does(kind, written, said):
+    api, _, name = kind.partition(" ")
+    assert said in problem(f"apiVersion: {api}\nkind: {name}\nmetadata: {{name: x}}\n{written}\n")
+
+
+def test_kubernetes_fields_that_are_none_of_ours_are_let_pass():
+    text = (
+        "apiVersion: v1\nkind: Service\nmetadata: {name: x, newThing: 1}\nspec: {quiteNew: {}, ports: [{port: 80}]}\n"
+    )
+    assert not mesh_of(text).notes
+    slip = text.replace("newThing: 1", 'resourceVersion: "7"').replace("quiteNew", "slector")
+    (said,) = mesh_of(slip).notes
+    assert "spec.slector: is no field of a Service, so it is left out (did you mean selector?)" in said
+
+
+#: Fields that Kubernetes had once.
+GONE = {("ObjectMeta", "clusterName"), ("ServiceSpec", "ipFamily"), ("ServiceSpec", "topologyKeys"),
+        ("Endpoint", "topology"), ("HorizontalPodAutoscalerSpec", "targetCPUUtilizationPercentage")}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(TYPES.keys() - {"Object"}))
+def test_kubernetes_fields_are_those_of_its_own_models(name):
+    modules = ["core_v1", "apps_v1", "batch_v1", "autoscaling_v2", "discovery_v1", "meta_v1"]
+    loaded_ = [importlib.import_module(f"lightkube.models.{module}") for module in modules]
+    model = next(getattr(module, name) for module in loaded_ if hasattr(module, name))
+    theirs = get_type_hints(model)
+    assert {*theirs} == {field for field in TYPES[name] if (name, field) not in GONE}
+    for field, of in TYPES[name].items():
+        assert not of or of in re.findall(r"\w+", str(theirs[field])), f"{field} holds {theirs[field]}"
 
 
 def test_a_field_that_a_cluster_has_and_we_do_not_know_is_told():

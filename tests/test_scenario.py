@@ -712,3 +712,23 @@ def test_what_is_no_quantity(text: object) -> None:
 def test_rates() -> None:
     assert rate("10/s") == 10 and rate("40/h") == Fraction(1, 90) and rate("0.5 / m") == Fraction(1, 120)
     assert re.fullmatch(r"\S+/\S", rate_text(Fraction(1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "remedy"),
+    [
+        (
+            "coefficients: {handler.events: {value: fast}}\n",
+            "coefficients.handler.events.value",
+            "correct it",
+        ),
+        ("coefficients: {no.such: {value: 1}}\n", "coefficients.no.such", "`pushsim calibrate --list` shows all names"),
+        ("- 1\n", "", "see `pushsim calibrate --help`"),
+        ("cpu_speed: -1\n", "cpu_speed", "1.0 is the reference"),
+    ],
+)
+def test_check_reads_the_calibration_that_a_scenario_names(content, field, remedy, tmp_path) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    (tmp_path / "scenario.yaml").write_text(MINIMAL + "istiod: {calibration: mine.yaml}\n")
+    (found,) = check(tmp_path / "scenario.yaml")
+    assert (found.where, found.field, found.remedy) == (str(tmp_path / "mine.yaml"), field, remedy)

@@ -52,7 +52,7 @@ def test_varint_is_as_long_as_protobufs(number: int) -> None:
 
 
 @given(NAMES, st.lists(endpoints, max_size=30), st.integers(0, 200), st.sampled_from(sorted(SIZINGS)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_endpoints_add_up_to_the_assignment(name: str, members: list[Endpoint], priority: int, release: str) -> None:
     sizing = SIZINGS[release]
     groups = [replace(group, priority=priority * n) for n, group in enumerate(grouped(members))]
@@ -61,7 +61,7 @@ def test_endpoints_add_up_to_the_assignment(name: str, members: list[Endpoint], 
 
 
 @given(st.lists(st.tuples(NAMES, st.integers(0, 40_000)), max_size=20), st.lists(NAMES, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_envelopes_add_up_to_the_response(resources: list[tuple[str, int]], removed: list[str]) -> None:
     url, version, nonce = TYPE_URLS["CDS"], "2026-08-22T10:00:00Z/1", "2026-08-22T10:00:00Z/1" + "u" * 36
     values = [Packed(type_url=url, value=bytes(size)) for _, size in resources]

@@ -100,7 +100,7 @@ def test_hash_seed_does_not_matter() -> None:
     headless=st.booleans(),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_objects_fit_together(
     namespaces: int, per_namespace: int, pods: int, gateways: int, headless: bool, seed: int
 ) -> None:
@@ -270,7 +270,7 @@ def test_the_mesh_itself_is_never_altered() -> None:
 
 
 @given(count=st.integers(1, 200), per=st.sampled_from(["s", "m"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_even_arrivals_are_exact(count: int, per: str) -> None:
     unit = {"s": 1, "m": 60}[per]
     written = {"source": "istiod-restart", "rate": f"{count}/{per}", "arrivals": "even"}

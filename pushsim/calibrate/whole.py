@@ -9,6 +9,7 @@ from pathlib import Path
 from pushsim.calibrate import dumps, fitting, monitored, of_envoy, of_istiod
 from pushsim.calibrate.counters import read, seconds
 from pushsim.cost import Calibration, shipped
+from pushsim.given import as_path
 from pushsim.istiod import detect_release
 from pushsim.releases import NEWEST, rules
 
@@ -29,7 +30,7 @@ def fitted(
     progress: fitting.Progress = lambda _: None,
 ) -> tuple[Calibration, bool]:
     """The calibration, and whether it is whole: an interrupt keeps the parts that were done. Raises PushsimError."""
-    binary = Path(istiod_binary) if istiod_binary else None
+    binary = Path(as_path(istiod_binary, "istiod_binary")) if istiod_binary is not None else None
     proxy = Path(envoy) if envoy else None
     release = rules(release or (fitting.minor(detect_release(binary)) if binary else NEWEST)).minor
     if binary and speed_only:

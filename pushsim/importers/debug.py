@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from pushsim.errors import InputError, Problem
+from pushsim.given import Paths, as_paths
 
 #: Labels that istiod adds to those of an endpoint's pod.
 _ADDED = ("topology.istio.io/", "topology.kubernetes.io/", "kubernetes.io/hostname")
@@ -55,7 +56,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(Problem(f"is no JSON: {error}", str(path), remedy="save the page as it is")) from None
 
 
-def from_debug(paths: Sequence[str | Path]) -> str:
+def from_debug(paths: Paths) -> str:
     """Manifests (a Kubernetes List, JSON) of what pages of istiod's /debug tell.
 
     paths: registryz, endpointShardz, configz, adsz and mesh, saved as they are.
@@ -63,7 +64,7 @@ def from_debug(paths: Sequence[str | Path]) -> str:
     Raises InputError.
     """
     dumps, problems = Dumps(), []
-    for path in paths:
+    for path in as_paths(paths):
         page = read_json(path)
         name = page_of(page)
         if name is None:

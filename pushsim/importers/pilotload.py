@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from pushsim.errors import InputError, Problem
+from pushsim.given import as_path
 from pushsim.manifests.document import parse_text
 from pushsim.scenario import Scenario
 from pushsim.units import SECOND_NS, UnitError, duration
@@ -40,7 +41,7 @@ def from_pilot_load(path: str | Path, *, duration: str = "5m", release: str = "1
     Raises InputError.
     """
     try:
-        content = Path(path).read_bytes()
+        content = Path(as_path(path, "path")).read_bytes()
     except OSError as error:
         raise InputError(Problem(f"cannot be read: {error.strerror}", str(path), remedy="check the path")) from None
     documents = parse_text(content, str(path))

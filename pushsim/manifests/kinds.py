@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, meant
 from pushsim.mesh import CLUSTER_SCOPED, Mesh, Ref
 
 
@@ -104,8 +103,7 @@ def modelled(api_version: str, kind: str, where: str = "") -> bool:
     here = [k.name for k in KINDS.values() if k.group == group] or [
         k.name for k in KINDS.values() if k.group.endswith("istio.io")
     ]
-    near = difflib.get_close_matches(kind, here, 1)
-    remedy = f"did you mean {near[0]}? Known" if near else "known"
+    remedy = f"{meant(kind, here)} known".lstrip()
     raise InputError(
         Problem(f"unknown Istio kind '{kind}'", where, "kind", f"{remedy} in that group: {', '.join(sorted(here))}")
     )
@@ -148,13 +146,12 @@ def parse_delete(text: str, mesh: Mesh, *, namespace: str = "default") -> Ref:
             Problem(f"'{text}' is not [group/]Kind/[namespace/]name", "--delete", remedy="e.g. Service/default/reviews")
         )
     if not kind or (group or suffix) not in ("", KINDS[kind].group):
-        near = difflib.get_close_matches(spelled.lower(), [k.lower() for k in KINDS], 1)
-        meant = f"did you mean {next(k for k in KINDS if k.lower() == near[0])}? " if near and not kind else ""
+        near = "" if kind else meant(spelled, KINDS)
         raise InputError(
             Problem(
                 f"unknown kind '{'/'.join(filter(None, (group, parts[0])))}'",
                 "--delete",
-                remedy=f"{meant}known: {', '.join(KINDS)}",
+                remedy=f"{near} known: {', '.join(KINDS)}".lstrip(),
             )
         )
     refs = {ref for ref in mesh.objects if ref.kind == kind}
@@ -182,12 +179,8 @@ def parse_delete(text: str, mesh: Mesh, *, namespace: str = "default") -> Ref:
     if found := next((ref for ref in wanted if ref in refs), None):
         return found
     same_name = [str(r) for r in sorted(refs) if r.name == name]
-    near = same_name or difflib.get_close_matches(str(wanted[0]), sorted(str(r) for r in refs), 3)
     remedy = (
-        f"did you mean {' or '.join(near[:3])}?"
-        if near
-        else f"the mesh has no {kind}"
-        if not refs
-        else "see the manifests for what there is"
+        f"did you mean {' or '.join(same_name[:3])}?" if same_name else meant(str(wanted[0]), map(str, sorted(refs)))
     )
+    remedy = remedy or (f"the mesh has no {kind}" if not refs else "see the manifests for what there is")
     raise InputError(Problem(f"no {wanted[0]} in the mesh", "--delete", remedy=remedy))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pushsim.errors import Problem
+from pushsim.manifests.kubernetes import near_misses
 from pushsim.manifests.meshconfig import FIELDS
 
 Names = Mapping[str, frozenset[str]]
@@ -143,8 +144,11 @@ _FREE = frozenset(
 
 
 def unknown_fields(body: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
-    """Fields anywhere in an Istio object's spec that it has not. `kubectl apply` refuses them."""
-    return [*_unknown(body.get("spec"), kind, _NAMES, where, "spec.", f"a {kind}")]
+    """Fields anywhere in an Istio object's spec, or nearly in Kubernetes' own, that it has not.
+
+    `kubectl apply` refuses them.
+    """
+    return [*_unknown(body.get("spec"), kind, _NAMES, where, "spec.", f"a {kind}"), *near_misses(body, kind, where)]
 
 
 def unknown_mesh_config(config: Mapping[str, Any], where: str, prefix: str = "") -> list[Problem]:

@@ -7,8 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from pushsim.errors import InputError, Problem
 from pushsim.figures import HEADLINES, number_at, shown, unit
+from pushsim.given import as_results, texts
 from pushsim.plots.style import Plot, colours, drawn, formatted, placed, shortened
+from pushsim.problems import nearest
 from pushsim.result import Results
 
 #: What before and after are compared by, unless asked otherwise.
@@ -26,6 +29,12 @@ _MEMORY = (
 
 def before_after(results: Results, metrics: Sequence[str] = COMPARED) -> Plot:
     """A small bar chart per figure (dotted paths), with the change against the first variant."""
+    results = as_results(results)
+    metrics = texts(metrics, "metrics")
+    for path in metrics:
+        if path not in _TITLES and all(number_at(result.summary, path) is None for result in results.values()):
+            known = list(dict.fromkeys(name for result in results.values() for name in result.paths()))
+            raise InputError(Problem(f"there is no figure {path!r}", remedy=nearest(path, known, "figures")))
     told: list[str] = []
 
     def draw(figure: Figure) -> str:
@@ -53,6 +62,7 @@ def before_after(results: Results, metrics: Sequence[str] = COMPARED) -> Plot:
 
 def memory(results: Results) -> Plot:
     """Memory of a sidecar, a gateway and an istiod by variant; beside the mean, the greatest."""
+    results = as_results(results)
 
     def draw(figure: Figure) -> str:
         known = [part for part in _MEMORY if any(part[1] in result.summary for result in results.values())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from pushsim.given import as_results
 from pushsim.metrics import BOUNDS, CONVERGED, shares
 from pushsim.plots.style import FAINT, Plot, colours, drawn, formatted, placed, shortened
 from pushsim.result import Results
@@ -17,6 +18,7 @@ def cdf(results: Results) -> Plot:
     Vertical lines are the bounds of pilot_proxy_convergence_time: what Prometheus sees between two of them is a guess,
     and beyond the last (30 s) nothing. A replayed run has its own histogram only: its shares at the bounds, as dots.
     """
+    results = as_results(results)
 
     def draw(figure: Figure) -> str:
         axes = figure.subplots()

@@ -8,23 +8,33 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from pushsim.errors import InputError, Problem, expected
 from pushsim.plots.style import FAINT, INK, MAP, Plot, drawn, formatted, placed, shortened
+from pushsim.problems import nearest
 from pushsim.result import Result
 
 if TYPE_CHECKING:
     import networkx as nx
 
+#: What a service may be coloured by.
+VALUES = ("bytes_sent", "proxy_pushes", "istiod_cpu_s")
+
 
 def call_graph(graph: nx.DiGraph[Any], result: Result, value: str = "bytes_sent", most: int = 120) -> Plot:
-    """Who calls whom (`Scenario.calls()`), services coloured by the bytes (or pushes) that their changes caused.
+    """Who calls whom (`Scenario.calls()`), services coloured by what their changes caused.
 
-    Beyond `most` services, those that cost least are left out, and the picture says so.
+    value: bytes_sent, proxy_pushes or istiod_cpu_s. Beyond `most` services, those that cost least are left out, and the
+    picture says so.
     """
+    import networkx as nx
+
+    expected(graph, (nx.Graph, type(None)), "graph", "a call graph", "give what Scenario.calls() returns")
+    expected(result, Result, "result", "one Result", 'name its variant: results["as-is"]')
+    if value not in VALUES:
+        raise InputError(Problem(f"there is no value {value!r}", remedy=nearest(value, VALUES, "values")))
     caption = _caption(result)
 
     def draw(figure: Figure) -> str:
-        import networkx as nx
-
         axes = figure.subplots()
         axes.set_axis_off()
         if not graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from pushsim.given import as_results
 from pushsim.plots.style import Plot, colours, drawn, formatted, placed, shortened
 from pushsim.result import Results
 
@@ -23,7 +24,7 @@ def timeline(results: Results) -> Plot:
 
     What a runner does not know (a replay: queue and throttle) has no panel.
     """
-
+    results = as_results(results)
     together = results.timeline
     told = [panel for panel in _PANELS if panel[0][0] in together and together[panel[0][0]].notna().any()]
     known = told or list(_PANELS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from pushsim.errors import InputError, Problem, expected
 from pushsim.figures import unit
 from pushsim.metrics import BOUNDS, CONVERGED, shares
 from pushsim.plots.style import COLOURS, FAINT, Plot, colours, drawn, formatted, placed, shortened
@@ -26,7 +27,12 @@ def parity(frame: pd.DataFrame, caption: str = "") -> Plot:
     frame: columns metric, real, simulated and, if there are several, scenario. What is not above zero cannot be drawn
     on such axes, and is named in the caption.
     """
+    import pandas as pd
 
+    expected(frame, pd.DataFrame, "frame", "a DataFrame", "with columns metric, real and simulated")
+    if missing := sorted({"metric", "real", "simulated"} - {*frame}):
+        remedy = "give columns metric, real and simulated"
+        raise InputError(Problem(f"frame has no column {missing[0]}", remedy=remedy))
     known = frame[(frame["real"] > 0) & (frame["simulated"] > 0)]
     left_out = list(frame["metric"][~frame.index.isin(known.index)])
 
@@ -74,6 +80,9 @@ def parity(frame: pd.DataFrame, caption: str = "") -> Plot:
 
 def parity_details(found: Parity) -> Plot:
     """For each variant: shares converged by Istio's bounds, quantiles of received, and the error of each figure."""
+    from pushsim.parity import Parity
+
+    expected(found, Parity, "found", "a Parity", "give what pushsim.parity returns")
     compared = [each for each in found.variants.values() if each.real]
 
     def draw(figure: Figure) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, expected
 from pushsim.figures import unit
 from pushsim.plots.style import FAINT, INK, Plot, colours, drawn, formatted, placed, shortened
 from pushsim.problems import nearest
@@ -17,6 +17,7 @@ from pushsim.units import SECOND_NS, UnitError, duration, quantity
 
 def sweep_curve(sweep: Sweep, knob: str, metric: str = DELAY) -> Plot:
     """A figure over one knob, a curve for each setting of the others; band: 95 % over seeds; diamond: the knee."""
+    expected(sweep, Sweep, "sweep", "a Sweep", "give what pushsim.sweep returns")
     if knob not in sweep.knobs:
         raise InputError(Problem(f"the sweep does not vary {knob!r}", remedy=nearest(knob, sweep.knobs, "knobs")))
     estimates = sweep.estimates(metric)
@@ -75,6 +76,7 @@ def sweep_curve(sweep: Sweep, knob: str, metric: str = DELAY) -> Plot:
 
 def pareto(sweep: Sweep, delay: str = DELAY, cost: str = COST) -> Plot:
     """Every setting by its delay and its cost; the line joins those that no other beats, the diamond is recommended."""
+    expected(sweep, Sweep, "sweep", "a Sweep", "give what pushsim.sweep returns")
     choices = sweep.choices(delay, cost)
     best = front(choices)
 

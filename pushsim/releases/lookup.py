@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, expected, meant
 from pushsim.releases.chain import chain
 from pushsim.releases.switches import Rules
 
@@ -39,6 +38,7 @@ def rules(release: str) -> Rules:
     Raises:
         InputError: the release is not known; the message lists those that are.
     """
+    expected(release, str, "a release", "a text", 'write it in quotes: "1.24"')
     if release in KNOWN:
         return KNOWN[release]
     same = [known for known in KNOWN if KNOWN[known].minor == ".".join(release.split(".")[:2])]
@@ -48,10 +48,7 @@ def rules(release: str) -> Rules:
     except ValueError:
         fitting = []
     if not fitting:
-        near = difflib.get_close_matches(release, MINORS, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(
-            Problem(f"Istio release {release!r} is not known", remedy=f"{hint}known: {', '.join(MINORS)}, and patches")
-        )
+        remedy = f"{meant(release, MINORS)} known: {', '.join(MINORS)}, and patches".lstrip()
+        raise InputError(Problem(f"Istio release {release!r} is not known", remedy=remedy))
     newest = max(fitting, key=order)
     return KNOWN[newest] if release.count(".") < 2 else replace(KNOWN[newest], release=release)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from pushsim import plots
 from pushsim.errors import writing
 from pushsim.figures import HEADLINES, number_at, shown, unit
+from pushsim.given import as_results
 from pushsim.plots import Plot
 from pushsim.result import Results
 from pushsim.tables import COLUMNS
@@ -54,6 +55,7 @@ def report(results: Results, to: str | Path, *, title: str = "") -> Path:
 
     Raises EnvironmentProblem if it can't be written.
     """
+    results = as_results(results)
     path = Path(to)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from pushsim import environment, files, policies, releases
+from pushsim import cost, environment, files, policies, releases
 from pushsim.environment import ENVIRONMENT
-from pushsim.errors import InputError, Problem, meant
+from pushsim.errors import InputError, Problem, expected, meant
 from pushsim.manifests.checks import check_mesh_config
 from pushsim.manifests.document import parse_text
 from pushsim.manifests.unknown import unknown_mesh_config
@@ -79,6 +79,7 @@ class Scenario:
     @classmethod
     def load(cls, path: str | Path) -> Scenario:
         """The scenario in that file or, for a bare name that is no file, the bundled one. Raises InputError."""
+        expected(path, (str, Path), "a scenario", "a loaded Scenario, a file or the name of a bundled one")
         found = Path(path)
         if not found.is_file():
             found = (bundled_path(str(path)) if not found.is_dir() else None) or found
@@ -106,6 +107,7 @@ class Scenario:
     @classmethod
     def loads(cls, text: str, base_dir: str | Path = ".") -> Scenario:
         """The scenario in that text; its relative paths start at base_dir. Raises InputError."""
+        expected(text, str, "a scenario's text", "a text", "give Scenario.load a file")
         return cls._read(text.encode(), Path(base_dir), "")
 
     @classmethod
@@ -351,6 +353,8 @@ def checked(path: str | Path) -> tuple[list[Problem], tuple[str, ...]]:
         else:  # what is generated is not wrong, and takes time
             for dated in model.changes:
                 build.load_change(dated, base_dir, Mesh())
+        if model.istiod.calibration:
+            cost.load(base_dir / model.istiod.calibration, model.istiod.release)
         if model.calls:
             calls = base_dir / model.calls
             read_calls(files.read_text(calls), str(calls), mesh)

@@ -10,16 +10,17 @@ A sweep that was ended finds its runs there and does the rest; so does a wider o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushsim import __version__, intervals
-from pushsim.errors import InputError, Problem, writing
+from pushsim.errors import InputError, Problem, expected, writing
 from pushsim.figures import figures
 from pushsim.files import write_whole
+from pushsim.given import Asked, loaded, texts
 from pushsim.problems import nearest
 from pushsim.runs import Engine
 from pushsim.scenario import Scenario
@@ -127,7 +128,7 @@ class Sweep:
 
 
 def sweep(
-    scenario: Scenario | str | Path,
+    scenario: Asked,
     vary: Mapping[str, Sequence[Any]] | Sequence[str],
     *,
     seeds: int = 1,
@@ -151,29 +152,31 @@ def sweep(
     The numbers are the same however it is run. After an interrupt the Sweep has what there is, and `complete` False.
     Raises InputError, EnvironmentProblem.
     """
-    if not isinstance(scenario, Scenario):
-        scenario = Scenario.load(scenario)
-    knobs = dict(vary) if isinstance(vary, Mapping) else parse_vary(vary)
+    scenario = loaded(scenario)
+    knobs = dict(vary) if isinstance(vary, Mapping) else parse_vary(texts(vary, "vary"))
+    for name, values in knobs.items():
+        expected(values, Iterable, f"vary[{name!r}]", "a list of values")
+        knobs[name] = [values] if isinstance(values, str) else list(values)
     points = grid(scenario, knobs, seeds)
     names = (*(name for name in knobs if name != POLICY), POLICY)
     asked = _asked(scenario, knobs, seeds)
     folder = Path(out) if out is not None else None
-    texts = _begin(folder, asked, points) if folder else {}
-    left = [point for point in {p.key: p for p in points}.values() if point.key not in texts]
+    kept = _begin(folder, asked, points) if folder else {}
+    left = [point for point in {p.key: p for p in points}.values() if point.key not in kept]
     complete = True
     try:
-        _tell(progress, points, texts)
+        _tell(progress, points, kept)
         with closing(_closable(execute(left, engine=engine, jobs=jobs, scheduler=scheduler))) as done:
             for key, text in done:
                 if not json.loads(text)["complete"]:
                     raise KeyboardInterrupt
-                texts[key] = text
+                kept[key] = text
                 if folder:
                     write_whole(folder / _RUNS / f"{key}.json", text)
-                _tell(progress, points, texts)
+                _tell(progress, points, kept)
     except KeyboardInterrupt:
         complete = False
-    found = Sweep(_frame(points, names, texts), names, asked, complete)
+    found = Sweep(_frame(points, names, kept), names, asked, complete)
     if folder:
         _finish(folder, found)
     return found
