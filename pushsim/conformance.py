@@ -215,6 +215,8 @@ def run_folder(
 
 
 def _recordings(root: Path, minors: set[str], mode: Mode | None, pattern: str) -> list[Cell]:
+    if not root.is_dir():
+        raise InputError(Problem("no such folder", str(root), remedy="give a folder with cases/NAME.yaml"))
     cases = sorted(p.stem for p in root.glob("cases/*.yaml") if fnmatch.fnmatch(p.stem, pattern))
     if not cases:
         raise InputError(Problem(f"no case fits {pattern!r}", str(root), remedy="give a folder with cases/NAME.yaml"))

@@ -7,6 +7,7 @@ Every error that may reach a user is a `PushsimError`; its `exit_code` is part o
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,18 @@ def expected(value: object, kinds: type | tuple[type, ...], name: str, wanted: s
         raise InputError(Problem(f"{name} must be {wanted}, not {its} {text[:40]}".rstrip(), remedy=remedy))
 
 
+#: What to do where the file system refuses something.
+_REMEDIES = {
+    errno.EACCES: "choose a place that you may write to",
+    errno.EPERM: "choose a place that you may write to",
+    errno.EROFS: "choose a place that you may write to",
+    errno.ENOSPC: "make room, or write elsewhere",
+    errno.EDQUOT: "make room, or write elsewhere",
+    errno.EISDIR: "give a file",
+    errno.ENOTDIR: "a part of the path is a file: give a folder",
+}
+
+
 @contextmanager
 def writing(path: object) -> Iterator[None]:
     """What the file system refuses within the block is told as the environment's: that path cannot be written."""
@@ -98,4 +111,5 @@ def writing(path: object) -> Iterator[None]:
     except FileExistsError:  # of a folder that is made
         raise EnvironmentProblem(f"{path}: cannot be written: a file has that name (give a folder)") from None
     except OSError as error:
-        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror or error}") from None
+        remedy = _REMEDIES.get(error.errno or 0, "check the path")
+        raise EnvironmentProblem(f"{path}: cannot be written: {error.strerror or error} ({remedy})") from None

@@ -194,7 +194,13 @@ def evidence(
         raise InputError(no_proxy(where))
     graph = own if calls is None else read_calls(_calls_in(calls, stdin), calls, there)
     if graph is None:
-        raise InputError(Problem("no calls to go by", field="--calls", remedy="give a file of observed calls"))
+        raise InputError(
+            Problem(
+                "no calls to go by",
+                field="--calls",
+                remedy="give a CSV of source,destination,rate, or what Prometheus, Kiali or Envoy's access log say",
+            )
+        )
     if watched is not None:
         watch(graph, watched)
     return Evidence(there, graph, settings, notes)

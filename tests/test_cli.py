@@ -208,3 +208,64 @@ def test_what_reading_a_scenarios_manifests_has_to_say_is_said_once(capsys, tmp_
     )
     code, _, said = run(capsys, verb, str(tmp_path / "tiny.yaml"), "--jobs", "1")
     assert (code, said.count("pushes are under-predicted")) == (0, 1)
+
+
+MESH = """
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.0.0.9, selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: shop, labels: {app: web}}
+spec: {containers: [{name: istio-proxy, image: proxyv2}]}
+status: {phase: Running, podIP: 10.0.0.1, conditions: [{type: Ready, status: "True"}]}
+"""
+QUIET = "mesh: {manifests: [mesh.yaml]}\nduration: 1s\nwarmup: 1s\nvariants: {unscoped: [], scoped: [namespace]}\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mesh.yaml").write_text(MESH)
+    Path("quiet.yaml").write_text(QUIET)
+    Path("calls.csv").write_text("source,destination\nweb,shop/web\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "mesh.yaml", "--inject", "al"], "Invalid value for '--inject': 'al' is not one of"),
+        (["plan", "mesh.yaml", "-d", "Service/shop/web", "-r", "v1.24.3"], "is not known (did you mean 1.24.3? "),
+        (["plan", "mesh.yaml", "-d", "Service/shop/web", "-r", "1.12"], "is not known (known: 1.13, "),
+        (["simulate", "mesh.yaml"], "mesh.yaml: is a manifest, and no scenario (give a file that holds `mesh: "),
+        (["check", "mesh.yaml"], "mesh.yaml: is a manifest, and no scenario"),
+        (["simulate", "quiet.yaml", "--variant", "scopd"], "--variant: there is no policy, variant or file 'scopd'"),
+        (["recommend", "mesh.yaml", "--calls", "calls.csv"], "source: 'web' is no service (did you mean shop/web?)"),
+        (["recommend", "mesh.yaml"], "--calls: no calls to go by (give a CSV of source,destination,rate"),
+        (["conform", "nowhere"], "nowhere: no such folder (give a folder with cases/NAME.yaml)"),
+        (["export", "nowhere", "--to", "x.csv"], "nowhere: is not a result folder"),
+    ],
+)  # fmt: skip
+def test_typical_slips_are_told_with_what_to_do(capsys, here, arguments, said):
+    code, _, told = run(capsys, *arguments)
+    assert (code, said in told) == (2, True), told
+
+
+def test_a_sweep_in_which_nothing_is_pushed_is_an_answer_too(capsys, here):
+    code, printed, _ = run(capsys, "sweep", "quiet.yaml", "--vary", "cpus=1,2")
+    assert (code, "4 runs" in printed) == (0, True)
+
+
+def test_what_a_folder_still_holds_of_an_earlier_run_is_told(capsys, here):
+    assert run(capsys, "simulate", "quiet.yaml", "--out", "kept")[0] == 0
+    code, _, told = run(capsys, "simulate", "quiet.yaml", "--out", "kept", "--variant", "unscoped")
+    assert (code, "kept still holds other variants of an earlier run: scoped" in told) == (0, True)
+
+
+def test_what_cannot_be_written_is_told_with_a_remedy(capsys, here):
+    assert run(capsys, "simulate", "quiet.yaml", "--out", "kept")[0] == 0
+    code, _, told = run(capsys, "export", "kept", "--to", "mesh.yaml/x.csv")
+    assert (code == 3 and "(give a folder)" in told) or "give a folder" in told

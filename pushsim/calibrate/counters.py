@@ -120,7 +120,8 @@ def _get(url: str) -> str:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
             return str(answer.read().decode("utf-8", errors="replace"))
     except (urllib.error.URLError, OSError, ValueError) as problem:
-        raise EnvironmentProblem(f"can't read {url}: {getattr(problem, 'reason', problem)}") from None
+        told = getattr(problem, "reason", problem)
+        raise EnvironmentProblem(f"{url}: cannot be read: {told} (check the address, and that it is reached)") from None
 
 
 def _started(scrape: Scrape, source: str) -> float:

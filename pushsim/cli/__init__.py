@@ -48,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
         # typer may carry a click of its own: its exceptions are told by what they offer, not by their class
         kind, show = type(error).__name__, getattr(error, "show", None)
         if show is not None:
+            message = str(getattr(error, "message", ""))
+            error.message = message.replace("Value error, ", "")  # type: ignore[attr-defined]  # pydantic's, not ours
             show()
             code = 2
         elif kind == "Exit":

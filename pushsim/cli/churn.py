@@ -67,21 +67,26 @@ def _print(path: str, variant: str, rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "source", "changes", "pushes", "bytes", "CPU", "without it:", "", "", "P99", title=f"{path}, {variant}"
-    )
+    columns = ("source", "changes", "pushes", "bytes", "CPU", "without it: pushes", "bytes", "CPU", "P99")
+    table = Table(*columns, title=f"{path}, {variant}")
     for row in rows:
         caused, saved, p99 = row["caused"], row["saved"], row["converged_p99_s"]
         table.add_row(
             row["source"],
             f"{row['changes']:,}",
             *_costs(caused),
-            *(f"-{text}" if not text.startswith("-") else f"+{text[1:]}" for text in _costs(saved)),
+            *map(_less, _costs(saved)),
             " to ".join("-" if value is None else f"{value:.3g} s" for value in p99.values()),
         )
     console = Console(highlight=False)
     console.print(table)
     console.print("caused: a push of several changes is split evenly among them; without it: simulated again without")
+
+
+def _less(text: str) -> str:
+    """What is saved, as what there would be less."""
+    nothing = text.split()[0] == "0"
+    return text if nothing else f"+{text[1:]}" if text.startswith("-") else f"-{text}"
 
 
 def _costs(costs: dict[str, Any]) -> list[str]:

@@ -108,8 +108,9 @@ def inspect(
 
     Example: pushsim inspect mesh.json --dump adsz.json --release 1.24
 
-    Example: istioctl proxy-config all web-0.shop -o json > dump.json; pushsim inspect mesh/ --dump dump.json --proxy
-        web-0.shop
+    Example: istioctl proxy-config all web-0.shop -o json > dump.json
+
+    Example: pushsim inspect mesh/ --dump dump.json --proxy web-0.shop
     """
     from dataclasses import asdict, replace
 

@@ -6,6 +6,8 @@ import json as jsonlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,12 +54,19 @@ def simulate(
 
     Example: pushsim simulate aisuite-small --serve :9464
     """
+    from pushsim import policies
+    from pushsim.errors import InputError
     from pushsim.runs import simulate as run
 
     loaded = scenario_at(scenario)
     if seed is not None:
         loaded = loaded.replaced({"seed": seed})  # here, so that what is printed has it, too
     names = variant or list(loaded.variant_names)
+    for name in names:
+        try:
+            policies.resolve(name, loaded)
+        except InputError as error:
+            raise InputError([replace(problem, field="--variant") for problem in error.problems]) from None
     with _served(serve) as live:
         watch = live.update if live else None
         at_once = jobs or cores()
@@ -81,6 +90,8 @@ def simulate(
             _print_published(loaded, results)
             if assumptions:
                 _print_assumptions(loaded, names[:2], at_once)
+        if out:
+            _tell_of_others(Path(out), results)
         if live and results.complete:
             live.done(results)
             _until_interrupted()
@@ -88,6 +99,12 @@ def simulate(
         if out:
             note("what there is was kept, marked complete: false")
         raise KeyboardInterrupt
+
+
+def _tell_of_others(out: Path, results: Results) -> None:
+    """A folder that held results before has them still: whoever reads it whole reads those, too."""
+    if others := sorted({path.parent.name for path in out.glob("*/result.json")} - {*results}):
+        note(f"{out} still holds other variants of an earlier run: {', '.join(others)}")
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from pushsim.errors import InputError, Problem, expected, meant
+from pushsim.errors import InputError, Problem, expected
 from pushsim.releases.chain import chain
 from pushsim.releases.switches import Rules
 
@@ -48,7 +49,10 @@ def rules(release: str) -> Rules:
     except ValueError:
         fitting = []
     if not fitting:
-        remedy = f"{meant(release, MINORS)} known: {', '.join(MINORS)}, and patches".lstrip()
+        number = re.search(r"\d+\.\d+(\.\d+)?", release)  # v1.24, istio-1.24.3
+        fits = number and number[0] != release and ".".join(number[0].split(".")[:2]) in MINORS
+        near = f"did you mean {number[0]}? " if number and fits else ""
+        remedy = f"{near}known: {', '.join(MINORS)}, and patches"
         raise InputError(Problem(f"Istio release {release!r} is not known", remedy=remedy))
     newest = max(fitting, key=order)
     return KNOWN[newest] if release.count(".") < 2 else replace(KNOWN[newest], release=release)

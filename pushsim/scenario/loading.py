@@ -113,6 +113,8 @@ class Scenario:
     @classmethod
     def _read(cls, text: bytes, base_dir: Path, path: str) -> Scenario:
         documents = parse_text(text, path or "scenario")
+        if any(isinstance(each.data, dict) and _is_manifest(each.data) for each in documents):
+            raise InputError(Problem("is a manifest, and no scenario", path or "scenario", remedy=_OF_MANIFESTS))
         if len(documents) > 1:
             remedy = "keep one; its policies and changes may be files of their own"
             raise InputError(Problem(f"holds {len(documents)} documents", path or "scenario", remedy=remedy))
@@ -245,14 +247,21 @@ def question_of(text: str) -> str:
     return found[1] if found else ""
 
 
+#: What to do with manifests where a scenario is wanted.
+_OF_MANIFESTS = "give a file that holds `mesh: {manifests: [it]}`; or ask `pushsim plan` about a change"
+
+
+def _is_manifest(data: Mapping[str, Any]) -> bool:
+    return "apiVersion" in data and "mesh" not in data
+
+
 def _model(data: Any, where: str) -> tuple[Model | None, list[Problem]]:
     if not isinstance(data, dict):
         remedy = "begin with `mesh:`; `pushsim schema` has all fields"
         said = "is empty, and no scenario" if data is None else "is no scenario: it must be a mapping"
         return None, [Problem(said, where, remedy=remedy)]
-    if "apiVersion" in data and "mesh" not in data:
-        remedy = "give a file that holds `mesh: {manifests: [it]}`; or ask `pushsim plan` about a change"
-        return None, [Problem("is a manifest, and no scenario", where, remedy=remedy)]
+    if _is_manifest(data):
+        return None, [Problem("is a manifest, and no scenario", where, remedy=_OF_MANIFESTS)]
     try:
         return Model.model_validate(data), []
     except ValidationError as error:

@@ -44,6 +44,10 @@ Progress = Callable[[int, int], None]
 _ASKED, _TABLE, _RUNS = "sweep.json", "sweep.parquet", "runs"
 
 
+#: Delays, which runs without any push do not have.
+_DELAYS = {f"{of}_s.{at}" for of in ("converged", "received", "completed") for at in ("p50", "p90", "p99", "max")}
+
+
 @dataclass(frozen=True, repr=False)
 class Sweep:
     """All runs of a sweep.
@@ -76,6 +80,8 @@ class Sweep:
 
     def _figure(self, metric: str) -> pd.Series[Any]:
         if metric not in self.frame:
+            if metric in _DELAYS and not self.frame["proxy_pushes"].any():  # no run pushes anything
+                return self.frame["proxy_pushes"] * 0.0
             known = [str(name) for name in self.frame.select_dtypes("number") if name not in ("seed", *self.knobs)]
             raise InputError(Problem(f"the sweep has no figure {metric!r}", remedy=nearest(metric, known, "figures")))
         values = self.frame[metric]

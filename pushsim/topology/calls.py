@@ -204,7 +204,9 @@ def _listed(text: str, where: str, mesh: Mesh | None) -> Graph:
                 problems.append(Problem(f"{row[key]!r} is no number", where, f"line {number}: {key}"))
         for end, ref in zip(("source", "destination"), ends, strict=True):
             if ref is None:
-                remedy = "write namespace/service or service.namespace.svc.cluster.local"
+                known = sorted(r for r in mesh.objects if r.kind == "Service" and r.name == row[end]) if mesh else []
+                near = " or ".join(f"{r.namespace}/{r.name}" for r in known[:3])
+                remedy = f"did you mean {near}?" if near else f"write {_FORM}"
                 problems.append(Problem(f"{row[end]!r} is no service", where, f"line {number}: {end}", remedy))
         source, destination = ends
         if source and destination and len(values) == 2:
@@ -233,6 +235,10 @@ def watch(graph: Graph, time: str) -> None:
 def host_of(callee: Ref) -> str:
     """The host name a call goes to: a Service's FQDN, or the host that a ServiceEntry's Ref has for its name."""
     return f"{callee.name}.{callee.namespace}.svc.cluster.local" if callee.kind == "Service" else callee.name
+
+
+#: How a service is named.
+_FORM = "namespace/service or service.namespace.svc.cluster.local"
 
 
 def _callee(text: str) -> Ref | None:
