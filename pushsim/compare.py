@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pushsim import intervals, thresholds
 from pushsim.breaks import Break, Sight, broken, unseen_calls
-from pushsim.errors import InputError, Problem, reason
-from pushsim.figures import number_at, numbers
+from pushsim.errors import InputError, Problem, at_least_one, reason
+from pushsim.figures import HEADLINES, number_at, numbers, shown, unit
 from pushsim.intervals import Interval
 from pushsim.result import Result, tidy
 from pushsim.runs import Engine, How, run
 from pushsim.scenario import Scenario
 from pushsim.workers import Progress, Share, side_by_side
 from pushsim.zones import cross_zone_share, per_month
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Column:
         return intervals.mean(values) if values else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """All arms; the first is what the others are compared with.
 
@@ -77,7 +80,37 @@ class Comparison:
 
     @property
     def complete(self) -> bool:
+        """No run was interrupted."""
         return all(column.complete for column in self.columns)
+
+    @property
+    def figures(self) -> pd.DataFrame:
+        """Every figure: column, metric (dotted path of SUMMARY), value (mean over seeds), unit, low, high (95 %).
+
+        With one seed, low and high are the value. `breaks` is not among them: see the columns' own.
+        """
+        import pandas as pd
+
+        paths = dict.fromkeys(path for column in self.columns for path, _ in numbers(column.summaries[0]))
+        rows = [
+            (column.name, path, of.value, unit(path), of.low, of.high)
+            for column in self.columns
+            for path in paths
+            if (of := column.figure(path)) is not None
+        ]
+        return pd.DataFrame(rows, columns=["column", "metric", "value", "unit", "low", "high"])
+
+    def __repr__(self) -> str:
+        """The main figures, one a line, one column each; `figures` has all, `columns` what each breaks."""
+        import pandas as pd
+
+        rows = {
+            title: [shown(of.value if (of := column.figure(path)) else None, unit(path)) for column in self.columns]
+            for title, path in HEADLINES
+        }
+        names = [column.name for column in self.columns]
+        breaks = {"breaks": ["-" if number == 0 else len(each.breaks) for number, each in enumerate(self.columns)]}
+        return pd.DataFrame.from_dict({**rows, **breaks}, orient="index", columns=names).to_string()
 
     def judge(
         self, fail_on: Sequence[str], baseline: str | Path | thresholds.Summaries | None = None
@@ -264,6 +297,7 @@ def compare(
 
     Returns the Comparison; after an interrupt, of what there is.
     """
+    at_least_one(seeds, "seeds")
     first = columns[0].scenario
     numbers = tuple(range(first.seed, first.seed + seeds))
     runs = {f"{arm.name}, seed {seed}": (arm.scenario, arm.policy, seed, engine) for seed in numbers for arm in columns}

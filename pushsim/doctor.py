@@ -49,7 +49,9 @@ def doctor(
 
     istiod_binary: a pilot-discovery; None takes that of PUSHSIM_ISTIOD.
     proxies:       how many are to be replayed. ports: those the replay is to use (0: any).
-    Nothing but a "problem" keeps a replay from running.
+
+    Returns a Check each: name, verdict ("ok", "warning" or "problem"), what was found, and what to do. Nothing but a
+    "problem" keeps a replay from running.
     """
     named = istiod_binary or os.environ.get("PUSHSIM_ISTIOD")
     binary = Path(named) if named else None

@@ -91,6 +91,21 @@ def expected(value: object, kinds: type | tuple[type, ...], name: str, wanted: s
         raise InputError(Problem(f"{name} must be {wanted}, not {its} {text[:40]}".rstrip(), remedy=remedy))
 
 
+def chosen(value: object, names: Iterable[str], of: str) -> None:
+    """Raises InputError, for whoever called a function, where a value is none of these names."""
+    known = list(names)
+    if value not in known:
+        remedy = (meant(value, known) if isinstance(value, str) else "") or f"known: {', '.join(known)}"
+        raise InputError(Problem(f"{of} must not be {value!r}", remedy=remedy))
+
+
+def at_least_one(value: object, of: str) -> None:
+    """Raises InputError, for whoever called a function, where a value is no whole number above 0."""
+    expected(value, int, of, "a whole number")
+    if isinstance(value, int) and value < 1:
+        raise InputError(Problem(f"{of} must be 1 or more, not {value}"))
+
+
 #: What to do where the file system refuses something.
 _REMEDIES = {
     errno.EACCES: "choose a place that you may write to",

@@ -58,7 +58,13 @@ def port_of(text: str) -> int:
 
 @contextmanager
 def serving(live: Live, port: int) -> Iterator[str]:
-    """Serve it within the block; gives the address. EnvironmentProblem if the port is taken. Port 0 is any."""
+    """Serve a run's metrics to Prometheus on loopback, within the block.
+
+    live: what is shown; `simulate(watch=live.update)` fills it while it runs, `live.done(results)` afterwards.
+    port: 0 is any that is free.
+
+    Gives the address of the page. Raises EnvironmentProblem: the port is taken.
+    """
 
     def answer(_environ: object, start_response: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
         start_response("200 OK", [("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])

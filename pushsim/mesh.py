@@ -221,6 +221,9 @@ class Mesh:
     mesh_config: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Mesh of {len(self.objects)} objects and {len(self.proxies)} proxies>"
+
     def of_kind(self, *kinds: str) -> Iterable[Object]:
         """The objects of these Kubernetes kinds, in creation order."""
         return (o for o in self.objects.values() if o.ref.kind in kinds)

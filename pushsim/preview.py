@@ -16,6 +16,7 @@ from pushsim.cases import Case
 from pushsim.collecting import few_collections
 from pushsim.conversation import Conversation, Outcome, Step
 from pushsim.dependencies import key_affects
+from pushsim.figures import amount
 from pushsim.mesh import Change, Mesh, Mode, Proxy
 from pushsim.pricing import Pricing
 from pushsim.recordings import recorded, recording, spared, step_record
@@ -47,7 +48,7 @@ class Group:
         return sum(pushed.size_bytes for pushed in self.types)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Preview:
     """The answer of `preview`.
 
@@ -63,8 +64,20 @@ class Preview:
     conversation: Conversation
     pricing: Pricing
 
+    def __repr__(self) -> str:
+        """What it comes to, in three lines; `groups` has the rest."""
+        proxies, pushed = (sum(len(group.proxies) for group in groups) for groups in (self.groups, self.pushed))
+        size = sum(group.size_bytes * len(group.proxies) for group in self.pushed)
+        responses = sum(len(group.types) * len(group.proxies) for group in self.pushed)
+        return (
+            f"Istio {self.rules.release}, {self.mode}: {self.step.name}\n"
+            f"changed for istiod: {', '.join(self.keys) or 'nothing'}\n"
+            f"{pushed} of {proxies} proxies pushed, {responses} responses, {amount(size)}; {proxies - pushed} spared"
+        )
+
     @property
     def keys(self) -> tuple[str, ...]:
+        """What istiod says has changed: `Kind name (namespace)`, or `everything`; empty if nothing is pushed."""
         request = self.step.request
         if request is not None and request.everything(self.rules):
             return ("everything",)
@@ -72,6 +85,7 @@ class Preview:
 
     @property
     def proven(self) -> bool:
+        """The release was checked against recordings."""
         return self.rules.release in releases.RECORDED
 
     @property
@@ -145,7 +159,7 @@ def preview(mesh: Mesh, change: Change, *, release: str = releases.NEWEST, mode:
         mode: sotw or delta; None for what that release's agent uses.
 
     Raises:
-        InputError: the release is not known.
+        InputError: the release or mode is not known.
     """
     rules = releases.rules(release)
     conversation = Conversation(mesh, rules, mode, [change], answered=False)
@@ -170,7 +184,7 @@ def preview_case(case: Case, *, release: str, mode: Mode | None = None) -> Mappi
     """All steps of a case file, in the recordings' format.
 
     Raises:
-        InputError: the release is not known.
+        InputError: the release or mode is not known.
     """
     rules = releases.rules(release)
     return recording(case, rules, mode or rules.agent_mode)

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from pushsim import cost, releases
 from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
-from pushsim.errors import InputError, writing
+from pushsim.errors import InputError, chosen, writing
 from pushsim.given import loaded, texts
 from pushsim.moments import connect_summary, so_far
 from pushsim.observed import Observed
@@ -61,6 +61,11 @@ class How:
     planners: Planners | None = None
     watch: Watch | None = None
     calibration: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError."""
+        chosen(self.engine, get_args(Engine), "engine")
+        chosen(self.detail, get_args(Detail), "detail")
 
 
 USUAL = How()

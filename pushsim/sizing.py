@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, at_least_one
 from pushsim.figures import number_at
 from pushsim.runs import Engine, summaries
 from pushsim.scenario import Scenario
@@ -138,6 +138,7 @@ def size(
     Returns sizes by policy; after an interrupt, those that were done. Raises InputError for a condition on a policy or
     figure that there is not, before anything is run.
     """
+    at_least_one(seeds, "seeds")
     names = list(dict.fromkeys(policies)) or list(scenario.variant_names)
     if any(condition.increase for condition in slo):
         raise InputError(Problem("an increase is no promise", field="--slo", remedy="write PATH < NUMBER"))

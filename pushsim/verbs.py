@@ -16,7 +16,7 @@ from pushsim import asking, diff, files, releases, runs, sizing, thresholds
 from pushsim.cases import load_case
 from pushsim.compare import Comparison, arms
 from pushsim.compare import compare as comparing
-from pushsim.errors import InputError, Problem, no_proxy, reason, writing
+from pushsim.errors import InputError, Problem, chosen, no_proxy, reason, writing
 from pushsim.given import Asked, Paths, as_path, as_paths, loaded, texts
 from pushsim.importers import Held
 from pushsim.importers import inspect as inspecting
@@ -76,8 +76,9 @@ def plan(
     change: files or folders of objects to write, or a Change. delete: `[group/]Kind/[namespace/]name` of objects.
     case:   instead of these, a case file (mesh, proxies, steps); the answer then is a recording (formats.md).
 
-    `Preview.explain` has one proxy's whole reasoning. Raises InputError: no such file, object or release, no proxy,
-    nothing to change.
+    Returns a Preview: `groups` of equal proxies, each with the types, resources and bytes that one of them gets and the
+    rule that decided, spared ones last; `explain("POD.NAMESPACE")` is one proxy's whole reasoning. Raises InputError:
+    no such file, object, release or mode, no proxy, nothing to change.
 
     >>> from pushsim.mesh import Object, Proxy, Ref
     >>> web = Proxy("web-0", "shop", "10.1.0.1")
@@ -107,7 +108,10 @@ def diff_releases(
     """What a change pushes on one release and not, or otherwise, on another, and by which rule and pull request.
 
     mesh, change, delete: as for `plan`. old, new: Istio releases, minor or patch. `diff_scenario` asks the same of a
-    whole scenario. Raises InputError.
+    whole scenario.
+
+    Returns a ReleaseDiff: `shifts` are the proxies that get something else, each with both answers, their bytes and the
+    rules behind it; none if nobody does. Raises InputError: as `plan` does.
     """
     question = _asked(mesh, change, delete, namespace, inject)
     return diff.diff_releases(question.mesh, question.change, old, new, mode=mode, progress=progress)
@@ -143,7 +147,11 @@ def compare(
     policies: `--policy` texts; default: the scenario's variants. meshes: folders of manifests by name.
     seeds:    so many, from the scenario's own on, for confidence intervals.
     price_per_gb: of what crosses a zone; then the Comparison has money, too.
-    `Comparison.judge` is the gate: `--fail-on` and `--baseline`.
+    jobs:     runs at once; the answer is the same.
+
+    Returns a Comparison of one column per mesh and policy, the first the baseline: `figures` is a DataFrame (units in
+    it), `columns[i].breaks` what is no longer found, and `judge` the gate (`--fail-on` and `--baseline`). After an
+    interrupt it has what there is, and `complete` is False. Raises InputError.
     """
     columns = arms(loaded(scenario), texts(policies, "policies"), meshes)
     return comparing(columns, seeds=seeds, jobs=jobs, price_per_gb=price_per_gb, engine=engine)
@@ -238,8 +246,10 @@ def recommend(
     max_hosts, slack: when whole namespaces are imported (`pushsim.recommend.Limits`). budget: at most so many objects.
     out:     a file for the objects, as YAML.
 
-    Raises InputError: no calls to go by, no proxy, and what reading may raise.
+    Returns a Recommendation: `proposals`, the most saving first, each with bytes saved and what it risks; `yaml()` to
+    apply. Raises InputError: no calls to go by, no proxy, and what reading may raise.
     """
+    chosen(per, ("namespace", "workload"), "per")
     question: Scenario | Mesh | list[str]
     if isinstance(mesh, Scenario) or (isinstance(mesh, str | Path) and Scenario.is_one(str(mesh))):
         question = loaded(mesh)
@@ -345,6 +355,8 @@ def churn(
     variant:    of the scenario; default: the first.
     prometheus: a server's address, or one or two pages of istiod's metrics. window: the time they cover, like "1h".
 
+    Returns, of a scenario, a Caused per source: what it caused, and what there would be less without it (proxy pushes,
+    bytes, seconds of a core), and the P99 of `converged` in seconds with and without it. Of metrics, a Churn.
     Raises InputError: neither or both given, and what reading may raise.
     """
     sources = as_paths(prometheus, "prometheus")

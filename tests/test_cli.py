@@ -269,3 +269,28 @@ def test_what_cannot_be_written_is_told_with_a_remedy(capsys, here):
     assert run(capsys, "simulate", "quiet.yaml", "--out", "kept")[0] == 0
     code, _, told = run(capsys, "export", "kept", "--to", "mesh.yaml/x.csv")
     assert (code == 3 and "(give a folder)" in told) or "give a folder" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        (["compare", "quiet.yaml", "--json"], lambda found: found["variants"]["scoped"]["bytes_sent"] == 0),
+        (
+            ["check", "quiet.yaml", "--json"],
+            lambda found: found["files"]["quiet.yaml"]["problems"] == [],
+        ),
+        (["scenarios", "--json"], lambda found: found["aisuite"].startswith("What did")),
+        (["policies", "--json"], lambda found: "also" in found["namespace"]["parameters"]),
+    ],
+)
+def test_scripts_read_json_from_every_verb_that_answers(capsys, here, arguments, read):
+    code, printed, _ = run(capsys, *arguments)
+    assert (code, bool(read(json.loads(printed)))) == (0, True)
+
+
+def test_a_script_reads_what_check_has_to_say(capsys, here):
+    Path("wrong.yaml").write_text(QUIET.replace("duration", "duraton"))
+    code, printed, told = run(capsys, "check", "quiet.yaml", "wrong.yaml", "--json")
+    (problem,) = json.loads(printed)["files"]["wrong.yaml"]["problems"]
+    assert (code, problem["field"], problem["remedy"]) == (2, "duraton", "did you mean duration?")
+    assert "duraton" in told

@@ -10,11 +10,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 import pushsim as ps
 from pushsim import figures, publication, result, verbs
 from pushsim.cli.app import app
 from pushsim.cli.imports import imports
+from pushsim.manifests import parse_objects
 from pushsim.tables import COLUMNS, SCHEMAS
 
 SCENARIO = """
@@ -356,3 +358,46 @@ def test_assumptions_and_two_releases_are_asked_of_a_scenario_by_its_name(tmp_pa
     assert ps.assumptions("aisuite-small") == []
     (tmp_path / "small.yaml").write_text(SCENARIO)
     assert set(ps.diff_scenario(tmp_path / "small.yaml", "1.24", "1.24.1").results) == {"1.24", "1.24.1"}
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (
+            lambda: ps.plan(ps.Mesh(), change=ps.Change(), mode="SOTW"),
+            r"mode must not be 'SOTW' \(did you mean sotw",
+        ),
+        (lambda: ps.diff_releases(ps.Mesh(), ps.Change(), "1.20", "1.24", mode="state"), "mode must not be 'state'"),
+        (lambda: ps.simulate(small(), engine="fast"), r"engine must not be 'fast' \(known: auto, simpy, kernel\)"),
+        (lambda: ps.compare(small(), engine="numba"), "engine must not be"),
+        (lambda: ps.sweep(small(), "cpus=1", engine="numba"), "engine must not be"),
+        (lambda: ps.simulate(small(), detail="proxies"), r"detail must not be 'proxies' \(did you mean proxy\?\)"),
+        (lambda: ps.recommend(small(), per="pod"), r"per must not be 'pod' \(known: namespace, workload\)"),
+        (lambda: ps.compare(small(), seeds=0), "seeds must be 1 or more, not 0"),
+        (lambda: ps.sweep(small(), "cpus=1", seeds=0), "seeds must be 1 or more"),
+        (lambda: ps.size(small(), "bytes_sent < 1", seeds="x"), "seeds must be a whole number, not str 'x'"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_told_and_not_taken_for_another(ask, said):
+    with pytest.raises(ps.PushsimError, match=said):
+        ask()
+
+
+def test_pods_are_injected_in_no_other_way_than_those_there_are(tmp_path):
+    (tmp_path / "mesh.yaml").write_text(POD)
+    with pytest.raises(ps.PushsimError, match=r"inject must not be 'al' \(did you mean all\?\)"):
+        ps.plan(tmp_path / "mesh.yaml", delete="Pod/shop/web-0", inject="al")
+
+
+def test_what_a_notebook_shows_of_an_answer_fits_its_cell(tmp_path):
+    scenario = small()
+    compared = ps.compare(scenario)
+    service = ps.Change(parse_objects(yaml.safe_load_all(SERVICE)))
+    answer = ps.plan(scenario.mesh, change=service, release="1.24")
+    for shown in map(repr, (scenario, scenario.mesh, compared, ps.recommend(scenario), answer)):
+        assert 0 < len(shown) < 2000 and "Ref(" not in shown, shown
+    assert repr(answer).splitlines()[0] == "Istio 1.24.6, delta: "
+    assert "variants unscoped, scoped" in repr(scenario)
+    frame = compared.figures
+    sent = frame[(frame["column"] == "scoped") & (frame["metric"] == "bytes_sent")].iloc[0]
+    assert sent["value"] == sent["low"] == compared.summaries()["scoped"]["bytes_sent"] and sent["unit"] == "B"

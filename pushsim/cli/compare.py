@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, cores, print_json, tell_notes
+from pushsim.cli.options import Jobs, Json, cores, print_json, tell_notes
 from pushsim.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ def compare(
         str | None,
         typer.Option("--baseline", metavar="FILE", help="JSON of an earlier run, for increase(…). [default: column 1]"),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = "table",
+    form: Annotated[Format, typer.Option("--format", help="How to print it; --json is json.")] = "table",
     engine: Annotated[
         Literal["auto", "simpy", "kernel"], typer.Option("--engine", help="auto: the fastest there is.")
     ] = "auto",
     jobs: Jobs = 0,
+    json: Json = False,
 ) -> None:
     """Compare policies, or a pull request's base and head: cost, savings, and what breaks. Exit 1 if a --fail-on holds.
 
@@ -56,6 +57,7 @@ def compare(
     from pushsim.errors import CheckFailed
     from pushsim.scenario import Scenario
 
+    form = "json" if json else form
     asked = Scenario.load(scenario)
     before = baseline_of(baseline, asked) if baseline else None
     columns = arms(asked, policy or (), _meshes(mesh or []))

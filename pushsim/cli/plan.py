@@ -95,16 +95,10 @@ def _print(answer: Preview) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    proxies = sum(len(g.proxies) for g in answer.groups)
-    console.print(f"Istio {answer.rules.release}, {answer.mode}: {answer.step.name}")
-    console.print(f"changed for istiod: {', '.join(answer.keys) or 'nothing'}")
-    pushed = sum(len(g.proxies) for g in answer.pushed)
-    size = sum(g.size_bytes * len(g.proxies) for g in answer.pushed)
-    responses = sum(len(g.types) * len(g.proxies) for g in answer.pushed)
-    console.print(
-        f"[bold]{pushed} of {proxies} proxies pushed[/bold], {responses} responses, {amount(size)}; "
-        f"{proxies - pushed} spared"
-    )
+    *head, counts = str(answer).splitlines()
+    for line in head:
+        console.print(line, markup=False)
+    console.print(counts, style="bold", markup=False)
     for group in answer.pushed:
         console.print()
         console.print(f"[bold green]pushed[/bold green]  {members(group.proxies)}", soft_wrap=True)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import typer
 
+from pushsim.cli.options import Json, print_json
 
-def policies() -> None:
+
+def policies(json: Json = False) -> None:
     """List scoping policies with their parameters and defaults, and what is not modelled of them.
 
     Example: pushsim policies
     """
     from pushsim.policies import described
 
+    if json:
+        print_json({name: {"about": about, "parameters": parameters} for name, about, parameters in described()})
+        return
     for name, about, parameters in described():
         typer.echo(f"{name}: {about}")
         for parameter, told in parameters.items():

@@ -6,7 +6,7 @@ import json as jsonlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -148,6 +148,7 @@ def summary_json(scenario: Scenario, results: Results, *, whole: bool) -> dict[s
 
 def check(
     path: Annotated[list[str], typer.Argument(metavar="FILE...", help="Scenario files.")],
+    json: Json = False,
 ) -> None:
     """Validate scenario files without running them; exit 2 if one is wrong.
 
@@ -156,14 +157,19 @@ def check(
     from pushsim.errors import InputError
     from pushsim.scenario import checked
 
-    problems = []
+    problems, told = [], {}
     for file in path:
         wrong, notes = checked(file)
         problems += wrong
+        told[file] = {"valid": not wrong, "problems": [asdict(problem) for problem in wrong], "notes": list(notes)}
         for text in notes:
             note(f"{file}: {text}")
+    if json:
+        print_json({"valid": not problems, "files": told})
     if problems:
         raise InputError(problems)
+    if json:
+        return
     typer.echo(f"{len(path)} {'file is' if len(path) == 1 else 'files are'} valid")
 
 
@@ -178,7 +184,7 @@ def schema() -> None:
     sys.stdout.write("\n")
 
 
-def scenarios() -> None:
+def scenarios(json: Json = False) -> None:
     """List the bundled scenarios and the questions they answer.
 
     Example: pushsim scenarios
@@ -186,6 +192,9 @@ def scenarios() -> None:
     from pushsim.scenario import bundled
 
     found = bundled()
+    if json:
+        print_json(dict(found))
+        return
     width = max(len(name) for name, _ in found)
     for name, question in found:
         typer.echo(f"{name:{width}}  {question}")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, chosen
 from pushsim.manifests.credentials import missing
 from pushsim.manifests.document import Document, parse_text
 from pushsim.manifests.endpoints import (
@@ -105,6 +106,7 @@ def from_parsed(parsed: Parsed, *, inject: Inject = "detect") -> Loaded:
 
 def proxies_of(objects: Mapping[Ref, Object], inject: Inject) -> tuple[Proxy, ...]:
     """The proxies of the pods, by Istio's injection rules, in the pods' order."""
+    chosen(inject, get_args(Inject), "inject")
     labels = {ref.name: o.labels for ref, o in objects.items() if ref.kind == "Namespace"}
     pods = (o for o in objects.values() if o.ref.kind == "Pod")
     return tuple(p for pod in pods if (p := proxy_of(pod, labels.get(pod.ref.namespace, {}), inject)))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import get_args
 
 from pushsim.context import build_context
 from pushsim.dependencies import Decision
+from pushsim.errors import chosen
 from pushsim.gateways import MergedGateway, merge_gateways
 from pushsim.generators import Generators
 from pushsim.memo import Memo
@@ -39,6 +41,8 @@ class Istiod:
         self, mesh: Mesh, rules: Rules, mode: Mode | None = None, on_demand: Collection[Xds] = ON_DEMAND
     ) -> None:
         self.rules = rules = switched(rules, mesh.env)
+        if mode is not None:
+            chosen(mode, get_args(Mode), "mode")
         self.mode, self._env, self._proxies = mode or rules.agent_mode, mesh.env, mesh.proxies
         self.registry = Registry(mesh, rules)
         context = build_context(self.registry, self._env, None, PushRequest(forced=True))

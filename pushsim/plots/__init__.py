@@ -3,6 +3,9 @@
 Each function takes `Results` (or a sweep, or a parity table) and returns a `Plot`: shown by a notebook, saved as SVG or
 PNG. Colours are told apart by the colour-blind, bars begin at zero, axes have units, and the caption says what made the
 figures: source, release, seed, scenario and version.
+
+Where Results are asked for, one Result or a mapping of them will do. All raise InputError for anything else, and for a
+figure or value that there is not; `Plot.save` raises EnvironmentProblem where it cannot write.
 """
 
 import pushsim.plots.style  # noqa: F401 - first: it says what to install where matplotlib is missing

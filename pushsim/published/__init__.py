@@ -91,6 +91,7 @@ def published(
     cases: numbers of those to run; default: all.
     write: a Markdown file whose marked block gets the table.
 
+    Returns a Row per figure: what was published and what is predicted, in the row's `unit`, and the error as a share.
     Raises InputError: there is no such case, or that file has no such block.
     """
     rows = table(cases, progress)

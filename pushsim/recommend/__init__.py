@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushsim.breaks import Break, Sight, broken
+from pushsim.figures import amount
 from pushsim.mesh import Mesh, Object, Ref
 from pushsim.recommend.needs import Limits, Unit, reached, units
 from pushsim.recommend.proposals import exports, next_creation, sidecar_for
@@ -52,7 +53,7 @@ class Proposal:
     risk: Risk | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Recommendation:
     """All that is proposed, the most saving first.
 
@@ -69,6 +70,14 @@ class Recommendation:
     pushes_before: int
     pushes_after: int
     coverage: float
+
+    def __repr__(self) -> str:
+        """What it comes to; `yaml()` has the objects."""
+        return (
+            f"{len(self.proposals)} objects proposed, {len(self.left_out)} left out; configuration of all proxies "
+            f"{amount(self.bytes_before)} to {amount(self.bytes_after)}, pushes when each service changes once "
+            f"{self.pushes_before:,} to {self.pushes_after:,}, {100 * self.coverage:.4g} % of the calls kept"
+        )
 
     @property
     def objects(self) -> tuple[Object, ...]:

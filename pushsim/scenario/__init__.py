@@ -33,13 +33,13 @@ __all__ = [
 
 
 def bundled() -> list[tuple[str, str]]:
-    """(name, question) of each scenario that comes with pushsim."""
+    """(name, question) of each scenario that comes with pushsim, by name; `Scenario.load(name)` reads one."""
     folder = bundle.folder()
     return [(name, question_of((folder / f"{name}.yaml").read_text(encoding="utf-8"))) for name in bundle.names()]
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the scenario file, for editors and validators."""
+    """JSON Schema (2020-12) of the scenario file, as plain data, for editors and validators."""
     described = Model.model_json_schema()
     definitions = described.setdefault("$defs", {})
     choices: list[dict[str, Any]] = [{"type": "string", "description": "a policy's name or module:function"}]

@@ -120,6 +120,10 @@ class Scenario:
             raise InputError(Problem(f"holds {len(documents)} documents", path or "scenario", remedy=remedy))
         return cls(documents[0].data if documents else None, base_dir, path, question_of(text.decode()))
 
+    def __repr__(self) -> str:
+        whose = f"{self.path or 'scenario'} ({self.id}): {self.question}".removesuffix(": ")
+        return f"<{whose}; Istio {self.release}, variants {', '.join(self.variant_names)}>"
+
     def __getstate__(self) -> dict[str, Any]:
         """Without the mesh: another process makes it faster than it reads it."""
         return {key: value for key, value in self.__dict__.items() if key != "_base"}

@@ -44,7 +44,6 @@ from pushsim.sizes.settings import Settings, dig
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import length, made, packed
 
-MTLS_HTTP_ALPN = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 _TLS = "envoy.extensions.transport_sockets.tls.v3."
 
 

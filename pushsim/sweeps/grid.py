@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pushsim import __version__, policies
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, at_least_one
 from pushsim.problems import nearest
 from pushsim.scenario import Scenario
 
@@ -81,6 +81,7 @@ def grid(scenario: Scenario, vary: Mapping[str, Sequence[Any]], seeds: int = 1) 
     Without a `policy` among the knobs, all variants of the scenario are run. Raises InputError, before anything is
     run, if a knob or value is none.
     """
+    at_least_one(seeds, "seeds")
     texts = {name: [_text(value) for value in values] for name, values in vary.items()}
     policies_ = texts.pop(POLICY, list(scenario.variant_names))
     for name, values in {**texts, POLICY: policies_}.items():

@@ -11,7 +11,7 @@ from pushsim.mesh import Mesh, Object, Proxy, ProxyType, Ref
 from pushsim.secrets import usual
 from pushsim.topology.objects import Body, Template, endpoint, make, timestamp
 from pushsim.topology.seeds import Stream, suffix
-from pushsim.topology.selection import has_labels, in_namespaces
+from pushsim.topology.selection import in_namespaces
 from pushsim.topology.spec import App, Generate
 
 GATEWAY = "istio-ingressgateway"
@@ -215,8 +215,3 @@ def destination_rule(namespace: str, name: str, timeout: str = "10s") -> dict[st
     """A DestinationRule's spec for that service."""
     pool = {"connectionPool": {"tcp": {"connectTimeout": timeout}}}
     return {"host": f"{name}.{namespace}.svc.cluster.local", "trafficPolicy": pool}
-
-
-def services_with(mesh: Mesh, labels: Mapping[str, str]) -> list[Object]:
-    """The Services that carry these labels."""
-    return [service for service in mesh.of_kind("Service") if has_labels(service.labels, labels)]
