@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from pushsim import cost, releases
 from pushsim.collecting import few_collections
@@ -22,7 +22,6 @@ from pushsim.moments import connect_summary, so_far
 from pushsim.observed import Observed
 from pushsim.planner import Planner
 from pushsim.result import Result, Results, tidy
-from pushsim.scenario import Scenario
 from pushsim.settings import Settings, Variant
 from pushsim.simulation import Simulation
 from pushsim.tabulate import tables
@@ -90,7 +89,7 @@ class Asked(Protocol):
 
 
 def simulate(
-    scenario: Scenario | str | Path,
+    scenario: Asked | str | Path,
     variants: Sequence[str] | None = None,
     *,
     seed: int | None = None,
@@ -120,17 +119,17 @@ def simulate(
     where it came before the first had begun, KeyboardInterrupt is raised.
     Raises InputError for what is wrong with the scenario's settings.
     """
-    scenario = loaded(scenario)
+    question = cast(Asked, scenario) if hasattr(scenario, "variant_names") else loaded(cast(str, scenario))
     if seed is not None:
-        scenario = scenario.replaced({"seed": seed})
-    names = scenario.variant_names if variants is None else texts(variants, "variants")
+        question = question.replaced({"seed": seed})
+    names = question.variant_names if variants is None else texts(variants, "variants")
     folder = Path(out) if out is not None else None
     if folder is not None:
         with writing(folder):  # before what is to be kept in it takes its time
             folder.mkdir(parents=True, exist_ok=True)
-    asked = {name: (scenario, name, How(engine, detail, tables, watch=watch), folder) for name in names}
+    asked = {name: (question, name, How(engine, detail, tables, watch=watch), folder) for name in names}
     results = side_by_side(_saved, asked, 1 if watch else jobs, progress, attrgetter("complete"))
-    return Results(results, scenario.question)
+    return Results(results, question.question)
 
 
 def summaries(

@@ -756,7 +756,8 @@ def test_a_large_broken_file_says_so_once_and_rapidyaml_is_silent(tmp_path, capf
 
 def test_the_same_in_every_process(tmp_path):
     (tmp_path / "m.yaml").write_text(WEB)
-    script = "import sys; from pushsim import files; print(files.load(sys.argv[1:], inject='all').mesh)"
+    script = "import sys; from pushsim import files; mesh = files.load(sys.argv[1:], inject='all').mesh\n"
+    script += "print(mesh.objects, mesh.proxies)"
     runs = {
         subprocess.run(
             [sys.executable, "-c", script, str(tmp_path)],
