@@ -324,6 +324,17 @@ def test_a_rollout_replaces_every_pod_without_a_gap() -> None:
     assert len({held.ref for d in changes for held in d.change.apply if held.ref.kind == "Pod"} - old) == 3
 
 
+def test_rollouts_that_overlap_leave_as_many_pods_as_there_were() -> None:
+    """As a Deployment keeps its replicas, however often it is changed before it is done."""
+    mesh = generate(Generate.model_validate({"apps": [{"name": "a", "pods": 3}]}), 1)
+    pods = {pod.ref for pod in mesh.of_kind("Pod")}
+    for dated in churn([{"source": "rollout", "at": ["0s", "4s", "8s", "12s", "20s"]}], seconds=300, mesh=mesh):
+        pods |= {held.ref for held in dated.change.apply if held.ref.kind == "Pod"}
+        pods -= {*dated.change.delete}
+        assert len(pods) <= 3 + 5, "one more for each that goes on"
+    assert len(pods) == 3
+
+
 def test_hpa_noise_changes_annotations_alone() -> None:
     mesh = small()
     for dated in churn([{"source": "hpa-annotation", "share": 1}], seconds=30, mesh=mesh):

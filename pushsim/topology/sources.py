@@ -53,7 +53,10 @@ class Targeted(Source):
 
 
 class Rollout(Targeted):
-    """New pods replace old ones one by one: scheduled, ready, then an old one ends. Sidecars of new pods connect."""
+    """New pods replace old ones one by one: scheduled, ready, then an old one ends. Sidecars of new pods connect.
+
+    One that begins while another goes on replaces the others' new pods, too; no pod is replaced twice.
+    """
 
     source: Literal["rollout"]
     default_rate: ClassVar[str] = "40/h"
@@ -63,6 +66,9 @@ class Rollout(Targeted):
     def disturb(self, world: World, service: Ref, word: int) -> Iterator[Step]:
         workload = world.workloads.get(service)
         for index, old in enumerate(list(workload.pods) if workload else []):
+            if workload is None or old in workload.leaving:
+                continue  # another rollout, which is not done yet, replaces it
+            workload.leaving.add(old)
             name = f"{old.name.rpartition('-')[0] or old.name}-{suffix(word + index)}"
             new = Ref("Pod", old.namespace, name)
             yield from wrote(*world.start_pod(service, name, world.objects.get(old)))

@@ -32,11 +32,12 @@ _SERVICE_OF = "kubernetes.io/service-name"
 
 @dataclass(slots=True)
 class Workload:
-    """A service with its pods (oldest first) and the EndpointSlices that list them."""
+    """A service with its pods (oldest first), the EndpointSlices that list them, and pods a rollout is replacing."""
 
     service: Ref
     pods: list[Ref] = field(default_factory=list)
     slices: list[Ref] = field(default_factory=list)
+    leaving: set[Ref] = field(default_factory=set)
 
     @property
     def living(self) -> bool:
