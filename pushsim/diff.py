@@ -1,6 +1,6 @@
 """What an upgrade of istiod changes: for one change, proxy by proxy and with the rule behind it; for a whole scenario.
 
->>>from pushsim.mesh import Mesh, Change
+>>> from pushsim.mesh import Mesh, Change
 >>> diff_releases(Mesh(), Change(), "1.14", "1.24").shifts
 ()
 """

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import pushsim as ps
-from pushsim import figures, publication, result, verbs
+from pushsim import diff, figures, publication, result, verbs
 from pushsim.cli.app import app
 from pushsim.cli.imports import imports
 from pushsim.manifests import parse_objects
@@ -112,7 +112,7 @@ def test_help_of_every_function_tells_of_each_parameter(verb):
         assert re.search(rf"\b{name}\b", ps.__doc__)
 
 
-@pytest.mark.parametrize("module", [ps, figures, result, verbs, publication])
+@pytest.mark.parametrize("module", [ps, figures, result, verbs, publication, diff])
 def test_the_examples_in_the_documentation_are_true(module):
     assert doctest.testmod(module).failed == 0
 

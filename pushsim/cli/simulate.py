@@ -66,7 +66,8 @@ def simulate(
         try:
             policies.resolve(name, loaded)
         except InputError as error:
-            raise InputError([replace(problem, field="--variant") for problem in error.problems]) from None
+            mine = (replace(each, field="--variant") if each.field == "--policy" else each for each in error.problems)
+            raise InputError(mine) from None
     with _served(serve) as live:
         watch = live.update if live else None
         at_once = jobs or cores()
