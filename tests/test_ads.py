@@ -267,6 +267,14 @@ def test_sotw_takes_the_answer_to_a_shortened_list_for_solicited_and_a_push_of_t
     assert not wire.get("EDS", endpoints("x"))[0].solicited
 
 
+def test_sotw_takes_a_list_that_is_changed_both_ways_for_answered_once() -> None:
+    wire = connected("sotw")
+    wire.get("CDS", cluster("z"))
+    assert not wire.get("EDS", endpoints("x"), endpoints("y"))[0].solicited
+    assert wire.get("EDS", endpoints("z"))[0].solicited
+    assert not wire.get("EDS", endpoints("z"))[0].solicited
+
+
 def test_quiet_turns_what_was_never_answered_into_nothing() -> None:
     wire = connected("sotw")
     wire.get("CDS", cluster("x"))

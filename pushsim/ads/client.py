@@ -263,18 +263,16 @@ class AdsClient:
             watch.drop(name)
 
     def _solicited(self, xds: Xds, watch: _Watch, names: tuple[str, ...], removed: tuple[str, ...]) -> bool:
-        if not (watch.nonce or watch.opening_over) or not watch.asked.isdisjoint(names):
-            return True
-        if not watch.asked.isdisjoint(removed):
+        if not (watch.nonce or watch.opening_over):
             return True
         # of secrets there may be fewer than are asked for; an answer to a shortened list of extensions comes after the
         # push that shortened it, and looks the same
         all_of_them = watch.names == set(names) or (xds == "SDS" and names and watch.names.issuperset(names))
-        shortened = watch.shortened and xds != "ECDS"
-        if self.mode == "sotw" and shortened and not watch.asked and all_of_them:
-            watch.shortened = False
-            return True
-        return False
+        shortened = self.mode == "sotw" and watch.shortened and xds != "ECDS"
+        answers = not watch.asked.isdisjoint((*names, *removed)) or (shortened and not watch.asked and all_of_them)
+        if answers and all_of_them:
+            watch.shortened = False  # a list that also has new names is answered once
+        return bool(answers)
 
     def _follow(self, xds: Xds, child: Xds, payload: Payload, removed: tuple[str, ...]) -> list[bytes]:
         """Subscribe to what the resources of CDS or LDS name of a type now, if that has changed."""
