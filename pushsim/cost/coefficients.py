@@ -174,13 +174,14 @@ DEFAULTS: Mapping[str, Coefficient] = {
         "send.pooled | 0 | 0 | whether Send takes a buffer of gRPC's pool (1 MiB above 32 KiB) | [D] go.mod\n"
         "send.written | 0.22 | 0.3 | share of sending a response that its stream's writer does, after Send | [D] "
         "profiles of istiod 1.24, 1.30: 18 to 24 %, 37 % where few are sent\n"
-        "gc | 1.2 | 0.04 | istiod CPU, with garbage collection | [E] 1.15-1.25; [D] istio#18826: 14 % of CPU\n"
-        "gc.allocated | 450 | 0.15 | byte allocated in a us of istiod's work | [D] go_memstats of overloaded istiods: "
-        "458 (1.14.6), 495 (1.24.6), 367 (1.30.3)\n"
+        "gc | 1.2 | 0.04 | istiod CPU, with garbage collection | [E] 1.15-1.25; [D] istio#18826: 14 % of CPU; gctrace "
+        "of istiod 1.14 to 1.30, quiet and overloaded: 1.09 to 1.23\n"
+        "gc.allocated | 230 | 0.3 | byte allocated in a us of istiod's work and collecting | [D] gctrace of quiet "
+        "istiods: 283 (1.17.8), 187 (1.24.6), 220 (1.30.3); overloaded 430, with twice as much that lives\n"
         "gc.growth | 0.2 | 0.5 | what counts as living as it is allocated while garbage is marked, by what lives | [D] "
         "heap goals of istiod 1.14 to 1.30 after small pushes: 1.1 to 1.5 times those at rest\n"
-        "gc.marking | 0.43 | 0.1 | share of istiod's work during which garbage is marked | [D] profiles of these: 10.3 "
-        "to 11.7 % marks, which has a quarter of the cores\n"
+        "gc.marking | 0.43 | 0.1 | share of istiod's work during which garbage is marked | [D] profiles of overloaded "
+        "istiods: 10.3 to 11.7 % marks, which has a quarter of the cores; gctrace of four: 0.39 to 0.43\n"
         "envoy.memory.allocator | 1.1 | 0.1 | Envoy memory, with what the allocator keeps | [E] 1.0-1.2",
     ),
 }

@@ -127,12 +127,13 @@ class Prices:
         """Of an istiod with such an inventory and so many connections on so many cores.
 
         With GOGC=100 as much is allocated in between as lives, or counts as living: half of the heap, as memory
-        coefficients are of its highest; responses and the cache are left out. A quarter of the cores marks: from 4
-        cores on whole ones do, and the others are left alone, so there they are 0 (golang/go src/runtime/mgcpacer.go:
-        startCycle). What collecting costs is in the prices, evenly; where a cycle is known, all of it is paid while
-        garbage is marked, by whoever works then: the marking worker takes its share of the core, and who allocates has
-        to assist. Where cores rest, and mark meanwhile, the collector finds marking fast, and begins it at LATEST of
-        the way: whoever works then pays for all of it while the rest is allocated.
+        coefficients are of its highest. Responses, names and the cache are left out, and so is that an overloaded
+        istiod allocates more in its time: either is about twofold, so that its cycles are as long. A quarter of the
+        cores marks: from 4 cores on whole ones do, and the others are left alone, so there they are 0 (golang/go
+        src/runtime/mgcpacer.go: startCycle). What collecting costs is in the prices, evenly; where a cycle is known,
+        all of it is paid while garbage is marked, by whoever works then: the marking worker takes its share of the
+        core, and who allocates has to assist. Where cores rest, and mark meanwhile, the collector finds marking fast,
+        and begins it at LATEST of the way: whoever works then pays for all of it while the rest is allocated.
         """
         of = self._of
         held = {"memory.base": 1, "memory.connections": connections, **inventory}
