@@ -133,7 +133,7 @@ def test_a_prometheus_server_is_asked_for_increases(server: str) -> None:
 
 
 def test_a_server_that_is_not_there_is_the_environments_problem() -> None:
-    with pytest.raises(EnvironmentProblem, match="can't read"):
+    with pytest.raises(EnvironmentProblem, match="cannot be read"):
         read(["http://127.0.0.1:9"])
 
 
