@@ -8,8 +8,11 @@ unless it is run again. --again simulates anew what is there, and keeps the real
 
 On a machine that does other work, run it with `chrt --rr 10`, so that istiod has its cores when it wants them, and set
 /proc/sys/kernel/sched_rr_timeslice_ms to 1: with its default of 100, Go's sysmon thread waits that long for the core.
-Set /proc/sys/kernel/sched_rt_runtime_us to -1, too: with its default of 950000 the kernel takes the core from an istiod
-that is overloaded for 50 ms of each second.
+Set /proc/sys/kernel/sched_rt_runtime_us to -1, too: with its default of 950000 the kernel takes the core from an
+istiod that is overloaded for 50 ms of each second. Go's sysmon, which ends slices and polls the network each 10 ms,
+takes turns with all else at real-time priority, and looks each 12 ms then (seen in traces of istiod 1.17.8). A script
+in the binary's place that starts it with `chrt --other 0 nice -n -20` spares it that: overload-sidecars on 1.24.6,
+three runs, pushed 88 times (77) and had a P99 of 2.29 s (2.36); what is in the folder was run without.
 """
 
 import argparse
