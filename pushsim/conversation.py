@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,7 +76,7 @@ class Conversation:
         changes = list(changes)
         written = [o for change in changes for o in change.apply]
         objects = [*mesh.objects.values(), *written]
-        spreading = spreads_by(mesh, changes)
+        spreading = _spreads_by(mesh, changes)
         self.istiod.registry.placing = bool(spreading)
         asked = selector_keys(objects) | spreading
         relabelled = _relabelled(mesh, written, asked)
@@ -96,7 +96,8 @@ class Conversation:
                 alone,
             )
             classes.setdefault(key, []).append(proxy)
-        self._asked = keys_apart(objects, spreading)
+        #: label keys that tell proxies apart which belong to equal services
+        self.asked = _keys_apart(objects, spreading)
         connected: dict[Hashable, Plan] = {}
         self.classes: list[Outcome] = []
         for members in classes.values():
@@ -106,7 +107,7 @@ class Conversation:
     def _connected(self, proxy: Proxy, exposed: Collection[str], known: dict[Hashable, Plan], answered: bool) -> Plan:
         """A proxy's first conversation, from that of one of its kin if one is known."""
         state = self.istiod.meet(proxy)
-        key = None if proxy.ip in exposed else kin(state, self._asked)
+        key = None if proxy.ip in exposed else kin(state, self.asked)
         if key is None:
             return self.istiod.greet(state, answered=answered)
         if key in known:
@@ -125,7 +126,7 @@ class Conversation:
         """An independent copy, for trying something."""
         copy = object.__new__(Conversation)
         copy.istiod = self.istiod.fork()
-        copy._asked = self._asked
+        copy.asked = self.asked
         copy.classes = [replace(outcome, push=copy.istiod.latest) for outcome in self.classes]
         return copy
 
@@ -177,7 +178,7 @@ class Conversation:
         lost: frozenset[str],
     ) -> Plan:
         """A push for a proxy, from that for one of its kin if one is known and nothing in it is the proxy's own."""
-        key = None if state.proxy.ip in exposed or lost else kin(state, self._asked)
+        key = None if state.proxy.ip in exposed or lost else kin(state, self.asked)
         if key is None or not shares(state, request, push, self.istiod.rules):
             return plan(state, request, push, lost)
         if key in known:
@@ -242,16 +243,14 @@ def _told(labels: Mapping[str, str], asked: Collection[str]) -> dict[str, str]:
     return {key: value for key, value in labels.items() if key in asked}
 
 
-def spreads_by(mesh: Mesh, changes: Iterable[Change]) -> frozenset[str]:
+def _spreads_by(mesh: Mesh, changes: Sequence[Change]) -> frozenset[str]:
     """Label keys that tell proxies apart for which endpoints are spread over localities otherwise."""
-    changes = list(changes)
     found = asked_by(mesh.objects.values()) | asked_by_mesh(mesh.mesh_config)
     return found.union(*(asked_by(change.apply) | asked_by_mesh(change.mesh_config or {}) for change in changes))
 
 
-def keys_apart(objects: Iterable[Object], spreading: frozenset[str]) -> list[str]:
-    """Label keys that tell proxies apart which belong to equal services, ascending; those of `spreads_by` are known."""
-    objects = list(objects)
+def _keys_apart(objects: Sequence[Object], spreading: frozenset[str]) -> list[str]:
+    """Label keys that tell proxies apart which belong to equal services, ascending. spreading: `_spreads_by`."""
     keys = spreading | selector_keys(o for o in objects if o.ref.kind not in ("Service", "Gateway"))
     return sorted(keys | {key for o in objects if o.ref.kind == "Service" for key in _nodes_told(o)})
 

@@ -59,7 +59,7 @@ class IstioPlanner:
         self._by_ip = {proxy.ip: proxy.id for proxy, _ in everybody}
         pricing, self._cells = Pricing(mesh, rules, istiod.mode, built), Cells()
         numbers = Numbers()
-        states = States(self._groups, first, changes, everyone, rules, numbers)
+        states = States(self._groups, first, conversation.asked, rules, numbers)
         touching = Touching(self._groups, [plan.state.labels for plan in first], start, rules, numbers)
         answers = Answers(self._groups, first, start, states, touching, pricing, self._cells, rules, numbers)
         self._follow(Course(istiod, answers, Shared(), {0}), 0, Asker(istiod, {}, 0))

@@ -9,10 +9,9 @@ from itertools import count
 
 from pushsim import planner as ask
 from pushsim.context import PushContext
-from pushsim.conversation import keys_apart, spreads_by
 from pushsim.gateways import MergedGateway
 from pushsim.memo import same as are_same
-from pushsim.mesh import Change, ConfigKey, Mesh
+from pushsim.mesh import ConfigKey
 from pushsim.names import ClusterNames
 from pushsim.plan import ASKS_NOTHING, Listening, Plan, ProxyState, recomputes_targets
 from pushsim.planners.owns import Own, Owns
@@ -44,8 +43,7 @@ class States:
 
     Args:
         groups: of the planner; first: by group, the first conversation before any push.
-        changes: those to come, for the labels that selectors ask for.
-        mesh: as istiod starts with it.
+        asked: label keys that tell proxies apart (see `Conversation.asked`).
         rules: the release.
         numbers: of the run.
     """
@@ -54,15 +52,12 @@ class States:
         self,
         groups: Sequence[ask.Group],
         first: Sequence[Plan],
-        changes: Iterable[Change],
-        mesh: Mesh,
+        asked: Sequence[str],
         rules: Rules,
         numbers: Numbers,
     ) -> None:
         self._groups, self._rules, self._given = groups, rules, numbers
-        changes = list(changes)
-        written = [*mesh.objects.values(), *(o for change in changes for o in change.apply)]
-        self._asked = keys_apart(written, spreads_by(mesh, changes))
+        self._asked = asked
         there = ((number, plan) for number, plan in enumerate(first) if groups[number].late < groups[number].size)
         self._owns = Owns({number: Own.of(plan.state) for number, plan in there})
         self._states: dict[int, ProxyState] = {}
