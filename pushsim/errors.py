@@ -8,7 +8,7 @@ Every error that may reach a user is a `PushsimError`; its `exit_code` is part o
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -77,6 +77,12 @@ class InputError(PushsimError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class NotThere(InputError, KeyError):
+    """What was looked up by a name that nothing has: a KeyError, too, as mappings promise to raise."""
+
+    __str__ = Exception.__str__  # KeyError's own quotes it
+
+
 class EnvironmentProblem(PushsimError):
     """What surrounds us is missing or broke: no istiod, no cluster, a port taken, istiod died."""
 
@@ -95,8 +101,24 @@ def chosen(value: object, names: Iterable[str], of: str) -> None:
     """Raises InputError, for whoever called a function, where a value is none of these names."""
     known = list(names)
     if value not in known:
-        remedy = (meant(value, known) if isinstance(value, str) else "") or f"known: {', '.join(known)}"
-        raise InputError(Problem(f"{of} must not be {value!r}", remedy=remedy))
+        raise InputError(Problem(f"{of} must not be {value!r}", remedy=_of_these(value, known)))
+
+
+def not_there(name: object, names: Iterable[str], of: str, field: str = "") -> NotThere:
+    """What to raise where something was looked up by a name, and these are what there is."""
+    return NotThere(Problem(f"there is no {of} {name!r}", field=field, remedy=_of_these(name, list(names))))
+
+
+def _of_these(value: object, known: Sequence[str]) -> str:
+    """The nearest of the known names, or all of them."""
+    near = meant(value, known) if isinstance(value, str) else ""
+    return near or (f"known: {listed(known)}" if known else "there is none")
+
+
+def listed(names: Sequence[str], most: int = 100) -> str:
+    """The names, as far as anybody would read them."""
+    more = f", … ({len(names):,} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def at_least_one(value: object, of: str) -> None:

@@ -16,6 +16,7 @@ from pushsim.cases import Case
 from pushsim.collecting import few_collections
 from pushsim.conversation import Conversation, Outcome, Step
 from pushsim.dependencies import key_affects
+from pushsim.errors import not_there
 from pushsim.figures import amount
 from pushsim.mesh import Change, Mesh, Mode, Proxy
 from pushsim.pricing import Pricing
@@ -115,11 +116,11 @@ class Preview:
         """One proxy's whole reasoning, a sentence a line.
 
         Raises:
-            KeyError: no such proxy.
+            InputError: no such proxy; a KeyError, too.
         """
         outcome = self.outcome(proxy)
         if outcome is None:
-            raise KeyError(proxy)
+            raise not_there(proxy, [each.id for o in self.step.outcomes for each in o.members], "proxy")
         state = outcome.plan.state
         lines = [f"{proxy} is a {state.proxy.type} with the scope: {state.scope}"]
         if state.previous is not None and str(state.previous) != str(state.scope):

@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from pushsim.errors import Problem, meant
+from pushsim.errors import Problem, listed, meant
 
 #: What pydantic calls a type, as it is written in YAML.
 _SHAPES = {
@@ -28,7 +28,7 @@ class Remedied(ValueError):
 def nearest(name: str, known: Iterable[str], what: str = "names") -> str:
     """A remedy for a name that is not among the known: the nearest one, or all of them."""
     names = sorted(known)
-    return meant(name, names) or f"known {what}: {', '.join(names)}"
+    return meant(name, names) or f"known {what}: {listed(names)}"
 
 
 def problems_of(

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pushsim import figures
-from pushsim.errors import InputError, Problem, expected, reason, writing
+from pushsim.errors import InputError, Problem, expected, not_there, reason, writing
 from pushsim.figures import HEADLINES
-from pushsim.tables import DETAIL, ROWS, SCHEMAS
+from pushsim.tables import DETAIL, ROWS, SCHEMAS, Tabled, columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,49 +33,6 @@ FORMAT = 2
 READ_FORMATS = (1, 2)
 
 _RESULT, _RUN = "result.json", "run.json"
-
-
-class Tabled:
-    """The tables of `pushsim.tables` as DataFrames; columns and units: `pushsim.tables.COLUMNS`."""
-
-    def frame(self, name: str = "rows", columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A table, or these columns of it."""
-        raise NotImplementedError
-
-    @property
-    def rows(self) -> pd.DataFrame:
-        """What was sent: a row per (merged push, group of equal proxies, xDS type), or per response."""
-        return self.frame("rows")
-
-    @property
-    def timeline(self) -> pd.DataFrame:
-        """Second by second: changes, merged pushes, responses, bytes, the push queue, the throttle, istiod's cores."""
-        return self.frame("timeline")
-
-    @property
-    def churn(self) -> pd.DataFrame:
-        """By source of change: changes, and the pushes, bytes and CPU seconds they caused."""
-        return self.frame("churn")
-
-    @property
-    def services(self) -> pd.DataFrame:
-        """The dearest changed objects first: the pushes, bytes and CPU seconds they caused."""
-        return self.frame("services")
-
-    @property
-    def proxies(self) -> pd.DataFrame:
-        """Groups of equal proxies: how many, what they were sent, memory of one."""
-        return self.frame("proxies")
-
-    @property
-    def fan_out(self) -> pd.DataFrame:
-        """Whose changes push whose proxies, namespace by namespace."""
-        return self.frame("fan_out")
-
-    @property
-    def delays(self) -> pd.DataFrame:
-        """The distribution of each delay: converged, received, completed, queued, debounced."""
-        return self.frame("delays")
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,8 +55,11 @@ class Result(Tabled):
     run: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, path: str) -> Any:
-        """A figure by its dotted path ("converged_s.p99"); KeyError if the summary has none."""
-        return figures.value_at(self.summary, path)
+        """A figure by its dotted path ("converged_s.p99"). Raises InputError, a KeyError too, if there is none."""
+        try:
+            return figures.value_at(self.summary, path)
+        except (KeyError, AttributeError):  # AttributeError: it is no text
+            raise not_there(path, self.paths(), "figure", self.variant) from None
 
     def paths(self) -> list[str]:
         """All dotted paths to numbers, in the summary's order."""
@@ -117,16 +77,20 @@ class Result(Tabled):
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """A table of `pushsim.tables`, or these columns of it; empty if the runner does not know it.
 
-        Raises InputError for a name that is none.
+        Raises InputError, a KeyError too, for a name of a table or column that is none.
         """
         if name not in SCHEMAS:
-            from pushsim.problems import nearest
-
-            raise InputError(Problem(f"there is no table {name!r}", remedy=nearest(name, SCHEMAS, "tables")))
+            raise not_there(name, SCHEMAS, "table")
+        wanted = None if columns is None else columns_of(name, self._columns(name), columns)
         if isinstance(self.tables, _Stored):
-            return self.tables.read(name, columns)
+            return self.tables.read(name, wanted)
         found = self.tables.get(name, SCHEMAS[name].empty_table())
-        return found if columns is None else found.select(list(columns))
+        return found if wanted is None else found.select(wanted)
+
+    def _columns(self, name: str) -> list[str]:
+        if isinstance(self.tables, _Stored):
+            return self.tables.names(name)
+        return list(self.tables[name].column_names if name in self.tables else SCHEMAS[name].names)
 
     def frame(self, name: str = "rows", columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The same as a pandas DataFrame."""
@@ -138,8 +102,9 @@ class Result(Tabled):
 
         With `detail="proxy"` also the mean and greatest converged_s and received_s.
         """
-        stored = self.tables.names("rows") if isinstance(self.tables, _Stored) else self.table("rows").column_names
-        delays = [name for name in ("converged_s", "received_s") if name in stored]
+        known = self._columns("rows")
+        by = tuple(columns_of("rows", known, by))
+        delays = [name for name in ("converged_s", "received_s") if name in known]
         rows = self.table("rows", list(dict.fromkeys([*by, "proxies", "size_bytes", *delays])))
         sent = pc.multiply(rows["proxies"], rows["size_bytes"])
         rows = rows.append_column("bytes_sent", sent).append_column("responses", rows["proxies"])
@@ -194,6 +159,9 @@ class Results(Mapping[str, Result], Tabled):
         self.question = question
 
     def __getitem__(self, variant: str) -> Result:
+        """One variant's result. Raises InputError, a KeyError too, if there is none of that name."""
+        if variant not in list(self._results):  # a list: what is asked for may not be hashable
+            raise not_there(variant, self._results, "variant")
         return self._results[variant]
 
     def __iter__(self) -> Iterator[str]:

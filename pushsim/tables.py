@@ -13,9 +13,15 @@ What several changes caused together is split evenly among them. A cell is null 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+from pushsim.errors import expected, not_there
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _INT, _SMALL, _FLOAT, _TEXT, _BOOL = pa.int64(), pa.int32(), pa.float64(), pa.string(), pa.bool_()
 
@@ -138,3 +144,56 @@ def table_of(schema: pa.Schema, rows: list[list[object]]) -> pa.Table:
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     return pa.table(arrays, schema=schema)
+
+
+def columns_of(table: str, known: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """The columns asked for, one or several. Raises InputError, a KeyError too, for one that the table has not."""
+    expected(asked, Iterable, "columns", "a name or a list of names")
+    names = [asked] if isinstance(asked, str) else list(asked)
+    for name in names:
+        if name not in known:
+            raise not_there(name, known, "column", table)
+    return names
+
+
+class Tabled:
+    """The tables of `pushsim.tables` as DataFrames; columns and units: `pushsim.tables.COLUMNS`."""
+
+    def frame(self, name: str = "rows", columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """A table, or these columns of it."""
+        raise NotImplementedError
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """What was sent: a row per (merged push, group of equal proxies, xDS type), or per response."""
+        return self.frame("rows")
+
+    @property
+    def timeline(self) -> pd.DataFrame:
+        """Second by second: changes, merged pushes, responses, bytes, the push queue, the throttle, istiod's cores."""
+        return self.frame("timeline")
+
+    @property
+    def churn(self) -> pd.DataFrame:
+        """By source of change: changes, and the pushes, bytes and CPU seconds they caused."""
+        return self.frame("churn")
+
+    @property
+    def services(self) -> pd.DataFrame:
+        """The dearest changed objects first: the pushes, bytes and CPU seconds they caused."""
+        return self.frame("services")
+
+    @property
+    def proxies(self) -> pd.DataFrame:
+        """Groups of equal proxies: how many, what they were sent, memory of one."""
+        return self.frame("proxies")
+
+    @property
+    def fan_out(self) -> pd.DataFrame:
+        """Whose changes push whose proxies, namespace by namespace."""
+        return self.frame("fan_out")
+
+    @property
+    def delays(self) -> pd.DataFrame:
+        """The distribution of each delay: converged, received, completed, queued, debounced."""
+        return self.frame("delays")

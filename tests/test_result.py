@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsim.errors import EnvironmentProblem, InputError
-from pushsim.result import DETAIL, FORMAT, ROWS, Result, load, tidy
+from pushsim.result import DETAIL, FORMAT, ROWS, Result, Results, load, load_all, tidy
 
 SUMMARY = {
     "source": "simulated",
@@ -98,3 +98,36 @@ def test_the_columns_of_the_contract() -> None:
     wanted = "push changes group proxies xds resources removed size_bytes queued_at_ns first_sent_ns last_sent_ns"
     assert set(wanted.split()) <= set(ROWS.names)
     assert {*ROWS.names, "proxy", "solicited", "converged_s", "received_s"} <= set(DETAIL.names)
+
+
+@pytest.mark.parametrize(
+    ("look", "told"),
+    [
+        (lambda r: r["scopd"], "there is no variant 'scopd' (did you mean scoped?)"),
+        (lambda r: r[["scoped"]], "there is no variant ['scoped'] (known: scoped)"),
+        (lambda r: r["scoped"]["converged_s.p98"], "scoped: there is no figure 'converged_s.p98' (did you mean c"),
+        (lambda r: r["scoped"][0], "scoped: there is no figure 0 (known: changes, converged_s.p50"),
+        (lambda r: r.frame("rows", ["pushes"]), "rows: there is no column 'pushes' (did you mean push?)"),
+        (lambda r: r.frame("row"), "there is no table 'row' (did you mean rows?)"),
+        (lambda r: r["scoped"].table("churn", ["nope"]), "churn: there is no column 'nope' (known: source, "),
+        (lambda r: r["scoped"].totals("xd"), "rows: there is no column 'xd' (did you mean xds?)"),
+        (lambda r: r["scoped"].totals(["xds"]), "rows: there is no column ['xds'] (known: push, "),
+        (lambda r: r.frame("rows", 5), "columns must be a name or a list of names, not int 5"),
+    ],
+)
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_name_that_a_result_has_not_is_told_with_those_it_has(tmp_path, look, told, stored) -> None:
+    found = Results([Result("scoped", SUMMARY)])
+    if stored:
+        found = load_all(found.save(tmp_path))
+    with pytest.raises(InputError) as error:
+        look(found)
+    assert str(error.value).startswith(told)
+    assert isinstance(error.value, KeyError) or "must be" in told  # as mappings promise
+
+
+def test_results_are_a_mapping_that_may_lack_a_name() -> None:
+    found = Results([Result("scoped", SUMMARY)])
+    assert found.get("nope") is None
+    assert "nope" not in found
+    assert found.frame("rows", "push").columns.to_list() == ["variant", "push"]

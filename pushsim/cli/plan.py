@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,7 @@ def plan(
     """
     from pushsim import releases
     from pushsim.asking import asked
-    from pushsim.errors import InputError, Problem
+    from pushsim.errors import InputError, NotThere
     from pushsim.preview import preview, preview_case
 
     wanted = releases.rules(release or releases.NEWEST)
@@ -72,13 +73,8 @@ def plan(
     elif explain is not None:
         try:
             typer.echo("\n".join(answer_of.explain(explain)))
-        except KeyError:
-            from pushsim.problems import nearest
-
-            known = [p.id for p in question.mesh.proxies]
-            raise InputError(
-                Problem(f"no proxy {explain!r}", field="--explain", remedy=nearest(explain, known, "proxies"))
-            ) from None
+        except NotThere as error:
+            raise InputError(replace(each, field="--explain") for each in error.problems) from None
     else:
         _print(answer_of)
 
@@ -97,7 +93,7 @@ def _print(answer: Preview) -> None:
     console = Console(highlight=False)
     *head, counts = str(answer).splitlines()
     for line in head:
-        console.print(line, markup=False)
+        console.print(line, soft_wrap=True, markup=False)
     console.print(counts, style="bold", markup=False)
     for group in answer.pushed:
         console.print()

@@ -8,9 +8,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from pushsim.errors import InputError, Problem, expected
+from pushsim.errors import chosen, expected
 from pushsim.plots.style import FAINT, INK, MAP, Plot, drawn, formatted, placed, shortened
-from pushsim.problems import nearest
 from pushsim.result import Result
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ def call_graph(graph: nx.DiGraph[Any], result: Result, value: str = "bytes_sent"
 
     expected(graph, (nx.Graph, type(None)), "graph", "a call graph", "give what Scenario.calls() returns")
     expected(result, Result, "result", "one Result", 'name its variant: results["as-is"]')
-    if value not in VALUES:
-        raise InputError(Problem(f"there is no value {value!r}", remedy=nearest(value, VALUES, "values")))
+    chosen(value, VALUES, "value")
     caption = _caption(result)
 
     def draw(figure: Figure) -> str:

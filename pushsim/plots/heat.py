@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from pushsim.errors import InputError, Problem
+from pushsim.errors import chosen
 from pushsim.figures import shown
 from pushsim.given import as_results
 from pushsim.plots.style import MAP, Plot, drawn, formatted, placed, shortened
-from pushsim.problems import nearest
 from pushsim.result import Results
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ def fan_out(results: Results, value: str = "proxy_pushes", most: int = 30) -> Pl
     value: `proxy_pushes` or `bytes_sent`. Beyond the `most` busiest namespaces, the rest are one: (others).
     """
     results = as_results(results)
-    if value not in VALUES:
-        raise InputError(Problem(f"there is no value {value!r}", remedy=nearest(value, VALUES, "values")))
+    chosen(value, VALUES, "value")
     kind = "B" if value == "bytes_sent" else ""
 
     def draw(figure: Figure) -> str:
