@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -163,14 +163,14 @@ def judge(
 def check(
     thresholds: Iterable[Threshold],
     known: Mapping[str, Iterable[str]],
-    baseline: Collection[str] | None = None,
+    baseline: Summaries | None = None,
     option: str = "--fail-on",
 ) -> None:
     """Raises InputError, with the known ones, for a condition on a variant or figure that there is not.
 
     known:    paths of figures by variant, the first being what increases are taken against without a baseline:
               of SUMMARYs, or, before there are any, `expected`.
-    baseline: the variants of a baseline.
+    baseline: SUMMARYs of a baseline, by variant: it must have what an increase is taken of, lest a gate hold for ever.
     """
     problems: list[Problem] = []
 
@@ -198,6 +198,11 @@ def check(
             for name in names:
                 if name not in baseline:
                     wrong(f"the baseline has no variant {name!r}", remedy)
+        if threshold.increase and baseline is not None and threshold.path not in SOMETIMES_ABSENT:
+            for name in names:
+                before = _before(name, {}, baseline) if name in baseline or len(baseline) == 1 else None
+                if before is not None and threshold.path in known[name] and number_at(before, threshold.path) is None:
+                    wrong(f"the baseline has no number {threshold.path!r} of {name}", "write the baseline anew")
     if problems:
         raise InputError(problems)
 

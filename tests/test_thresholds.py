@@ -113,3 +113,14 @@ def test_from_nothing_to_something_is_more_than_any_percentage() -> None:
 def test_one_variant_alone_is_compared_with_nothing(text: str) -> None:
     with pytest.raises(InputError, match="compares variants, and there is one"):
         judge([parse(text)], {"b": {**SUMMARIES["b"], "breaks": {"all": 0}}})
+
+
+def test_a_baseline_without_the_figure_is_told_lest_the_gate_hold_for_ever() -> None:
+    rise = [parse("increase(bytes_sent) > 10%")]
+    for before in ({}, {"bytes_sent": "many"}, {"bytes_sent": None}):
+        with pytest.raises(InputError, match="the baseline has no number 'bytes_sent' of a"):
+            judge(rise, SUMMARIES, {"a": before, "b": {"bytes_sent": 1}})
+    with pytest.raises(InputError, match="of a"):
+        judge(rise, SUMMARIES, {"only": {}})
+    quiet = judge([parse("increase(queued_s.p99) > 10%")], SUMMARIES, {"a": {}, "b": {}})
+    assert [(v.value, v.met) for v in quiet] == [(None, False), (None, False)], "where nothing was pushed there is none"
