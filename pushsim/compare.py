@@ -6,14 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushsim import intervals, thresholds
 from pushsim.breaks import Break, Sight, broken, unseen_calls
-from pushsim.errors import InputError, Problem, at_least_one, reason
+from pushsim.errors import InputError, Problem, at_least_one, expected, reason, within
 from pushsim.figures import HEADLINES, number_at, numbers, shown, unit
+from pushsim.given import texts
 from pushsim.intervals import Interval
 from pushsim.result import Result, tidy
 from pushsim.runs import Engine, How, run
@@ -113,7 +115,7 @@ class Comparison:
         return pd.DataFrame.from_dict({**rows, **breaks}, orient="index", columns=names).to_string()
 
     def judge(
-        self, fail_on: Sequence[str], baseline: str | Path | thresholds.Summaries | None = None
+        self, fail_on: str | Sequence[str], baseline: str | Path | thresholds.Summaries | None = None
     ) -> list[thresholds.Verdict]:
         """Whether each condition holds (formats.md), for each column it is about.
 
@@ -122,7 +124,8 @@ class Comparison:
         Raises InputError: a condition, its variant or its figure is not known, or the file holds no results.
         """
         before = baseline_of(baseline, self.scenario) if isinstance(baseline, str | Path) else baseline
-        return thresholds.judge(map(thresholds.parse, fail_on), self.summaries(), before)
+        conditions = [thresholds.parse(text, "fail_on") for text in texts(fail_on, "fail_on")]
+        return thresholds.judge(conditions, self.summaries(), before, "fail_on")
 
     def ratio(self, column: Column, path: str) -> Interval | None:
         """A figure as a multiple of the first column's."""
@@ -268,16 +271,17 @@ def arms(scenario: Scenario, policies: Sequence[str] = (), meshes: Mapping[str, 
     Raises:
         InputError: a folder is missing, or two columns would have one name.
     """
-    texts = list(dict.fromkeys(policies)) or list(scenario.variant_names)
+    names = list(dict.fromkeys(policies)) or list(scenario.variant_names)
     if not meshes:
-        return [Arm(text, scenario, text) for text in texts]
+        return [Arm(name, scenario, name) for name in names]
+    expected(meshes, Mapping, "meshes", "folders by name", 'write {"base": "old/", "head": "new/"}')
     found = []
     for name, folder in meshes.items():
         if not Path(folder).exists():
             message = f"{folder} is not there"
             raise InputError(Problem(message, field=f"--mesh {name}", remedy="give NAME=DIR, a folder of manifests"))
         there = scenario.replaced({"mesh.manifests": [str(Path(folder).resolve())]})
-        found += [Arm(name if len(texts) == 1 else f"{name}/{text}", there, text) for text in texts]
+        found += [Arm(name if len(names) == 1 else f"{name}/{policy}", there, policy) for policy in names]
     return found
 
 
@@ -298,6 +302,8 @@ def compare(
     Returns the Comparison; after an interrupt, of what there is.
     """
     at_least_one(seeds, "seeds")
+    if price_per_gb is not None:
+        within(price_per_gb, 0, inf, "price_per_gb")
     first = columns[0].scenario
     numbers = tuple(range(first.seed, first.seed + seeds))
     runs = {f"{arm.name}, seed {seed}": (arm.scenario, arm.policy, seed, engine) for seed in numbers for arm in columns}

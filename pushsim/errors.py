@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import inf, isfinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,14 @@ def at_least_one(value: object, of: str) -> None:
     expected(value, int, of, "a whole number")
     if isinstance(value, int) and value < 1:
         raise InputError(Problem(f"{of} must be 1 or more, not {value}"))
+
+
+def within(value: object, least: float, most: float, of: str) -> None:
+    """Raises InputError, for whoever called a function, where a value is no finite number of that range."""
+    expected(value, (int, float), of, "a number")
+    if isinstance(value, int | float) and not (isfinite(value) and least <= value <= most):
+        range_ = f"{least:g} or more" if most == inf else f"{least:g} to {most:g}"
+        raise InputError(Problem(f"{of} must be {range_}, not {value:g}"))
 
 
 #: What to do where the file system refuses something.

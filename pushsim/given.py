@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pushsim.errors import expected
+from pushsim.errors import InputError, Problem, expected
 from pushsim.result import Result, Results
 from pushsim.scenario import Scenario
 
@@ -24,12 +24,18 @@ def loaded(scenario: Asked) -> Scenario:
 def as_path(given: str | Path, name: str) -> str:
     """The path. Raises InputError."""
     expected(given, (str, Path), name, "a path")
-    return str(given)
+    return str(_named(given, name))
 
 
 def as_paths(given: Paths, name: str = "paths") -> list[str]:
     """The paths, whether one or several were given. Raises InputError."""
-    return [str(path) for path in _several(given, (str, Path), name, "a path or a list of paths")]
+    return [str(_named(path, name)) for path in _several(given, (str, Path), name, "a path or a list of paths")]
+
+
+def _named(path: str | Path, name: str) -> str | Path:
+    if not str(path):
+        raise InputError(Problem(f"{name} must not be empty", remedy='give a path; "." is this folder'))
+    return path
 
 
 def texts(given: str | Iterable[str], name: str) -> list[str]:

@@ -321,8 +321,16 @@ def load(folder: str | Path) -> Result:
         known = ", ".join(map(str, READ_FORMATS))
         raise InputError(Problem(f"{told}; this version reads {known}", str(folder / _RESULT), "format", remedy))
     identity = {key: whole.pop(key) for key in _IDENTITY if key in whole}
-    variant, complete = whole.pop("variant", folder.name), whole.pop("complete", True)
+    wrong = [key for key, value in identity.items() if key not in ("mode", "calibration_file") and not _mapping(value)]
+    if wrong or not _mapping(run):
+        field = wrong[0] if wrong else _RUN
+        raise InputError(Problem("is no mapping", str(folder / _RESULT), field, "run it anew"))
+    variant, complete = str(whole.pop("variant", folder.name)), whole.pop("complete", True)
     return Result(variant, whole, identity, complete, _Stored(folder), run)
+
+
+def _mapping(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _folder(given: str | Path) -> Path:
@@ -335,6 +343,8 @@ def load_all(*folders: str | Path) -> Results:
 
     InputError if there is none. Of two with the same variant, the later carries its folder's name: `after/unscoped`.
     """
+    if not folders:
+        raise InputError(Problem("no result folder given", remedy="give the DIR of --out, or out="))
     found: dict[str, Result] = {}
     for folder in map(_folder, folders):
         if not (folder / _RESULT).is_file() and (inside := sorted(folder.glob(f"*/{_RESULT}"))):

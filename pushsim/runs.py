@@ -17,7 +17,7 @@ from pushsim.collecting import few_collections
 from pushsim.control import Machine, knobs
 from pushsim.cost import Calibration, Prices
 from pushsim.errors import InputError, chosen, writing
-from pushsim.given import loaded, texts
+from pushsim.given import as_path, loaded, texts
 from pushsim.moments import connect_summary, so_far
 from pushsim.observed import Observed
 from pushsim.planner import Planner
@@ -122,8 +122,8 @@ def simulate(
     question = cast(Asked, scenario) if hasattr(scenario, "variant_names") else loaded(cast(str, scenario))
     if seed is not None:
         question = question.replaced({"seed": seed})
-    names = question.variant_names if variants is None else texts(variants, "variants")
-    folder = Path(out) if out is not None else None
+    names = list(question.variant_names) if variants is None else list(dict.fromkeys(texts(variants, "variants")))
+    folder = Path(as_path(out, "out")) if out is not None else None
     if folder is not None:
         with writing(folder):  # before what is to be kept in it takes its time
             folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +158,8 @@ def _saved(scenario: Asked, name: str, how: How, out: Path | None, progress: Sha
 def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = None) -> Result:
     """Simulate one variant (or any `--policy` text). The same arguments give the same Result, its `run` aside."""
     begun = time.perf_counter()
+    if progress is not None:
+        progress(0.0)  # building takes its time, and nothing is told while it does
     variant = scenario.variant(name)
     settings = variant.settings
     calibration = how.calibration or calibration_of(settings)

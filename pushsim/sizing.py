@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pushsim.errors import InputError, Problem, at_least_one
+from pushsim.errors import InputError, Problem, at_least_one, within
 from pushsim.figures import number_at
 from pushsim.runs import Engine, summaries
 from pushsim.scenario import Scenario
@@ -139,6 +139,12 @@ def size(
     figure that there is not, before anything is run.
     """
     at_least_one(seeds, "seeds")
+    at_least_one(min_replicas, "min_replicas")
+    within(max_replicas, min_replicas, math.inf, "max_replicas")
+    within(max_cpus, 0.1, math.inf, "max_cpus")
+    within(risk, 1e-9, 0.5, "risk")
+    if not slo:
+        raise InputError(Problem("no promise to keep", field="--slo", remedy="write PATH < NUMBER"))
     names = list(dict.fromkeys(policies)) or list(scenario.variant_names)
     if any(condition.increase for condition in slo):
         raise InputError(Problem("an increase is no promise", field="--slo", remedy="write PATH < NUMBER"))

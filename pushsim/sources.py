@@ -9,11 +9,12 @@ from typing import Any
 from pushsim.runs import summaries
 from pushsim.scenario import Scenario
 from pushsim.topology.churn import unique_names
+from pushsim.workers import Progress
 
 #: What a source is told by.
 COSTS = ("proxy_pushes", "bytes_sent", "istiod_cpu_s")
-#: The run with all sources: no source is named so.
-_WHOLE = ""
+#: The run with all sources.
+WHOLE = "with all sources"
 
 Summary = Mapping[str, Any]
 
@@ -35,13 +36,28 @@ class Caused:
     converged_p99_s: Mapping[str, float | None]
 
 
-def caused(scenario: Scenario, variant: str | None = None, *, jobs: int = 1) -> list[Caused]:
-    """Each source of the scenario's churn, under one variant (default: the first). Raises InputError."""
+def caused(
+    scenario: Scenario, variant: str | None = None, *, jobs: int = 1, progress: Progress | None = None
+) -> list[Caused]:
+    """Each source of the scenario's churn, under one variant (default: the first). Raises InputError.
+
+    progress: told each of `runs_of` and the share of it that is done.
+    """
     name = variant or scenario.variant_names[0]
-    asked = {_WHOLE: (scenario, name)} | {source: (without, name) for source, without in _without_each(scenario)}
-    found = summaries(asked, jobs=jobs)
-    whole = found.pop(_WHOLE)
-    return [_caused(source, whole, rest) for source, rest in found.items()]
+    asked = {WHOLE: (scenario, name)} | {_without(source): (less, name) for source, less in _without_each(scenario)}
+    found = summaries(asked, jobs=jobs, progress=progress)
+    whole = found[WHOLE]
+    names = unique_names(scenario.model.churn)
+    return [_caused(source, whole, found[_without(source)]) for source in names]
+
+
+def runs_of(scenario: Scenario) -> list[str]:
+    """What `caused` simulates, by name."""
+    return [WHOLE, *map(_without, unique_names(scenario.model.churn))]
+
+
+def _without(source: str) -> str:
+    return f"without {source}"
 
 
 def _without_each(scenario: Scenario) -> Iterator[tuple[str, Scenario]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -23,6 +24,8 @@ _UNIT_NS = {
     "m": 60 * SECOND_NS,
     "h": 3600 * SECOND_NS,
 }
+#: The longest duration there is: Go's are 64 bits.
+_LONGEST_NS = 2**63 - 1
 _SUFFIX = {
     "n": Fraction(1, 10**9),
     "u": Fraction(1, 10**6),
@@ -57,7 +60,10 @@ def duration(value: object) -> int:
     if value in ("0", 0) and not isinstance(value, bool):
         return 0
     if isinstance(value, str) and _DURATION.fullmatch(value):
-        return whole(sum((Fraction(n) * _UNIT_NS[u] for n, u in _DURATION_PART.findall(value)), Fraction()))
+        found = whole(sum((Fraction(n) * _UNIT_NS[u] for n, u in _DURATION_PART.findall(value)), Fraction()))
+        if found > _LONGEST_NS:
+            raise UnitError(value, "a duration", "Go's end at 292 years")
+        return found
     raise UnitError(value, "a duration", _hint(value, "s") or "write it as Go does: 100ms, 10s, 1m30s, 1h")
 
 
@@ -109,7 +115,9 @@ def rate_text(per_second: Fraction) -> str:
 
 
 def _hint(value: object, unit: str) -> str:
-    plain = isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(_NUMBER, value))
+    plain = (isinstance(value, int | float) and isfinite(value)) or (
+        isinstance(value, str) and re.fullmatch(_NUMBER, value)
+    )
     return f"add the unit: {value}{unit}" if plain and not isinstance(value, bool) else ""
 
 

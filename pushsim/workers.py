@@ -14,6 +14,8 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
+from pushsim.errors import InputError, at_least_one
+
 _T = TypeVar("_T")
 
 #: Told the name of a run and the share (0…1) of it that is done.
@@ -91,6 +93,9 @@ def side_by_side(
     A run that has returned is told as done (1.0), last of all that is told of it.
     whole: False of a result that was cut short by an interrupt.
     """
+    at_least_one(jobs, "jobs")
+    if progress is not None and not callable(progress):
+        raise InputError("progress must be a function of a name and a share, or None")
     tell = progress or _untold
     if min(jobs, len(runs)) > 1:
         results = _at_once(run, runs, jobs, tell)

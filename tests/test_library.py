@@ -17,6 +17,8 @@ from pushsim import diff, figures, publication, result, verbs
 from pushsim.cli.app import app
 from pushsim.cli.imports import imports
 from pushsim.manifests import parse_objects
+from pushsim.mesh import Proxy
+from pushsim.sources import caused
 from pushsim.tables import COLUMNS, SCHEMAS
 
 SCENARIO = """
@@ -346,9 +348,9 @@ def test_pictures_are_drawn_of_one_result_too(results):
     assert one.about == ps.plots.before_after({"scoped": results["scoped"]}).about != ""
     with pytest.raises(ps.PushsimError, match=r"no figure 'converged_s.p95' \(did you mean converged_s.p9"):
         ps.plots.before_after(results, ["converged_s.p95"])
-    with pytest.raises(ps.PushsimError, match="no value 'bytes'"):
+    with pytest.raises(ps.PushsimError, match="value must not be 'bytes'"):
         ps.plots.fan_out(results, "bytes")
-    with pytest.raises(ps.PushsimError, match="no value 'pushes'"):
+    with pytest.raises(ps.PushsimError, match="value must not be 'pushes'"):
         ps.plots.call_graph(None, results["scoped"], "pushes")
     with pytest.raises(ps.PushsimError, match="result must be one Result, not Results"):
         ps.plots.call_graph(None, results)
@@ -401,3 +403,58 @@ def test_what_a_notebook_shows_of_an_answer_fits_its_cell(tmp_path):
     frame = compared.figures
     sent = frame[(frame["column"] == "scoped") & (frame["metric"] == "bytes_sent")].iloc[0]
     assert sent["value"] == sent["low"] == compared.summaries()["scoped"]["bytes_sent"] and sent["unit"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda s: ps.simulate(s, jobs="2"), "jobs must be a whole number, not str '2'"),
+        (lambda s: ps.simulate(s, jobs=0), "jobs must be 1 or more, not 0"),
+        (lambda s: ps.simulate(s, progress=5), "progress must be a function"),
+        (lambda s: ps.simulate(s, out=5), "out must be a path, not int 5"),
+        (lambda s: ps.simulate(s, out=""), 'out must not be empty (give a path; "." is this folder)'),
+        (lambda s: s.replaced("duration"), "values must be a mapping, not str 'duration' (write {"),
+        (lambda s: ps.compare(s, price_per_gb=float("nan")), "price_per_gb must be 0 or more, not nan"),
+        (lambda s: ps.compare(s, price_per_gb="x"), "price_per_gb must be a number, not str 'x'"),
+        (lambda s: ps.compare(s, meshes=["a"]), "meshes must be folders by name, not list"),
+        (lambda s: ps.size(s, "converged_s.p99"), "slo: 'converged_s.p99' is no condition"),
+        (lambda s: ps.size(s, []), "no promise to keep"),
+        (
+            lambda s: ps.size(s, "bytes_sent < 1", min_replicas=5, max_replicas=2),
+            "max_replicas must be 5 or more",
+        ),
+        (lambda s: ps.size(s, "bytes_sent < 1", risk=2), "risk must be 1e-09 to 0.5, not 2"),
+        (lambda s: ps.size(s, "bytes_sent < 1", max_cpus=0), "max_cpus must be 0.1 or more, not 0"),
+        (lambda s: ps.sweep(s, "replicas=1", jobs=0), "jobs must be 1 or more, not 0"),
+        (lambda s: ps.load(), "no result folder given"),
+        (lambda s: ps.published("1"), "a case must be a number, not str '1'"),
+        (lambda s: ps.plan([""], delete="Service/a"), "mesh must not be empty"),
+        (lambda s: ps.plots.before_after(ps.Results({}), []), "metrics must not be empty"),
+    ],
+)
+def test_what_a_function_cannot_take_is_told_by_its_parameter(call, said):
+    with pytest.raises(ps.PushsimError) as error:
+        call(ps.Scenario.loads(SCENARIO))
+    assert said in str(error.value)
+
+
+def test_a_proxy_there_is_not_is_told_with_those_there_are():
+    mesh = ps.Mesh({}, (Proxy("web-0", "shop", "10.1.0.1"),))
+    answer = ps.plan(mesh, change=ps.Change(parse_objects([yaml.safe_load(SERVICE)])), release="1.24")
+    with pytest.raises(KeyError) as error:
+        answer.explain("web-1.shop")
+    assert str(error.value) == "there is no proxy 'web-1.shop' (did you mean web-0.shop?)"
+
+
+def test_a_run_says_that_it_begins_to_be_built():
+    told = []
+    ps.simulate(ps.Scenario.loads(SCENARIO), ["scoped"], progress=lambda name, share: told.append((name, share)))
+    assert told[0] == ("scoped", 0.0)
+    told.clear()
+    caused(ps.Scenario.loads(SCENARIO), progress=lambda name, share: told.append(name))
+    assert list(dict.fromkeys(told)) == ["with all sources", "without rollout", "without services"]
+
+
+def test_a_picture_is_kept_in_a_path(results):
+    with pytest.raises(ps.PushsimError, match="path must be a path, not int 5"):
+        ps.plots.memory(results).save(5)

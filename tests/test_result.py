@@ -131,3 +131,12 @@ def test_results_are_a_mapping_that_may_lack_a_name() -> None:
     assert found.get("nope") is None
     assert "nope" not in found
     assert found.frame("rows", "push").columns.to_list() == ["variant", "push"]
+
+
+@pytest.mark.parametrize("field", ["scenario", "versions", "calibration"])
+def test_a_result_whose_parts_are_something_else_is_told(tmp_path: Path, field: str) -> None:
+    folder = result().save(tmp_path)
+    whole = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**whole, field: 7}))
+    with pytest.raises(InputError, match=rf"result.json: {field}: is no mapping \(run it anew\)"):
+        load(folder)

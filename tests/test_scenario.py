@@ -732,3 +732,17 @@ def test_check_reads_the_calibration_that_a_scenario_names(content, field, remed
     (tmp_path / "scenario.yaml").write_text(MINIMAL + "istiod: {calibration: mine.yaml}\n")
     (found,) = check(tmp_path / "scenario.yaml")
     assert (found.where, found.field, found.remedy) == (str(tmp_path / "mine.yaml"), field, remedy)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("istiod: {cpus: 1e-9}", "istiod.cpus: input should be greater than or equal to 0.001 (it is 1e-09)"),
+        ("duration: 2562048h", "duration: '2562048h' is not a duration (Go's end at 292 years)"),
+        ("duration: .inf", "duration: inf is not a duration (write it as Go does: 100ms, 10s, 1m30s, 1h)"),
+    ],
+)
+def test_numbers_that_no_run_could_take_are_told(more: str, told: str) -> None:
+    with pytest.raises(InputError) as error:
+        Scenario.loads(f"mesh: {{generate: {{namespaces: 1, apps: [{{name: web}}]}}}}\n{more}\n")
+    assert str(error.value) == f"scenario: {told}"

@@ -92,6 +92,9 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
         )
     if "kind" not in body and "apiVersion" not in body and FIELDS["MeshConfig"] & plain(body).keys():
         return parsed.add_mesh_config(body, where)
+    if "mesh" in body and "kind" not in body and "apiVersion" not in body:
+        remedy = "give its mesh.manifests; `pushsim simulate` and `compare` take it whole"
+        raise InputError(Problem("is a scenario, and no manifest", where, remedy=remedy))
     problems = []
     for key, example in (("apiVersion", "networking.istio.io/v1"), ("kind", "Service")):
         value = body.get(key)

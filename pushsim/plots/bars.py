@@ -31,6 +31,8 @@ def before_after(results: Results, metrics: Sequence[str] = COMPARED) -> Plot:
     """A small bar chart per figure (dotted paths), with the change against the first variant."""
     results = as_results(results)
     metrics = texts(metrics, "metrics")
+    if not metrics:
+        raise InputError(Problem("metrics must not be empty", remedy=f"leave them out, or write {list(COMPARED[:1])}"))
     for path in metrics:
         if path not in _TITLES and all(number_at(result.summary, path) is None for result in results.values()):
             known = list(dict.fromkeys(name for result in results.values() for name in result.paths()))

@@ -15,7 +15,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from pushsim.errors import EnvironmentProblem, InputError, Problem, writing
+from pushsim.errors import EnvironmentProblem, InputError, Problem, expected, writing
 from pushsim.figures import amount
 
 try:
@@ -81,6 +81,7 @@ class Plot:
 
     def save(self, path: str | Path) -> Path:
         """Write it as .svg or .png; InputError for another ending, EnvironmentProblem if it can't be written."""
+        expected(path, (str, Path), "path", "a path")
         path = Path(path)
         if path.suffix not in (".svg", ".png"):
             raise InputError(

@@ -135,6 +135,8 @@ def resolve(text: str, scenario: Known | None = None) -> Policy:
 
 
 def _part(text: str, scenario: Known | None) -> Policy:
+    if not text:
+        raise InputError(Problem("a policy has no name", field="--policy", remedy="join names with +, like a+b"))
     if scenario is not None and text in scenario.variant_names:
         return scenario.policy(text)
     if text in POLICIES:

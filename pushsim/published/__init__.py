@@ -11,7 +11,7 @@ import yaml
 
 from pushsim.cost import Bounds, Calibration, Holding, envoy_cpu, envoy_memory, istiod_cpu, istiod_memory, shipped
 from pushsim.cost.amounts import total
-from pushsim.errors import InputError, Problem
+from pushsim.errors import InputError, Problem, expected
 from pushsim.figures import shown, unit
 from pushsim.files import write_block
 from pushsim.planner import Shape
@@ -75,6 +75,8 @@ def cases() -> list[dict[str, Any]]:
 
 def table(numbers: Sequence[int] = (), progress: Progress | None = None) -> list[Row]:
     """The rows of these cases, or of all. Raises InputError for a case there is not."""
+    for number in numbers:
+        expected(number, int, "a case", "a number")
     every = cases()
     known = {case["case"] for case in every}
     unknown = sorted(set(numbers) - known)

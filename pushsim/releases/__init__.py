@@ -11,7 +11,7 @@ differences  in which rules two releases differ, and by which pull request
 
 from pushsim.releases.differences import RuleDifference, differences
 from pushsim.releases.flags import switched
-from pushsim.releases.lookup import KNOWN, MINORS, NEWEST, RECORDED, rules
+from pushsim.releases.lookup import KNOWN, MINORS, NEWEST, RECORDED, rules, unproven
 from pushsim.releases.switches import Kinds, Rules
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "differences",
     "rules",
     "switched",
+    "unproven",
 ]

@@ -56,3 +56,10 @@ def rules(release: str) -> Rules:
         raise InputError(Problem(f"Istio release {release!r} is not known", remedy=remedy))
     newest = max(fitting, key=order)
     return KNOWN[newest] if release.count(".") < 2 else replace(KNOWN[newest], release=release)
+
+
+def unproven(release: str) -> str:
+    """What to tell of a release that has no recordings, "" of one that has."""
+    name = rules(release).release
+    said = f"release {name} is not checked against recordings; its rules are read from Istio's source"
+    return "" if name in RECORDED else said

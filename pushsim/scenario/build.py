@@ -82,11 +82,14 @@ def base(model: Model, base_dir: Path, where: str) -> Base:
     mesh, extra, notes = described(model, base_dir, where)
     with no_collections():
         changes = tuple(run(model.churn, mesh, model.seed, model.warmup, model.duration, extra))
-    return Base(mesh, changes, notes, tuple(_idle(model, changes)), model.warmup)
+    alone = () if mesh.proxies else ("no proxy connects: give an app `sidecar: true`, or gateways",)
+    return Base(mesh, changes, notes, (*alone, *_idle(model, changes)), model.warmup)
 
 
 def _idle(model: Model, changes: Iterable[Dated]) -> Iterator[str]:
     """What a scenario lists and no run of it sees."""
+    if not model.churn and not model.changes:
+        yield "nothing changes: the scenario has no churn and no changes (write churn: [{source: rollout, rate: 40/h}])"
     seen = {source for _, source, _ in changes}
     span = duration_text(model.duration)
     for name in unique_names(model.churn):

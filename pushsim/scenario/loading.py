@@ -80,15 +80,18 @@ class Scenario:
     def load(cls, path: str | Path) -> Scenario:
         """The scenario in that file or, for a bare name that is no file, the bundled one. Raises InputError."""
         expected(path, (str, Path), "a scenario", "a loaded Scenario, a file or the name of a bundled one")
+        if not str(path) or str(path) == "-":
+            message = "a scenario must be a file, or the name of a bundled one"
+            raise InputError(Problem(message, str(path), remedy="/dev/stdin is standard input"))
         found = Path(path)
-        if not found.is_file():
-            found = (bundled_path(str(path)) if not found.is_dir() else None) or found
+        if not found.exists():  # what a shell's <(…) gives exists, and is no file
+            found = bundled_path(str(path)) or found
         try:
             text = found.read_bytes()
         except OSError as error:
             remedy = "give a file, or a name that `pushsim scenarios` lists"
             if found.is_dir():
-                remedy = f"give a file that holds `mesh: {{manifests: [{path}]}}`; or ask `pushsim plan` about a change"
+                remedy = _OF_MANIFESTS.replace("[it]", f"[{path}]")
             raise InputError(Problem(f"cannot be read: {error.strerror or error}", str(path), remedy=remedy)) from None
         return cls._read(text, found.parent, str(path))
 
@@ -187,6 +190,7 @@ class Scenario:
 
     def replaced(self, values: Mapping[str, Any]) -> Scenario:
         """The scenario with these fields set (`istiod.cpus`, `churn.rollout.rate`, …). Raises InputError."""
+        expected(values, Mapping, "values", "a mapping", 'write {"istiod.cpus": 8}')
         data = self._data
         for path, value in values.items():
             try:
@@ -252,7 +256,10 @@ def question_of(text: str) -> str:
 
 
 #: What to do with manifests where a scenario is wanted.
-_OF_MANIFESTS = "give a file that holds `mesh: {manifests: [it]}`; or ask `pushsim plan` about a change"
+_OF_MANIFESTS = (
+    "give a file that holds `mesh: {manifests: [it]}` and `churn: [{source: rollout, rate: 40/h}]`, "
+    "or ask `pushsim plan` about a change"
+)
 
 
 def _is_manifest(data: Mapping[str, Any]) -> bool:
@@ -333,6 +340,8 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
 
 
 def _strange(model: Model) -> Iterator[str]:
+    if told := releases.unproven(model.istiod.release):
+        yield f"istiod.release: {told}"
     for name in sorted(model.istiod.env.keys() - ENVIRONMENT.keys()):
         hint = f" ({near})" if (near := meant(name, ENVIRONMENT, 0.8)) else ""
         yield f"istiod.env.{name} is not modelled: it changes nothing in a simulation{hint}"

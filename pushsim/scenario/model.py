@@ -52,7 +52,7 @@ class IstiodSection(Section):
 
     release: Annotated[str, BeforeValidator(_release)] = Field(default="1.24", description="Istio minor or patch")
     replicas: int = Field(default=1, ge=1)
-    cpus: Cores = Field(default=4.0, gt=0, description="cores of each replica")
+    cpus: Cores = Field(default=4.0, ge=0.001, description="cores of each replica")
     env: dict[str, Scalar] = Field(default_factory=dict, description="istiod's environment")
     mesh_config: Annotated[dict[str, Any], AfterValidator(plain)] = Field(
         default_factory=dict, description="MeshConfig, over the profile's"

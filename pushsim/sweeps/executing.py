@@ -6,6 +6,7 @@ times is given up.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -15,7 +16,7 @@ from multiprocessing import get_context
 from typing import Any, cast
 
 from pushsim import __version__
-from pushsim.errors import EnvironmentProblem
+from pushsim.errors import EnvironmentProblem, InputError, Problem
 from pushsim.runs import Engine, How, run
 from pushsim.scenario import Scenario
 from pushsim.sweeps.grid import Point
@@ -25,6 +26,8 @@ from pushsim.workers import deaf, interrupt_held
 ATTEMPTS = 3
 #: How long a scheduler may take to answer, in seconds.
 CONNECT_S = 10
+#: A scheduler's address.
+_ADDRESS = re.compile(r"inproc://.+|\w+://.+:\d+")
 
 #: What a run is made of, as workers get it: key, scenario, policy, engine.
 Task = tuple[str, Scenario, str, Engine]
@@ -96,6 +99,8 @@ def _on_dask(tasks: dict[str, Task], names: dict[str, str], scheduler: str) -> I
     import distributed
     from distributed.scheduler import KilledWorker
 
+    if not _ADDRESS.fullmatch(scheduler):  # Dask itself says so after a while, and with a traceback
+        raise InputError(Problem(f"{scheduler!r} is no address", field="--scheduler", remedy="write tcp://HOST:PORT"))
     try:
         client: Any = cast(Any, distributed.Client)(scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:

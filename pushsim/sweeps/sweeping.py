@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushsim import __version__, intervals
-from pushsim.errors import InputError, Problem, expected, writing
+from pushsim.errors import InputError, Problem, at_least_one, expected, writing
 from pushsim.figures import figures
 from pushsim.files import write_whole
-from pushsim.given import Asked, loaded, texts
+from pushsim.given import Asked, as_path, loaded, texts
 from pushsim.problems import nearest
 from pushsim.runs import Engine
 from pushsim.scenario import Scenario
@@ -166,7 +166,8 @@ def sweep(
     points = grid(scenario, knobs, seeds)
     names = (*(name for name in knobs if name != POLICY), POLICY)
     asked = _asked(scenario, knobs, seeds)
-    folder = Path(out) if out is not None else None
+    folder = Path(as_path(out, "out")) if out is not None else None
+    at_least_one(jobs, "jobs")
     kept = _begin(folder, asked, points) if folder else {}
     left = [point for point in {p.key: p for p in points}.values() if point.key not in kept]
     complete = True
