@@ -1,15 +1,23 @@
 """The command line's exit codes and messages, as scripts see them."""
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from rich.console import Console
 
-from pushsim import __version__
+from pushsim import __version__, releases
 from pushsim.cli import main
+from pushsim.cli.options import Release
+from pushsim.cli.progress import bars
 from pushsim.simulation import Simulation
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -230,6 +238,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mesh.yaml").write_text(MESH)
     Path("quiet.yaml").write_text(QUIET)
+    Path("odd.json").write_text('{"variants": {"unscoped": {"bytes_sent": "many"}, "scoped": {"bytes_sent": 1}}}')
     Path("calls.csv").write_text("source,destination\nweb,shop/web\n")
     return tmp_path
 
@@ -245,6 +254,22 @@ def here(tmp_path, monkeypatch):
         (["simulate", "quiet.yaml", "--variant", "scopd"], "--variant: there is no policy, variant or file 'scopd'"),
         (["recommend", "mesh.yaml", "--calls", "calls.csv"], "source: 'web' is no service (did you mean shop/web?)"),
         (["recommend", "mesh.yaml"], "--calls: no calls to go by (give a CSV of source,destination,rate"),
+        (["plan", "quiet.yaml", "-d", "Service/shop/web"], "quiet.yaml, document 1: is a scenario, and no manifest"),
+        (["simulate", "."], "and `churn: [{source: rollout, rate: 40/h}]`, or ask `pushsim plan` about a change"),
+        (["plan", "", "-d", "Service/shop/web"], "plan: is empty (is a shell variable unset? `.` is this folder)"),
+        (["simulate", "quiet.yaml", "--out", ""], "--out: is empty (is a shell variable unset?"),
+        (["simulate", "quiet.yaml", "--out="], "--out: is empty (is a shell variable unset?"),
+        (["simulate", "-"], "a scenario must be a file, or the name of a bundled one (/dev/stdin is"),
+        (["compare", "quiet.yaml", "--policy", "scoped+"], "--policy: a policy has no name (join names with +"),
+        (["compare", "quiet.yaml", "--price-per-gb", "inf"], "price_per_gb must be 0 or more, not inf"),
+        (["compare", "quiet.yaml", "--baseline", "odd.json", "--fail-on", "increase(bytes_sent) > 1%"],
+         "--fail-on: the baseline has no number 'bytes_sent' of unscoped (write the baseline anew)"),
+        (["sweep", "quiet.yaml", "--vary", "cpus=1", "--delay", "received_s.p98"],
+         "--delay: there is no figure 'received_s.p98' (did you mean received_s.p99?)"),
+        (["sweep", "quiet.yaml", "--vary", "cpus=1", "--scheduler", "here"], "--scheduler: 'here' is no address"),
+        (["churn", "quiet.yaml"], "quiet.yaml: churn: has no churn to attribute (write ["),
+        (["plan", "mesh.yaml", "-d", "Service/shop/web", "--explain", "web-1.shop"],
+         "--explain: there is no proxy 'web-1.shop' (did you mean web-0.shop?)"),
         (["conform", "nowhere"], "nowhere: no such folder (give a folder with cases/NAME.yaml)"),
         (["export", "nowhere", "--to", "x.csv"], "nowhere: is not a result folder"),
     ],
@@ -294,3 +319,98 @@ def test_a_script_reads_what_check_has_to_say(capsys, here):
     (problem,) = json.loads(printed)["files"]["wrong.yaml"]["problems"]
     assert (code, problem["field"], problem["remedy"]) == (2, "duraton", "did you mean duration?")
     assert "duraton" in told
+
+
+def test_standard_input_is_read_once(capsys, here, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(MESH.encode())))
+    code, _, said = run(capsys, "plan", "-", "--change", "-")
+    assert (code, "-: standard input was read already (give - once" in said) == (2, True), said
+
+
+def test_a_variant_given_twice_is_run_once(capsys, here):
+    code, printed, _ = run(capsys, "simulate", "quiet.yaml", "--variant", "scoped", "--variant", "scoped", "--json")
+    assert (code, list(json.loads(printed)["variants"])) == (0, ["scoped"])
+
+
+def test_a_scenario_may_come_from_what_is_no_file(capsys, here):
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=lambda: Path("pipe").write_text(QUIET))
+    writer.start()
+    code, _, said = run(capsys, "check", "pipe")
+    writer.join()
+    assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", "nothing changes: the scenario has no churn and no changes (write churn: "),
+        ("churn: [{source: rollout, rate: 1/s}]\nmesh: {generate: {namespaces: 0, apps: []}}\n", "no proxy connects: "),
+        ("istiod: {release: '1.31'}\n", "istiod.release: release 1.31.0-rc.0 is not checked against recordings"),
+    ],
+)
+def test_what_makes_figures_zero_or_uncertain_is_told(capsys, tmp_path, more, said):
+    mesh = "" if "mesh:" in more else "mesh: {generate: {namespaces: 1, apps: [{name: web}]}}\n"
+    (tmp_path / "s.yaml").write_text(f"{mesh}{more}duration: 1s\n")
+    code, printed, told = run(capsys, "simulate", str(tmp_path / "s.yaml"))
+    assert code == 0
+    assert " ".join(said.split()) in " ".join((printed + told).split())
+
+
+def test_help_says_what_the_default_release_is_worth():
+    told = get_args(Release)[1].help
+    newest = releases.rules(releases.NEWEST).release
+    assert newest not in releases.RECORDED
+    assert f"[default: {releases.NEWEST}, a candidate without recordings; 1.30 has them]" in told
+    assert releases.rules("1.30").release in releases.RECORDED
+
+
+def test_help_names_one_default(capsys):
+    for verb in ("simulate", "replay"):
+        _, text, _ = run(capsys, verb, "--help")
+        assert "[default: 0; x>=0]" not in text
+
+
+def test_assumptions_that_a_scenario_does_not_state_are_no_empty_table(capsys, here):
+    code, printed, said = run(capsys, "simulate", "quiet.yaml", "--assumptions")
+    assert (code, "states no `assumptions`" in said, "assumption" in printed) == (0, True, False)
+
+
+def test_a_baseline_that_nothing_is_taken_against_is_told(capsys, here):
+    Path("base.json").write_text('{"variants": {"unscoped": {}, "scoped": {}}}')
+    code, _, said = run(capsys, "compare", "quiet.yaml", "--baseline", "base.json")
+    assert (code, "--baseline is for --fail-on 'increase(…) > N%', and there is none" in said) == (0, True)
+
+
+def test_what_churn_causes_is_told_in_full_on_a_narrow_terminal(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    code, printed, _ = run(capsys, "churn", str(tmp_path / "tiny.yaml"), "--jobs", "1")
+    assert (code, "…" in printed, "without it" in printed) == (0, False, True)
+
+
+def test_bars_say_what_is_being_built(monkeypatch, capsys):
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with bars(["one", "other"], quiet=False) as tell:
+        tell("one", 0.0)
+        time.sleep(0.3)  # the bars are drawn a few times a second
+        built = capsys.readouterr().err
+        tell("one", 0.5)
+    assert "builds the mesh and its configuration" in built
+    assert "waits" in built
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_breaks_because_it_was_interrupted_is_no_defect(capsys, here, monkeypatch, number):
+    """numba leaves a library without its object when Ctrl-C comes while it compiles, as in a first large run."""
+
+    def compiled(self: Simulation) -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise RuntimeError("no compiled object yet") from None
+
+    monkeypatch.setattr(Simulation, "run", compiled)
+    code, printed, said = run(capsys, "simulate", "quiet.yaml", "--jobs", "1", "--variant", "scoped")
+    assert (code, printed, said) == (130, "", "pushsim: interrupted\n")

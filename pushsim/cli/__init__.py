@@ -9,26 +9,40 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from itertools import pairwise
+from types import FrameType
 
 #: What a process that SIGPIPE ends leaves behind in a shell: whoever read what we print has gone, and knows it.
 _UNREAD = 128 + 13
 #: What the place that is written to has no room for.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: Options that mean something when they are empty.
+_MAY_BE_EMPTY = {"--namespace-prefix", "--title"}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `pushsim`; exits with the contract's codes and never with a traceback, unless `--debug` asks for it."""
     from pushsim.cli.app import app
     from pushsim.doctor import extras_with
-    from pushsim.errors import PushsimError
+    from pushsim.errors import InputError, Problem, PushsimError
+
+    heard = list[int]()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        signal.default_int_handler(number, frame)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing lost, nothing left running
+        signal.signal(signal.SIGTERM, hear)  # as Ctrl-C: nothing lost, nothing left running
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, hear)
     sys.stderr = sys.stderr or io.StringIO()  # if it is closed: what is said there is not for standard output
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     try:
+        if (gap := _gap(given)) is not None:
+            raise InputError(Problem("is empty", field=gap, remedy="is a shell variable unset? `.` is this folder"))
         code = app(given, standalone_mode=False)
         print(end="", flush=True)  # here, where what goes wrong with it can be told
     except PushsimError as error:
@@ -54,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
             code = 2
         elif kind == "Exit":
             code = int(getattr(error, "exit_code", 0))
-        elif kind == "Abort":
+        elif kind == "Abort" or heard:  # what a compiler that is interrupted leaves undone breaks what comes next
             code = 130
         elif debug:
             raise
@@ -71,6 +85,16 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:
         _say("interrupted")
     sys.exit(code or 0)
+
+
+def _gap(given: list[str]) -> str | None:
+    """The option (or what comes before the argument) whose value is empty: a path would then be this very folder."""
+    for before, argument in pairwise(["", *given]):
+        option, sign, value = argument.partition("=")
+        empty = option if argument.startswith("--") and sign and not value else before if not argument else None
+        if empty is not None and empty not in _MAY_BE_EMPTY:
+            return empty or "the first argument"
+    return None
 
 
 def _let_go(code: int) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pushsim.cli.options import Jobs, Json, cores, print_json, scenario_at
+from pushsim.cli.progress import bars
 
 
 def churn(
@@ -52,11 +53,15 @@ def _section(sources: list[str], window: str | None, *, json: bool) -> None:
 
 
 def _attributed(path: str, variant: str | None, jobs: int, *, json: bool) -> None:
-    from pushsim.sources import caused
+    from pushsim.errors import InputError, Problem
+    from pushsim.sources import caused, runs_of
 
     loaded = scenario_at(path)
     name = variant or loaded.variant_names[0]
-    rows = [asdict(each) for each in caused(loaded, name, jobs=jobs or cores())]
+    if not loaded.model.churn:
+        raise InputError(Problem("has no churn to attribute", path, "churn", "write [{source: rollout, rate: 40/h}]"))
+    with bars(runs_of(loaded), quiet=json) as progress:
+        rows = [asdict(each) for each in caused(loaded, name, jobs=jobs or cores(), progress=progress)]
     if json:
         print_json({"scenario": path, "variant": name, "sources": rows})
     else:
@@ -65,22 +70,18 @@ def _attributed(path: str, variant: str | None, jobs: int, *, json: bool) -> Non
 
 def _print(path: str, variant: str, rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    columns = ("source", "changes", "pushes", "bytes", "CPU", "without it: pushes", "bytes", "CPU", "P99")
-    table = Table(*columns, title=f"{path}, {variant}")
+    columns = ("source", "changes", "pushes", "bytes", "CPU", "P99")
+    table = Table(*(Column(name, overflow="fold") for name in columns), title=f"{path}, {variant}")
     for row in rows:
-        caused, saved, p99 = row["caused"], row["saved"], row["converged_p99_s"]
-        table.add_row(
-            row["source"],
-            f"{row['changes']:,}",
-            *_costs(caused),
-            *map(_less, _costs(saved)),
-            " to ".join("-" if value is None else f"{value:.3g} s" for value in p99.values()),
-        )
+        p99 = ["-" if value is None else f"{value:.3g} s" for value in row["converged_p99_s"].values()]
+        table.add_row(row["source"], f"{row['changes']:,}", *_costs(row["caused"]), p99[0])
+        table.add_row("  without it", "", *map(_less, _costs(row["saved"])), p99[1])
     console = Console(highlight=False)
     console.print(table)
-    console.print("caused: a push of several changes is split evenly among them; without it: simulated again without")
+    console.print("caused: a push of several changes is split evenly among them; P99: of converged, with all sources")
+    console.print("without it: what there would be less or more, simulated again without; P99: then")
 
 
 def _less(text: str) -> str:

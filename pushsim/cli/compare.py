@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, print_json, tell_notes
+from pushsim.cli.options import Jobs, Json, cores, note, print_json, tell_notes
 from pushsim.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def compare(
     before = baseline_of(baseline, asked) if baseline else None
     columns = arms(asked, policy or (), _meshes(mesh or []))
     conditions = conditions_on(columns, fail_on or (), before)
+    if baseline and not any(condition.increase for condition in conditions):
+        note("--baseline is for --fail-on 'increase(…) > N%', and there is none")
     tell_notes(*(column.scenario for column in columns))
     first = columns[0].scenario.seed
     names = [f"{column.name}, seed {seed}" for seed in range(first, first + seeds) for column in columns]
@@ -136,7 +138,7 @@ def _print_table(found: Comparison, verdicts: list[Verdict], most: int = 20) -> 
                 console.print(f"  {each}", soft_wrap=True)
             if len(column.breaks) > most:
                 console.print(f"  … {len(column.breaks)} in all: --format json has them")
-    for note in formats.footnotes(found):
-        console.print(note, soft_wrap=True)
+    for text in formats.footnotes(found):
+        console.print(text, soft_wrap=True)
     for verdict in verdicts:
         console.print(f"{'fails' if verdict.met else 'ok'}: {verdict}", soft_wrap=True)

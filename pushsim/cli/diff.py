@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, XdsMode, note, print_json, scenario_at, stdin_bytes
-from pushsim.cli.plan import members, say_if_unproven
+from pushsim.cli.options import (
+    Inject,
+    Json,
+    Namespace,
+    XdsMode,
+    note,
+    print_json,
+    say_if_unproven,
+    scenario_at,
+    standard_input,
+)
+from pushsim.cli.plan import members
 from pushsim.cli.progress import bars
 from pushsim.figures import amount
 
@@ -66,7 +76,7 @@ def diff_releases(
         else:
             _print_scenario(found)
         return
-    question = asked(mesh or (), change or (), delete or (), namespace=namespace, inject=inject, stdin=stdin_bytes)
+    question = asked(mesh or (), change or (), delete or (), namespace=namespace, inject=inject, stdin=standard_input())
     for text in question.notes:
         note(text)
     with bars(["rules"], quiet=json) as tell:

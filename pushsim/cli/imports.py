@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, Release, XdsMode, note, print_json, stdin_bytes
+from pushsim.cli.options import (
+    Inject,
+    Json,
+    Namespace,
+    Release,
+    XdsMode,
+    note,
+    print_json,
+    say_if_unproven,
+    standard_input,
+)
 
 imports = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -119,7 +129,8 @@ def inspect(
     from pushsim.importers import inspect as compare
     from pushsim.settings import PROFILES, overlay
 
-    loaded = load(mesh, namespace=namespace, inject=inject, stdin=stdin_bytes)
+    say_if_unproven(release or releases.NEWEST)
+    loaded = load(mesh, namespace=namespace, inject=inject, stdin=standard_input())
     for text in loaded.notes:
         note(text)
     there = loaded.mesh

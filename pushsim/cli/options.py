@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,7 +13,12 @@ import typer
 if TYPE_CHECKING:
     from pushsim.scenario import Scenario
 
-Release = Annotated[str | None, typer.Option("--release", "-r", help="Istio release or patch. [default: newest]")]
+Release = Annotated[
+    str | None,
+    typer.Option(
+        "--release", "-r", help="Istio release or patch. [default: 1.31, a candidate without recordings; 1.30 has them]"
+    ),
+]
 XdsMode = Annotated[
     Literal["sotw", "delta"] | None, typer.Option("--mode", help="xDS mode. [default: what that release's agent uses]")
 ]
@@ -24,7 +30,10 @@ Inject = Annotated[
 ]
 
 
-Jobs = Annotated[int, typer.Option("--jobs", min=0, help="Runs at once, each in a process. [default: all cores]")]
+Jobs = Annotated[
+    int,
+    typer.Option("--jobs", min=0, help="Runs at once, each in a process. [default: all cores]", show_default=False),
+]
 
 
 def cores() -> int:
@@ -43,6 +52,14 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
+def say_if_unproven(release: str) -> None:
+    """Say in a line that a release has no recordings, if it has none."""
+    from pushsim.releases import unproven
+
+    if told := unproven(release):
+        note(told)
+
+
 def scenario_at(path: str) -> Scenario:
     """The scenario in that file, or the bundled one; on standard error, what reading its manifests had to say."""
     from pushsim.scenario import Scenario
@@ -58,10 +75,17 @@ def tell_notes(*scenarios: Scenario) -> None:
         note(text)
 
 
-def stdin_bytes() -> bytes:
-    """All of standard input. Raises InputError if it is closed."""
-    if sys.stdin is None:
+def standard_input() -> Callable[[], bytes]:
+    """Reads all of standard input, once. Raises InputError if it is closed, or was read before."""
+    left = [sys.stdin]
+
+    def read() -> bytes:
         from pushsim.errors import InputError, Problem
 
-        raise InputError(Problem("standard input is closed", remedy="pipe something into it, or name a file"))
-    return sys.stdin.buffer.read()
+        if not left:
+            raise InputError(Problem("standard input was read already", "-", remedy="give - once, and files beside it"))
+        if (given := left.pop()) is None:
+            raise InputError(Problem("standard input is closed", remedy="pipe something into it, or name a file"))
+        return given.buffer.read()
+
+    return read

@@ -30,7 +30,9 @@ def parity(
         typer.Option("--tolerance", metavar="[PATH=]SHARE", help="How far a figure (or all) may be off, like 0.2."),
     ] = None,
     cores: CoreList = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Client processes. [default: one per core]")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Client processes. [default: one per core]", show_default=False)
+    ] = 0,
     cpu_speed: Annotated[
         float | None,
         typer.Option("--cpu-speed", min=0.01, help="This machine's, as calibrations have it. [default: measured]"),

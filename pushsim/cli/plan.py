@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, Release, XdsMode, note, print_json, stdin_bytes
+from pushsim.cli.options import (
+    Inject,
+    Json,
+    Namespace,
+    Release,
+    XdsMode,
+    note,
+    print_json,
+    say_if_unproven,
+    standard_input,
+)
 from pushsim.figures import amount
 
 if TYPE_CHECKING:
@@ -64,7 +74,7 @@ def plan(
                     types = " ".join(f"{'*' if r['solicited'] else ''}{r['xds']}:{r['resources']}" for r in responses)
                     typer.echo(f"  {proxy}  {types}  because {responses[0]['why']}")
         return
-    question = asked(mesh or (), change or (), delete or (), namespace=namespace, inject=inject, stdin=stdin_bytes)
+    question = asked(mesh or (), change or (), delete or (), namespace=namespace, inject=inject, stdin=standard_input())
     for text in question.notes:
         note(text)
     answer_of = preview(question.mesh, question.change, release=wanted.release, mode=mode)
@@ -77,14 +87,6 @@ def plan(
             raise InputError(replace(each, field="--explain") for each in error.problems) from None
     else:
         _print(answer_of)
-
-
-def say_if_unproven(release: str) -> None:
-    """Say in a line that a release has no recordings, if it has none."""
-    from pushsim.releases import RECORDED
-
-    if release not in RECORDED:
-        note(f"release {release} is not checked against recordings; its rules are read from Istio's source")
 
 
 def _print(answer: Preview) -> None:

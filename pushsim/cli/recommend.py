@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pushsim.cli.options import Inject, Json, Namespace, Release, note, print_json, stdin_bytes
+from pushsim.cli.options import Inject, Json, Namespace, Release, note, print_json, say_if_unproven, standard_input
 
 if TYPE_CHECKING:
     from pushsim.recommend import Proposal, Recommendation
@@ -61,8 +61,9 @@ def recommend(
 
     question = Scenario.load(mesh[0]) if len(mesh) == 1 and Scenario.is_one(mesh[0]) else mesh
     read = evidence(
-        question, calls, watched=watched, release=release, namespace=namespace, inject=inject, stdin=stdin_bytes
+        question, calls, watched=watched, release=release, namespace=namespace, inject=inject, stdin=standard_input()
     )
+    say_if_unproven(read.settings.release)
     for text in read.notes:
         note(text)
     found = run(

@@ -33,7 +33,9 @@ def replay(
     ] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Write a result folder per variant.")] = None,
     cores: CoreList = None,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Client processes. [default: one per core]")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Client processes. [default: one per core]", show_default=False)
+    ] = 0,
     detail: Annotated[
         Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
     ] = "group",

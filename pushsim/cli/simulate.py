@@ -61,7 +61,7 @@ def simulate(
     loaded = scenario_at(scenario)
     if seed is not None:
         loaded = loaded.replaced({"seed": seed})  # here, so that what is printed has it, too
-    names = variant or list(loaded.variant_names)
+    names = list(dict.fromkeys(variant or loaded.variant_names))
     for name in names:
         try:
             policies.resolve(name, loaded)
@@ -89,7 +89,9 @@ def simulate(
         else:
             print_results(loaded, results)
             _print_published(loaded, results)
-            if assumptions:
+            if assumptions and not loaded.assumptions:
+                note("the scenario states no `assumptions`: there is none to halve and double")
+            elif assumptions:
                 _print_assumptions(loaded, names[:2], at_once)
         if out:
             _tell_of_others(Path(out), results)

@@ -38,12 +38,19 @@ def sweep(
     Example: pushsim sweep aisuite-small --vary PILOT_DEBOUNCE_AFTER=50ms,100ms,1s --vary policy=none,namespace
         --vary replicas=1..2 --seeds 3 --out sweeps/small
     """
+    from pushsim.errors import not_there
     from pushsim.sweeps import parse_vary
     from pushsim.sweeps import sweep as run
+    from pushsim.thresholds import expected
 
+    loaded = scenario_at(scenario)
+    known = expected(loaded.sources)
+    for option, path in (("--delay", delay), ("--cost", cost)):
+        if path not in known:  # before runs take their time
+            raise not_there(path, known, "figure", option)
     with _bar(quiet=json) as progress:
         found = run(
-            scenario_at(scenario),
+            loaded,
             parse_vary(vary),
             seeds=seeds,
             out=out,
