@@ -24,7 +24,8 @@ draw them.
 
 What means the same for every function:
     scenario:  a loaded `Scenario`, a file, or the name of a bundled one (`scenarios`).
-    release:   an Istio release, minor or patch. mode: "sotw" or "delta"; default: what that release's agent uses.
+    release:   an Istio release, minor or patch; default: the newest, a candidate without recordings (`Preview.proven`).
+    mode:      "sotw" or "delta"; default: what that release's agent uses.
     inject:    which pods have a proxy: "all", "labelled" as Istio's webhook would, "detect" those that have.
     namespace: of objects that name none.
     engine:    "simpy", "kernel" (compiled) or "auto", the faster. Both give the same bytes.

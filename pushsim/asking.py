@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pushsim import files
-from pushsim.errors import InputError, Problem, no_proxy
+from pushsim.errors import InputError, Problem, expected, no_proxy
 from pushsim.manifests import Inject, delete_change, parse_delete
 from pushsim.mesh import Change, Mesh
 from pushsim.settings import PROFILES
@@ -28,6 +28,7 @@ def mesh_in(
 
     Raises InputError.
     """
+    expected(namespace, str, "namespace", "a text")
     found = files.load(paths, namespace=namespace, inject=inject, stdin=stdin)
     there = found.mesh
     return replace(there, mesh_config={**PROFILES["default"], **there.mesh_config}), tuple(found.notes)

@@ -17,6 +17,7 @@ import pandas as pd
 from pushsim import releases
 from pushsim.collecting import few_collections
 from pushsim.conversation import Conversation, Outcome
+from pushsim.errors import InputError, Problem
 from pushsim.given import Asked, loaded
 from pushsim.mesh import Change, Mesh, Mode, Proxy
 from pushsim.preview import Preview, PushedType, preview
@@ -220,10 +221,12 @@ def diff_scenario(
         progress: as for `simulate`, told the release.
 
     Raises:
-        InputError: a release or variant is not known.
+        InputError: a release or variant is not known, or both releases are one.
     """
     scenario = loaded(scenario)
     names = {releases.rules(name).release: name for name in (old, new)}
+    if len(names) < 2:
+        raise InputError(Problem(f"{old} and {new} are one release, {next(iter(names))}", remedy="give two"))
     name = variant or scenario.variant_names[0]
     found = {}
     for release, given in names.items():

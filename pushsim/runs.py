@@ -157,9 +157,13 @@ def _saved(scenario: Asked, name: str, how: How, out: Path | None, progress: Sha
 @few_collections()
 def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = None) -> Result:
     """Simulate one variant (or any `--policy` text). The same arguments give the same Result, its `run` aside."""
+    with interruptible(progress) as told:
+        told(0.0)  # building takes its time, and nothing is told while it does
+        return _run(scenario, name, how, told)
+
+
+def _run(scenario: Asked, name: str, how: How, told: Share) -> Result:
     begun = time.perf_counter()
-    if progress is not None:
-        progress(0.0)  # building takes its time, and nothing is told while it does
     variant = scenario.variant(name)
     settings = variant.settings
     calibration = how.calibration or calibration_of(settings)
@@ -184,16 +188,15 @@ def run(scenario: Asked, name: str, how: How = USUAL, progress: Share | None = N
         detail=how.detail == "proxy",
         rows=how.tables,
     )
-    with interruptible(progress) as told:
-        simulation = engine_type(
-            machine,
-            variant.changes,
-            warmup_ns=scenario.warmup_ns,
-            duration_ns=scenario.duration_ns,
-            progress=_watched(told, how.watch, variant.name, machine) if how.watch else told,
-            settled=lambda now: connect_summary(machine, now),
-        )
-        timeline = simulation.run()
+    simulation = engine_type(
+        machine,
+        variant.changes,
+        warmup_ns=scenario.warmup_ns,
+        duration_ns=scenario.duration_ns,
+        progress=_watched(told, how.watch, variant.name, machine) if how.watch else told,
+        settled=lambda now: connect_summary(machine, now),
+    )
+    timeline = simulation.run()
     counted = timeline.counted if timeline.counted >= 0 else 0
     observed = Observed(
         machine,

@@ -209,6 +209,8 @@ def evidence(
                 remedy="give a CSV of source,destination,rate, or what Prometheus, Kiali or Envoy's access log say",
             )
         )
+    if calls is not None and not graph.number_of_edges():  # Sidecars that import nothing would follow
+        raise InputError(Problem("holds no calls", calls, remedy="watch for longer"))
     if watched is not None:
         watch(graph, watched)
     return Evidence(there, graph, settings, notes)

@@ -238,6 +238,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mesh.yaml").write_text(MESH)
     Path("quiet.yaml").write_text(QUIET)
+    Path("none.csv").write_text("source,destination\n")
     Path("odd.json").write_text('{"variants": {"unscoped": {"bytes_sent": "many"}, "scoped": {"bytes_sent": 1}}}')
     Path("calls.csv").write_text("source,destination\nweb,shop/web\n")
     return tmp_path
@@ -256,6 +257,10 @@ def here(tmp_path, monkeypatch):
         (["recommend", "mesh.yaml"], "--calls: no calls to go by (give a CSV of source,destination,rate"),
         (["plan", "quiet.yaml", "-d", "Service/shop/web"], "quiet.yaml, document 1: is a scenario, and no manifest"),
         (["simulate", "."], "and `churn: [{source: rollout, rate: 40/h}]`, or ask `pushsim plan` about a change"),
+        (["diff-releases", "--scenario", "quiet.yaml", "--from", "1.24", "--to", "1.24.6"],
+         "1.24 and 1.24.6 are one release, 1.24.6 (give two)"),
+        (["recommend", "mesh.yaml", "--calls", "none.csv"], "none.csv: holds no calls (watch for longer)"),
+        (["churn", "--prometheus", "mesh.yaml", "--window", "5"], "--window: '5' is not a duration (add the unit: 5s)"),
         (["plan", "", "-d", "Service/shop/web"], "plan: is empty (is a shell variable unset? `.` is this folder)"),
         (["simulate", "quiet.yaml", "--out", ""], "--out: is empty (is a shell variable unset?"),
         (["simulate", "quiet.yaml", "--out="], "--out: is empty (is a shell variable unset?"),

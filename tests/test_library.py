@@ -428,6 +428,7 @@ def test_what_a_notebook_shows_of_an_answer_fits_its_cell(tmp_path):
         (lambda s: ps.sweep(s, "replicas=1", jobs=0), "jobs must be 1 or more, not 0"),
         (lambda s: ps.load(), "no result folder given"),
         (lambda s: ps.published("1"), "a case must be a number, not str '1'"),
+        (lambda s: ps.plan("mesh.yaml", delete="Service/a", namespace=5), "namespace must be a text, not int 5"),
         (lambda s: ps.plan([""], delete="Service/a"), "mesh must not be empty"),
         (lambda s: ps.plots.before_after(ps.Results({}), []), "metrics must not be empty"),
     ],

@@ -58,7 +58,7 @@ def seconds(window: str | None) -> float | None:
     try:
         return duration(window) / SECOND_NS if window else None
     except UnitError as problem:
-        raise InputError(Problem(str(problem), field="--window")) from None
+        raise InputError(Problem(str(problem), field="--window", remedy=problem.remedy)) from None
 
 
 def read(sources: Sequence[str], window_s: float | None = None) -> Window:

@@ -127,7 +127,7 @@ def _print_table(found: Comparison, verdicts: list[Verdict], most: int = 20) -> 
     scenario, console = found.scenario, Console(highlight=False, markup=False)
     console.print(scenario.question or scenario.path)
     console.print(f"Istio {scenario.release}, {scenario.duration_ns / 1e9:g} s simulated, id {scenario.id}")
-    table = Table("", *(Column(column.name, overflow="fold") for column in found.columns))
+    table = Table(Column(overflow="fold"), *(Column(column.name, overflow="fold") for column in found.columns))
     for row in formats.table(found):
         table.add_row(*row)
     console.print(table)

@@ -127,12 +127,12 @@ def _types(side: Side) -> str:
 
 def _print_scenario(found: ScenarioDiff) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     console, counts = Console(highlight=False), found.counts()
     old, new = counts.columns
     console.print(found.results.question)
-    table = Table("", "", old, new, "change")
+    table = Table(Column(overflow="fold"), "", old, new, "change")
     for (kind, what), row in zip(counts.index, counts.itertuples(index=False), strict=True):
         before, after = (int(value) for value in row)
         shown = (amount(value) if what == "bytes sent" else f"{value:,}" for value in (before, after))

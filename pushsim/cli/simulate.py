@@ -214,7 +214,7 @@ def print_results(scenario: Scenario, results: Mapping[str, Result], how: str = 
         f"Istio {scenario.release}, seed {scenario.seed}, {scenario.duration_ns / 1e9:g} s {how}, id {scenario.id}"
     )
     heads = (name if result.complete else f"{name} (interrupted)" for name, result in results.items())
-    table = Table("", *(Column(head, overflow="fold") for head in heads))
+    table = Table(Column(overflow="fold"), *(Column(head, overflow="fold") for head in heads))
     for title, path in HEADLINES:
         table.add_row(title, *(shown(number_at(result.summary, path), unit(path)) for result in results.values()))
     console.print(table)

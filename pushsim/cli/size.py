@@ -76,14 +76,14 @@ def _to_json(one: Size) -> dict[str, Any]:
 
 def _print(scenario: Scenario, slo: list[str], found: dict[str, Size], risk: float) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pushsim.figures import shown, unit
 
     console = Console(highlight=False, markup=False)
     console.print(scenario.question or scenario.path)
     console.print(f"smallest that keeps {' and '.join(slo)}")
-    table = Table("", *found)
+    table = Table(Column(overflow="fold"), *found)
     sizes = list(found.values())
     rows: list[tuple[str, list[str]]] = [
         ("istiod: replicas x cores", [f"{s.replicas} x {s.cpus:g}" if s.met else "none" for s in sizes]),
