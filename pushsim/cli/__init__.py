@@ -10,7 +10,6 @@ import sys
 import threading
 from contextlib import suppress
 from itertools import pairwise
-from types import FrameType
 
 #: What a process that SIGPIPE ends leaves behind in a shell: whoever read what we print has gone, and knows it.
 _UNREAD = 128 + 13
@@ -26,16 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     from pushsim.doctor import extras_with
     from pushsim.errors import InputError, Problem, PushsimError
 
-    heard = list[int]()
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        signal.default_int_handler(number, frame)
-
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, hear)  # as Ctrl-C: nothing lost, nothing left running
-        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-            signal.signal(signal.SIGINT, hear)
+        # as Ctrl-C: nothing lost, nothing left running (its own handler stays: asyncio looks whether it is Python's)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stderr = sys.stderr or io.StringIO()  # if it is closed: what is said there is not for standard output
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -68,7 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
             code = 2
         elif kind == "Exit":
             code = int(getattr(error, "exit_code", 0))
-        elif kind == "Abort" or heard:  # what a compiler that is interrupted leaves undone breaks what comes next
+        elif kind == "Abort" or _interrupted(
+            error
+        ):  # what a compiler that is interrupted leaves undone breaks what comes next
             code = 130
         elif debug:
             raise
@@ -95,6 +89,13 @@ def _gap(given: list[str]) -> str | None:
         if empty is not None and empty not in _MAY_BE_EMPTY:
             return empty or "the first argument"
     return None
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """It came of an interrupt."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _let_go(code: int) -> int:
