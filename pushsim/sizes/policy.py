@@ -69,22 +69,6 @@ def policy_for(rules: Sequence[Object], subset: str, port: Port, *, budgets: boo
     return merged if budgets else {part: value for part, value in merged.items() if part != "retryBudget"}
 
 
-def tls_mode(rules: Sequence[Object], subset: str, port: Port, sizing: Sizing) -> str | None:
-    """The TLS mode a rule sets for endpoints: of the subset alone if one is named (mtls_checker.go)."""
-    written = whole_policy(rules)
-    if subset:
-        written = subset_spec(rules, subset).get("trafficPolicy") or {}
-    found = written.get("tls")
-    for level in written.get("portLevelSettings") or ():
-        own = level.get("tls")
-        if (level.get("port") or {}).get("number") != port.number or own is None:
-            continue
-        if sizing.port_tls_endpoints or str(own.get("mode") or "DISABLE") == "DISABLE":
-            found = own
-        break
-    return None if found is None else str(found.get("mode") or "DISABLE")
-
-
 def consistent_hash(rules: Sequence[Object], subset: str, port: int | None) -> Spec | None:
     """consistentHash for requests to a host: of the subset's port, the subset, the port, or the rule, whichever has it.
 

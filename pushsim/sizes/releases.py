@@ -82,7 +82,6 @@ _1_19 = replace(
     plugin_types=False,
     route_cors=True,
     bad_provider="all",
-    gateway_exchange=False,
     provider_authority="cluster",
     metadata_exchange="message",
     authn_filter=True,
@@ -108,6 +107,7 @@ _1_18 = replace(
     otel_labels="always",
     istio_tags_switch=True,
     skips_exchange="",
+    tls_by_labels=True,
 )
 _1_17 = replace(
     _1_18,
@@ -123,7 +123,6 @@ _1_17 = replace(
     canonical_default=False,
     entry_health=True,
     inline_health=False,
-    port_tls_endpoints=False,
     body_limit="sidecar",
     specific_routes=False,
     hides_wildcards=False,
@@ -169,6 +168,7 @@ _1_14 = replace(
     reads=_1_15.reads - {"directResponse"},
     ignores_ports="",
     gateway_exchange_alpn=False,
+    gateway_exchange=False,
     total_weight=False,
     original_dst_cleanup=False,
     original_dst_assignment=True,
@@ -242,7 +242,7 @@ _1_30 = replace(
     retry_budget="merged",
     reads=_1_29.reads | {"disableContextPropagation"},
 )
-_1_31 = replace(_1_30, panic_threshold=True, http2_keepalive=True, gateway_spans="always")
+_1_31 = replace(_1_30, panic_threshold=True, http2_keepalive=True, gateway_spans="always", subset_tls_inherits=True)
 
 #: 1.13 is priced as 1.14, but for extensions. 1.19, 1.21, 1.23, 1.25, 1.28 and 1.29 follow the source, between recorded
 #: ones.

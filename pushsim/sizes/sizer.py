@@ -18,7 +18,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.envoy.config.listener.v3 import Listener as EnvoyListener
 
 from pushsim.extensions import Plugins
-from pushsim.mesh import ON_DEMAND, Endpoint, Mode, Object, Proxy, Xds
+from pushsim.mesh import ON_DEMAND, Mode, Object, Proxy, Xds
 from pushsim.releases import rules
 from pushsim.resources import (
     Added,
@@ -36,6 +36,7 @@ from pushsim.resources import (
 from pushsim.sizes import clusters, envoyfilters, extensions, gateway, jwt, rbac, tls
 from pushsim.sizes.assignments import EndpointMeter, grouped
 from pushsim.sizes.configurations import ConfigurationMeter
+from pushsim.sizes.endpointtls import EndpointTls
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.envoyfilters import Patch, doing, merge_cluster
 from pushsim.sizes.http import HttpParts
@@ -44,7 +45,7 @@ from pushsim.sizes.listenerpatches import by_name, patched
 from pushsim.sizes.listeners import ListenerBuilder
 from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
-from pushsim.sizes.policy import policy_for, spread_of, tls_mode
+from pushsim.sizes.policy import policy_for, spread_of
 from pushsim.sizes.releases import sizing_of
 from pushsim.sizes.resolved import near
 from pushsim.sizes.routepatches import shapes_routes
@@ -200,22 +201,15 @@ class Sizer:
         if service is None or port is None or service.resolution.startswith("DNS"):
             return self._endpoints.assignment(resource.name, (), None, mtls=lambda _: True)
         policy = policy_for(resource.rules, resource.subset, port)
-        namespace, written = service.namespace, tls_mode(resource.rules, resource.subset, port, self.sizing)
-
-        def mtls(endpoint: Endpoint) -> bool:
-            return view.endpoints.take(endpoint, namespace) if written is None else written == "ISTIO_MUTUAL"
-
-        def plain(endpoint: Endpoint) -> bool:  # EndpointsWithMTLSFilter, behind AUTO_PASSTHROUGH servers
-            return written != "ISTIO_MUTUAL" and not (endpoint.tls == "istio" and mtls(endpoint))
-
-        filtered = (plain,) if resource.name.startswith("outbound_.") else ()
+        tls_of = EndpointTls(resource, port, service.namespace, view.endpoints, self.sizing)
+        filtered = (tls_of.plain,) if resource.name.startswith("outbound_.") else ()
         groups = spread_over(
             grouped(resource.endpoints, *filtered),
             spread_of(service, policy, self.settings),
             proxy.labels,
             by=self.sizing.failover_priorities,
         )
-        return self._endpoints.assignment(resource.name, groups, service, mtls=mtls)
+        return self._endpoints.assignment(resource.name, groups, service, mtls=tls_of.mutual)
 
     # ---- clusters
 

@@ -62,7 +62,9 @@ class Sizing:
     canonical_default:     the workload label has the canonical name injection would have set.
     entry_health:          endpoints of ServiceEntries say HEALTHY. inline_health: those inline in clusters do.
     host_cluster_id:       the host name of a ServiceEntry without endpoints names the cluster, as all endpoints do.
-    port_tls_endpoints:    any TLS setting of a port decides about its endpoints' tlsMode, not only DISABLE.
+    subset_tls_inherits:   those of a subset that sets no TLS mode take that of the whole DestinationRule.
+    tls_by_labels:         endpoints take the TLS mode of a rule's first subset that has their labels, whichever subset
+                           the cluster is of, and none but DISABLE and ISTIO_MUTUAL matter to them.
 
     Listeners (listener.go, listener_builder.go, listener_inbound.go):
     http_exchange, stats:  metadata exchange and Prometheus filters: WebAssembly or native, or no exchange.
@@ -201,7 +203,8 @@ class Sizing:
     entry_health: bool = False
     inline_health: bool = True
     host_cluster_id: bool = False
-    port_tls_endpoints: bool = True
+    tls_by_labels: bool = False
+    subset_tls_inherits: bool = False
     http_exchange: Literal["wasm", "struct", ""] = "struct"
     stats: Literal["wasm", "message"] = "message"
     passthrough_authz: bool = False
