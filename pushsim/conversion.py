@@ -12,7 +12,8 @@ EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
 DISTRIBUTION = "networking.istio.io/traffic-distribution"
 #: Service accounts of a Service's workloads: as they are, and those of its namespace.
 _CANONICAL, _ACCOUNTS = "alpha.istio.io/canonical-serviceaccounts", "alpha.istio.io/kubernetes-serviceaccounts"
-_UNIX = "unix://"
+#: What addresses of Unix domain sockets begin with.
+SOCKET = "unix://"
 SERVICE_NAME_LABEL = "kubernetes.io/service-name"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 
@@ -176,7 +177,7 @@ def workload_endpoints(
     targets = dict(service.target_ports)
     labels, service_account = entry.get("labels") or {}, entry.get("serviceAccount")
     address = str(entry.get("address") or service.hostname)
-    unix, address = address.startswith(_UNIX), address.removeprefix(_UNIX)
+    unix, address = address.startswith(SOCKET), address.removeprefix(SOCKET)
     several = service.registry == "External" and service.resolution != "DNS_ROUND_ROBIN"
     return tuple(
         Endpoint(

@@ -10,10 +10,10 @@ import pytest
 from pushsim import releases
 from pushsim.conversation import Conversation
 from pushsim.manifests import parse_objects
-from pushsim.mesh import Change, ConfigKey, Mesh, Port, Proxy, Service
+from pushsim.mesh import Change, ConfigKey, Mesh, Object, Port, Proxy, Service
 from pushsim.plan import plan
 from pushsim.plan.istiod import Istiod
-from pushsim.resources import InboundCluster, LoadAssignment, RouteConfiguration
+from pushsim.resources import InboundCluster, Listener, LoadAssignment, RouteConfiguration
 from pushsim.sizes import Policies, Sizer, clusters
 from pushsim.sizes.matches import RouteTranslator
 from pushsim.sizes.routes import RouteMeter
@@ -21,6 +21,7 @@ from pushsim.sizes.sessions import FILTER, sessions_of
 
 CLIENT = Proxy("c-0", "ns", "10.1.0.1", "sidecar", {"app": "c"})
 Body = dict[str, Any]
+NETWORKING = "networking.istio.io/v1"
 
 
 def service(name: str, *ports: tuple[str, int], **spec: Any) -> Body:
@@ -179,3 +180,115 @@ def test_an_inbound_clusters_length_is_remembered_by_which_of_its_hosts_are_the_
     )
     fresh = Sizer("1.24", mesh_config={}).resource_bytes(apart, CLIENT, Policies())
     assert sizer.resource_bytes(same, CLIENT, Policies()) < fresh == sizer.resource_bytes(apart, CLIENT, Policies())
+
+
+@pytest.mark.parametrize(
+    ("host", "lost"), [("b.ns", "b.ns"), ("b.ns.svc", "b.ns.svc"), ("10.0.2.1", "10.0.2.1"), ("b.other", "")]
+)
+def test_a_route_of_another_name_of_a_service_takes_that_domain(host: str, lost: str) -> None:
+    """Recorded: each domain is the first virtual host's that has it; a VirtualService's come before services alone."""
+    port = Port("http", 80, "HTTP")
+    held = Service("b.ns.svc.cluster.local", "ns", "b", (port,), "EDS", addresses=("10.0.2.1",))
+    sizer = Sizer("1.24", mesh_config={})
+
+    def measured(*services: Service) -> int:
+        spec = {"hosts": [host], "http": [{"route": [{"destination": {"host": "x.ns.svc.cluster.local"}}]}]}
+        body = {"apiVersion": NETWORKING, "kind": "VirtualService", "metadata": {"name": "v", "namespace": "ns"}}
+        (written,) = parse_objects([{**body, "spec": spec}])
+        pairs = tuple((service, port) for service in services)
+        return RouteMeter(sizer.sizing, sizer.settings).sidecar(RouteConfiguration("80", pairs, (written,)), CLIENT)
+
+    alone = RouteMeter(sizer.sizing, sizer.settings)
+    plain = alone.sidecar(RouteConfiguration("80", ((held, port),)), CLIENT) - alone.sidecar(
+        RouteConfiguration("80"), CLIENT
+    )
+    assert plain - (measured(held) - measured()) == (len(lost) + 2 if lost else 0)
+
+
+def test_a_domain_that_a_service_with_a_route_has_is_not_given_away() -> None:
+    """Recorded: the VirtualService of the service comes first, so a later one of that name has no virtual host."""
+    port = Port("http", 80, "HTTP")
+    held = Service("b.ns.svc.cluster.local", "ns", "b", (port,), "EDS", addresses=("10.0.2.1",))
+    sizer = Sizer("1.24", mesh_config={})
+
+    def written(name: str, host: str) -> Object:
+        spec = {"hosts": [host], "http": [{"route": [{"destination": {"host": "x.ns.svc.cluster.local"}}]}]}
+        meta = {"name": name, "namespace": "ns"}
+        body = {"apiVersion": NETWORKING, "kind": "VirtualService", "metadata": meta, "spec": spec}
+        return parse_objects([body])[0]
+
+    first, second = written("a", "b.ns.svc.cluster.local"), written("b", "b.ns")
+    one, both = (
+        RouteMeter(sizer.sizing, sizer.settings).sidecar(RouteConfiguration("80", ((held, port),), routes), CLIENT)
+        for routes in ((first,), (first, second))
+    )
+    assert one == both
+
+
+@pytest.mark.parametrize("release", ["1.14.6", "1.24.6", "1.31.0"])
+def test_an_egress_listener_on_a_socket_has_the_route_of_its_path(release: str) -> None:
+    """Recorded: with all ports of its services, as that of a port that proxies HTTP."""
+    listener = {"bind": "unix:///run/x.sock", "port": {"number": 0, "name": "http", "protocol": "HTTP"}}
+    spec = {"egress": [{**listener, "hosts": ["./*"]}]}
+    sidecar = {"apiVersion": NETWORKING, "kind": "Sidecar", "metadata": {"name": "s", "namespace": "ns"}, "spec": spec}
+    mesh = istiod(release, service("one", ("http", 80), ("grpc", 9090)), sidecar)
+    routes = [r for response in mesh.connect(CLIENT).responses if response.xds == "RDS" for r in response.resources]
+    (route,) = (held for held in routes if isinstance(held, RouteConfiguration))
+    assert (route.name, route.every_port) == ("unix:///run/x.sock", True)
+    assert {port.number for _, port in route.services} == {80, 9090}
+
+
+def test_tls_of_a_service_with_an_address_is_told_by_no_name_where_the_listener_is_on_all_addresses() -> None:
+    """Recorded on 1.14.6, whose egress listeners with a port listen so: the chain matches nothing."""
+    port = Port("https", 8443, "HTTPS")
+    sizes = []
+    for addresses in (("10.0.2.1",), ("0.0.0.0",)):
+        held = Service("b.ns.svc.cluster.local", "ns", "b", (port,), "EDS", addresses=addresses)
+        listener = Listener("0.0.0.0_8443", "tcp", "0.0.0.0", 8443, "", ((held, port),))
+        sizes.append(Sizer("1.14", mesh_config={}).resource_bytes(listener, CLIENT, Policies()))
+    assert sizes[1] - sizes[0] > len("b.ns.svc.cluster.local")
+
+
+def test_a_service_in_the_place_of_a_serviceentry_of_its_host_has_not_its_ports() -> None:
+    """Recorded on 1.17.8: a Service made while a ServiceEntry of its host has one port more; that has no endpoints."""
+    host, endpoints = "one.ns.svc.cluster.local", [{"address": "10.7.0.1"}]
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}, {"number": 8090, "name": "tcp", "protocol": "TCP"}]
+    spec = {"hosts": [host], "ports": ports, "resolution": "STATIC", "endpoints": endpoints}
+    entry = {"apiVersion": NETWORKING, "kind": "ServiceEntry", "metadata": {"name": "e", "namespace": "ns"}}
+    mesh = istiod("1.17.8", {**entry, "spec": spec})
+    state = mesh.connect(CLIENT).state
+    (request,) = mesh.handle(Change(parse_objects([service("one", ("http", 80))])))
+    eds = next(r for r in plan(state, request, mesh.push(request)).responses if r.xds == "EDS")
+    by_name = {held.name: held for held in eds.resources if isinstance(held, LoadAssignment)}
+    assert by_name[f"outbound|8090||{host}"].endpoints == ()
+
+
+@pytest.mark.parametrize(("release", "kept"), [("1.14.6", True), ("1.17.8", True), ("1.20.8", False)])
+def test_until_1_17_a_pod_that_is_selected_no_more_stays_until_its_serviceentry_is_written(
+    release: str, kept: bool
+) -> None:
+    """Recorded: it is still there when a WorkloadEntry joins, and among what its own proxy serves."""
+
+    def pod(app: str) -> Body:
+        meta = {"name": "c-0", "namespace": "ns", "labels": {"app": app}}
+        spec = {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}
+        ready = [{"type": "Ready", "status": "True"}]
+        status = {"phase": "Running", "podIP": CLIENT.ip, "podIPs": [{"ip": CLIENT.ip}], "conditions": ready}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status}
+
+    meta = {"name": "e", "namespace": "ns"}
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
+    spec = {"hosts": ["e.mesh"], "ports": ports, "resolution": "STATIC", "workloadSelector": {"labels": {"app": "c"}}}
+    entry = {"apiVersion": NETWORKING, "kind": "ServiceEntry", "metadata": meta, "spec": spec}
+    joins = {"address": "10.3.0.1", "labels": {"app": "c"}}
+    workload = {"apiVersion": NETWORKING, "kind": "WorkloadEntry", "metadata": {"name": "w", "namespace": "ns"}}
+    mesh = istiod(release, pod("c"), entry)
+
+    def addresses(written: Body) -> set[str]:
+        mesh.handle(Change(parse_objects([written])))
+        shards = mesh.registry.endpoints.shards[("e.mesh", "ns")].values()
+        return {endpoint.address for shard in shards for endpoint in shard}
+
+    mesh.handle(Change(parse_objects([pod("d")])))
+    assert addresses({**workload, "spec": joins}) == ({CLIENT.ip, "10.3.0.1"} if kept else {"10.3.0.1"})
+    assert addresses({**entry, "spec": {**spec, "ports": [{**ports[0], "name": "http-2"}]}}) == {"10.3.0.1"}

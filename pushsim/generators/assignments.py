@@ -126,7 +126,7 @@ class Assignments(Clusters):
     def _left_out(self, service: Service, number: int) -> Port | None:
         """A port that a service has, but not as the scope shows it."""
         whole = self.context.services.exact.get(service.hostname, {}).get(service.namespace)
-        if whole is None or whole is service or not set(service.ports) < set(whole.ports):
+        if whole is None or whole.registry != service.registry or not set(service.ports) < set(whole.ports):
             return None
         return whole.port(number)
 

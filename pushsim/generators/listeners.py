@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pushsim.blocks import Block, Blocks
 from pushsim.context import Route
-from pushsim.conversion import parse_protocol
+from pushsim.conversion import SOCKET, parse_protocol
 from pushsim.generators.gateways import GatewayListeners
 from pushsim.generators.recipient import ingress_port, services_of
 from pushsim.generators.sockets import Socket, Sockets, joined, listeners_in
@@ -277,7 +277,8 @@ class Listeners(GatewayListeners):
         if listen.http:
             address, number = bind or ANY_ADDRESS, listen.number
             name, pairs = f"{address}_{number}", ((service, port),)
-            yield Listener(name, "http", address, number, str(number), pairs, unknown=self.unknown)
+            route = address if address.startswith(SOCKET) else str(number)
+            yield Listener(name, "http", address, number, route, pairs, unknown=self.unknown)
             return
         for address in (bind,) if bind else self.places(service):
             yield from self._at_address(service, port, listen, egress, address)

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import chain
 
 from pushsim.context import Destination, Route, applying, asks_hashing
-from pushsim.conversion import parse_protocol
+from pushsim.conversion import SOCKET, parse_protocol
 from pushsim.generators.recipient import Recipient, gateway_names, services_of
 from pushsim.mesh import Object, Port, Service
 from pushsim.resources import RouteConfiguration
@@ -57,8 +57,8 @@ class Routes(Recipient):
 
     def _sidecar_route(self, name: str) -> RouteConfiguration:
         number = name.rpartition(":")[2]
-        owners = self._owners(int(number) if number.isdigit() else 0)
-        every_port = any(_takes_any_port(egress) for egress in owners)
+        owners = self._owners(int(number) if number.isdigit() else 0, name)
+        every_port = name.startswith(SOCKET) or any(_takes_any_port(egress) for egress in owners)
         routes = [route for egress in owners for route in egress.routes]
         written = dict.fromkeys(route.written for route in routes)
         if len(self.scope.listeners) == 1:
@@ -123,10 +123,11 @@ class Routes(Recipient):
 
         return family.memo_of(block).once(routed, "RDS")
 
-    def _owners(self, number: int) -> list[EgressListener]:
-        """The egress listener that owns a port, else those without a port."""
-        by_port = ((int((egress.spec.get("port") or {}).get("number") or 0), egress) for egress in self.scope.listeners)
-        owner = next((egress for port, egress in by_port if port == number), None)
+    def _owners(self, number: int, name: str) -> list[EgressListener]:
+        """The egress listener that owns a port, or the socket that a route is named by, else those without a port."""
+        with_port = [egress for egress in self.scope.listeners if egress.spec.get("port")]
+        by_port = ((int(egress.spec["port"].get("number") or 0), egress) for egress in with_port)
+        owner = next((e for port, e in by_port if port == number and (port or e.spec.get("bind") == name)), None)
         if owner is not None:
             return [owner]
         return [egress for egress in self.scope.listeners if not egress.spec.get("port")]

@@ -51,6 +51,7 @@ class EntryRegistry:
         self.services: dict[Ref, tuple[Service, ...]] = {}
         self.emptied: set[Host] = set()
         self._pods: Nested[str, Ref, Object] = Nested()  # that are ready, as far as istiod knows, by namespace
+        self._left: Nested[Ref, Ref, Object] = Nested()  # pods that a ServiceEntry keeps, as it selected them
         self._endpointed: set[_HostPort] = set()
         self._left_out: set[tuple[Ref, str]] = set()  # hosts without endpoints, since others had some
 
@@ -59,7 +60,7 @@ class EntryRegistry:
         copy = EntryRegistry(store, endpoints, self._rules, self._trust_domain, self._env)
         copy.services = dict(self.services)
         copy._endpointed, copy._left_out = set(self._endpointed), set(self._left_out)
-        copy.emptied, copy._pods = set(self.emptied), self._pods.fork()
+        copy.emptied, copy._pods, copy._left = set(self.emptied), self._pods.fork(), self._left.fork()
         return copy
 
     def in_namespace(self, namespace: str) -> Iterator[tuple[Ref, Service]]:
@@ -75,6 +76,7 @@ class EntryRegistry:
         services = service_entry_services(written)
         old = self.services.get(written.ref, ())
         self.services[written.ref] = services
+        self._left.put(written.ref, {})
         self._endpointed_anew(written.ref, old, services)
         if before is None:
             return self._entry_events(written.ref.namespace, services, set(services), ())
@@ -96,6 +98,7 @@ class EntryRegistry:
     def entry_deleted(self, before: Object) -> list[PushRequest]:
         """A ServiceEntry was deleted."""
         old = self.services.pop(before.ref, ())
+        self._left.put(before.ref, {})
         self._endpointed_anew(before.ref, old, ())
         return self._entry_events(before.ref.namespace, (), set(), old)
 
@@ -189,7 +192,8 @@ class EntryRegistry:
         ]
         if service.selector:
             inline += map(entry_workload, selected_entries(self._store, namespace, service))
-            pods = (pod for pod in self._pods.of(namespace).values() if selected_by(service, pod))
+            pods = [pod for pod in self._pods.of(namespace).values() if selected_by(service, pod)]
+            pods += self._left.of(entry.ref).values()
             inline += (pod_workload(pod, self._store) for pod in pods)
         elif not inline and service.resolution in DNS:
             inline = [{"address": service.hostname, "workload": name}]
@@ -246,9 +250,11 @@ class EntryRegistry:
         still = [service for service in selecting if selected_by(service, latest or known)]
         if not self._rules.left_pods_kept:
             return self._refreshed(selecting, still)
-        for host in {(service.hostname, namespace) for service in selecting if service not in still}:
-            if not self._endpoints_made(self._making(*host)):
-                self.emptied.add(host)
+        for ref, service in self.in_namespace(namespace):
+            if latest and service in still:
+                self._left.to_write(ref).pop(pod.ref, None)
+            elif known and latest and service in selecting:
+                self._left.to_write(ref)[pod.ref] = known
         return self._refreshed(still, still)
 
     def workload_changed(self, before: Object | None, written: Object | None, namespace: str) -> list[PushRequest]:

@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.config.core.v3 import Locality as EnvoyLocality
 from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint as EnvoyEndpoint
 from envoy_data_plane.envoy.config.endpoint.v3 import LbEndpoint, LocalityLbEndpoints
 
+from pushsim.conversion import SOCKET
 from pushsim.mesh import Endpoint, Service
 from pushsim.sizes.switches import Sizing
 from pushsim.sizes.wire import framed, length, made, struct, text
@@ -24,8 +25,8 @@ _REVISION = "service.istio.io/canonical-revision"
 
 def address(host: str, port: int) -> Address:
     """A socket address; a host that is a path is a Unix domain socket (util.BuildAddress)."""
-    if host.startswith("/"):
-        return made(Address, pipe=Pipe(path=host))
+    if (path := host.removeprefix(SOCKET)).startswith("/"):
+        return made(Address, pipe=Pipe(path=path))
     return made(Address, socket_address=SocketAddress(address=host, port_value=port))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import NamedTuple
 
-from pushsim.mesh import Service
+from pushsim.mesh import Port, Service
 from pushsim.sizes.switches import Sizing
 
 _SUFFIX = ".svc.cluster.local"
@@ -45,7 +45,7 @@ def domains(
     but: frozenset[str] = frozenset(),
     naming: Naming = PLAIN,
 ) -> list[str]:
-    """Every name a client in `namespace` may call the service by, without some addresses that are others'."""
+    """Every name a client in `namespace` may call the service by, without some that are others'."""
     if naming.sniffed:
         return ["*"]
     names = list[str]()
@@ -57,7 +57,9 @@ def domains(
             names += [*([name] if home == namespace != "" else []), f"{short}.svc", short]
     if service.headless:
         names += [f"*.{name}" for name in names]
-    names += [address for address in _addresses(service) if address not in but]
+    names += _addresses(service)
+    if but:
+        names = [name for name in names if name not in but]
     if sizing.ignores_ports == "all" and not naming.ports:
         return names
     return [n for name in names for n in ((name,) if not naming.only else ()) + (f"{name}:{port}",)]
@@ -84,4 +86,12 @@ def taken(services: Iterable[Service]) -> Mapping[str, frozenset[str]]:
     return {host: addresses for host, addresses in found.items() if addresses}
 
 
-__all__ = ["PLAIN", "Naming", "domains", "homes_of", "taken"]
+def called(host: str, services: Mapping[str, tuple[Service, Port]]) -> list[str]:
+    """Hosts of the services that this is another name of: without the domain, or an address."""
+    found = [full] if (full := host.removesuffix(".svc") + _SUFFIX) in services else []
+    if ":" in host or host.replace(".", "").isdigit():
+        found += [of for of, (service, _) in services.items() if host in _addresses(service)]
+    return found
+
+
+__all__ = ["PLAIN", "Naming", "called", "domains", "homes_of", "taken"]

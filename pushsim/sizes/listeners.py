@@ -225,7 +225,8 @@ class ListenerBuilder:
     def _direct(self, listener: Listener, service: Service, port: Port, ranges: Sequence[CidrRange]) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
         prefix = self.prefix(cluster, service, Port("", port.number, port.protocol))
-        names = [service.hostname] if port.protocol in ("HTTPS", "TLS") and listener.bind == "0.0.0.0" else []
+        shared = listener.bind == "0.0.0.0" and bool(ranges or not service.addresses or "0.0.0.0" in service.addresses)
+        names = [service.hostname] if port.protocol in ("HTTPS", "TLS") and shared else []
         match = made(FilterChainMatch, server_names=names, prefix_ranges=list(ranges)) if names or ranges else None
         proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]

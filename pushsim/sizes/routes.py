@@ -26,11 +26,12 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 
 from pushsim.blocks import Block
+from pushsim.conversion import SOCKET
 from pushsim.hosts import resolve_all
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, Asked, RouteConfiguration, Source
 from pushsim.sizes.closest import closest_of, split_hosts
-from pushsim.sizes.domains import PLAIN, Naming, domains, taken
+from pushsim.sizes.domains import PLAIN, Naming, called, domains, taken
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
@@ -106,9 +107,9 @@ class RouteMeter:
 
     def seen(self, route: RouteConfiguration, proxy: Proxy) -> Seen:
         """Length of a sidecar's route configuration for all sidecars that have what it asks for."""
-        host, _, number = route.name.rpartition(":")
+        host, _, number = ("", "", "") if route.name.startswith(SOCKET) else route.name.rpartition(":")
         port = int(number) if number.isdigit() else 0
-        if not route.known and not route.virtual_services and port == 0:
+        if not route.known and not route.virtual_services and port == 0 and not route.every_port:
             return Seen(length(self._patches.configuration(EnvoyRoutes(name=route.name, validate_clusters=False))), {})
         around = self._frame(route.name)
         if not host:
@@ -180,13 +181,14 @@ class RouteMeter:
     ) -> Seen:
         """What VirtualServices and DestinationRules add to the virtual hosts, or take from them."""
         total, services = Sum(), of.by_host
-        shaped = self._virtual_services(total, route, proxy, port, of, naming=naming)
+        lost = dict(of.taken)
+        shaped = self._virtual_services(total, route, proxy, port, of, lost, naming=naming)
         rules = {host: of for host, of in route.rules if of and host in services}
-        for host in shaped | rules.keys():
-            (service, p), but = services[host], of.taken.get(host, _NONE)
-            total.add(*self._framed_service(service, p, but, naming=naming), times=-1)
+        for host in shaped | rules.keys() | {host for host, but in lost.items() if but != of.taken.get(host)}:
+            service, p = services[host]
+            total.add(*self._framed_service(service, p, of.taken.get(host, _NONE), naming=naming), times=-1)
             if host not in shaped and service.resolution != "ALIAS":
-                total.add(*self._seen(service, p, rules[host], but, naming=naming))
+                total.add(*self._seen(service, p, rules.get(host, ()), lost.get(host, _NONE), naming=naming))
         return total.seen
 
     def _frame(self, name: str) -> int:
@@ -289,10 +291,14 @@ class RouteMeter:
         proxy: Proxy,
         port: int,
         of: _Services,
+        lost: dict[str, frozenset[str]],
         *,
         naming: Naming,
     ) -> set[str]:
-        """Add the virtual hosts that VirtualServices shape; the services among them."""
+        """Add the virtual hosts that VirtualServices shape; the services among them.
+
+        A domain is of the first virtual host that has it: `lost`, by service, which are of hosts that are no service.
+        """
         services, shaped, named = of.by_host, set[str](), set[str]()
         hosts_of = [
             (written, resolve_all(written.spec.get("hosts") or (), written.ref.namespace))
@@ -309,8 +315,17 @@ class RouteMeter:
             if not matching and (port != 80 or route.every_port):
                 continue
             told = Asked.by((written,), "http").of(proxy)
+            for host in others if not (naming.sniffed or naming.only) else ():
+                name = f"{host}:{port}"
+                bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
+                owners = called(host, services)
+                if bodies and name not in named and shaped.isdisjoint(owners):
+                    named.add(name)
+                    lost |= {owner: lost.get(owner, _NONE) | {host} for owner in owners}
+                    own = [host] if self._sizing.ignores_ports == "all" else [host, name]
+                    total.add(self._framed(name, own, self._named_host(name) + bodies + texts(own)))
             for host in matching:
-                (service, _), name, but = services[host], f"{host}:{port}", of.taken.get(host, _NONE)
+                (service, _), name, but = services[host], f"{host}:{port}", lost.get(host, _NONE)
                 bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
                 if not bodies:
                     break
@@ -320,13 +335,6 @@ class RouteMeter:
                     size = self._named_host(name) + bodies + session_length(service, self._sizing, self._settings)
                     measure = partial(self._named, service, port, but, naming, size)
                     total.add(*Seen.at_homes(service, measure))
-            for host in others if not (naming.sniffed or naming.only) else ():
-                name = f"{host}:{port}"
-                bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
-                if bodies and name not in named:
-                    named.add(name)
-                    own = [host] if self._sizing.ignores_ports == "all" else [host, name]
-                    total.add(self._framed(name, own, self._named_host(name) + bodies + texts(own)))
         return shaped
 
     def _named_host(self, name: str) -> int:
