@@ -12,13 +12,14 @@ from typing import NamedTuple
 from pushsim.mesh import Port, Service
 from pushsim.sizes.switches import Sizing
 
-_SUFFIX = ".svc.cluster.local"
+#: What hosts of Kubernetes' Services end with.
+SUFFIX = ".svc.cluster.local"
 
 
 def homes_of(service: Service) -> set[str]:
     """Namespaces in which the first label of its host, or of an alias, is a name of a service, too."""
-    hosts = (host for host in (service.hostname, *service.aliases) if host.endswith(_SUFFIX))
-    return {host.removesuffix(_SUFFIX).partition(".")[2] for host in hosts} - {""}
+    hosts = (host for host in (service.hostname, *service.aliases) if host.endswith(SUFFIX))
+    return {host.removesuffix(SUFFIX).partition(".")[2] for host in hosts} - {""}
 
 
 class Naming(NamedTuple):
@@ -45,14 +46,17 @@ def domains(
     but: frozenset[str] = frozenset(),
     naming: Naming = PLAIN,
 ) -> list[str]:
-    """Every name a client in `namespace` may call the service by, without some that are others'."""
+    """Every name a client in `namespace` may call the service by, without some that are others'.
+
+    Of an alias that is followed by a slash there, all names are another's.
+    """
     if naming.sniffed:
         return ["*"]
     names = list[str]()
-    for host in (service.hostname, *service.aliases):
+    for host in (service.hostname, *(alias for alias in service.aliases if f"{alias}/" not in but)):
         names += [host, *([f"{host}."] if sizing.absolute_domains else [])]
-        if host.endswith(_SUFFIX):
-            short = host.removesuffix(_SUFFIX)
+        if host.endswith(SUFFIX):
+            short = host.removesuffix(SUFFIX)
             name, _, home = short.partition(".")
             names += [*([name] if home == namespace != "" else []), f"{short}.svc", short]
     if service.headless:
@@ -65,6 +69,11 @@ def domains(
     return [n for name in names for n in ((name,) if not naming.only else ()) + (f"{name}:{port}",)]
 
 
+def is_alias(service: Service) -> bool:
+    """Whether it stands for another, whose virtual host has its names."""
+    return service.resolution == "ALIAS"
+
+
 def _addresses(service: Service) -> list[str]:
     """A ServiceEntry with several is a service for each, of which the last counts; proxies have one family of IP."""
     known = service.addresses[-1:]
@@ -75,7 +84,7 @@ def _addresses(service: Service) -> list[str]:
 
 def taken(services: Iterable[Service]) -> Mapping[str, frozenset[str]]:
     """By host, the addresses of services of one route that are domains of others before them."""
-    of = {service.hostname: _addresses(service) for service in services if service.resolution != "ALIAS"}
+    of = {service.hostname: _addresses(service) for service in services if not is_alias(service)}
     if len({*chain.from_iterable(of.values())}) == sum(map(len, of.values())):
         return {}
     owners: dict[str, str] = {}
@@ -88,10 +97,10 @@ def taken(services: Iterable[Service]) -> Mapping[str, frozenset[str]]:
 
 def called(host: str, services: Mapping[str, tuple[Service, Port]]) -> list[str]:
     """Hosts of the services that this is another name of: without the domain, or an address."""
-    found = [full] if (full := host.removesuffix(".svc") + _SUFFIX) in services else []
+    found = [full] if (full := host.removesuffix(".svc") + SUFFIX) in services else []
     if ":" in host or host.replace(".", "").isdigit():
         found += [of for of, (service, _) in services.items() if host in _addresses(service)]
     return found
 
 
-__all__ = ["PLAIN", "Naming", "called", "domains", "homes_of", "taken"]
+__all__ = ["PLAIN", "SUFFIX", "Naming", "called", "domains", "homes_of", "is_alias", "taken"]

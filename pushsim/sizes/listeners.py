@@ -29,6 +29,7 @@ from pushsim.resources import BLACK_HOLE, Listener
 from pushsim.sizes import extensions, filters
 from pushsim.sizes.assignments import address
 from pushsim.sizes.clusters import config_path, istio_metadata
+from pushsim.sizes.domains import SUFFIX
 from pushsim.sizes.http import HttpParts, connection_manager
 from pushsim.sizes.policy import Spec, subset_spec, whole_policy
 from pushsim.sizes.settings import ANYTHING
@@ -225,8 +226,8 @@ class ListenerBuilder:
     def _direct(self, listener: Listener, service: Service, port: Port, ranges: Sequence[CidrRange]) -> FilterChain:
         cluster = f"outbound|{port.number}||{service.hostname}"
         prefix = self.prefix(cluster, service, Port("", port.number, port.protocol))
-        shared = listener.bind == "0.0.0.0" and bool(ranges or not service.addresses or "0.0.0.0" in service.addresses)
-        names = [service.hostname] if port.protocol in ("HTTPS", "TLS") and shared else []
+        shared = listener.bind == "0.0.0.0" and (bool(ranges) or is_anywhere(service))
+        names = alias_names(service) if port.protocol in ("HTTPS", "TLS") and shared else []
         match = made(FilterChainMatch, server_names=names, prefix_ranges=list(ranges)) if names or ranges else None
         proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
@@ -320,6 +321,20 @@ def _is_alone(listener: Listener) -> bool:
     """Whether an HTTP listener has an address of its own or is a proxy: no traffic comes to it that is not HTTP."""
     proxy = bool(listener.services) and listener.services[0][1].protocol == "HTTP_PROXY"
     return listener.kind == "http" and (proxy or listener.bind != "0.0.0.0")
+
+
+def is_anywhere(service: Service) -> bool:
+    """Whether it has no address of its own, so that TLS for it is told by names."""
+    return not service.addresses or "0.0.0.0" in service.addresses
+
+
+def alias_names(service: Service) -> list[str]:
+    """Its host, and those of its aliases with their short names, as clients of other namespaces know them."""
+    found = [service.hostname]
+    for alias in service.aliases:
+        short = alias.removesuffix(SUFFIX)
+        found += [alias, short, f"{short}.svc"] if short != alias else [alias]
+    return found
 
 
 def _names(written: Object, hostname: str) -> bool:

@@ -31,7 +31,7 @@ from pushsim.hosts import resolve_all
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, Asked, RouteConfiguration, Source
 from pushsim.sizes.closest import closest_of, split_hosts
-from pushsim.sizes.domains import PLAIN, Naming, called, domains, taken
+from pushsim.sizes.domains import PLAIN, Naming, called, domains, is_alias, taken
 from pushsim.sizes.envelope import Envelope
 from pushsim.sizes.matches import RouteTranslator, default_route, resource_hashes
 from pushsim.sizes.policy import consistent_hash
@@ -187,7 +187,7 @@ class RouteMeter:
         for host in shaped | rules.keys() | {host for host, but in lost.items() if but != of.taken.get(host)}:
             service, p = services[host]
             total.add(*self._framed_service(service, p, of.taken.get(host, _NONE), naming=naming), times=-1)
-            if host not in shaped and service.resolution != "ALIAS":
+            if host not in shaped and not is_alias(service):
                 total.add(*self._seen(service, p, rules.get(host, ()), lost.get(host, _NONE), naming=naming))
         return total.seen
 
@@ -207,7 +207,7 @@ class RouteMeter:
 
     def _framed_service(self, service: Service, port: Port, but: frozenset[str], *, naming: Naming) -> Seen:
         """The virtual host of a service in its frame, nothing for an alias: as seen from elsewhere, and from home."""
-        if service.resolution == "ALIAS":
+        if is_alias(service):
             return Seen(0, {})
         key = (id(service), port.number, naming, but)
         known = self._hosts.get(key)
@@ -297,7 +297,7 @@ class RouteMeter:
     ) -> set[str]:
         """Add the virtual hosts that VirtualServices shape; the services among them.
 
-        A domain is of the first virtual host that has it: `lost`, by service, which are of hosts that are no service.
+        A domain is of the first virtual host that has it: `lost`, by service, which are of others (see `domains`).
         """
         services, shaped, named = of.by_host, set[str](), set[str]()
         hosts_of = [
@@ -329,8 +329,11 @@ class RouteMeter:
                 bodies = self._bodies(route, written, proxy, port, told, name, of.sessions)
                 if not bodies:
                     break
+                standing = [of for of, (s, _) in services.items() if host in s.aliases] if is_alias(service) else []
+                given = not shaped.isdisjoint(standing)
+                lost |= {owner: lost.get(owner, _NONE) | {f"{host}/"} for owner in standing}
                 shaped.add(host)
-                if name not in named:
+                if name not in named and not given:
                     named.add(name)
                     size = self._named_host(name) + bodies + session_length(service, self._sizing, self._settings)
                     measure = partial(self._named, service, port, but, naming, size)

@@ -42,7 +42,7 @@ from pushsim.sizes.envoyfilters import Patch, doing, merge_cluster
 from pushsim.sizes.http import HttpParts
 from pushsim.sizes.inbound import Inbound
 from pushsim.sizes.listenerpatches import by_name, patched
-from pushsim.sizes.listeners import ListenerBuilder
+from pushsim.sizes.listeners import ListenerBuilder, alias_names, is_anywhere
 from pushsim.sizes.names import name_table
 from pushsim.sizes.peers import EndpointModes, MtlsModes, namespace_modes, selected, workload_modes
 from pushsim.sizes.policy import policy_for, spread_of
@@ -381,7 +381,7 @@ def _listener_shape(resource: Listener) -> tuple[object, ...]:
             return (resource.kind, resource)
         case _:
             pairs = tuple(
-                (len(service.hostname), port.number, port.protocol, service.resolution)
+                (*map(len, alias_names(service)), port.number, port.protocol, service.resolution, is_anywhere(service))
                 for service, port in resource.services
             )
             bind = resource.bind if resource.bind == "0.0.0.0" else len(resource.bind)

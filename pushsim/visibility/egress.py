@@ -87,6 +87,7 @@ class EgressListener:
         matched = [s for s in candidates if self._imported(s)]
         if self.port:
             matched = [t for s in matched if (t := with_ports(s, {self.port})) is not None]
+        matched = [self._with_aliases(s) for s in matched]
         if len(matched) < 2:
             return tuple(matched)
         chosen = matched[0]
@@ -114,6 +115,15 @@ class EgressListener:
             if not self._context.rules.namespace_fallthrough:
                 return False
         return wild is not None and wild.covers(host)
+
+    def _with_aliases(self, service: Service) -> Service:
+        """The service with those of its aliases that the hosts which import it match, too (matchingAliasService)."""
+        if not service.aliases:
+            return service
+        own = self._imports.get(service.namespace)
+        by = own if own is not None and own.covers(service.hostname) else self._imports.get(ANY)
+        kept = tuple(alias for alias in service.aliases if by is None or by.covers(alias))
+        return service if len(kept) == len(service.aliases) else replace(service, aliases=kept)
 
     def importing(self, service: Service) -> str:
         """The `hosts` entry that imports a service, for explanations."""
