@@ -330,11 +330,12 @@ def test_a_route_of_an_alias_takes_all_its_names() -> None:
     assert measured(held, named, routes=(of_service, of_alias)) == measured(held, routes=(of_service,))
 
 
-def test_tls_is_told_by_the_names_of_aliases_too() -> None:
-    """Recorded: an ExternalName of a ServiceEntry without address; 49 B on 1.24.6."""
+@pytest.mark.parametrize(("release", "longer"), [("1.24", 49), ("1.30", 77)])
+def test_tls_is_told_by_the_names_of_aliases_too(release: str, longer: int) -> None:
+    """Recorded: an ExternalName of a ServiceEntry without address; on 1.30.3 also with a dot at its end."""
     port, sizes = Port("tls", 443, "TLS"), []
     for aliases in ((), ("x1.ns-a.svc.cluster.local",)):
         held = Service("api.ext.com", "ns-c", "api.ext.com", (port,), "DNS", registry="External", aliases=aliases)
         listener = Listener("0.0.0.0_443", "tcp", "0.0.0.0", 443, "", ((held, port),))
-        sizes.append(Sizer("1.24", mesh_config={}).resource_bytes(listener, CLIENT, Policies()))
-    assert sizes[1] - sizes[0] == sum(len(name) + 2 for name in ("x1.ns-a.svc.cluster.local", "x1.ns-a", "x1.ns-a.svc"))
+        sizes.append(Sizer(release, mesh_config={}).resource_bytes(listener, CLIENT, Policies()))
+    assert sizes[1] - sizes[0] - longer in (0, 1)  # the chain's own length may take a byte more

@@ -227,11 +227,15 @@ class ListenerBuilder:
         cluster = f"outbound|{port.number}||{service.hostname}"
         prefix = self.prefix(cluster, service, Port("", port.number, port.protocol))
         shared = listener.bind == "0.0.0.0" and (bool(ranges) or is_anywhere(service))
-        names = alias_names(service) if port.protocol in ("HTTPS", "TLS") and shared else []
+        names = self._told_by(service) if port.protocol in ("HTTPS", "TLS") and shared else []
         match = made(FilterChainMatch, server_names=names, prefix_ranges=list(ranges)) if names or ranges else None
         proxy = self.tcp_proxy(cluster, prefix, rules=listener.rules_of(service.hostname))
         before = [*self.plugins(Place("SIDECAR_OUTBOUND", False, port.number)), *self.tcp_metrics(inbound=False)]
         return self.chain(*before, *filters.network_stack(proxy, port, prefix, cluster, self.settings), match=match)
+
+    def _told_by(self, service: Service) -> list[str]:
+        absolute = [f"{alias}." for alias in service.aliases] if self.sizing.absolute_domains else []
+        return alias_names(service) + absolute
 
     def prefix(self, cluster: str, service: Service, port: Port, subset: str = "") -> str:
         """The statistics' prefix of a TCP proxy: the cluster, or as the mesh config asks."""
