@@ -46,7 +46,7 @@ PILOT_SPAWN_UPSTREAM_SPAN_FOR_GATEWAY PILOT_UNIFIED_SIDECAR_SCOPE
 ENVIRONMENT: Mapping[str, Callable[[str], object]] = {
     **dict.fromkeys(_FLAGS.split(), flag),
     **dict.fromkeys(("PILOT_DEBOUNCE_AFTER", "PILOT_DEBOUNCE_MAX", "GRPC_KEEPALIVE_INTERVAL"), duration),
-    **dict.fromkeys(("PILOT_PUSH_THROTTLE", "PILOT_MAX_REQUESTS_PER_SECOND"), number),
+    **dict.fromkeys(("PILOT_PUSH_THROTTLE", "PILOT_MAX_REQUESTS_PER_SECOND", "PILOT_XDS_CACHE_SIZE"), number),
     **dict.fromkeys(("MAX_CONNECTIONS_PER_SOCKET_EVENT_LOOP", "PILOT_TRACE_SAMPLING"), number),
     "REVISION": str,
 }

@@ -148,13 +148,13 @@ class Observed:
             dwell = {key: time for key, time in tally.dwell.items() if key[0] == number}
             names = sum(time * shapes[key[2]].names for key, time in dwell.items()) / max(1, sum(dwell.values()))
             inventory = replica.planner.inventory()
-            connected, passing = tally.connected[number], tally.passing(number)
+            connected, held = tally.connected[number], tally.held(number)
             on_average, most = connected.mean(self.ended), connected.highest
-            mean = {name: level.mean(self.ended) for name, level in passing.items()}
+            mean = {name: level.mean(self.ended) for name, level in held.items()}
             mean_busy, most_busy = self._busy(number)
             at_mean = priced(self.calibration, Holding(inventory, on_average, on_average * names, mean, mean_busy))
             means += at_mean.times(*[1 / len(machine.replicas)] * 3)
-            peaks = {name: level.highest for name, level in passing.items()}
+            peaks = {name: level.highest for name, level in held.items()}
             at_most = priced(self.calibration, Holding(inventory, most, most * names, peaks, most_busy))
             highest = max(highest, at_most, key=lambda bound: bound.value)
         return means, highest

@@ -34,8 +34,33 @@ Counts = Mapping[str, int]
 NO_COUNTS: Counts = {}
 Cells = NDArray[np.int32]
 NO_CELLS: Cells = np.zeros(0, dtype=np.int32)
-#: Cells that are evicted; asked for when they are, because what is first read until then may be among them.
-Evicted = Callable[[], Cells]
+
+
+class Evicted(NamedTuple):
+    """What an event does to the xDS cache.
+
+    An entry is dropped when something changes that it depends on. If something comes that it does not know yet, its key
+    is another from then on: nobody looks for it any more, but it stays, until something that it knows changes.
+
+    cells:    int32[n], whose entries are dropped.
+    since:    int64[n], by cell: of entries that have stayed, those that did so later than this (`at`) are dropped, too.
+    outdated: int32[m], whose entries stay.
+    at:       when they do: numbers of such events grow.
+    """
+
+    cells: Cells = NO_CELLS
+    since: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    outdated: Cells = NO_CELLS
+    at: int = 0
+
+    @classmethod
+    def of(cls, cells: Cells) -> Evicted:
+        """These are dropped, with all that has stayed."""
+        return cls(cells, np.full(len(cells), -1, dtype=np.int64))
+
+
+#: Asked for when it is done, because what is first read until then may be among it.
+Evicting = Callable[[], Evicted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +99,15 @@ class Request:
     """One PushRequest as a handler submits it; the machine does not look into it and never merges: `push` does.
 
     endpoints_only: with PILOT_ENABLE_EDS_DEBOUNCE=false it is pushed at once, beside the debouncer.
-    evicts:         cells that its handler evicts from the xDS cache when it is done, possibly none of them; None if
-                    the handler does not clear the cache (config changes evict in Push alone).
+    evicts:         what its handler evicts from the xDS cache when it is done, possibly nothing; None if the handler
+                    does not clear the cache (config changes evict in Push alone).
     proxies:        a ProxyUpdate for these proxies only, as (group, position in it): goes into the push queue at
                     once as a forced push, with no debounce and no Push. Empty for all others.
     keys:           how many ConfigKeys it names, for reports.
     """
 
     endpoints_only: bool = False
-    evicts: Evicted | None = None
+    evicts: Evicting | None = None
     proxies: tuple[tuple[int, int], ...] = ()
     keys: int = 1
 
@@ -109,12 +134,12 @@ class Push:
 
     number: its push number.
     work:   push.batches, and of InitContext (push.contexts, push.services, push.endpoints, push.virtual_services, …).
-    evicts: cells dropped from the xDS cache; evict_all drops the whole cache (forced, or everything).
+    evicts: from the xDS cache; evict_all drops the whole cache (forced, or everything).
     """
 
     number: int
     work: Counts = field(default_factory=dict)
-    evicts: Evicted = lambda: NO_CELLS
+    evicts: Evicting = Evicted
     evict_all: bool = False
 
 
@@ -138,6 +163,16 @@ class View:
     cells: Cells
     resources: NDArray[np.int32]
     units: NDArray[np.int32]
+
+    @cached_property
+    def weights(self) -> NDArray[np.int64]:
+        """int64[n], in proportion to the bytes in each cell, of which a resource has about as many as a unit."""
+        return self.resources.astype(np.int64) + self.units
+
+    @cached_property
+    def whole(self) -> int:
+        """All of these weights, at least 1."""
+        return max(1, int(self.weights.sum()))
 
     @cached_property
     def total_resources(self) -> int:

@@ -2,11 +2,12 @@
 
     "ep:K"    an endpoint of service K changes: an endpoint-only request, EDS of one assignment
     "svc:K"   service K changes: CDS, EDS (one), LDS, RDS
-    "cfg:K"   a config of service K changes: CDS, LDS, RDS
+    "cfg:K"   a config of service K comes that the cache does not know: CDS, LDS, RDS
     "no"      nothing is requested
     "join:G.M", "leave:G.M"  the pod of proxy M of group G is created or deleted
     "proxy:G.M"              a ProxyUpdate for that proxy
 
+Services of odd numbers have come with the push before the last, as the cache is told.
 Responses are `times` as large as usual. Group g imports service k if k % groups == g, or every service if `unscoped`.
 """
 
@@ -20,8 +21,10 @@ import numpy as np
 
 from pushsim.mesh import Change, Proxy
 from pushsim.planner import (
+    NO_CELLS,
     Cells,
     Counts,
+    Evicted,
     Group,
     Handled,
     Planned,
@@ -124,15 +127,19 @@ class FakePlanner:
             return Handled((), work)
         service = int(rest)
         self.requests.append((change, kind, service))
-        evicts = None if kind == "cfg" else lambda: self._cells(service)
+        evicts = None if kind == "cfg" else lambda: Evicted.of(self._cells(service))
         return Handled((Request(endpoints_only=kind == "ep", evicts=evicts),), work)
 
     def push(self, requests: Sequence[int]) -> Push:
         merged = [self.requests[number] for number in requests]
         self.pushes.append(merged)
         full = any(kind != "ep" for _, kind, _ in merged)
-        cells = np.unique(np.concatenate([self._cells(service) for _, _, service in merged])).astype(np.int32)
-        return Push(len(self.pushes) - 1, {"push.services": self.services} if full else {}, lambda: cells)
+        by_kind = [sorted({service for _, kind, service in merged if (kind == "cfg") == is_cfg}) for is_cfg in (0, 1)]
+        cells, outdated = (np.concatenate([NO_CELLS, *map(self._cells, services)]) for services in by_kind)
+        number = len(self.pushes) - 1
+        came = np.repeat([number - 2 if service % 2 else -1 for service in by_kind[0]], 3).astype(np.int64)
+        work = {"push.services": self.services} if full else {}
+        return Push(number, work, lambda: Evicted(cells, came, outdated, number))
 
     def connect(self, group: int, push: int) -> Planned:
         if self.alive is not None:

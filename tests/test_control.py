@@ -12,6 +12,7 @@ import pytest
 from fake_planner import FakePlanner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from pushsim.control import NEVER, Batch, Cores, Debouncer, Knobs, Machine, PushQueue, RequestLimiter, knobs
 from pushsim.control.cache import XdsCache
@@ -40,7 +41,7 @@ from pushsim.cost import PACE, Prices, Runtime, shipped
 from pushsim.errors import InputError
 from pushsim.mesh import Change
 from pushsim.metrics import BOUNDS, Histogram
-from pushsim.planner import Cells, View
+from pushsim.planner import Cells, Evicted, View
 from pushsim.releases import rules
 from pushsim.requests import PushRequest
 from pushsim.settings import Clients
@@ -728,7 +729,9 @@ def test_07_endpoint_events_evict_what_depends_on_the_host_routes_too() -> None:
     assert cache.read("EDS", one, 10, 100) == (1, 0)
     assert cache.read("RDS", route, 10, 100) == (1, 50)
     assert cache.read("RDS", route, 0, 100) == (0, 0)
-    cache.clear(20, _cells([0, 9], [1], [0])[0])  # the planner names every dependent cell, the route among them
+    cache.clear(
+        20, Evicted.of(_cells([0, 9], [1], [0])[0])
+    )  # the planner names every dependent cell, the route among them
     assert cache.read("RDS", route, 0, 100) == (1, 50)
     assert cache.bytes == 0
 
@@ -736,7 +739,7 @@ def test_07_endpoint_events_evict_what_depends_on_the_host_routes_too() -> None:
 def test_08_the_token_refuses_entries_older_than_the_last_event() -> None:
     cache = XdsCache({"CDS", "EDS", "RDS"})
     view = View(0, *_cells([1, 2], [3, 4], [0, 0]))
-    cache.clear(50, _cells([], [], [])[0])  # an event arrives while a fan-out that started at 40 drains
+    cache.clear(50, Evicted())  # an event arrives while a fan-out that started at 40 drains
     assert cache.read("CDS", view, 40, 700) == (7, 0)
     assert cache.read("CDS", view, 0, 700) == (7, 0)
     assert cache.read("CDS", view, 60, 700) == (7, 0), "a proxy that was never pushed does not write"
@@ -749,7 +752,7 @@ def test_what_somebody_makes_is_made_by_nobody_else() -> None:
     both, more = View(0, *_cells([1, 2], [3, 4], [0, 0])), View(1, *_cells([1, 2, 3], [3, 4, 5], [0, 0, 0]))
     assert cache.read("CDS", both, 40, 700) == (7, 0)
     assert cache.read("CDS", more, 40, 1200) == (5, 0), "it comes behind the first"
-    cache.clear(50, both.cells[:1])
+    cache.clear(50, Evicted.of(both.cells[:1]))
     for _ in range(2):
         assert cache.read("CDS", both, 40, 700) == (3, 0), "what is not evicted stays, what is made now is refused"
 
@@ -764,9 +767,36 @@ def test_each_locality_has_clusters_and_endpoints_of_its_own_in_the_cache_but_no
     assert cache.read("RDS", route, 0, 1000, locality=0) == (0, 0)
     cache.read("CDS", view, 10, 300, locality=0)
     assert cache.bytes == 1600
-    cache.clear(20, view.cells)
+    cache.clear(20, Evicted.of(view.cells))
     assert [cache.read("CDS", view, 0, 300, locality) for locality in (0, 1)] == [(3, 0), (3, 0)]
     assert cache.bytes == 1000
+
+
+def test_an_entry_whose_key_has_changed_stays_until_something_changes_that_it_knows() -> None:
+    def at(*numbers: int) -> NDArray[np.int64]:
+        return np.array(numbers, dtype=np.int64)
+
+    cache = XdsCache({"RDS"}, most=3)
+    cell = _cells([4], [1], [50])[0]
+
+    def made_anew(number: int, size: int) -> None:
+        """A service comes that the route does not have, and the route is asked for."""
+        cache.clear(number, Evicted(outdated=cell, at=number))
+        assert cache.read("RDS", View(number, *_cells([4], [1], [50])), number, size) == (1, 50)
+
+    made_anew(1, 100)
+    made_anew(2, 10)
+    assert cache.bytes == 110
+    cache.clear(3, Evicted(cell, at(2)))  # the service that came second changes
+    assert cache.bytes == 100, "what was made before it came does not know it"
+    made_anew(4, 20)
+    made_anew(5, 30)
+    assert cache.bytes == 150
+    for number in (6, 7):
+        made_anew(number, 40)
+    assert cache.bytes == 20 + 30 + 40 + 40, "of those that nobody finds three stay, the latest"
+    cache.clear(8, Evicted(cell, at(-1)))  # what has always been there
+    assert cache.bytes == 0
 
 
 def test_08_what_churn_evicts_is_missed_by_each_proxy_until_the_next_push() -> None:

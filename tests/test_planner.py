@@ -513,8 +513,44 @@ def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it()
     push = planner.push(range(len(handled.requests)))
     read = [r.view.cells for r in planner.connect(0, push.number).responses if r.view is not None]
     assert read
+    evicted = push.evicts()
     for cells in read:
-        assert set(cells.tolist()) <= set(push.evicts().tolist())
+        assert set(cells.tolist()) <= {*evicted.cells.tolist(), *evicted.outdated.tolist()}
+
+
+def test_what_comes_leaves_entries_in_the_cache_and_what_changes_drops_those_that_know_it():
+    def service(name, target):
+        spec = {"clusterIP": f"10.0.0.{ord(name)}", "ports": [{"name": "http", "port": 80, "targetPort": target}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "n"}, "spec": spec}
+
+    def config(kind, name, **spec):
+        api = "networking.istio.io/v1"
+        return {"apiVersion": api, "kind": kind, "metadata": {"name": name, "namespace": "n"}, "spec": spec}
+
+    def route(retries):
+        to = [{"destination": {"host": "a"}}]
+        return config("VirtualService", "v", hosts=["a"], http=[{"route": to, "retries": {"attempts": retries}}])
+
+    def rule(**policy):
+        return config("DestinationRule", "d", host="a", trafficPolicy=policy)
+
+    hashing = {"loadBalancer": {"consistentHash": {"useSourceIp": True}}}
+    services = [service("b", 1), service("b", 2), service("a", 2)]
+    written = [*services, route(1), route(2), rule(), rule(**hashing), rule(**hashing, tls={"mode": "SIMPLE"}), rule()]
+    changes = [Change(parse_objects([each])) for each in written]
+    mesh = Mesh({o.ref: o for o in parse_objects([service("a", 1)])}, (Proxy("p", "n", "10.1.0.1"),))
+    (planner,) = planners(Asking.variant("1.24", "sotw", mesh, changes))
+    (cell,) = next(r.view.cells for r in planner.connect(0, -1).responses if r.xds == "RDS").tolist()
+    found = []
+    for number, change in enumerate(changes):
+        first = sum(len(of) for of, _ in found)
+        requests = planner.handle(number, change).requests
+        push = planner.push(range(first, first + len(requests)))
+        evicted = push.evicts()
+        since = dict(zip(evicted.cells.tolist(), evicted.since.tolist(), strict=True)).get(cell)
+        found.append((requests, "stays" if cell in evicted.outdated.tolist() else since))
+    outcomes = [outcome for _, outcome in found]
+    assert outcomes == ["stays", 0, -1, "stays", 3, None, "stays", 6, 6]
 
 
 @pytest.mark.parametrize("mode", ["sotw", "delta"])

@@ -21,7 +21,7 @@ import psutil
 
 from pushsim import istiod, stub
 from pushsim.control import Machine, knobs
-from pushsim.cost import Prices, shipped
+from pushsim.cost import OF_CACHE, Prices, shipped
 from pushsim.metrics import read_openmetrics
 from pushsim.observed import amounts_of
 from pushsim.planners import planners
@@ -351,12 +351,12 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
     parts = tuple(
         Part(name, part, cpu_s, contexts.get(part, 0.0), dict(amounts[part])) for part, cpu_s in spent.items()
     )
-    passing = {name: float(level.highest) for name, level in machine.tally.passing(0).items()}
+    passing = {name: float(level.highest) for name, level in machine.tally.held(0).items()}
     planner = machine.replicas[0].planner
     names = sum(planner.shape(machine.group_of[c], machine.state[c], -1).names for c in range(machine.total))
     stored: dict[str, float] = {"memory.base": 1, **planner.inventory()}
     scopes = stored.pop("memory.scopes")  # nobody has them before somebody connects
-    cached = passing.pop("memory.cache")  # it does not go
+    cached = {name: passing.pop(name) for name in OF_CACHE}  # it does not go
     connected: dict[str, float] = {"memory.connections": len(variant.mesh.proxies), "memory.names": names}
-    connected |= {"memory.scopes": scopes, "memory.cache": cached}
+    connected |= {"memory.scopes": scopes, **cached}
     return Probed(name, parts, alone, full, stored, {**stored, **connected}, passing)

@@ -79,7 +79,8 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     heap = _heap(probed, known)
     fitted_heap = settled(heap, known)
     coefficients |= told(fitted_heap, source)
-    coefficients.pop("memory.spare", None)  # a probe's pushes are over before the collector sees what they held
+    for name in ("memory.flight", "memory.spare"):  # a probe's pushes are over before the collector sees what they held
+        coefficients.pop(name, None)
     beside = [each.full.beside for each in probed]
     coefficients["memory.runtime"] = replace(
         DEFAULTS["memory.runtime"],

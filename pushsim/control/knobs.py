@@ -28,6 +28,7 @@ NAMES = frozenset(
         "PILOT_PUSH_THROTTLE",
         "PILOT_MAX_REQUESTS_PER_SECOND",
         "PILOT_ENABLE_XDS_CACHE",
+        "PILOT_XDS_CACHE_SIZE",
         "PILOT_ENABLE_CDS_CACHE",
         "PILOT_ENABLE_RDS_CACHE",
         "GRPC_KEEPALIVE_INTERVAL",
@@ -41,6 +42,7 @@ class Knobs:
 
     debounce_after_ns, debounce_max_ns, eds_debounce: the debouncer.
     throttle: pushes at once (slots). streams_per_s: new streams admitted a second. cached: types with an xDS cache.
+    cache_entries: of each type at most (XDSCacheMaxSize).
     keepalive_ns: the silence after which a stream is pinged (keepaliveInterval).
     """
 
@@ -50,6 +52,7 @@ class Knobs:
     throttle: int = 20
     streams_per_s: int = 20
     cached: frozenset[Xds] = frozenset({"CDS", "EDS", "RDS", "SDS"})
+    cache_entries: int = 60_000
     keepalive_ns: int = 30_000_000_000
 
 
@@ -75,6 +78,7 @@ def knobs(release: str, cpus: float, env: Mapping[str, str]) -> Knobs:
         throttle=_count(env, "PILOT_PUSH_THROTTLE", throttle) or automatic,
         streams_per_s=_count(env, "PILOT_MAX_REQUESTS_PER_SECOND", streams) or automatic,
         cached=frozenset(cached),
+        cache_entries=_count(env, "PILOT_XDS_CACHE_SIZE", 60_000) or 20_000,
         keepalive_ns=max(
             _LEAST_KEEPALIVE_NS, _duration(env, "GRPC_KEEPALIVE_INTERVAL", 30_000_000_000) or _KEEPALIVE_NS
         ),

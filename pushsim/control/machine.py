@@ -192,7 +192,7 @@ class Machine(Streams):
         for c in accepting:
             if self.phase[c] == AWAY:
                 self._set(now, ARRIVE, c)
-        for level in self.tally.passing(number).values():
+        for level in self.tally.held(number).values():
             level.add(now, -level.value)
         self._set(now + RESTART_NS, UP, number)
 

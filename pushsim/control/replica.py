@@ -63,7 +63,7 @@ class Replica:
         """As after the start of the process."""
         self.queue = PushQueue(self.connections)
         self.debouncer = Debouncer(self.knobs.debounce_after_ns, self.knobs.debounce_max_ns)
-        self.cache = XdsCache(self.knobs.cached, self.localities)
+        self.cache = XdsCache(self.knobs.cached, self.localities, self.knobs.cache_entries)
         self.free = self.knobs.throttle
         self.handling = [RESTS] * WATCHES
         self.built: set[int] = set()

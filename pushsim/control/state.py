@@ -210,8 +210,9 @@ class State:
         return use
 
     def _cached(self, now: int, replica: Replica) -> None:
-        level = self.tally.cache[replica.number]
-        level.add(now, replica.cache.bytes - level.value)
+        cache, entries = self.tally.cache[replica.number], self.tally.entries[replica.number]
+        cache.add(now, replica.cache.bytes - cache.value)
+        entries.add(now, replica.cache.resources - entries.value)
 
     def _set(self, at: int, kind: int, who: int, a: int = 0, b: int = 0) -> None:
         generation = 0 if kind in (UP, SLICES) else self.generation[who]

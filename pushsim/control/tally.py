@@ -211,8 +211,8 @@ class Tally:
     away:       from the end of a stream to the next that an istiod has accepted.
     amounts:    istiod's work by cost driver, beside plans; work_ns what all CPU jobs needed.
     making, flight, cache: levels, by replica, of bytes: being generated, on their way out, cached; spare: of the
-                buffers around what is on its way out. connected: streams; waiting: connections in the push queue;
-                slots: of the throttle in use.
+                buffers around what is on its way out. entries: of cached resources. connected: streams; waiting:
+                connections in the push queue; slots: of the throttle in use.
     gauges:     (time, integrals of waiting and slots, all replicas together), by when they were asked for.
     dwell:      ns that proxies spent, by (replica, whether it is a gateway, number of its state's shape).
     """
@@ -232,6 +232,7 @@ class Tally:
         self.flight = [Level() for _ in range(replicas)]
         self.spare = [Level() for _ in range(replicas)]
         self.cache = [Level() for _ in range(replicas)]
+        self.entries = [Level() for _ in range(replicas)]
         self.connected = [Level() for _ in range(replicas)]
         self.waiting = [Level() for _ in range(replicas)]
         self.slots = [Level() for _ in range(replicas)]
@@ -239,9 +240,10 @@ class Tally:
         self.dwell: Counter[tuple[int, bool, int]] = Counter()
         self.details: list[Sent] | None = [] if detail else None
 
-    def passing(self, replica: int) -> dict[str, Level]:
-        """Levels of bytes that come and go in a replica, by the coefficient of memory that they are multiplied with."""
-        of = {"making": self.making, "flight": self.flight, "spare": self.spare, "cache": self.cache}
+    def held(self, replica: int) -> dict[str, Level]:
+        """Levels in a replica, by the coefficient of memory that they are multiplied with."""
+        of = {"making": self.making, "flight": self.flight, "spare": self.spare}
+        of |= {"cache": self.cache, "entries": self.entries}
         return {f"memory.{name}": levels[replica] for name, levels in of.items()}
 
     def start_counting(self, now: int) -> None:
@@ -253,7 +255,7 @@ class Tally:
         self.considered = self.pushed = self.rejected = self.refused = self.connects = 0
         self.amounts.clear()
         self.pushes.clear()
-        of = (self.making, self.flight, self.spare, self.cache, self.connected, self.waiting, self.slots)
+        of = (self.making, self.flight, self.spare, self.cache, self.entries, self.connected, self.waiting, self.slots)
         for level in chain.from_iterable(of):
             level.reset(now)
         self.gauges.clear()

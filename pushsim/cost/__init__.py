@@ -7,6 +7,7 @@ amounts        memory and Envoy's CPU, and bounds from the coefficients' errors
 """
 
 from pushsim.cost.amounts import (
+    OF_CACHE,
     Bounds,
     Holding,
     envoy_cpu,
@@ -25,6 +26,7 @@ from pushsim.cost.prices import PACE, Price, Prices, Runtime
 __all__ = [
     "DEFAULTS",
     "DRIVERS",
+    "OF_CACHE",
     "PACE",
     "Bounds",
     "Calibration",

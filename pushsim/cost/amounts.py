@@ -61,13 +61,17 @@ def istiod_cpu(calibration: Calibration, amounts: Mapping[str, float]) -> Bounds
     return seconds.times(low / speed, value / speed, high / speed)
 
 
+#: Coefficients of what the cache holds.
+OF_CACHE = ("memory.cache", "memory.entries")
+
+
 class Holding(NamedTuple):
     """What an istiod replica holds.
 
     inventory: what `Planner.inventory` counts; connections: proxies connected to it, and names the resource names they
     watch in all; passing: bytes that come and go, by coefficient: memory.making of responses being generated,
-    memory.flight of those on their way out, memory.spare of gRPC's buffers around these, memory.cache; busy: share of
-    its cores that it works on.
+    memory.flight of those on their way out, memory.spare of gRPC's buffers around these, and `OF_CACHE`; busy: share
+    of its cores that it works on.
     """
 
     inventory: Counts
@@ -91,7 +95,7 @@ def istiod_heap(calibration: Calibration, of: Holding) -> Bounds:
     """
     passing = dict(of.passing)
     held = {"memory.base": 1, "memory.connections": of.connections, "memory.names": of.names, **of.inventory}
-    held["memory.cache"] = passing.pop("memory.cache", 0)  # it does not go
+    held |= {name: passing.pop(name, 0) for name in OF_CACHE}  # it does not go
     grown = (1 + of.busy * growth for growth in _factor(calibration, "gc.growth"))
     return total(calibration, held).times(*grown) + total(calibration, passing)
 

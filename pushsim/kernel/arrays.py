@@ -70,13 +70,13 @@ J_MARK, J_JOB, J_LEFT, J_SLICE = range(4)
 W_AT, W_LONG = range(2)
 #: Columns of `Arrays.replicas`.
 K_FREE, K_LINE_AT, K_LINE, K_LONGEST, K_TOKEN, K_VERSION, K_BYTES, K_TICK, K_MEMBERS = range(9)
-K_UP, K_NEXT, K_GAP = range(9, 12)
+K_UP, K_NEXT, K_GAP, K_ENTRIES = range(9, 13)
 #: Columns of `Arrays.marked`: the list whose groups are marked, of what is common to a replica and to a kin.
 ALL, KIN = range(2)
 #: Columns of `Arrays.levels`; an integral is hi · 10⁹ + mid · 10⁴ + lo.
 L_NOW, L_VALUE, L_HIGHEST, L_SINCE, L_HI, L_MID, L_LO = range(7)
 #: The levels.
-FLIGHT, CACHE, WAITING, SLOTS, SPARE, MAKING = range(6)
+FLIGHT, CACHE, WAITING, SLOTS, SPARE, MAKING, ENTRIES = range(7)
 
 
 class Arrays(NamedTuple):
@@ -98,7 +98,7 @@ class Arrays(NamedTuple):
     entries:  an open hash, see its columns; last_of: by kin, the entry it took last; apart: [R, groups].
     marks:    [ALL or KIN, R, groups], the last list that each group was in; marked: [ALL or KIN, R], which that is.
     cached:   by type, how many localities' entries it keeps apart, 0 if it keeps none. lacking: [localities, views,
-              columns]; present, cell_size: [R, localities, cells].
+              columns]; present, cell_size, cell_held: [R, localities, cells].
     use_of:   [R, groups], the use that each group took last: a plan may have several of a group.
     log:      [entries, (time, kind, who, first, last)].
     queued, converged: [samples, (delay, times)]; sends: [samples, (response, received, times)];
@@ -146,6 +146,7 @@ class Arrays(NamedTuple):
     cell_units: NDArray[np.int32]
     present: NDArray[np.bool_]
     cell_size: Ints
+    cell_held: Ints
     cached: Ints
     dwell: Ints
     log: Ints
@@ -167,7 +168,7 @@ def arrays(replicas: int, total: int, groups: int, localities: int, *, log: bool
     jobs = total + 256
     one = total
     made = Arrays(
-        s=zeros(32), cores=zeros(replicas, 30), replicas=zeros(replicas, 12), levels=zeros(6, replicas, 7),
+        s=zeros(32), cores=zeros(replicas, 30), replicas=zeros(replicas, 13), levels=zeros(7, replicas, 7),
         running=zeros(replicas, 64, 4),
         lines=zeros(3, replicas, jobs, 2), line_of=zeros(3, replicas, 2),
         spent=zeros(replicas, 1024), line=zeros(replicas, total + 1), scopes=zeros(replicas, 1024, 4),
@@ -183,6 +184,7 @@ def arrays(replicas: int, total: int, groups: int, localities: int, *, log: bool
         lacking=unset(localities, 1024, 3), cells=np.zeros(1024, dtype=np.int32),
         cell_resources=np.zeros(1024, dtype=np.int32), cell_units=np.zeros(1024, dtype=np.int32),
         present=np.zeros((replicas, localities, 1024), dtype=np.bool_), cell_size=zeros(replicas, localities, 1024),
+        cell_held=zeros(replicas, localities, 1024),
         cached=zeros(len(XDS)), dwell=zeros(replicas, 2, 64), log=zeros(1 << 16 if log else 1, 5),
         queued=zeros(1 << 18, 2), converged=zeros(1 << 18, 2), sends=zeros(1 << 18, 3),
         details=zeros(1 << 16 if details else 1, 6),

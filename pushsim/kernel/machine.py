@@ -23,6 +23,7 @@ from pushsim.kernel.arrays import (
     ACK,
     ASKS,
     CACHE,
+    ENTRIES,
     EXPECTED,
     FIRST,
     FLIGHT,
@@ -132,7 +133,7 @@ class KernelMachine(Planning):
             return [ArrayLevel(self.store, kind, number) for number in range(len(planners))]
 
         tally.making, tally.flight, tally.cache, tally.spare = map(levels, (MAKING, FLIGHT, CACHE, SPARE))
-        tally.waiting, tally.slots = map(levels, (WAITING, SLOTS))
+        tally.waiting, tally.slots, tally.entries = map(levels, (WAITING, SLOTS, ENTRIES))
         self._begin_observing()
         self._apart: list[set[int]] = [set() for _ in planners]
         # plans that need not be kept: by replica those that may yet be taken, and all that will be taken no more

@@ -8,7 +8,9 @@ from pushsim.control.cores import (
 from pushsim.control.tally import Ints
 from pushsim.kernel.arrays import (
     CACHE,
+    ENTRIES,
     K_BYTES,
+    K_ENTRIES,
     K_TOKEN,
     K_VERSION,
     L_HI,
@@ -129,6 +131,7 @@ def clear(a: Arrays, r: int, now: int, cells: Cells) -> None:
             if present[of, cell]:
                 present[of, cell], held = False, True
                 replica[K_BYTES] -= a.cell_size[r, of, cell]
+                replica[K_ENTRIES] -= a.cell_held[r, of, cell]
     replica[K_VERSION] += int(held)
 
 
@@ -148,15 +151,19 @@ def read(a: Arrays, r: int, now: int, response: int, since: int, of: int) -> tup
     if resources and since != 0 and since >= replica[K_TOKEN]:
         whole = size = 0
         for place in range(view[V_AT], view[V_END]):
-            whole += a.cell_resources[place]
+            whole += a.cell_resources[place] + a.cell_units[place]
         for place in range(view[V_AT], view[V_END]):
             cell = a.cells[place]
             if not present[cell]:
                 present[cell] = True
-                a.cell_size[r, of, cell] = a.cell_resources[place] * row[R_SIZE] // max(1, whole)
+                weight = a.cell_resources[place] + a.cell_units[place]
+                a.cell_size[r, of, cell] = weight * row[R_SIZE] // max(1, whole)
+                a.cell_held[r, of, cell] = a.cell_resources[place]
                 size += a.cell_size[r, of, cell]
         replica[K_BYTES] += size
+        replica[K_ENTRIES] += resources
         replica[K_TOKEN] = since
         replica[K_VERSION] += 1
         add_level(a, CACHE, r, now, size)
+        add_level(a, ENTRIES, r, now, resources)
     return resources, units

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pushsim.control.cache import Outdated
 from pushsim.control.cores import NOBODY, TICKS, Cores
 from pushsim.control.knobs import Knobs
 from pushsim.control.limiter import RequestLimiter
@@ -29,6 +30,7 @@ from pushsim.kernel.arrays import (
     C_WOKEN_NEXT,
     HAS,
     K_BYTES,
+    K_ENTRIES,
     K_FREE,
     K_GAP,
     K_LINE,
@@ -54,7 +56,7 @@ from pushsim.kernel.arrays import (
     W_LONG,
 )
 from pushsim.kernel.store import Store
-from pushsim.planner import Cells, Planner
+from pushsim.planner import Evicted, Planner
 
 
 class ArrayCores(Cores):
@@ -146,28 +148,45 @@ class ArrayQueue(PushQueue):
 class ArrayCache:
     """`XdsCache` on arrays, as far as Python works on it."""
 
-    def __init__(self, store: Store, number: int) -> None:
-        self._store, self._number = store, number
+    def __init__(self, store: Store, number: int, most: int) -> None:
+        self._store, self._number, self.outdated = store, number, Outdated(most)
         replica, a = store.a.replicas[number], store.a
         a.present[number] = False
-        replica[K_TOKEN] = replica[K_BYTES] = 0
+        replica[K_TOKEN] = replica[K_BYTES] = replica[K_ENTRIES] = 0
         replica[K_VERSION] += 1  # no view has seen it empty
 
     @property
     def bytes(self) -> int:
         """What its entries hold."""
-        return int(self._store.a.replicas[self._number, K_BYTES])
+        return int(self._store.a.replicas[self._number, K_BYTES]) + self.outdated.bytes
 
-    def clear(self, now: int, cells: Cells) -> None:
+    @property
+    def resources(self) -> int:
+        """How many there are in its entries."""
+        return int(self._store.a.replicas[self._number, K_ENTRIES]) + self.outdated.resources
+
+    def clear(self, now: int, evicted: Evicted) -> None:
         """`XdsCache.clear`."""
-        parts.clear(self._store.k, self._number, now, cells)
+        k, r, a = self._store.k, self._number, self._store.a
+        if evicted.outdated.size:
+            localities, known = a.present.shape[1:]
+            for of in range(localities):
+                cells = evicted.outdated[evicted.outdated < known]
+                cells = cells[a.present[r, of, cells]]
+                sizes, resources = a.cell_size[r, of, cells].tolist(), a.cell_held[r, of, cells].tolist()
+                self.outdated.add((cells * localities + of).tolist(), sizes, resources, evicted.at)
+            parts.clear(k, r, now, evicted.outdated)
+        parts.clear(k, r, now, evicted.cells)
+        for of in range(a.present.shape[1]):
+            self.outdated.drop(evicted.cells * a.present.shape[1] + of, evicted.since)
 
     def clear_all(self, now: int) -> None:
         """`XdsCache.clear_all`."""
         a, r = self._store.a, self._number
-        a.replicas[r, K_TOKEN], a.replicas[r, K_BYTES] = now, 0
+        a.replicas[r, [K_TOKEN, K_BYTES, K_ENTRIES]] = now, 0, 0
         a.present[r] = False
         a.replicas[r, K_VERSION] += 1
+        self.outdated.clear()
 
 
 class ArrayLimiter(RequestLimiter):
@@ -261,7 +280,7 @@ class KernelReplica(Replica):
     def fresh(self) -> None:
         super().fresh()
         self.queue = ArrayQueue(self._store, self.number)
-        self.cache: Any = ArrayCache(self._store, self.number)
+        self.cache: Any = ArrayCache(self._store, self.number, self.knobs.cache_entries)
         a = self._store.a
         a.scopes[self.number, :, S_BUILT] = 0
         a.holder[self.number] = a.wait_head[self.number] = -1

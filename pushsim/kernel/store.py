@@ -190,7 +190,7 @@ class Store(Room):
         a.cell_resources[at : self._cells] = view.resources
         a.cell_units[at : self._cells] = view.units
         highest = int(view.cells.max()) + 1 if view.cells.size else 0
-        for name in ("present", "cell_size"):
+        for name in ("present", "cell_size", "cell_held"):
             self._grow(name, highest, axis=2)
         return at
 

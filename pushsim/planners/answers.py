@@ -21,7 +21,7 @@ from pushsim.plan import (
     takes_up_scope,
 )
 from pushsim.planners.askers import Asker
-from pushsim.planners.cells import Cells, owners_of_keys
+from pushsim.planners.cells import Came, Cells
 from pushsim.planners.examples import Answer, Asked, Examples, targeting
 from pushsim.planners.intervals import Intervals
 from pushsim.planners.showing import shown_by
@@ -67,6 +67,7 @@ class Answers:
         # by their numbers; without what `keep` lets go
         self._pushed: dict[int, int] = {}  # by change, the first push of it
         self._intervals = Intervals(rules)
+        self.came = Came()
         self._pushes: dict[int, Push] = {}
         self._connected: dict[tuple[int, int, int], Answer] = {}  # by group, push and moment
         self._plans: dict[tuple[int, int, int, int, bool, int], Answer] = {}  # by moment, too
@@ -87,7 +88,7 @@ class Answers:
             pushes = 0
         copy.states, copy.touching = self.states.fork(numbers), self.touching.fork(numbers, pushes)
         copy._pushed = {change: number for change, number in self._pushed.items() if number < pushes}
-        copy._intervals = self._intervals.fork(pushes)
+        copy._intervals, copy.came = self._intervals.fork(pushes), self.came.fork()
         copy._pushes = {number: push for number, push in self._pushes.items() if number < pushes}
         copy._connected = {}
         copy._plans, copy._alike, copy._spares, copy._idle, copy._greetings = {}, {}, {}, {}, {}
@@ -123,7 +124,9 @@ class Answers:
         self._pushes[number] = made
         self.touching.pushed(number, request, made)
         everything = request.everything(self._rules) or "EnvoyFilter" in request.kinds
-        evicts = partial(self._cells.evicted, frozenset(owners_of_keys(request.keys, made)))
+        evicts = partial(
+            self._cells.evicted, self.came.owners_of_keys(request.keys, max(changes, default=-1), before, made)
+        )
         return ask.Push(number, of_push(before.context, made.context, request, self._rules), evicts, everything)
 
     def at(self, push: int) -> Push:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
 from pushsim import planner as ask
 from pushsim.blocks import Block, Blocks
-from pushsim.context import PushContext
+from pushsim.context import PushContext, asks_hashing
 from pushsim.mesh import ConfigKey
 from pushsim.plan import ProxyState, Push, Response
 from pushsim.resources import Credential, LoadAssignment, OutboundCluster, RouteConfiguration
@@ -33,10 +35,16 @@ class Cells:
         self._of: dict[Hashable, array[int]] = {}
         self._view_numbers = count()
 
-    def evicted(self, owners: Iterable[Hashable]) -> ask.Cells:
-        """The cells of these hosts or routes."""
-        found = [of for owner in dict.fromkeys(owners) if (of := self._of.get(owner)) is not None]
-        return np.concatenate([ask.NO_CELLS, *found])
+    def evicted(self, owners: Owners) -> ask.Evicted:
+        """What comes over the cells of these hosts and routes."""
+        known = [(self._of[owner], since) for owner, since in owners.known.items() if owner in self._of]
+        since = [np.full(len(of), at, dtype=np.int64) for of, at in known]
+        return ask.Evicted(
+            np.concatenate([ask.NO_CELLS, *(of for of, _ in known)]),
+            np.concatenate([np.zeros(0, dtype=np.int64), *since]),
+            np.concatenate([ask.NO_CELLS, *(self._of[owner] for owner in owners.outdated if owner in self._of)]),
+            owners.at,
+        )
 
     def view(self, response: Response, state: ProxyState) -> ask.View | None:
         """The cached part of a response; one object for responses of the same blocks and cache key."""
@@ -105,28 +113,81 @@ def _add(found: _Contents, more: _Contents) -> None:
         found[cell] = (resources, units) if known is None else (known[0] + resources, known[1] + units)
 
 
-def owners_of_hosts(hosts: Iterable[str], context: PushContext) -> Iterator[Hashable]:
-    """What a host's change evicts: its clusters and assignments, and the routes it has a virtual host in."""
-    for host in hosts:
+class Owners(NamedTuple):
+    """Of which hosts and routes an event evicts the cells: see `planner.Evicted`.
+
+    known: with when that came which changes.
+    """
+
+    known: Mapping[Hashable, int]
+    outdated: Collection[Hashable] = ()
+    at: int = 0
+
+
+class Came:
+    """When something came to hang on something else, by the last change of the push that it did with."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[Hashable, Hashable], int] = {}
+
+    def fork(self) -> Came:
+        """An independent copy."""
+        copy = Came()
+        copy._at = dict(self._at)
+        return copy
+
+    def owners_of_hosts(self, hosts: Iterable[str], context: PushContext) -> Owners:
+        """What a change of these evicts at once, with the services of the last push."""
+        known: dict[Hashable, int] = {}
+        for host in hosts:
+            self._tell(known, host, _owners_of_host(host, context))
+        return Owners(known)
+
+    def owners_of_keys(self, keys: Iterable[ConfigKey], at: int, before: Push, push: Push) -> Owners:
+        """What a Push with these keys evicts. at: its last change; before: the push before it."""
+        known: dict[Hashable, int] = {}
+        outdated = set[Hashable]()
+        for key in keys:
+            of = key.name if key.kind in HOST_KINDS else key
+            had, have = (set(_owners_of_key(key, each)) for each in (before, push))
+            self._tell(known, of, had)
+            outdated |= have - had
+            self._at |= {(of, owner): at for owner in have - had}
+        return Owners(known, outdated, at)
+
+    def _tell(self, known: dict[Hashable, int], of: Hashable, owners: Iterable[Hashable]) -> None:
+        """Something changes that these hang on: since when, of several the first."""
+        for owner in owners:
+            since = self._at.get((of, owner), -1)
+            known[owner] = min(since, known.get(owner, since))
+
+
+def _owners_of_host(host: str, context: PushContext, *, routes: bool = True) -> Iterator[Hashable]:
+    """What hangs on a host: its clusters and assignments, and the routes it has a virtual host in."""
+    for service in context.services.by_host.get(host, ()):
         yield host
-        for service in context.services.by_host.get(host, ()):
-            yield from (f"route {port.number}" for port in service.ports if port.http or port.auto)
+        yield from (f"route {port.number}" for port in service.ports if routes and (port.http or port.auto))
+
+
+def _owners_of_key(key: ConfigKey, push: Push) -> Iterator[Hashable]:
+    """What hangs on what a key names, as it is in a push."""
+    context = push.context
+    if key.kind in HOST_KINDS:
+        yield from _owners_of_host(key.name, context)
+    elif key.kind == "DestinationRule" and (written := context.rule_index.by_key.get(key)) is not None:
+        for host in push.scopes.family.hosts_of_rule(written):
+            yield from _owners_of_host(host, context, routes=asks_hashing(written))
+    elif key.kind == "Secret":
+        yield _secret(key.namespace, key.name)
+    elif key.kind == "VirtualService" and key in context.routes.memo.once(partial(_named, context), "keys"):
+        yield from (f"route {number}" for number in context.services.http_ports)
+
+
+def _named(context: PushContext) -> set[ConfigKey]:
+    """All VirtualServices that routes are made of."""
+    return {key for route in context.routes.routes for key in (route.key, *route.delegates)}
 
 
 def _secret(namespace: str, name: str) -> Hashable:
     """What both a Secret and the one that its name with `-cacert` means evict."""
     return f"secret {namespace}/{name.removesuffix(AUTHORITY)}"
-
-
-def owners_of_keys(keys: Iterable[ConfigKey], push: Push) -> Iterator[Hashable]:
-    """What a Push with these keys evicts."""
-    context = push.context
-    for key in keys:
-        if key.kind in HOST_KINDS:
-            yield from owners_of_hosts([key.name], context)
-        elif key.kind == "DestinationRule" and (written := context.rule_index.by_key.get(key)) is not None:
-            yield from owners_of_hosts(push.scopes.family.hosts_of_rule(written), context)
-        elif key.kind == "Secret":
-            yield _secret(key.namespace, key.name)
-        elif key.kind == "VirtualService":
-            yield from (f"route {number}" for number in context.services.http_ports)

@@ -17,7 +17,7 @@ from pushsim.memo import Memo
 from pushsim.mesh import Change, ConfigKey, Mesh, Mode, Object
 from pushsim.planners.answers import Answers
 from pushsim.planners.askers import Asker
-from pushsim.planners.cells import HOST_KINDS, Cells, owners_of_hosts
+from pushsim.planners.cells import HOST_KINDS, Cells
 from pushsim.planners.course import Course, Shared, Step
 from pushsim.planners.proxies import Places, groups_of, late_proxies, proxy_id
 from pushsim.planners.states import Numbers, States
@@ -131,7 +131,7 @@ class IstioPlanner:
             self._requested += 1
             keys |= request.keys
             hosts = [key.name for key in request.keys if key.kind in HOST_KINDS]
-            owners = frozenset(owners_of_hosts(hosts, istiod.latest.context))
+            owners = self._course.answers.came.owners_of_hosts(hosts, istiod.latest.context)
             requests.append(
                 ask.Request(
                     endpoints_only=request.endpoints_only(self._rules),
