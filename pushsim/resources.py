@@ -213,6 +213,14 @@ class RouteConfiguration:
     aliases: tuple[tuple[str, str], ...] = ()
     every_port: bool = False
 
+    @property
+    def cached(self) -> bool:
+        """Whether istiod's cache has it: a sidecar's for a port, unless a VirtualService there asks who sends.
+
+        Source: pilot/pkg/networking/core/route/route_cache.go (Cacheable).
+        """
+        return self.name.isdigit() and not any(Asked.by(self.virtual_services, "http"))
+
     def rules_of(self, host: str) -> tuple[Object, ...]:
         """The DestinationRules of a host that decide how requests to it are hashed."""
         return next((rules for name, rules in self.rules if name == host), ())

@@ -518,6 +518,32 @@ def test_what_is_first_read_while_a_push_prepares_its_context_is_evicted_by_it()
         assert set(cells.tolist()) <= {*evicted.cells.tolist(), *evicted.outdated.tolist()}
 
 
+@pytest.mark.parametrize(
+    ("match", "cached"),
+    [({"uri": {"prefix": "/a"}}, True), ({"sourceLabels": {"app": "x"}}, False), ({"sourceNamespace": "o"}, False)],
+)
+def test_routes_are_cached_unless_a_virtual_service_asks_who_sends(match, cached):
+    metadata = {"name": "a", "namespace": "n"}
+    spec = {"clusterIP": "10.0.0.9", "ports": [{"name": "http", "port": 80}]}
+    http = [{"match": [match], "route": [{"destination": {"host": "a"}}]}]
+    objects = parse_objects(
+        [
+            {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec},
+            {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "VirtualService",
+                "metadata": {"name": "elsewhere", "namespace": "n"},
+                "spec": {"hosts": ["b.example.com"], "http": http},
+            },
+        ]
+    )
+    mesh = Mesh({o.ref: o for o in objects}, (Proxy("p", "n", "10.1.0.1"),))
+    (planner,) = planners(Asking.variant("1.24", "sotw", mesh, []))
+    routes = next(response for response in planner.connect(0, -1).responses if response.xds == "RDS")
+    assert (routes.view is not None) == cached
+    assert ("rds.hosts" in routes.work) != cached
+
+
 def test_what_comes_leaves_entries_in_the_cache_and_what_changes_drops_those_that_know_it():
     def service(name, target):
         spec = {"clusterIP": f"10.0.0.{ord(name)}", "ports": [{"name": "http", "port": 80, "targetPort": target}]}

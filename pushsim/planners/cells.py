@@ -83,7 +83,7 @@ class Cells:
             elif isinstance(resource, LoadAssignment) and resource.service is not None:
                 host, units = resource.service.hostname, len(resource.endpoints)
                 cell = self._cell(("EDS", host, kind), host)
-            elif isinstance(resource, RouteConfiguration) and resource.name.isdigit():
+            elif isinstance(resource, RouteConfiguration) and resource.cached:
                 units = len(resource.services)
                 cell = self._cell(("RDS", resource.name, kind), f"route {resource.name}")
             elif isinstance(resource, Credential):

@@ -131,7 +131,7 @@ def _of_routes(block: Block) -> Counter[str]:
     work: Counter[str] = Counter()
     for route in block:
         assert isinstance(route, RouteConfiguration)
-        if not route.name.isdigit():  # of others the cache's view says it
+        if not route.cached:  # of others the cache's view says it
             work["rds.hosts"] += len(route.services)
             work["rds.routes"] += len(route.virtual_services)
     return work
