@@ -60,9 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             code = 2
         elif kind == "Exit":
             code = int(getattr(error, "exit_code", 0))
-        elif kind == "Abort" or _interrupted(
-            error
-        ):  # what a compiler that is interrupted leaves undone breaks what comes next
+        elif kind == "Abort" or _interrupted(error):
             code = 130
         elif debug:
             raise
@@ -92,7 +90,7 @@ def _gap(given: list[str]) -> str | None:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """It came of an interrupt."""
+    """It came of an interrupt: what a compiler that is interrupted leaves undone breaks what comes next."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
