@@ -53,11 +53,6 @@ class Evicted(NamedTuple):
     outdated: Cells = NO_CELLS
     at: int = 0
 
-    @classmethod
-    def of(cls, cells: Cells) -> Evicted:
-        """These are dropped, with all that has stayed."""
-        return cls(cells, np.full(len(cells), -1, dtype=np.int64))
-
 
 #: Asked for when it is done, because what is first read until then may be among it.
 Evicting = Callable[[], Evicted]

@@ -40,6 +40,11 @@ from pushsim.planner import (
 from pushsim.settings import Variant
 
 
+def dropped(cells: Cells) -> Evicted:
+    """These entries go, with all that has stayed."""
+    return Evicted(cells, np.full(len(cells), -1, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class Asking:
     """What `runs` needs of a scenario, around variants that are there."""
@@ -127,7 +132,7 @@ class FakePlanner:
             return Handled((), work)
         service = int(rest)
         self.requests.append((change, kind, service))
-        evicts = None if kind == "cfg" else lambda: Evicted.of(self._cells(service))
+        evicts = None if kind == "cfg" else lambda: dropped(self._cells(service))
         return Handled((Request(endpoints_only=kind == "ep", evicts=evicts),), work)
 
     def push(self, requests: Sequence[int]) -> Push:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from fake_planner import FakePlanner
+from fake_planner import FakePlanner, dropped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -730,7 +730,7 @@ def test_07_endpoint_events_evict_what_depends_on_the_host_routes_too() -> None:
     assert cache.read("RDS", route, 10, 100) == (1, 50)
     assert cache.read("RDS", route, 0, 100) == (0, 0)
     cache.clear(
-        20, Evicted.of(_cells([0, 9], [1], [0])[0])
+        20, dropped(_cells([0, 9], [1], [0])[0])
     )  # the planner names every dependent cell, the route among them
     assert cache.read("RDS", route, 0, 100) == (1, 50)
     assert cache.bytes == 0
@@ -752,7 +752,7 @@ def test_what_somebody_makes_is_made_by_nobody_else() -> None:
     both, more = View(0, *_cells([1, 2], [3, 4], [0, 0])), View(1, *_cells([1, 2, 3], [3, 4, 5], [0, 0, 0]))
     assert cache.read("CDS", both, 40, 700) == (7, 0)
     assert cache.read("CDS", more, 40, 1200) == (5, 0), "it comes behind the first"
-    cache.clear(50, Evicted.of(both.cells[:1]))
+    cache.clear(50, dropped(both.cells[:1]))
     for _ in range(2):
         assert cache.read("CDS", both, 40, 700) == (3, 0), "what is not evicted stays, what is made now is refused"
 
@@ -767,7 +767,7 @@ def test_each_locality_has_clusters_and_endpoints_of_its_own_in_the_cache_but_no
     assert cache.read("RDS", route, 0, 1000, locality=0) == (0, 0)
     cache.read("CDS", view, 10, 300, locality=0)
     assert cache.bytes == 1600
-    cache.clear(20, Evicted.of(view.cells))
+    cache.clear(20, dropped(view.cells))
     assert [cache.read("CDS", view, 0, 300, locality) for locality in (0, 1)] == [(3, 0), (3, 0)]
     assert cache.bytes == 1000
 

@@ -16,7 +16,7 @@ the LRU only that is modelled.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Collection, Iterable
 
 import numpy as np
@@ -34,44 +34,39 @@ class Outdated:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._of: dict[int, dict[int, tuple[int, int]]] = {}  # bytes and resources, by place and when they came to it
-        self._line = deque[tuple[int, int]]()  # the same places and times in order, of those that went, too
-        self.bytes = self.resources = self._count = 0
+        self.clear()
 
     def clear(self) -> None:
         """None is left."""
-        self._of.clear()
-        self._line.clear()
-        self.bytes = self.resources = self._count = 0
+        self._held = OrderedDict[tuple[int, int], tuple[int, int]]()  # bytes and resources, by place and since when
+        self._since: dict[int, set[int]] = {}  # by place
+        self.bytes = self.resources = 0
 
     def add(self, places: Iterable[int], sizes: Iterable[int], resources: Iterable[int], at: int) -> None:
         """These are found no more."""
-        for place, *held in zip(places, sizes, resources, strict=True):
-            size, count = self._take(place, at)
-            self._of.setdefault(place, {})[at] = size + held[0], count + held[1]
-            self._line.append((place, at))
-            self.bytes += size + held[0]
-            self.resources += count + held[1]
-            self._count += 1
-        while self._count > self._most:
-            self._take(*self._line.popleft())
-
-    def _take(self, place: int, at: int) -> tuple[int, int]:
-        """What came to it there and then goes; its bytes and resources."""
-        of = self._of.get(place, {})
-        self._count -= at in of
-        size, count = of.pop(at, (0, 0))
-        self.bytes -= size
-        self.resources -= count
-        return size, count
+        for place, size, count in zip(places, sizes, resources, strict=True):
+            before = self._held.pop((place, at), (0, 0))
+            self._held[place, at] = before[0] + size, before[1] + count
+            self._since.setdefault(place, set()).add(at)
+            self.bytes += size
+            self.resources += count
+        while len(self._held) > self._most:
+            self._take(*next(iter(self._held)))
 
     def drop(self, places: NDArray[np.int32], since: NDArray[np.int64]) -> None:
         """Those of these places go that came to it after that."""
-        if not self.bytes:
+        if not self._held:
             return
         for place, after in zip(places.tolist(), since.tolist(), strict=True):
-            for at in [at for at in self._of.get(place, ()) if at > after]:
-                self._take(place, at)
+            if known := self._since.get(place):
+                for at in [at for at in known if at > after]:
+                    self._take(place, at)
+
+    def _take(self, place: int, at: int) -> None:
+        size, count = self._held.pop((place, at))
+        self._since[place].remove(at)
+        self.bytes -= size
+        self.resources -= count
 
 
 class XdsCache:

@@ -168,17 +168,17 @@ class ArrayCache:
     def clear(self, now: int, evicted: Evicted) -> None:
         """`XdsCache.clear`."""
         k, r, a = self._store.k, self._number, self._store.a
+        localities, known = a.present.shape[1:]
         if evicted.outdated.size:
-            localities, known = a.present.shape[1:]
+            ever = evicted.outdated[evicted.outdated < known]  # others have never been filled
             for of in range(localities):
-                cells = evicted.outdated[evicted.outdated < known]
-                cells = cells[a.present[r, of, cells]]
+                cells = ever[a.present[r, of, ever]]
                 sizes, resources = a.cell_size[r, of, cells].tolist(), a.cell_held[r, of, cells].tolist()
                 self.outdated.add((cells * localities + of).tolist(), sizes, resources, evicted.at)
             parts.clear(k, r, now, evicted.outdated)
         parts.clear(k, r, now, evicted.cells)
-        for of in range(a.present.shape[1]):
-            self.outdated.drop(evicted.cells * a.present.shape[1] + of, evicted.since)
+        for of in range(localities):
+            self.outdated.drop(evicted.cells * localities + of, evicted.since)
 
     def clear_all(self, now: int) -> None:
         """`XdsCache.clear_all`."""
