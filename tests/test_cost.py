@@ -162,7 +162,7 @@ def test_a_miss_costs_more_than_a_hit_and_all_misses_are_full_price(hits: int, m
         assert price.work_ns(misses, 0) > price.work_ns(0, 0)
     full = Prices(shipped("1.24"))
     uncached = {"cds.miss": total, "send.responses": 1, "send.acks": 1}
-    uncached |= {"send.bytes": 1000 * total, "send.marshalled": 1000 * total}
+    uncached |= {"send.bytes": 1000 * total, "cds.marshalled": 1000 * total}
     assert price.work_ns(total, 0) + price.write_ns + price.ack_ns == pytest.approx(full.work_ns(uncached), abs=3)
 
 
@@ -174,7 +174,7 @@ def test_sending_is_split_between_who_sends_and_who_writes(written: float, size:
     price = prices.response(Response("LDS", 1, size))
     sending = prices.work_ns({"send.responses": 1, "send.bytes": size})
     assert price.write_ns == pytest.approx(written * sending, abs=1)
-    whole = prices.work_ns({"send.responses": 1, "send.bytes": size, "send.marshalled": size})
+    whole = prices.work_ns({"send.responses": 1, "send.bytes": size, "lds.marshalled": size})
     assert price.work_ns(0, 0) + price.write_ns == pytest.approx(whole, abs=2)
 
 

@@ -690,6 +690,8 @@ def test_what_a_delta_push_walks_is_counted_and_at_connecting_nothing_is_walked(
         parts, machine = controlplane.simulated_parts(variant)
         assert parts["connect"]["cds.walked"] == 0
         assert (parts["services"]["cds.walked"] > 0) == walked
+        assert parts["routes"]["cds.parsed"] == 0, "VirtualServices are no matter of delta CDS: all clusters are made"
+        assert parts["services"]["cds.parsed"] == parts["services"]["cds.walked"]
         assert parts["services"]["lds.ports"] >= parts["services"]["lds.tcp"] - 2 * len(machine.group_of)
 
 
@@ -781,3 +783,66 @@ def test_pushes_of_endpoints_alone_make_no_push_context() -> None:
     parts, _ = controlplane.simulated_parts(variant)
     assert (parts["crash-loop"]["push.batches"], parts["crash-loop"]["push.contexts"]) == (2, 0)
     assert parts["config-push"]["push.contexts"] == parts["config-push"]["push.batches"] == 1
+
+
+def _routing(name: str, *hosts: str, routes: int = 1) -> dict[str, object]:
+    http = [{"route": [{"destination": {"host": hosts[0]}}]}] * routes
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": "ns"},
+        "spec": {"hosts": list(hosts), "http": http},
+    }
+
+
+def test_routes_of_virtual_services_are_translated_where_istiod_does() -> None:
+    """At port 80 all, elsewhere those of hosts with the port; of a sniffed route its host's; cached or not."""
+
+    def app(name: str, port: dict[str, object]) -> dict[str, object]:
+        spec = {"clusterIP": f"10.0.0.{len(name)}", "ports": [port], "selector": {"app": name}}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "ns"}, "spec": spec}
+
+    written = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}},
+        *(app("a" * n, {"name": "http", "port": port}) for n, port in ((1, 80), (2, 8080), (3, 8080))),
+        *(app("s" * n, {"name": "any", "port": 9000}) for n in (5, 6, 7)),
+        _routing("one", "aa", routes=2),
+        _routing("two", "aaa", "sssss"),
+        _routing("wild", "*.ns.svc.cluster.local", routes=3),
+        _routing("elsewhere", "example.com", routes=5),
+    ]
+    mesh = Mesh({o.ref: o for o in parse_objects(written)}, (Proxy("p", "ns", "10.1.0.1"),))
+    (planner,) = planners(Asking.variant("1.24", "delta", mesh, []))
+    planned = planner.connect(0, -1)
+    routes = next(each for each in planned.responses if each.xds == "RDS")
+    assert routes.work["rds.routes"] == (2 + 1 + 3 + 5) + (2 + 1 + 3) + (1 + 3 + 3 + 3), "80, 8080, three sniffed"
+    assert routes.work["rds.scanned"] == 3 * 3
+
+
+@pytest.mark.parametrize(("release", "listed"), [("1.19", 3 * 4 + 2 * 2), ("1.20", 0)])
+def test_instances_are_listed_by_looking_through_a_namespace_until_1_19(release: str, listed: int) -> None:
+    """One EndpointSlice of each service, for each port: 3 services with 4 ports in one namespace, 2 with 2."""
+
+    def service(name: str, namespace: str, *ports: int) -> list[Object]:
+        spec = {"clusterIP": "10.0.0.9", "ports": [{"name": f"http-{port}", "port": port} for port in ports]}
+        metadata = {"name": name, "namespace": namespace}
+        return parse_objects([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
+
+    written = [*service("a", "n", 1), *service("b", "n", 1, 2), *service("c", "o", 1), *service("d", "o", 1)]
+    mesh = Mesh({o.ref: o for o in written}, (Proxy("p", "n", "10.1.0.1"),))
+    changes = [Change(apply=[*service("e", "n", 1)]), Change(apply=[_rule()])]
+    asking = Asking(Asking.variant(release, "delta", mesh, changes))
+    asking.handle(0, changes[0])
+    asking.push()
+    assert asking.begun.work.get("push.listed", 0) == listed
+    asking.handle(1, changes[1])
+    asking.push()
+    assert "push.listed" not in asking.begun.work, "the services stay as they are"
+
+
+def _rule() -> Object:
+    spec = {"host": "a.n.svc.cluster.local", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 7}}}}
+    metadata = {"name": "a", "namespace": "n"}
+    written = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata, "spec": spec}
+    (parsed,) = parse_objects([written])
+    return parsed

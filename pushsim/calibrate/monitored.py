@@ -18,10 +18,10 @@ from pushsim.errors import InputError, Problem
 _TIMES, _MEMORY = 0.5, 0.3
 #: xDS type to the coefficients its generator's time is made of.
 _GENERATORS = {
-    "cds": ("cds.miss", "cds.inbound", "cds.static", "cds.walked"),
+    "cds": ("cds.miss", "cds.inbound", "cds.static", "cds.walked", "cds.parsed"),
     "eds": ("eds.miss", "eds.endpoints", "eds.hit", "eds.walked"),
     "lds": ("lds.tcp", "lds.http", "lds.inbound", "lds.chains", "lds.ports"),
-    "rds": ("rds.hosts", "rds.keys", "rds.routes"),
+    "rds": ("rds.hosts", "rds.keys", "rds.routes", "rds.scanned"),
 }
 #: Bytes that one unit of a generator's main coefficient comes to (reference §6.3): a cluster, an endpoint with its
 #: share of an assignment, an HTTP listener, a virtual host.
@@ -59,7 +59,7 @@ def from_window(window: Window, release: str) -> Findings:
             continue
         measured = times.sum / times.count
         size = sizes.sum / sizes.count
-        per_byte = known[_MAIN[xds]] / _TYPICAL_BYTES[xds] + known["send.marshalled"] / 1e3
+        per_byte = known[_MAIN[xds]] / _TYPICAL_BYTES[xds] + known[f"{xds}.marshalled"] / 1e3
         predicted = size * per_byte * known["gc"] / 1e6
         fit[f"pilot_xds_push_time of {xds}, mean (s)"] = compared(measured, predicted)
         for name in names:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pushsim.cost.prices import CACHED, Price
+from pushsim.cost.prices import CACHED, Price, marshalled
 from pushsim.planner import Planned
 
 UNSET = -1
@@ -89,7 +89,7 @@ class Plan:
             amounts["send.bytes"] += response.size_bytes * times
             price = self.prices[step]
             if response.view is None:
-                amounts["send.marshalled"] += response.size_bytes * times
+                amounts[marshalled(response.xds)] += response.size_bytes * times
                 continue
             hit, miss, unit_hit, unit_miss = CACHED[response.xds]
             amounts[miss] += missed
@@ -98,8 +98,8 @@ class Plan:
                 amounts[unit_hit] += response.view.total_units * times
             if unit_miss:
                 amounts[unit_miss] += self.missed_units[step]
-            amounts["send.marshalled"] += price.size_bytes * missed // max(1, price.cached)
-            amounts["send.marshalled"] += (response.size_bytes - price.size_bytes) * times
+            amounts[marshalled(response.xds)] += price.size_bytes * missed // max(1, price.cached)
+            amounts[marshalled(response.xds)] += (response.size_bytes - price.size_bytes) * times
 
     def core_ns(self) -> int:
         """istiod's core time on all its uses."""

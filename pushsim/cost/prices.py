@@ -24,6 +24,14 @@ CACHED: Mapping[str, tuple[str, str, str, str]] = {
     "SDS": ("sds.hit", "sds.miss", "", ""),
 }
 
+#: xDS type to the coefficient of a byte of it that is marshalled: of others, `send.marshalled`.
+MARSHALLED: Mapping[str, str] = {xds: f"{xds.lower()}.marshalled" for xds in ("CDS", "EDS", "LDS", "RDS")}
+
+
+def marshalled(xds: str) -> str:
+    """The coefficient of marshalling a byte of that type."""
+    return MARSHALLED.get(xds, "send.marshalled")
+
 
 #: Sizes of the buffers in gRPC's pool, and up to which size none is taken from it (grpc-go, mem: from v1.66 on).
 BUFFERS = (256, 4 << 10, 16 << 10, 32 << 10, 1 << 20)
@@ -164,6 +172,7 @@ class Prices:
     def response(self, response: Response) -> Price:
         """Price of generating, marshalling and sending a response, and of receiving its ACK."""
         ps = self.ps
+        byte_ps = ps[marshalled(response.xds)]
         base = self.total_ps(response.work)
         sending = ps["send.responses"] + response.size_bytes * ps["send.bytes"]
         written = round(self._written * sending)
@@ -171,14 +180,14 @@ class Prices:
         later = (to_ns(written), self.ack_ns, self._spare(response.size_bytes))
         view = response.view
         if view is None:
-            return Price(base + response.size_bytes * ps["send.marshalled"], 0, 0, 0, response.size_bytes, 0, *later)
+            return Price(base + response.size_bytes * byte_ps, 0, 0, 0, response.size_bytes, 0, *later)
         hit, miss, unit_hit, unit_miss = CACHED[response.xds]
         resources, units = view.total_resources, view.total_units
         unit_hit_ps, unit_miss_ps = ps.get(unit_hit, 0), ps.get(unit_miss, 0)
         base += resources * ps[hit] + units * unit_hit_ps
         uncached = max(0, response.resources - resources)
         if uncached and response.resources:  # the uncached resources' share of the bytes is marshalled every time
-            base += response.size_bytes * uncached // response.resources * ps["send.marshalled"]
+            base += response.size_bytes * uncached // response.resources * byte_ps
         cached_bytes = response.size_bytes * resources // max(1, resources + uncached)
-        per = (ps[miss] - ps[hit], unit_miss_ps, ps["send.marshalled"])
+        per = (ps[miss] - ps[hit], unit_miss_ps, byte_ps)
         return Price(base, *per, cached_bytes, resources, *later)

@@ -142,7 +142,7 @@ def _delta(pushing: Pushing) -> Response:
         left = tuple(sorted(name for gone in removed for name in gone if name in names))
     taken = tuple(sorted((*left, *own))) if own else left
     taken_back(pushing, taken, names | own if own else names)
-    return Response("CDS", blocks, taken)
+    return Response("CDS", blocks, taken, delta=True)
 
 
 def _of_key(pushing: Pushing, key: ConfigKey) -> tuple[Collection[Service], Names]:

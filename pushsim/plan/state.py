@@ -25,12 +25,14 @@ class Response:
     blocks:    what it holds, in blocks that proxies share.
     removed:   names delta takes back.
     solicited: the proxy asked for it just before.
+    delta:     istiod worked out from what changed what to send, and did not make all there is.
     """
 
     xds: Xds
     blocks: Blocks
     removed: tuple[str, ...] = ()
     solicited: bool = False
+    delta: bool = False
 
     @property
     def resources(self) -> Iterator[Resource]:

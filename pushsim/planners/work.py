@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.generators.recipient import gateway_names
-from pushsim.mesh import Endpoint, Service
+from pushsim.hosts import is_wildcard, resolve_all, subset_of
+from pushsim.mesh import Endpoint, Object, Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry
 from pushsim.releases import Rules
@@ -33,12 +34,22 @@ def of_push(before: PushContext, context: PushContext, request: PushRequest, rul
         count = len(context.services.ordered)
         work["push.services"] = int(count * (1 + math.log2(max(count, 1)) / 10))
         work["push.endpoints"] = context.instances.sum(_endpoints)
+        if rules.instances_listed:
+            work["push.listed"] = sum(map(_listed, context.services.by_namespace.values()))
     if context.routes is not before.routes:
         work["push.virtual_services"] = len(context.routes.routes)
     if context.rule_index is not before.rule_index:
         work["push.destination_rules"] = len(context.rule_index.by_key)
     work["push.configs"] = sum(len(context.policies.get(kind, ())) for kind in request.kinds)
     return dict(work)
+
+
+def _listed(services: Sequence[Service]) -> int:
+    """EndpointSlices looked at to list the instances of a namespace's services: for each port one of each service.
+
+    Source: pilot/pkg/serviceregistry/kube/controller/endpointslice.go (InstancesByPort), push_context.go, until 1.19.
+    """
+    return len(services) * sum(len(service.ports) for service in services)
 
 
 class ScopeWork(NamedTuple):
@@ -80,6 +91,8 @@ def of_response(response: Response, state: ProxyState, *, first: bool) -> ask.Co
             work.update(of_base_clusters(response.blocks[0]))
             if state.mode == "delta" and not first:
                 work["cds.walked"] = len(state.watched)
+            if response.delta:
+                work["cds.parsed"] = len(state.watched)
         case "EDS":
             work["eds.walked"] = len(state.clusters)
         case "LDS":
@@ -90,6 +103,11 @@ def of_response(response: Response, state: ProxyState, *, first: bool) -> ask.Co
         case "RDS":
             for block in response.blocks:
                 work.update(block.memo.once(partial(_of_routes, block), "work"))
+            sniffed = sum(
+                (block.memo.once(partial(_sniffed, block), "sniffed") for block in response.blocks), Counter()
+            )
+            if sniffed:
+                work["rds.scanned"] = sum(count**2 for count in sniffed.values())
         case "ECDS":
             work["ecds.extensions"] = response.count
         case "NDS":
@@ -131,10 +149,36 @@ def _of_routes(block: Block) -> Counter[str]:
     work: Counter[str] = Counter()
     for route in block:
         assert isinstance(route, RouteConfiguration)
+        work["rds.routes"] += sum(len(written.spec.get("http") or ()) for written in _translated(route))
         if not route.cached:  # of others the cache's view says it
             work["rds.hosts"] += len(route.services)
-            work["rds.routes"] += len(route.virtual_services)
     return work
+
+
+def _sniffed(block: Block) -> Counter[str]:
+    """How many sniffed routes there are of each port. Each is looked for among the virtual hosts of all of them.
+
+    Source: pilot/pkg/networking/core/httproute.go (getVirtualHostsForSniffedServicePort).
+    """
+    return Counter(route.name.rpartition(":")[2] for route in block if ":" in route.name)
+
+
+def _translated(route: RouteConfiguration) -> Iterator[Object]:
+    """The VirtualServices whose routes are translated for a route configuration, before istiod asks its cache.
+
+    A sidecar's are those of hosts that have the port, but for port 80: there it translates all. What is sniffed at a
+    port is translated once for all its routes, so each counts its own host's.
+
+    Source: pilot/pkg/networking/core/httproute.go (BuildSidecarOutboundVirtualHosts, selectVirtualServices).
+    """
+    if route.servers or route.name == "80":
+        yield from route.virtual_services
+        return
+    here = {service.hostname for service, _ in route.services}.union(() if ":" in route.name else route.others)
+    for written in route.virtual_services:
+        hosts = resolve_all(written.spec.get("hosts") or (), written.ref.namespace)
+        if any(host in here or (is_wildcard(host) and any(subset_of(name, host) for name in here)) for host in hosts):
+            yield written
 
 
 def shape_of(state: ProxyState, inbound: int, context: PushContext) -> ask.Shape:

@@ -118,6 +118,7 @@ def chain() -> dict[str, Rules]:
         headless_hidden_silent=True,
         delta_gone_port="any",
         endpoint_comparison="health-removed",
+        instances_listed=False,
         unready_kept=True,
         locality_of_instance=False,
         external_name_beside=True,

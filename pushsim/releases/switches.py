@@ -46,6 +46,8 @@ class Rules:
         hidden_silent: adding, deleting or changing endpoints of a `~` service pushes nobody (#54120).
         endpoint_comparison: when an endpoint list that differs pushes: always; by health and added or removed
             address; or by any field.
+        instances_listed: a PushContext lists the instances of each service port, and for that looks through all
+            EndpointSlices of its namespace.
         unready_kept: endpoints that are not ready are stored (and later left out of EDS), not dropped.
         round_robin_once: of several ServiceEntries that resolve one host by DNS_ROUND_ROBIN, one written while there
             are endpoints has none: of the mesh, or of its namespace; `oldest`: all of its namespace but the oldest.
@@ -208,6 +210,7 @@ class Rules:
     distributions: tuple[tuple[str, str], ...] = ()
     hidden_silent: bool = False
     endpoint_comparison: Literal["never", "health-removed", "health", "any"] = "never"
+    instances_listed: bool = True
     unready_kept: bool = False
     round_robin_once: Literal["never", "mesh", "namespace", "oldest"] = "never"
     terminating_apart: bool = False
