@@ -158,6 +158,17 @@ class Istiod:
         except (aiohttp.ClientError, TimeoutError, OSError) as problem:
             raise self.problem(f"can't have it collect garbage: {problem}") from None
 
+    async def cpu_profile(self, seconds: int) -> bytes:
+        """A profile of its CPU time in the next so many seconds, as Go's pprof has it. Raises EnvironmentProblem."""
+        timeout = aiohttp.ClientTimeout(total=seconds + READY_WITHIN_S)
+        try:
+            url = f"http://{self.http}/debug/pprof/profile?seconds={seconds}"
+            async with self._session.get(url, timeout=timeout) as response:
+                response.raise_for_status()
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
+            raise self.problem(f"can't take a profile of its CPU time: {problem}") from None
+
     async def ready(self) -> bool:
         """Whether it says that it is ready and accepts streams."""
         try:

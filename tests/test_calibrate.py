@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import itertools
 import json
+import math
 import os
 import threading
 import urllib.parse
@@ -20,7 +21,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pushsim import istiod, stub
-from pushsim.calibrate import controlplane, dumps, fitting, monitored, of_envoy, of_istiod, proxies
+from pushsim.calibrate import controlplane, dumps, fitting, monitored, of_envoy, of_istiod, profiles, proxies
 from pushsim.calibrate import resources as make
 from pushsim.calibrate.churning import churn_of
 from pushsim.calibrate.counters import Window, read
@@ -254,8 +255,8 @@ def test_a_probe_tells_a_batch_from_its_events() -> None:
     assert (parts["rules-2"]["handler.events"], parts["rules-2"]["push.batches"]) == (20, 1)
 
 
-def _probed(true: Mapping[str, float], known: Calibration) -> list[controlplane.Probed]:
-    """Parts of small probes, with CPU times made of these coefficients."""
+def _probed(true: Mapping[str, float], known: Calibration, *, divided: bool = False) -> list[controlplane.Probed]:
+    """Parts of small probes, with CPU times made of these coefficients. divided: by piece, too."""
     scale = {"us": 1e-6, "ns": 1e-9}
     probed = []
     for name, data in controlplane.probes(0.1):
@@ -266,7 +267,13 @@ def _probed(true: Mapping[str, float], known: Calibration) -> list[controlplane.
             seconds = sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items()) * known["gc"]
             contexts = sum(n * true[d] for d, n in amounts.items() if d in of_istiod._OF_CONTEXTS) * 1e-6 * known["gc"]
             more = {d: 50 * n for d, n in amounts.items()}
-            parts.append(controlplane.Part(name, part, 50 * seconds, 50 * contexts, more))
+            pieces = {
+                piece: 50 * sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items() if of(d))
+                for piece, prefixes in profiles.PIECES.items()
+                for of in [lambda name, prefixes=prefixes: name.startswith(prefixes)]
+            }
+            pieces[""] = 50 * seconds - sum(pieces.values())
+            parts.append(controlplane.Part(name, part, 50 * seconds, 50 * contexts, more, pieces if divided else {}))
         heap = controlplane.Heap(10_000_000, 30_000_000, 100_000_000, 80_000_000)
         probed.append(controlplane.Probed(name, tuple(parts), heap, heap, {"memory.base": 1}, {"memory.base": 1}, {}))
     return probed
@@ -288,6 +295,33 @@ def test_an_istiods_coefficients_come_back_from_the_work_they_make(slower: float
     assert sum(e["predicted"] for e in whole) == pytest.approx(sum(e["measured"] for e in whole), rel=0.05)
     held = [entry for name, entry in found.fit.items() if name.startswith("held out")]
     assert len(held) == len(list(controlplane.probes()))
+
+
+def test_what_no_probe_tells_is_as_slow_as_all_else() -> None:
+    known = table("1.24")
+    found = of_istiod.of_istiod(
+        _probed({name: 2.5 * c.value for name, c in known.coefficients.items()}, known), "1.24.6"
+    )
+    for name in ("ecds.extensions", "stream.opened", "nds.names"):
+        assert not found.coefficients[name].fitted
+        assert found.coefficients[name].value == pytest.approx(2.5 * known[name], rel=0.02)
+
+
+def test_profiles_tell_apart_what_always_comes_together() -> None:
+    """Responses and what they are made of: their sum is right without profiles, too."""
+    known = table("1.24")
+    factors = {"eds.hit": 2.0, "rds.keys": 0.6, "send.responses": 1.5}
+    true = {name: factors.get(name, 1.0) * c.value for name, c in known.coefficients.items()}
+    off = {}
+    for divided in (False, True):
+        found = of_istiod.of_istiod(_probed(true, known, divided=divided), "1.24.6")
+        values = {name: found.coefficients.get(name, known.coefficients[name]).value for name in factors}
+        off[divided] = {name: abs(math.log(value / true[name])) for name, value in values.items()}
+        pieces = {name: entry for name, entry in found.fit.items() if name.startswith("istiod profiles: ")}
+        assert set(pieces) == ({f"istiod profiles: {piece} (s)" for piece in profiles.PIECES} if divided else set())
+        assert all(abs(entry["error"]) < 0.1 for entry in pieces.values())
+    assert sum(off[True].values()) < 0.2 * sum(off[False].values()), off
+    assert max(off[True].values()) < math.log(1.15), off
 
 
 @pytest.mark.parametrize("slower", [1.0, 2.5])
@@ -315,6 +349,11 @@ def test_a_probe_tells_how_long_an_istiod_makes_push_contexts(istiod_binary: Pat
     contexts = {part.name: (part.contexts_s, part.cpu_s) for part in probed.parts}
     assert contexts.pop("connect")[0] == contexts.pop("crash-loop")[0] == 0
     assert contexts and all(0 < of_contexts < of_all for of_contexts, of_all in contexts.values()), contexts
+    divided = sum((Counter(part.pieces) for part in probed.parts), Counter())
+    spent = sum(part.cpu_s for part in probed.parts)
+    assert 0.5 * spent < sum(divided.values()) < 1.3 * spent, "profiles have most of the time"
+    assert {"sending", "listeners", "routes", "collecting"} < set(divided)
+    assert divided[""] < 0.4 * sum(divided.values()), "and know what most of it was for"
 
 
 # ---- proxies

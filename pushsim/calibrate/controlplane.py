@@ -3,7 +3,8 @@
 A probe is a scenario that makes much of few kinds of work: many connections, many services, many endpoints, scopes,
 gateways. It is run twice: on the real istiod, whose CPU time is read around each part (the connecting, then each kind
 of change, one change after another); and simulated, for the amounts of work in each part. CPU time, not wall clock:
-a busy machine makes it somewhat dearer (caches, shared cores), but not by the time it waits.
+a busy machine makes it somewhat dearer (caches, shared cores), but not by the time it waits. istiod's own profiles say
+which piece of its work the CPU time went to.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from pushsim import istiod, stub
+from pushsim.calibrate import profiles
 from pushsim.control import Machine, knobs
 from pushsim.cost import OF_CACHE, Prices, shipped
 from pushsim.metrics import read_openmetrics
@@ -39,7 +41,9 @@ Progress = Callable[[str], None]
 _APART_NS = 2 * SECOND_NS
 #: Nothing has moved for that long: what a change caused is over (two debounces, and what a busy machine adds).
 _STILL_S = 0.35
-_CONNECT = "connect"
+#: Until a profile that was asked for has begun. How long one is: while all connect, and for each push of a part.
+_BEGUN_S, _CONNECTING_S, _PUSH_S = 0.1, 3, 0.6
+CONNECT = "connect"
 #: All proxies connect at once.
 _UNLIMITED = {"PILOT_MAX_REQUESTS_PER_SECOND": "100000", "PILOT_PUSH_THROTTLE": "100"}
 
@@ -63,6 +67,7 @@ class Part:
     """A part of a probe: CPU time of the real istiod in seconds, and the amounts of work simulated for it.
 
     contexts_s: seconds that it says it took to make PushContexts, which it does one after another.
+    pieces:     seconds of CPU time by piece of its work (see `profiles.pieces`), as far as its profile has it.
     """
 
     probe: str
@@ -70,6 +75,7 @@ class Part:
     cpu_s: float
     contexts_s: float
     amounts: Mapping[str, float]
+    pieces: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +206,7 @@ def groups(variant: Variant) -> dict[str, tuple[Timed, ...]]:
 def simulated_parts(variant: Variant) -> tuple[dict[str, Counter[str]], Machine]:
     """Amounts of work of the connecting and of each of `groups`, after all before it; and the machine at the end."""
     connecting, before, machine = simulated(variant, ())
-    found = {_CONNECT: connecting}
+    found = {CONNECT: connecting}
     so_far: tuple[Timed, ...] = ()
     for source, changes in groups(variant).items():
         so_far += changes
@@ -272,12 +278,18 @@ class _Watched:
             elif time.monotonic() - since > _STILL_S:
                 return
 
-    async def measured(self, work: Callable[[], Any]) -> float:
-        """CPU seconds that something costs, without what istiod burns anyway."""
-        before, begun = self.cpu_s(), time.monotonic()
-        await work()
-        await self.over()
-        return max(0.0, self.cpu_s() - before - self.idle_share * (time.monotonic() - begun))
+    async def measured(self, work: Callable[[], Any], seconds: int) -> tuple[float, dict[str, float]]:
+        """CPU seconds that something costs, without what istiod burns anyway; and by piece, in its first `seconds`."""
+        profile = asyncio.create_task(self.server.cpu_profile(seconds))
+        try:
+            before, begun = self.cpu_s(), time.monotonic()
+            await asyncio.sleep(_BEGUN_S)
+            await work()
+            await self.over()
+            spent = max(0.0, self.cpu_s() - before - self.idle_share * (time.monotonic() - begun))
+            return spent, profiles.pieces(await profile)
+        finally:
+            profile.cancel()
 
     async def measure_idle(self, seconds: float = 2.0) -> None:
         """What it burns at rest, as a share of a core."""
@@ -313,7 +325,7 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
     by_source = groups(variant)
     cluster = stub.Cluster.of(variant.mesh)
     settings = istiod.Settings(binary, variant.mesh.mesh_config, variant.mesh.env)
-    spent: dict[str, float] = {}
+    spent: dict[str, tuple[float, dict[str, float]]] = {}
     contexts: dict[str, float] = {}
     async with stub.serve(cluster) as url, istiod.run(settings, url) as server:
         watched = _Watched(server, cluster)
@@ -329,7 +341,7 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
             async def connect() -> None:
                 watched.fleet = recorder.fleet
 
-            spent[_CONNECT] = await watched.measured(connect)
+            spent[CONNECT] = await watched.measured(connect, _CONNECTING_S)
             goal = await watched.goal()
             for source, changes in by_source.items():
                 progress(f"{name}: {len(changes)} changes of {source}")
@@ -342,14 +354,16 @@ async def probe(name: str, data: Mapping[str, Any], binary: Path, release: str, 
                         await watched.over()
 
                 before_s = await watched.contexts_s()
-                spent[source] = await watched.measured(write)
+                moments = len({timed.at_ns for timed in changes})
+                spent[source] = await watched.measured(write, 1 + round(_PUSH_S * moments))
                 contexts[source] = await watched.contexts_s() - before_s
                 goal = max(goal, await watched.goal())
                 recorder.take()
             full = await watched.heap(goal)
     amounts, machine = simulated_parts(variant)
     parts = tuple(
-        Part(name, part, cpu_s, contexts.get(part, 0.0), dict(amounts[part])) for part, cpu_s in spent.items()
+        Part(name, part, cpu_s, contexts.get(part, 0.0), dict(amounts[part]), pieces)
+        for part, (cpu_s, pieces) in spent.items()
     )
     passing = {name: float(level.highest) for name, level in machine.tally.held(0).items()}
     planner = machine.replicas[0].planner

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from pushsim.calibrate import controlplane
+from pushsim.calibrate import controlplane, profiles
 from pushsim.calibrate.fitting import WIDTH, Findings, Progress, compared, minor, settled, slower, told
-from pushsim.cost import DEFAULTS, Calibration, table
+from pushsim.cost import DEFAULTS, Calibration, Coefficient, table
 from pushsim.cost.fit import Estimate, Measurement, predict
 from pushsim.istiod import detect_release
 
 #: CPU time is read to a millisecond or two; it scatters by this share of itself from run to run.
 _CPU_FLOOR_US, _CPU_SHARE = 3000.0, 0.08
+#: A profile with fewer samples divides nothing.
+_LEAST_SAMPLES = 15
 _HEAP_FLOOR, _HEAP_SHARE = 2e6, 0.05
 #: The probes that tell how fast a machine is: much work in little time, with caches and without.
 _TELLING = ("many proxies, few services", "a proxy in each of many namespaces")
@@ -25,6 +28,7 @@ _OF_CONTEXTS = (
     "push.contexts",
     "push.services",
     "push.endpoints",
+    "push.listed",
     "push.virtual_services",
     "push.destination_rules",
     "push.configs",
@@ -63,13 +67,16 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     work = [_cpu(known, part, number) for number, each in enumerate(probed) for part in each.parts]
     contexts = [_contexts(known, part, number) for number, each in enumerate(probed) for part in each.parts]
     contexts = [measurement for measurement in contexts if measurement.value]
+    pieces = [of for number, each in enumerate(probed) for part in each.parts for of in _pieces(known, part, number)]
+    measured = [*work, *contexts, *pieces]
     times = slower(work, known)
-    fitted = settled([*work, *contexts], known, times)
-    coefficients = told(fitted, source)
-    entries = _by_probe([*work, *contexts], fitted.predicted)
+    fitted = settled(measured, known, times)
+    coefficients = _slowed(known, times) | told(fitted, source)
+    entries = _summed([*work, *contexts], fitted.predicted, _entry)
+    entries |= _summed(pieces, fitted.predicted, _of_piece)
     for probe in dict.fromkeys(each.probe for each in probed):
         mine = [m for m in work if m.name.startswith(f"istiod CPU, {probe}: ")]
-        rest = [m for m in [*work, *contexts] if not m.name.partition(", ")[2].startswith(f"{probe}: ")]
+        rest = [m for m in measured if not m.name.partition(", ")[2].startswith(f"{probe}: ")]
         if not rest:
             continue
         others = settled(rest, known, times).estimates
@@ -93,6 +100,15 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     return Findings(coefficients, entries)
 
 
+def _slowed(known: Calibration, times: float) -> dict[str, Coefficient]:
+    """Coefficients of istiod's work as they are where all takes so many times as long: of what is not told."""
+    return {
+        name: replace(c, value=times * c.value, source=f"{c.source}; times {times:.2f}, as all that was measured")
+        for name, c in known.coefficients.items()
+        if c.part == "istiod cpu"
+    }
+
+
 def _cpu(known: Calibration, part: controlplane.Part, number: int) -> Measurement:
     """A part's CPU time in us before garbage collection; amounts of ns coefficients count in thousands."""
     scale = {"us": 1.0, "ns": 1e-3}
@@ -113,11 +129,37 @@ def _contexts(known: Calibration, part: controlplane.Part, number: int) -> Measu
     return Measurement(name, amounts, value, max(_CONTEXTS_FLOOR_US, _CPU_SHARE * value))
 
 
-def _by_probe(work: Sequence[Measurement], predicted: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """Measured and predicted by probe and part, summed over repeats, in seconds."""
+def _pieces(known: Calibration, part: controlplane.Part, number: int) -> Iterator[Measurement]:
+    """The CPU time in us of each piece of a part's work, as its profile divides it: no garbage collection is in it.
+
+    A profile has samples of a hundredth of a second, and may miss some of the time, so it tells shares.
+    """
+    seen = sum(part.pieces.values())
+    if seen < _LEAST_SAMPLES * profiles.SAMPLE_S:
+        return
+    amounts = _cpu(known, part, number).amounts
+    for piece, prefixes in profiles.PIECES.items():
+        mine = {name: n for name, n in amounts.items() if name.startswith(prefixes)}
+        if not mine or (piece == profiles.SENDING and part.name == controlplane.CONNECT):
+            continue
+        us = 1e6 * part.cpu_s / seen
+        value, chance = us * part.pieces.get(piece, 0.0), us * profiles.SAMPLE_S
+        error = math.hypot(math.sqrt(max(value, chance) * chance), _CPU_SHARE * value)
+        yield Measurement(f"istiod profile, {part.probe}: {part.name}, {piece} ({number})", mine, value, error)
+
+
+def _of_piece(measurement: Measurement) -> str:
+    """Where a calibration's `fit` has what was measured and predicted of a piece, over all probes."""
+    return f"istiod profiles: {_entry(measurement).rpartition(', ')[2]}"
+
+
+def _summed(
+    work: Sequence[Measurement], predicted: Mapping[str, tuple[float, float]], entry: Callable[[Measurement], str]
+) -> dict[str, dict[str, float]]:
+    """Measured and predicted in seconds, summed over all that have one entry."""
     sums: dict[str, list[float]] = {}
     for measurement in work:
-        pair = sums.setdefault(_entry(measurement), [0.0, 0.0])
+        pair = sums.setdefault(entry(measurement), [0.0, 0.0])
         for place, value in enumerate(predicted[measurement.name]):
             pair[place] += value / 1e6
     return {name: compared(*pair) for name, pair in sums.items()}
