@@ -22,6 +22,8 @@ _UNKNOWN_US = 200.0
 _LEAST_ERROR, _MOST_ERROR = 0.1, 0.85
 #: What is not told is as good as fixed.
 _FIXED = 1.0001
+#: What probes do not tell from what always comes with it (a batch that is pushed), but changes at once and apart do.
+_KNOWN_APART = frozenset({"rest.wakes"})
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def told(fitted: Fit, source: str) -> dict[str, Coefficient]:
 def _priors(measurements: Sequence[Measurement], known: Calibration, times: float) -> dict[str, Prior]:
     """What was known: `times` the value, as good as its error; of what is no coefficient, next to nothing."""
     names = {name for measurement in measurements for name in measurement.amounts}
-    return {name: _prior(known.coefficients.get(name), times) for name in names}
+    priors = {name: _prior(known.coefficients.get(name), times) for name in names}
+    return priors | {name: replace(priors[name], factor=_FIXED) for name in _KNOWN_APART & names}
 
 
 def _prior(known: Coefficient | None, times: float) -> Prior:

@@ -13,7 +13,7 @@ from typing import Any
 from pushsim.calibrate import controlplane, profiles
 from pushsim.calibrate.fitting import WIDTH, Findings, Progress, compared, minor, settled, slower, told
 from pushsim.cost import DEFAULTS, Calibration, Coefficient, table
-from pushsim.cost.fit import Estimate, Measurement, predict
+from pushsim.cost.fit import Estimate, Fit, Measurement, predict
 from pushsim.istiod import detect_release
 
 #: CPU time is read to a millisecond or two; it scatters by this share of itself from run to run.
@@ -70,8 +70,8 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     pieces = [of for number, each in enumerate(probed) for part in each.parts for of in _pieces(known, part, number)]
     measured = [*work, *contexts, *pieces]
     times = slower(work, known)
-    fitted = settled(measured, known, times)
-    coefficients = _slowed(known, times) | told(fitted, source)
+    fitted, short = _brought_to_the_sum(settled(measured, known, times), work)
+    coefficients = _slowed(known, times * short) | told(fitted, source)
     entries = _summed([*work, *contexts], fitted.predicted, _entry)
     entries |= _summed(pieces, fitted.predicted, _of_piece)
     for probe in dict.fromkeys(each.probe for each in probed):
@@ -98,6 +98,21 @@ def of_istiod(probed: Sequence[controlplane.Probed], version: str) -> Findings:
     )
     entries |= {f"istiod heap, {name} (bytes)": compared(*pair) for name, pair in fitted_heap.predicted.items()}
     return Findings(coefficients, entries)
+
+
+def _brought_to_the_sum(fitted: Fit, work: Sequence[Measurement]) -> tuple[Fit, float]:
+    """A fit with all estimates times what brings the predicted CPU time to the measured; and that factor.
+
+    Errors are shares of what was measured, so what scatters below the line weighs more than what scatters above it, and
+    a fit comes out low.
+    """
+    short = sum(m.value for m in work) / sum(fitted.predicted[m.name][1] for m in work)
+    estimates = {
+        name: replace(each, value=short * each.value, error=short * each.error)
+        for name, each in fitted.estimates.items()
+    }
+    predicted = {name: (value, short * said) for name, (value, said) in fitted.predicted.items()}
+    return replace(fitted, estimates=estimates, predicted=predicted), short
 
 
 def _slowed(known: Calibration, times: float) -> dict[str, Coefficient]:
