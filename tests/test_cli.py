@@ -238,6 +238,8 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mesh.yaml").write_text(MESH)
     Path("quiet.yaml").write_text(QUIET)
+    Path("load.yaml").write_text("namespaces: [{name: shop, applications: [{name: web, type: sidecar}]}]\n")
+    Path("loaded.yaml").write_text(QUIET.replace("mesh.yaml", "load.yaml"))
     Path("none.csv").write_text("source,destination\n")
     Path("odd.json").write_text('{"variants": {"unscoped": {"bytes_sent": "many"}, "scoped": {"bytes_sent": 1}}}')
     Path("calls.csv").write_text("source,destination\nweb,shop/web\n")
@@ -275,6 +277,12 @@ def here(tmp_path, monkeypatch):
         (["churn", "quiet.yaml"], "quiet.yaml: churn: has no churn to attribute (write ["),
         (["plan", "mesh.yaml", "-d", "Service/shop/web", "--explain", "web-1.shop"],
          "--explain: there is no proxy 'web-1.shop' (did you mean web-0.shop?)"),
+        (["plan", "load.yaml", "-d", "Service/shop/web"], "load.yaml, document 1: is a cluster file of pilot-load, and "
+         "no manifest (make a scenario of it: `pushsim import pilot-load FILE --to scenario.yaml`)"),
+        (["plan", "mesh.yaml", "-c", "load.yaml"], "load.yaml, document 1: is a cluster file of pilot-load, and no "),
+        (["check", "load.yaml"], "load.yaml: is a cluster file of pilot-load, and no scenario (make a scenario of it"),
+        (["check", "loaded.yaml"], "load.yaml, document 1: is a cluster file of pilot-load, and no manifest"),
+        (["simulate", "load.yaml"], "load.yaml: is a cluster file of pilot-load, and no scenario"),
         (["conform", "nowhere"], "nowhere: no such folder (give a folder with cases/NAME.yaml)"),
         (["export", "nowhere", "--to", "x.csv"], "nowhere: is not a result folder"),
     ],

@@ -144,6 +144,20 @@ def parse_one(text: str, source: str) -> Any:
     return documents[0].data if documents else None
 
 
+def is_pilot_load(data: Any) -> bool:
+    """It is a cluster file of pilot-load, and neither manifest nor scenario."""
+    if not isinstance(data, dict) or data.keys() & {"apiVersion", "kind", "mesh"}:
+        return False
+    spaces = data.get("namespaces")
+    return isinstance(spaces, list) and any(isinstance(space, dict) and "applications" in space for space in spaces)
+
+
+def of_pilot_load(where: str, wanted: str) -> Problem:
+    """What to tell of such a file where something else is wanted."""
+    remedy = "make a scenario of it: `pushsim import pilot-load FILE --to scenario.yaml`"
+    return Problem(f"is a cluster file of pilot-load, and no {wanted}", where, remedy=remedy)
+
+
 def _problem(bad: _Bad, part: bytes, where: str, line: int) -> Problem:
     at = f" (line {line + bad.line})" if bad.line else ""
     if b"{{" in part and not bad.remedy:

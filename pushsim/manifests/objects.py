@@ -9,7 +9,7 @@ from typing import Any
 
 from pushsim.errors import InputError, Problem
 from pushsim.manifests.checks import check_mesh_config, check_object
-from pushsim.manifests.document import HELM_REMEDY, Document, parse_one
+from pushsim.manifests.document import HELM_REMEDY, Document, is_pilot_load, of_pilot_load, parse_one
 from pushsim.manifests.kinds import modelled
 from pushsim.manifests.meshconfig import FIELDS, plain
 from pushsim.manifests.unknown import left_out, unknown_fields, unknown_mesh_config
@@ -92,6 +92,8 @@ def _take(parsed: Parsed, body: Any, where: str, namespace: str, document: Docum
         )
     if "kind" not in body and "apiVersion" not in body and FIELDS["MeshConfig"] & plain(body).keys():
         return parsed.add_mesh_config(body, where)
+    if is_pilot_load(body):
+        raise InputError(of_pilot_load(where, "manifest"))
     if "mesh" in body and "kind" not in body and "apiVersion" not in body:
         remedy = "give its mesh.manifests; `pushsim simulate` and `compare` take it whole"
         raise InputError(Problem("is a scenario, and no manifest", where, remedy=remedy))

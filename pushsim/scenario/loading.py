@@ -17,7 +17,7 @@ from pushsim import cost, environment, files, policies, releases
 from pushsim.environment import ENVIRONMENT
 from pushsim.errors import InputError, Problem, expected, meant
 from pushsim.manifests.checks import check_mesh_config
-from pushsim.manifests.document import parse_text
+from pushsim.manifests.document import is_pilot_load, of_pilot_load, parse_text
 from pushsim.manifests.unknown import unknown_mesh_config
 from pushsim.mesh import Mesh
 from pushsim.policies import Files, Policy
@@ -273,6 +273,8 @@ def _model(data: Any, where: str) -> tuple[Model | None, list[Problem]]:
         return None, [Problem(said, where, remedy=remedy)]
     if _is_manifest(data):
         return None, [Problem("is a manifest, and no scenario", where, remedy=_OF_MANIFESTS)]
+    if is_pilot_load(data):
+        return None, [of_pilot_load(where, "scenario")]
     try:
         return Model.model_validate(data), []
     except ValidationError as error:
