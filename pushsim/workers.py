@@ -35,10 +35,10 @@ _stop: Event
 
 @contextmanager
 def interruptible(progress: Share | None) -> Iterator[Share]:
-    """Progress that raises an interrupt which Python lost since the block began.
+    """Progress that raises an interrupt which Python lost since the block began; what such a one broke raises it, too.
 
-    One that arrives while the callback of a weak reference or a destructor runs is handed to sys.unraisablehook, which
-    prints it, and work goes on as if nobody had pressed Ctrl-C.
+    One that arrives while the callback of a weak reference, a destructor or a callback of C runs (as a compiler's) is
+    handed to sys.unraisablehook, which prints it, and work goes on as if nobody had pressed Ctrl-C.
     """
     usual, lost = sys.unraisablehook, list[BaseException]()
 
@@ -57,6 +57,10 @@ def interruptible(progress: Share | None) -> Iterator[Share]:
     sys.unraisablehook = keep
     try:
         yield told
+    except Exception as error:
+        if lost:  # numba misses what it did not do while it compiled, and says so with no word of the interrupt
+            raise KeyboardInterrupt from error
+        raise
     finally:
         sys.unraisablehook = usual
 

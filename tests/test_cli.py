@@ -1,5 +1,6 @@
 """The command line's exit codes and messages, as scripts see them."""
 
+import ctypes
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from pushsim import __version__, releases
 from pushsim.cli import main
 from pushsim.cli.options import Release
 from pushsim.cli.progress import bars
+from pushsim.errors import EnvironmentProblem
 from pushsim.simulation import Simulation
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -414,16 +416,32 @@ def test_bars_say_what_is_being_built(monkeypatch, capsys):
     assert "waits" in built
 
 
+def broken_while_handled(number: int) -> None:
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt:
+        raise RuntimeError("no compiled object yet") from None
+
+
+def broken_by_what_was_kept(number: int) -> None:
+    kept: BaseException | None = None
+    try:
+        signal.raise_signal(number)
+    except KeyboardInterrupt as error:
+        kept = error
+    raise EnvironmentProblem("the istiod has gone") from kept
+
+
+def broken_without_a_word(number: int) -> None:
+    """An interrupt in a callback from C goes to sys.unraisablehook, and the caller is none the wiser."""
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(number))()
+    raise RuntimeError("no compiled object yet")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_breaks_because_it_was_interrupted_is_no_defect(capsys, here, monkeypatch, number):
+@pytest.mark.parametrize("broken", [broken_while_handled, broken_by_what_was_kept, broken_without_a_word])
+def test_what_breaks_because_it_was_interrupted_is_no_defect(capsys, here, monkeypatch, number, broken):
     """numba leaves a library without its object when Ctrl-C comes while it compiles, as in a first large run."""
-
-    def compiled(self: Simulation) -> None:
-        try:
-            signal.raise_signal(number)
-        except KeyboardInterrupt:
-            raise RuntimeError("no compiled object yet") from None
-
-    monkeypatch.setattr(Simulation, "run", compiled)
+    monkeypatch.setattr(Simulation, "run", lambda self: broken(number))
     code, printed, said = run(capsys, "simulate", "quiet.yaml", "--jobs", "1", "--variant", "scoped")
     assert (code, printed, said) == (130, "", "pushsim: interrupted\n")

@@ -38,10 +38,13 @@ def main(arguments: list[str] | None = None) -> None:
         code = app(given, standalone_mode=False)
         print(end="", flush=True)  # here, where what goes wrong with it can be told
     except PushsimError as error:
-        if debug:
+        if _interrupted(error):
+            code = 130
+        elif debug:
             raise
-        _say(str(error))
-        code = error.exit_code
+        else:
+            _say(str(error))
+            code = error.exit_code
     except KeyboardInterrupt:
         code = 130
     except SystemExit as ended:
@@ -89,11 +92,12 @@ def _gap(given: list[str]) -> str | None:
     return None
 
 
-def _interrupted(error: BaseException | None) -> bool:
+def _interrupted(error: BaseException) -> bool:
     """It came of an interrupt: what a compiler that is interrupted leaves undone breaks what comes next."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error is not None
+    chain: list[BaseException] = [error]
+    for each in chain:
+        chain += [e for e in (each.__cause__, each.__context__) if e is not None and not any(e is one for one in chain)]
+    return any(isinstance(each, KeyboardInterrupt) for each in chain)
 
 
 def _let_go(code: int) -> int:
