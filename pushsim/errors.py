@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf, isfinite
 
+#: More runs than anybody waits for: a slip of the pen.
+MOST_RUNS = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -123,10 +126,12 @@ def listed(names: Sequence[str], most: int = 100) -> str:
 
 
 def at_least_one(value: object, of: str) -> None:
-    """Raises InputError, for whoever called a function, where a value is no whole number above 0."""
+    """Raises InputError, for whoever called a function, where a value is no whole number above 0 that one may mean."""
     expected(value, int, of, "a whole number")
     if isinstance(value, int) and value < 1:
         raise InputError(Problem(f"{of} must be 1 or more, not {value}"))
+    if isinstance(value, int) and value > MOST_RUNS:
+        raise InputError(Problem(f"{of} must be {MOST_RUNS:,} at most, not {value:,}"))
 
 
 def within(value: object, least: float, most: float, of: str) -> None:

@@ -31,6 +31,9 @@ PROFILES: Mapping[Profile, Mapping[str, Any]] = MappingProxyType(
     }
 )
 
+#: More istiods than anybody runs: a slip of the pen.
+MOST_REPLICAS = 1000
+
 #: Change.name of a marker: something that happens to istiod and writes no object.
 ISTIOD_RESTART = "istiod-restart"
 MARKERS = frozenset({ISTIOD_RESTART})

@@ -11,6 +11,7 @@ from pushsim.errors import InputError, Problem, at_least_one, within
 from pushsim.figures import number_at
 from pushsim.runs import Engine, summaries
 from pushsim.scenario import Scenario
+from pushsim.settings import MOST_REPLICAS
 from pushsim.thresholds import Threshold, check, expected, judge
 from pushsim.workers import Progress, Share, side_by_side
 
@@ -140,7 +141,8 @@ def size(
     """
     at_least_one(seeds, "seeds")
     at_least_one(min_replicas, "min_replicas")
-    within(max_replicas, min_replicas, math.inf, "max_replicas")
+    within(min_replicas, 1, MOST_REPLICAS, "min_replicas")
+    within(max_replicas, min_replicas, MOST_REPLICAS, "max_replicas")
     within(max_cpus, 0.1, math.inf, "max_cpus")
     within(risk, 1e-9, 0.5, "risk")
     if not slo:

@@ -421,8 +421,12 @@ def test_what_a_notebook_shows_of_an_answer_fits_its_cell(tmp_path):
         (lambda s: ps.size(s, []), "no promise to keep"),
         (
             lambda s: ps.size(s, "bytes_sent < 1", min_replicas=5, max_replicas=2),
-            "max_replicas must be 5 or more",
+            "max_replicas must be 5 to 1000, not 2",
         ),
+        (lambda s: ps.compare(s, seeds=10**9), "seeds must be 100,000 at most, not 1,000,000,000"),
+        (lambda s: ps.sweep(s, "replicas=1..1000000000"), "'1..1000000000' is 1,000,000,000 values (give fewer: 100"),
+        (lambda s: ps.sweep(s, "cpus=1..1000", seeds=1000), "would be 2,000,000 runs (give fewer: 100,000 at most"),
+        (lambda s: ps.size(s, "bytes_sent < 1", max_replicas=10**9), "max_replicas must be 1 to 1000, not 1e+09"),
         (lambda s: ps.size(s, "bytes_sent < 1", risk=2), "risk must be 1e-09 to 0.5, not 2"),
         (lambda s: ps.size(s, "bytes_sent < 1", max_cpus=0), "max_cpus must be 0.1 or more, not 0"),
         (lambda s: ps.sweep(s, "replicas=1", jobs=0), "jobs must be 1 or more, not 0"),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
 import pushsim
 from pushsim.environment import ENVIRONMENT
@@ -24,6 +27,7 @@ from pushsim.scenario import Scenario, bundled, check, checked, schema
 from pushsim.scenario.bundle import folder
 from pushsim.scenario.model import Model
 from pushsim.settings import ISTIOD_RESTART
+from pushsim.topology import Section
 from pushsim.units import SECOND_NS, UnitError, bytes_text, duration, duration_text, quantity, rate, rate_text
 
 #: formats.md's own example, with shorter churn so that it is built in a moment.
@@ -409,6 +413,72 @@ def test_churn_that_would_come_more_often_than_anybody_means_is_told_before_it_i
         ("churn[0]", "would come 400,000,000 times in this run"),
         ("churn[1]", "would come 40,000,000 times in this run"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "said"),
+    [
+        ("churn: [{source: services, services: 1000000, pods: 4, at: [1s]}]", "churn[0]", "would write 5,000,000 obj"),
+        ("churn: [{source: services, pods: 1000000000, at: [1s]}]", "churn[0]", "would write 1,000,000,001 objects "),
+        ("churn: [{source: scale, by: 1000000000}]", "churn[0]", "would write 1,000,000,000 objects whenever it comes"),
+        ("churn: [{source: crash-loop, failures: 1000000000, up: 0s, down: 0s}]", "churn[0]", "would write 1,000,000"),
+        ("churn: [{source: training-job, services: 5000, rate: 100/s}]", "churn[0]", "would write 40,000,000 objects"),
+        ("duration: 9000h", "duration", "the run would last 9000h30s"),
+        ("istiod: {replicas: 100000}", "istiod.replicas", "input should be less than or equal to 1000"),
+        ("variants: {a: [{knobs: {replicas: 100000}}]}", "variants.a[0].knobs.replicas", "input should be less than "),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_run_would_come_through_are_told(more: str, field: str, said: str) -> None:
+    given = MINIMAL.replace("duration: 10s\n", "") if "duration" in more else MINIMAL
+    (found,) = problems_in(f"{given}{more}\n")
+    assert (found.field, found.message[: len(said)]) == (field, said) and found.remedy
+
+
+def test_calls_that_nobody_would_draw_are_told_before_they_are_drawn() -> None:
+    (found,) = problems_in("mesh: {generate: {apps: [{name: a, total: 9}], calls: {out_degree: 100000000}}}\n")
+    assert (found.field, found.message) == ("mesh.generate", "would make 900,000,000 calls")
+
+
+def test_a_crash_loop_that_goes_on_for_ever_ends_with_the_run() -> None:
+    Scenario.loads(MINIMAL + "churn: [{source: crash-loop, failures: 1000000000, at: [1s]}]\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (MINIMAL + "seed: true\n", "seed"),
+        (MINIMAL + "istiod: {replicas: yes}\n", "istiod.replicas"),
+        (MINIMAL + "clients: {slow: {share: true}}\n", "clients.slow.share"),
+        (MINIMAL + "churn: [{source: scale, by: on}]\n", "churn[0].by"),
+        (MINIMAL + "variants: {a: [{knobs: {replicas: true}}]}\n", "variants.a[0].knobs.replicas"),
+        ("mesh: {generate: {namespaces: true}}\n", "mesh.generate.namespaces"),
+        ("mesh: {generate: {apps: [{name: a, pods: true}]}}\n", "mesh.generate.apps[0].pods"),
+        ("mesh: {generate: {apps: [{name: a, pods: [true, 2]}]}}\n", "mesh.generate.apps[0].pods[0]"),
+        ("mesh: {generate: {apps: [{name: a, ports: {http: true}}]}}\n", "mesh.generate.apps[0].ports.http"),
+        ("mesh: {generate: {gateways: {virtual_services: true}}}\n", "mesh.generate.gateways.virtual_services"),
+    ],
+)
+def test_true_is_no_number(text: str, field: str) -> None:
+    (found,) = problems_in(text)
+    assert (found.field, found.message, found.remedy) == (field, "must be a number, not true", "write it in digits")
+
+
+def sections(of: type[Section] = Section) -> Iterator[type[Section]]:
+    for each in of.__subclasses__():
+        if each.__module__.startswith("pushsim."):
+            yield each
+            yield from sections(each)
+
+
+def test_no_field_of_any_section_takes_true_for_a_number() -> None:
+    taken = []
+    for section in sections():
+        for name, field in section.model_fields.items():
+            with suppress(ValidationError):
+                value = TypeAdapter(Annotated[field.annotation, field]).validate_python(True)
+                if not (value is True or value == "true"):
+                    taken.append(f"{section.__name__}.{name}: {value!r}")
+    assert not taken
 
 
 def test_what_a_mesh_may_have_at_most_is_no_part_of_the_question() -> None:

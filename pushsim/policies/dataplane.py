@@ -9,11 +9,11 @@ from pydantic import Field
 
 from pushsim.mesh import Mesh, Object, Ref
 from pushsim.policies.base import Policy
-from pushsim.settings import Settings
+from pushsim.settings import MOST_REPLICAS, Settings
 from pushsim.topology.generate import pod_addresses, service_addresses
 from pushsim.topology.objects import Body, Template, edited, endpoint, proxy_of, timestamp
 from pushsim.topology.seeds import suffix
-from pushsim.topology.selection import Labels, has_labels, in_namespaces
+from pushsim.topology.selection import Labels, Positive, has_labels, in_namespaces
 
 _MODE = "istio.io/dataplane-mode"
 _ZONE = "topology.kubernetes.io/zone"
@@ -63,7 +63,7 @@ class TenantIngress(Policy):
         default_factory=list, description="the tenants, `*` allowed; default: all but system ones with such routes"
     )
     labels: Labels = Field(default_factory=dict, description="labels that the tenants' Namespaces must have")
-    replicas: int = Field(default=1, ge=1, description="gateway pods of each tenant")
+    replicas: Positive = Field(default=1, le=MOST_REPLICAS, description="gateway pods of each tenant")
     gateway: str = Field(default="tenant-ingress", description="name of the tenants' Gateways and Services")
 
     def admit(self, subject: Object, mesh: Mesh) -> Object:

@@ -12,9 +12,9 @@ from pushsim.manifests.checks import check_mesh_config
 from pushsim.manifests.meshconfig import FIELDS, plain
 from pushsim.mesh import Mesh, Object
 from pushsim.policies.base import Policy
-from pushsim.settings import Settings, overlay
+from pushsim.settings import MOST_REPLICAS, Settings, overlay
 from pushsim.topology.objects import edited
-from pushsim.topology.selection import Selector
+from pushsim.topology.selection import Positive, Selector
 from pushsim.units import Cores
 
 EXPORT_TO = "networking.istio.io/exportTo"
@@ -95,7 +95,7 @@ class Knobs(Policy):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: ClassVar[str] = "knobs"
-    replicas: int | None = Field(default=None, ge=1)
+    replicas: Positive | None = Field(default=None, le=MOST_REPLICAS)
     cpus: Cores | None = Field(default=None, gt=0)
     mode: Literal["sotw", "delta"] | None = None
 

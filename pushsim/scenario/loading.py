@@ -24,6 +24,7 @@ from pushsim.policies import Files, Policy
 from pushsim.problems import nearest, problems_of
 from pushsim.scenario import build, fields
 from pushsim.scenario.bundle import bundled_path
+from pushsim.scenario.limits import slips
 from pushsim.scenario.model import Assumption, Model, Published
 from pushsim.settings import Settings, Variant
 from pushsim.topology import call_graph, read_calls
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 #: The one variant of a scenario that names none.
 AS_IS = "as-is"
-#: More of one churn source than any run would come through: a slip of the pen.
-MOST_ARRIVALS = 10_000_000
 
 
 class Scenario:
@@ -321,11 +320,7 @@ def _cross_problems(model: Model, data: Any, where: str) -> list[Problem]:
             problems.append(replace(_no_field(assumption.field, error, where), field=field))
         except ValueError as error:
             problems.append(Problem(f"{assumption.field} {error}", where, field, "name a field that holds an amount"))
-    for index, source in enumerate(model.churn):
-        arrivals = 0 if source.at is not None else int((model.warmup + model.duration) / source.gap())
-        if arrivals > MOST_ARRIVALS:
-            remedy = f"give it less often, or a shorter duration: {MOST_ARRIVALS:,} at most"
-            problems.append(Problem(f"would come {arrivals:,} times in this run", where, f"churn[{index}]", remedy))
+    problems += slips(model, where)
     generated = model.mesh.generate
     if generated is not None and not model.mesh.manifests:
         apps = [app.name for app in generated.apps]

@@ -11,9 +11,9 @@ from pushsim.manifests.kinds import KINDS, WORKLOADS
 from pushsim.manifests.meshconfig import plain
 from pushsim.mesh import CLUSTER_SCOPED, Ref
 from pushsim.problems import Remedied, nearest
-from pushsim.settings import Profile
+from pushsim.settings import MOST_REPLICAS, Profile
 from pushsim.topology import AnySource, Generate, Section
-from pushsim.topology.spec import Share
+from pushsim.topology.selection import Positive, Share, Whole
 from pushsim.units import SECOND_NS, Bytes, Cores, Duration, Rate, UnitError, duration, quantity
 
 
@@ -51,7 +51,7 @@ class IstiodSection(Section):
     """The control plane."""
 
     release: Annotated[str, BeforeValidator(_release)] = Field(default="1.24", description="Istio minor or patch")
-    replicas: int = Field(default=1, ge=1)
+    replicas: Positive = Field(default=1, le=MOST_REPLICAS)
     cpus: Cores = Field(default=4.0, ge=0.001, description="cores of each replica")
     env: dict[str, Scalar] = Field(default_factory=dict, description="istiod's environment")
     mesh_config: Annotated[dict[str, Any], AfterValidator(plain)] = Field(
@@ -65,7 +65,7 @@ class ProxiesSection(Section):
     """What proxies have in common."""
 
     mode: Literal["sotw", "delta"] | None = Field(default=None, description="default: what the release's agent uses")
-    workers: int = Field(default=2, ge=1, description="Envoy worker threads")
+    workers: Positive = Field(default=2, description="Envoy worker threads")
     memory_limit: Bytes | None = Field(default=None, description="like 512Mi")
 
 
@@ -224,7 +224,7 @@ class Model(Section):
     changes: list[DatedChange] = Field(default_factory=list, description="exact, dated changes")
     duration: Duration = Field(default=600 * SECOND_NS, gt=0, description="simulated time that is counted")
     warmup: Duration = Field(default=30 * SECOND_NS, description="simulated before that, not counted")
-    seed: int = Field(default=1, ge=0)
+    seed: Whole = Field(default=1, ge=0)
     variants: Annotated[dict[str, Any], AfterValidator(_distinct), WithJsonSchema(_POLICY_SCHEMA)] = Field(
         default_factory=dict, description="name to list of policies; the first is the baseline"
     )

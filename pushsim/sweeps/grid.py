@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pushsim import __version__, policies
-from pushsim.errors import InputError, Problem, at_least_one
+from pushsim.errors import MOST_RUNS, InputError, Problem, at_least_one
 from pushsim.problems import nearest
 from pushsim.scenario import Scenario
 
 POLICY = "policy"
 #: Fields of the `istiod` section that go by their bare names.
 SHORT = ("replicas", "cpus", "release", "profile")
+#: What to do about more than anybody waits for.
+_FEWER = f"give fewer: {MOST_RUNS:,} at most"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ def _range(text: str) -> list[str]:
     low, high = int(ends[1]), int(ends[2])
     if low > high:
         raise InputError(Problem(f"{text!r} is no range", field="--vary", remedy="write the lower end first"))
+    if high - low >= MOST_RUNS:
+        raise InputError(Problem(f"{text!r} is {high - low + 1:,} values", field="--vary", remedy=_FEWER))
     return [str(number) for number in range(low, high + 1)]
 
 
@@ -87,6 +92,9 @@ def grid(scenario: Scenario, vary: Mapping[str, Sequence[Any]], seeds: int = 1) 
     for name, values in {**texts, POLICY: policies_}.items():
         if len(set(values)) != len(values) or not values:
             raise InputError(Problem(f"{name} has the same value twice, or none", field="--vary"))
+    runs = seeds * math.prod(map(len, (policies_, *texts.values())))
+    if runs > MOST_RUNS:
+        raise InputError(Problem(f"would be {runs:,} runs", field="--vary", remedy=_FEWER))
     points = []
     for seed in range(scenario.seed, scenario.seed + seeds):
         for chosen in _combinations(texts):

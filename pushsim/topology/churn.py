@@ -75,6 +75,10 @@ class Source(Section):
         even = self.even_gap() if self.rate is None else None
         return even or Fraction(SECOND_NS) / (self.rate or rate(self.default_rate))
 
+    def writes(self, span_ns: int) -> int:
+        """How many objects an arrival may write in a run of that length; 1 where that hangs on the mesh alone."""
+        return 1
+
     def times(self, stream: Stream, warmup_ns: int, end_ns: int) -> Iterator[int]:
         """Arrival times, ascending, in [0, end_ns)."""
         if self.at is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,19 +13,17 @@ from pushsim.topology.churn import Episode, Source, Step, wrote
 from pushsim.topology.generate import namespace_object
 from pushsim.topology.objects import Template
 from pushsim.topology.seeds import Stream, suffix
-from pushsim.topology.selection import Labels, in_namespaces
+from pushsim.topology.selection import Labels, Positive, Whole, in_namespaces
 from pushsim.topology.spec import Name, PortNumber
 from pushsim.topology.world import World
 from pushsim.units import SECOND_NS, Duration, whole
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class Creating(Source):
     """A source that creates services."""
 
     services: Positive = Field(default=1, description="created at each arrival")
-    pods: int = Field(default=1, ge=0, description="of each service")
+    pods: Whole = Field(default=1, ge=0, description="of each service")
     ports: dict[str, PortNumber] = Field(default={"http": 8080}, min_length=1)
     labels: Labels = Field(default_factory=dict, description="of services and pods")
     sidecar: bool = Field(default=False, description="pods are proxies, which connect")
@@ -34,6 +32,9 @@ class Creating(Source):
     lifetime: Duration | None = Field(default=None, description="deleted after that long; default: they stay")
     spread: Duration = Field(default=0, description="from the first to the last created; 0: one after another at once")
     ready_after: Duration = Field(default=0, description="from created to ready; 0: created ready")
+
+    def writes(self, span_ns: int) -> int:
+        return self.services * (1 + self.pods)
 
     def live(self, world: World, namespace: str, names: Sequence[str], word: int) -> Iterator[Step]:
         """Services come, their pods turn ready, all go: the changes of one episode in order of time."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from pushsim.mesh import Object
+from pushsim.problems import Remedied
 
 #: Where control planes live: never chosen unless named.
 SYSTEM_NAMESPACES = frozenset({"istio-system", "kube-system"})
@@ -33,6 +34,19 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
 
 #: Kubernetes labels.
 Labels = Annotated[dict[str, str], AfterValidator(_labels)]
+
+
+def no_truth(value: object) -> object:
+    """What is to be a number, as it is. Refuses true and false (and yes, on, …), which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise Remedied(f"must be a number, not {str(value).lower()}", "write it in digits")
+    return value
+
+
+#: The numbers of our own files.
+Whole = Annotated[int, BeforeValidator(no_truth)]
+Positive = Annotated[Whole, Field(ge=1)]
+Share = Annotated[float, BeforeValidator(no_truth), Field(ge=0, le=1)]
 
 
 class Section(BaseModel):

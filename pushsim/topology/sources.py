@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,12 +17,10 @@ from pushsim.settings import ISTIOD_RESTART
 from pushsim.topology.churn import Episode, Source, Step, wrote
 from pushsim.topology.generate import certificate_name, destination_rule, routed
 from pushsim.topology.seeds import Stream, suffix
-from pushsim.topology.selection import Selector
-from pushsim.topology.spec import Name, Share
+from pushsim.topology.selection import Positive, Selector, Share
+from pushsim.topology.spec import Name
 from pushsim.topology.world import World
 from pushsim.units import SECOND_NS, Duration, whole
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 class Targeted(Source):
@@ -89,6 +87,9 @@ class Scale(Targeted):
     hold: Duration = Field(default=60 * SECOND_NS, description="how long the extra pods stay")
     ready_after: Duration = 10 * SECOND_NS
 
+    def writes(self, span_ns: int) -> int:
+        return self.by
+
     def disturb(self, world: World, service: Ref, word: int) -> Iterator[Step]:
         workload = world.workloads.get(service)
         if workload is None or not workload.pods:
@@ -115,6 +116,9 @@ class CrashLoop(Targeted):
     failures: Positive = Field(default=1, description="in a row")
     down: Duration = Field(default=10 * SECOND_NS, description="how long it is not ready")
     up: Duration = Field(default=10 * SECOND_NS, description="how long it is ready between two failures")
+
+    def writes(self, span_ns: int) -> int:
+        return min(self.failures, 1 + span_ns // max(1, self.down + self.up))
 
     def disturb(self, world: World, service: Ref, word: int) -> Iterator[Step]:
         workload = world.workloads.get(service)

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from pushsim.problems import Remedied
-from pushsim.topology.selection import Labels, Section, in_namespaces
+from pushsim.topology.selection import Labels, Positive, Section, Share, Whole, in_namespaces, no_truth
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 Name = Annotated[str, Field(pattern=rf"^{_LABEL}$", max_length=63)]
 
 
 def _count(value: object) -> object:
-    return [value, value] if isinstance(value, int) and not isinstance(value, bool) else value
+    return [value, value] if isinstance(no_truth(value), int) else value
 
 
 def _ordered(value: tuple[int, int]) -> tuple[int, int]:
@@ -25,21 +25,24 @@ def _ordered(value: tuple[int, int]) -> tuple[int, int]:
 
 #: A number, or [low, high]: each one drawn evenly between the two, both ends included.
 Count = Annotated[
-    tuple[int, int],
+    tuple[Whole, Whole],
     BeforeValidator(_count),
     AfterValidator(_ordered),
     PlainSerializer(lambda value: value[0] if value[0] == value[1] else list(value)),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}, "maxItems": 2}]}),
 ]
-Share = Annotated[float, Field(ge=0, le=1)]
-PortNumber = Annotated[int, Field(ge=1, le=65535)]
+PortNumber = Annotated[Positive, Field(le=65535)]
+
+
+#: More calls than anybody draws: a slip of the pen.
+_MOST_CALLS = 10_000_000
 
 
 class Namespaces(Section):
     """A group of namespaces: `name-000`, `name-001`, … or, without a count, just `name`."""
 
     name: Name
-    count: int | None = Field(default=None, ge=0, description="how many; without it one, called exactly `name`")
+    count: Whole | None = Field(default=None, ge=0, description="how many; without it one, called exactly `name`")
     labels: Labels = Field(default_factory=dict)
 
 
@@ -48,7 +51,7 @@ class App(Section):
 
     name: Name
     per_namespace: Count = Field(default=(1, 1), description="services per namespace: number or [low, high]")
-    total: int | None = Field(default=None, ge=0, description="instead: services in all, spread evenly over them")
+    total: Whole | None = Field(default=None, ge=0, description="instead: services in all, spread evenly over them")
     pods: Count = Field(default=(1, 1), description="pods of each service: number or [low, high]")
     ports: dict[str, PortNumber] = Field(
         default={"http": 8080}, min_length=1, description="by name, which tells the protocol"
@@ -64,12 +67,12 @@ class App(Section):
 class Gateways(Section):
     """Ingress gateways: pods of one Service `istio-ingressgateway`, and which services have routes at them."""
 
-    count: int = Field(default=1, ge=0)
+    count: Whole = Field(default=1, ge=0)
     namespace: Name = "istio-system"
-    virtual_services: Literal["all", "none"] | Share | list[str] = Field(
+    virtual_services: Annotated[Literal["all", "none"] | Share | list[str], BeforeValidator(no_truth)] = Field(
         default="all", description="services with a VirtualService at the gateway: all, none, a share or names of apps"
     )
-    certificates: int = Field(default=0, ge=0, description="HTTPS servers, each with a Secret as its credential")
+    certificates: Whole = Field(default=0, ge=0, description="HTTPS servers, each with a Secret as its credential")
 
 
 class Calls(Section):
@@ -80,22 +83,24 @@ class Calls(Section):
     """
 
     model: Literal["layered", "random", "scale-free"] = "layered"
-    out_degree: int = Field(default=3, ge=0)
+    out_degree: Whole = Field(default=3, ge=0)
     local: Share = Field(default=0.8, description="share of the calls that stay inside the namespace")
 
 
 class Generate(Section):
     """A seeded synthetic mesh."""
 
-    namespaces: int | list[Namespaces] = Field(default=1, description="number (ns-000 …) or list of groups")
+    namespaces: Annotated[int | list[Namespaces], BeforeValidator(no_truth)] = Field(
+        default=1, description="number (ns-000 …) or list of groups"
+    )
     apps: list[App] = Field(default_factory=list)
     gateways: Gateways = Field(default_factory=lambda: Gateways(count=0))
     calls: Calls = Field(default_factory=Calls)
-    nodes: int | None = Field(default=None, ge=1, description="default: one per 50 pods")
-    zones: int = Field(default=3, ge=1, description="nodes are spread over zones r-a, r-b, … of region r")
+    nodes: Positive | None = Field(default=None, description="default: one per 50 pods")
+    zones: Positive = Field(default=3, le=26, description="nodes are spread over zones r-a, r-b, … of region r")
 
-    at_most: int = Field(
-        default=500_000, ge=1, description="pods, services, namespaces and nodes in all: more is taken for a slip"
+    at_most: Positive = Field(
+        default=500_000, description="pods, services, namespaces and nodes in all: more is taken for a slip"
     )
 
     @model_validator(mode="after")
@@ -121,6 +126,8 @@ class Generate(Section):
         if spaces + services + pods + self.gateways.certificates + (self.nodes or 0) > self.at_most:
             made = f"{pods:,} pods of {services:,} services" if labelled else f"{spaces:,} namespaces"
             raise Remedied(f"would make {made}", "give fewer, or set mesh.generate.at_most if you mean it")
+        if (calls := services * self.calls.out_degree) > _MOST_CALLS:
+            raise Remedied(f"would make {calls:,} calls", f"give a lower calls.out_degree: {_MOST_CALLS:,} at most")
         return self
 
     def namespace_labels(self) -> dict[str, dict[str, str]]:
