@@ -62,7 +62,7 @@ def _client(kubeconfig: str | Path | None, context: str | None) -> Any:
         where = str(kubeconfig or "the kubeconfig")
         raise InputError(Problem(f"cannot be used: {error}", where, remedy="check the path, and --context")) from None
     if chosen is None:
-        raise EnvironmentProblem("no cluster: there is no kubeconfig, and this is no pod (give --kubeconfig)")
+        raise EnvironmentProblem("no cluster: there is no kubeconfig, and this is no pod (give a kubeconfig)")
     return Client(config=chosen, trust_env=False)
 
 

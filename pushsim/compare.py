@@ -124,8 +124,8 @@ class Comparison:
         Raises InputError: a condition, its variant or its figure is not known, or the file holds no results.
         """
         before = baseline_of(baseline, self.scenario) if isinstance(baseline, str | Path) else baseline
-        conditions = [thresholds.parse(text, "fail_on") for text in texts(fail_on, "fail_on")]
-        return thresholds.judge(conditions, self.summaries(), before, "fail_on")
+        conditions = [thresholds.parse(text) for text in texts(fail_on, "fail_on")]
+        return thresholds.judge(conditions, self.summaries(), before)
 
     def ratio(self, column: Column, path: str) -> Interval | None:
         """A figure as a multiple of the first column's."""
@@ -279,7 +279,7 @@ def arms(scenario: Scenario, policies: Sequence[str] = (), meshes: Mapping[str, 
     for name, folder in meshes.items():
         if not Path(folder).exists():
             message = f"{folder} is not there"
-            raise InputError(Problem(message, field=f"--mesh {name}", remedy="give NAME=DIR, a folder of manifests"))
+            raise InputError(Problem(message, field=f"--mesh {name}", remedy="give a folder of manifests"))
         there = scenario.replaced({"mesh.manifests": [str(Path(folder).resolve())]})
         found += [Arm(name if len(names) == 1 else f"{name}/{policy}", there, policy) for policy in names]
     return found

@@ -2,12 +2,16 @@
 
 Every error that may reach a user is a `PushsimError`; its `exit_code` is part of the contract
 (1 a check failed, 2 bad input, 3 the environment, 4 a defect of ours, 130 interrupted). The command line prints
-`str(error)` and never a traceback.
+`error.typed()` and never a traceback.
+
+Both are told the same, in their own words: a Problem's field and remedy name what was given as an option (`--fail-on`,
+`--baseline FILE`), `str` says the keyword of the function instead (`fail_on`, `baseline=FILE`).
 """
 
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +28,9 @@ class Problem:
 
     message:  what is wrong, in one sentence.
     where:    file and document ("mesh.yaml, document 3"), "" if it is not about a file.
-    field:    path of the field inside the document ("spec.egress[0].hosts[1]"), "" if it is about the whole.
-    remedy:   what to do about it, "" only if the message says so already.
+    field:    path of the field inside the document ("spec.egress[0].hosts[1]"), "" if it is about the whole; or an
+              option of the command line, like `--fail-on`.
+    remedy:   what to do about it, "" only if the message says so already; may name options, too.
     """
 
     message: str
@@ -34,9 +39,31 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        place = ": ".join(part for part in (self.where, self.field) if part)
+        """For whoever called a function."""
+        return self._told(_keywords(self.field), _keywords(self.remedy))
+
+    def typed(self) -> str:
+        """For whoever typed a command."""
+        return self._told(self.field, self.remedy)
+
+    def _told(self, field: str, remedy: str) -> str:
+        place = ": ".join(part for part in (self.where, field) if part)
         text = f"{place}: {self.message}" if place else self.message
-        return f"{text} ({self.remedy})" if self.remedy else text
+        return f"{text} ({remedy})" if remedy else text
+
+
+#: An option, with what stands for its value; and whole commands, which are none.
+_OPTION = re.compile(r"`[^`]*`|(?<![\w-])--([a-z]+(?:-[a-z]+)*)( (?=[A-Z]))?")
+
+
+def _keywords(text: str) -> str:
+    """Options as the parameters of functions: `price_per_gb` and `out=DIR`."""
+
+    def keyword(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        return f"{name.replace('-', '_')}{'=' if value else ''}" if name else found[0]
+
+    return _OPTION.sub(keyword, text) if "--" in text else text
 
 
 def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -46,7 +73,7 @@ def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f"did you mean {names[near[0]]}?" if near else ""
 
 
-def no_proxy(where: str, field: str = "", option: str = "--inject all") -> Problem:
+def no_proxy(where: str, field: str = "", option: str = "--inject=all") -> Problem:
     """There is nobody to push to."""
     remedy = f"give manifests with injected pods, or {option} to count every pod as injected"
     return Problem("no proxy found: no pod of the mesh is injected", where, field, remedy)
@@ -61,6 +88,10 @@ class PushsimError(Exception):
     """Base of everything a user is told; a bare one is a defect of ours."""
 
     exit_code = 4
+
+    def typed(self) -> str:
+        """For whoever typed a command; `str` is for whoever called a function."""
+        return str(self)
 
 
 class CheckFailed(PushsimError):
@@ -79,6 +110,9 @@ class InputError(PushsimError):
             problems = Problem(problems)
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def typed(self) -> str:
+        return "\n".join(problem.typed() for problem in self.problems)
 
 
 class NotThere(InputError, KeyError):

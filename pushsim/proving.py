@@ -149,7 +149,11 @@ def record(
     """
     paths = as_paths(cases, "cases")
     if not paths and not seeds:
-        raise InputError(Problem("no case given", remedy="name case files, or --random SEED to make one"))
+        raise InputError(
+            Problem(
+                "no case given", remedy="name case files, or seeds of random cases, as `pushsim record --random 7` does"
+            )
+        )
     binary, folder = Path(istiod_binary), Path(out)
     read = [load_case(path) for path in paths]
     detect_release(binary)  # before anything is written

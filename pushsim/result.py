@@ -333,8 +333,12 @@ def _mapping(value: object) -> bool:
     return isinstance(value, dict)
 
 
+#: Which folders there are to give.
+_WRITTEN = "give a folder that `pushsim simulate --out DIR` wrote"
+
+
 def _folder(given: str | Path) -> Path:
-    expected(given, (str, Path), "a result folder", "a path", "give the DIR of --out, or out=")
+    expected(given, (str, Path), "a result folder", "a path", _WRITTEN)
     return Path(given)
 
 
@@ -344,7 +348,7 @@ def load_all(*folders: str | Path) -> Results:
     InputError if there is none. Of two with the same variant, the later carries its folder's name: `after/unscoped`.
     """
     if not folders:
-        raise InputError(Problem("no result folder given", remedy="give the DIR of --out, or out="))
+        raise InputError(Problem("no result folder given", remedy=_WRITTEN))
     found: dict[str, Result] = {}
     for folder in map(_folder, folders):
         if not (folder / _RESULT).is_file() and (inside := sorted(folder.glob(f"*/{_RESULT}"))):

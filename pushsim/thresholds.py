@@ -184,7 +184,7 @@ def check(
             continue
         if len(known) == 1 and (threshold.path.startswith("breaks.") or (threshold.increase and baseline is None)):
             message = f"{threshold.text!r} compares variants, and there is one"
-            wrong(message, "give another before it, like --policy none")
+            wrong(message, "give another policy before it, like none")
             continue
         paths = list(dict.fromkeys(path for name in names for path in known[name]))
         if threshold.path not in paths and threshold.path not in SOMETIMES_ABSENT:

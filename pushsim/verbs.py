@@ -308,7 +308,7 @@ def size(
     """
     return sizing.size(
         loaded(scenario),
-        [thresholds.parse(text, "slo") for text in texts(slo, "slo")],
+        [thresholds.parse(text, "--slo") for text in texts(slo, "slo")],
         texts(policies, "policies"),
         seeds=seeds,
         min_replicas=min_replicas,

@@ -106,7 +106,7 @@ def test_a_mesh_without_proxies_names_the_option(capsys, tmp_path):
     mesh.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: c, image: i}]}\n")
     code, _, said = run(capsys, "plan", str(mesh), "--delete", "Pod/default/a")
     assert code == 2
-    assert "--inject all" in said
+    assert "--inject=all" in said
 
 
 def test_a_scenario_without_proxies_names_the_field(capsys, tmp_path):
@@ -285,6 +285,12 @@ def here(tmp_path, monkeypatch):
         (["check", "load.yaml"], "load.yaml: is a cluster file of pilot-load, and no scenario (make a scenario of it"),
         (["check", "loaded.yaml"], "load.yaml, document 1: is a cluster file of pilot-load, and no manifest"),
         (["simulate", "load.yaml"], "load.yaml: is a cluster file of pilot-load, and no scenario"),
+        (["plan", "mesh.yaml"], "no change given (add --change FILE or --delete KIND/NAMESPACE/NAME)"),
+        (["plan", "mesh.yaml", "-d", "Service"], "--delete: 'Service' is not [group/]Kind/[namespace/]name"),
+        (["compare", "quiet.yaml", "--fail-on", "increase(unscoped:bytes_sent) > 1%"],
+         "--fail-on: unscoped is the first, which increases are taken against (give --baseline, or name another var"),
+        (["compare", "quiet.yaml", "--mesh", "old=gone/"], "--mesh old: gone/ is not there (give a folder of manifes"),
+        (["size", "quiet.yaml", "--slo", "bytes_sent"], "--slo: 'bytes_sent' is no condition"),
         (["conform", "nowhere"], "nowhere: no such folder (give a folder with cases/NAME.yaml)"),
         (["export", "nowhere", "--to", "x.csv"], "nowhere: is not a result folder"),
     ],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import pydoc
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -418,7 +420,25 @@ def test_what_a_notebook_shows_of_an_answer_fits_its_cell(tmp_path):
         (lambda s: ps.compare(s, price_per_gb="x"), "price_per_gb must be a number, not str 'x'"),
         (lambda s: ps.compare(s, meshes=["a"]), "meshes must be folders by name, not list"),
         (lambda s: ps.size(s, "converged_s.p99"), "slo: 'converged_s.p99' is no condition"),
-        (lambda s: ps.size(s, []), "no promise to keep"),
+        (lambda s: ps.size(s, []), "slo: no promise to keep"),
+        (lambda s: ps.compare(s).judge("bytes_sent"), "fail_on: 'bytes_sent' is no condition"),
+        (
+            lambda s: ps.compare(s).judge("increase(unscoped:bytes_sent) > 1%"),
+            "(give baseline, or name another",
+        ),
+        (lambda s: ps.compare(s, "bogus"), "policy: there is no policy, variant or file 'bogus' (known: "),
+        (lambda s: ps.compare(s, meshes={"old": "gone/"}), "mesh old: gone/ is not there (give a folder of manifests)"),
+        (lambda s: ps.sweep(s, "cpus"), "vary: 'cpus' varies nothing (write NAME=a,b,c or"),
+        (lambda s: ps.plan(s.mesh), "no change given (add change=FILE or delete=KIND/NAMESPACE/NAME)"),
+        (lambda s: ps.plan(s.mesh, delete="Service"), "delete: 'Service' is not [group/]Kind/"),
+        (lambda s: ps.recommend(s.mesh), "calls: no calls to go by (give a CSV"),
+        (lambda s: ps.recommend(s, watched="5"), "watched: '5' is not a duration"),
+        (
+            lambda s: ps.replay(s, istiod="127.0.0.1:15010"),
+            "istiod: is it to be watched or written to? (give observe ",
+        ),
+        (lambda s: ps.load("gone"), "(make one with `pushsim simulate --out DIR`)"),
+        (lambda s: ps.load(), "no result folder given (give a folder that `pushsim simulate --out DIR` wrote)"),
         (
             lambda s: ps.size(s, "bytes_sent < 1", min_replicas=5, max_replicas=2),
             "max_replicas must be 5 to 1000, not 2",
@@ -430,7 +450,6 @@ def test_what_a_notebook_shows_of_an_answer_fits_its_cell(tmp_path):
         (lambda s: ps.size(s, "bytes_sent < 1", risk=2), "risk must be 1e-09 to 0.5, not 2"),
         (lambda s: ps.size(s, "bytes_sent < 1", max_cpus=0), "max_cpus must be 0.1 or more, not 0"),
         (lambda s: ps.sweep(s, "replicas=1", jobs=0), "jobs must be 1 or more, not 0"),
-        (lambda s: ps.load(), "no result folder given"),
         (lambda s: ps.published("1"), "a case must be a number, not str '1'"),
         (lambda s: ps.plan("mesh.yaml", delete="Service/a", namespace=5), "namespace must be a text, not int 5"),
         (lambda s: ps.plan([""], delete="Service/a"), "mesh must not be empty"),
@@ -441,6 +460,28 @@ def test_what_a_function_cannot_take_is_told_by_its_parameter(call, said):
     with pytest.raises(ps.PushsimError) as error:
         call(ps.Scenario.loads(SCENARIO))
     assert said in str(error.value)
+
+
+def options_told() -> set[str]:
+    """The options that problems name where a function may be told of them, as its keywords."""
+    told = set()
+    for path in Path(ps.__file__).parent.rglob("*.py"):
+        if path.parent.name != "cli":
+            for node in ast.walk(ast.parse(path.read_text())):
+                raised = isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Problem", "wrong", "no_proxy")
+                remedy = isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "remedy"
+                if raised or remedy:
+                    told |= set(re.findall(r"(?<![\w-])--([a-z-]+)", re.sub("`[^`]*`", "", ast.unparse(node))))
+    return {option.replace("-", "_") for option in told}
+
+
+def test_what_is_told_of_an_option_is_told_of_a_parameter_that_there_is():
+    verbs_ = [getattr(ps, name) for name in ps.__all__ if inspect.isfunction(getattr(ps, name))]
+    parameters = {name for verb in [*verbs_, ps.Comparison.judge] for name in inspect.signature(verb).parameters}
+    several = {"policy": "policies", "mesh": "meshes", "tolerance": "tolerances", "case": "cases"}
+    only_typed = {"serve"}  # a function is given the port itself
+    assert len(told := options_told()) > 20
+    assert not {name for name in told - only_typed if several.get(name, name) not in parameters}
 
 
 def test_a_proxy_there_is_not_is_told_with_those_there_are():

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         elif debug:
             raise
         else:
-            _say(str(error))
+            _say(error.typed())
             code = error.exit_code
     except KeyboardInterrupt:
         code = 130

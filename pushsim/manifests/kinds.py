@@ -143,14 +143,18 @@ def parse_delete(text: str, mesh: Mesh, *, namespace: str = "default") -> Ref:
     kind = _NAMES.get(spelled.lower(), "")
     if len(parts) not in (2, 3) or not all(parts):
         raise InputError(
-            Problem(f"'{text}' is not [group/]Kind/[namespace/]name", "--delete", remedy="e.g. Service/default/reviews")
+            Problem(
+                f"'{text}' is not [group/]Kind/[namespace/]name",
+                field="--delete",
+                remedy="e.g. Service/default/reviews",
+            )
         )
     if not kind or (group or suffix) not in ("", KINDS[kind].group):
         near = "" if kind else meant(spelled, KINDS)
         raise InputError(
             Problem(
                 f"unknown kind '{'/'.join(filter(None, (group, parts[0])))}'",
-                "--delete",
+                field="--delete",
                 remedy=f"{near} known: {', '.join(KINDS)}".lstrip(),
             )
         )
@@ -172,7 +176,7 @@ def parse_delete(text: str, mesh: Mesh, *, namespace: str = "default") -> Ref:
             raise InputError(
                 Problem(
                     f"'{text}' is in several namespaces",
-                    "--delete",
+                    field="--delete",
                     remedy="name one: " + ", ".join(map(str, wanted[1:])),
                 )
             )
@@ -183,4 +187,4 @@ def parse_delete(text: str, mesh: Mesh, *, namespace: str = "default") -> Ref:
         f"did you mean {' or '.join(same_name[:3])}?" if same_name else meant(str(wanted[0]), map(str, sorted(refs)))
     )
     remedy = remedy or (f"the mesh has no {kind}" if not refs else "see the manifests for what there is")
-    raise InputError(Problem(f"no {wanted[0]} in the mesh", "--delete", remedy=remedy))
+    raise InputError(Problem(f"no {wanted[0]} in the mesh", field="--delete", remedy=remedy))

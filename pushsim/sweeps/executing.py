@@ -81,7 +81,7 @@ def _give_up(lost: Counter[str], names: dict[str, str]) -> None:
     for key, times in lost.items():
         if times >= ATTEMPTS:
             raise EnvironmentProblem(
-                f"{names[key]}: its process was lost {times} times (killed, or out of memory?); run with fewer --jobs"
+                f"{names[key]}: its process was lost {times} times (killed, or out of memory?); run with fewer jobs"
             )
 
 

@@ -76,7 +76,7 @@ async def serving(policy: Policy, context: ssl.SSLContext, host: str, port: int)
             await site.start()
         except OSError as error:
             told = f"cannot listen on {host}:{port}: {error.strerror or error}"
-            raise EnvironmentProblem(f"{told} (another --port?)") from None
+            raise EnvironmentProblem(f"{told} (another port?)") from None
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
