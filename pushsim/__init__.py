@@ -26,7 +26,7 @@ What means the same for every function:
     scenario:  a loaded `Scenario`, a file, or the name of a bundled one (`scenarios`).
     release:   an Istio release, minor or patch; default: the newest, a candidate without recordings (`Preview.proven`).
     mode:      "sotw" or "delta"; default: what that release's agent uses.
-    inject:    which pods have a proxy: "all", "labelled" as Istio's webhook would, "detect" those that have.
+    inject:    which pods have a proxy: "all", "labelled" as Istio's webhook would, "detect" these and any that have.
     namespace: of objects that name none.
     engine:    "simpy", "kernel" (compiled) or "auto", the faster. Both give the same bytes.
     jobs:      runs at once, each in a process of its own.

@@ -4,6 +4,7 @@ import ctypes
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def test_help_of_every_verb_has_an_example(capsys):
     for verb in verbs:
         code, text, _ = run(capsys, verb, "--help")
         assert (code, "Example:" in text) == (0, True), verb
+        examples = [part for part in text.split("\n\n") if "Example:" in part]
+        assert not [part for part in examples if re.search(r"\S {2,}\S", part)], "one command, as it is typed"
+
+
+@pytest.mark.parametrize("line", [["record", "--random", "1", "--out", "o"], ["replay", "aisuite-small"]])
+def test_whatever_runs_an_istiod_takes_the_one_of_the_environment(capsys, here, monkeypatch, line):
+    monkeypatch.setenv("PUSHSIM_ISTIOD", "/no/such/istiod")
+    code, _, said = run(capsys, *line)
+    assert (code, "/no/such/istiod" in said) == (3, True), said
 
 
 def test_python_runs_the_package_as_the_command():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, note, print_json, tell_notes
+from pushsim.cli.options import Engine, Jobs, Json, cores, note, print_json, tell_notes
 from pushsim.cli.progress import bars
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def compare(
         typer.Option("--baseline", metavar="FILE", help="JSON of an earlier run, for increase(…). [default: column 1]"),
     ] = None,
     form: Annotated[Format, typer.Option("--format", help="How to print it; --json is json.")] = "table",
-    engine: Annotated[
-        Literal["auto", "simpy", "kernel"], typer.Option("--engine", help="auto: the fastest there is.")
-    ] = "auto",
+    engine: Engine = "auto",
     jobs: Jobs = 0,
     json: Json = False,
 ) -> None:

@@ -31,10 +31,11 @@ def diff_releases(
     new: Annotated[str, typer.Option("--to", metavar="RELEASE", help="Istio release or patch to come.")],
     mesh: Annotated[list[str] | None, typer.Argument(metavar="MESH...", help="Manifests: files, folders or -.")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write.")
+        list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write (repeatable).")
     ] = None,
     delete: Annotated[
-        list[str] | None, typer.Option("--delete", "-d", help="[group/]Kind/[namespace/]name of an object to delete.")
+        list[str] | None,
+        typer.Option("--delete", "-d", help="[group/]Kind/[namespace/]name of an object to delete (repeatable)."),
     ] = None,
     scenario: Annotated[
         str | None, typer.Option("--scenario", help="Instead of MESH and changes: a scenario file, or a bundled one.")

@@ -26,7 +26,7 @@ To = Annotated[str, typer.Option("--to", metavar="FILE", help="The file to write
 
 @imports.callback()
 def import_() -> None:
-    """Make files that every verb reads from what you have: a live cluster, istiod's debug pages, pilot-load's files.
+    """Make manifests of a live cluster or of istiod's debug pages, and a scenario of a file of pilot-load.
 
     Example: pushsim import cluster --to mesh.json && pushsim plan mesh.json --change new-service.yaml
     """
@@ -59,7 +59,7 @@ def debug(
     """Pages of istiod's /debug, saved as they are, to manifests.
 
     Example: for p in registryz endpointShardz configz adsz mesh; do curl -s localhost:15014/debug/$p > $p.json; done;
-        pushsim import debug *.json --to mesh.json
+    pushsim import debug *.json --to mesh.json
     """
     from pushsim.importers import from_debug
 

@@ -26,10 +26,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Namespace of objects that name none.")]
 Inject = Annotated[
     Literal["all", "labelled", "detect"],
-    typer.Option("--inject", help="Which pods have a proxy: all, by Istio's labels, or as detected."),
+    typer.Option(
+        "--inject",
+        help="Which pods have a proxy. labelled: those that Istio's labels inject; detect: these and any with one.",
+    ),
 ]
-
-
+Engine = Annotated[
+    Literal["auto", "simpy", "kernel"],
+    typer.Option("--engine", help="kernel is compiled, for large runs; auto: the faster. Answers are the same."),
+]
 Jobs = Annotated[
     int,
     typer.Option("--jobs", min=0, help="Runs at once, each in a process. [default: all cores]", show_default=False),

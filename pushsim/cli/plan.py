@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 def plan(
     mesh: Annotated[list[str] | None, typer.Argument(metavar="MESH...", help="Manifests: files, folders or -.")] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write.")
+        list[str] | None, typer.Option("--change", "-c", help="File or folder of objects to write (repeatable).")
     ] = None,
     delete: Annotated[
-        list[str] | None, typer.Option("--delete", "-d", help="[group/]Kind/[namespace/]name of an object to delete.")
+        list[str] | None,
+        typer.Option("--delete", "-d", help="[group/]Kind/[namespace/]name of an object to delete (repeatable)."),
     ] = None,
     release: Release = None,
     mode: XdsMode = None,

@@ -23,7 +23,8 @@ def recommend(
         typer.Option("--calls", help="CSV, or JSON of Prometheus, Kiali or Envoy. [default: the scenario's]"),
     ] = None,
     per: Annotated[
-        Literal["namespace", "workload"], typer.Option("--per", help="A Sidecar for each namespace, or workload, too.")
+        Literal["namespace", "workload"],
+        typer.Option("--per", help="workload: Sidecars of workloads beside those of namespaces."),
     ] = "namespace",
     silent: Annotated[
         bool, typer.Option("--silent", help="With --per workload: those never seen to call, too. They then see little.")

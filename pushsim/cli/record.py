@@ -11,7 +11,10 @@ from pushsim.cli.options import Json, print_json
 
 def record(
     istiod_binary: Annotated[
-        str, typer.Option("--istiod-binary", metavar="PATH", help="A pilot-discovery, 1.14 to 1.31.")
+        str,
+        typer.Option(
+            "--istiod-binary", envvar="PUSHSIM_ISTIOD", metavar="PATH", help="A pilot-discovery, 1.14 to 1.31."
+        ),
     ],
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Gets CASE/RELEASE-MODE.json, as `conform` reads.")],
     cases: Annotated[list[str] | None, typer.Argument(metavar="CASE...", help="Case files.")] = None,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, note, print_json, scenario_at
+from pushsim.cli.options import Engine, Jobs, Json, cores, note, print_json, scenario_at
 from pushsim.cli.progress import bars
 from pushsim.figures import HEADLINES, number_at, shown, unit
 
@@ -30,9 +30,7 @@ def simulate(
     ] = None,
     out: Annotated[str | None, typer.Option("--out", metavar="DIR", help="Write a result folder per variant.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Another seed than the scenario's.")] = None,
-    engine: Annotated[
-        Literal["auto", "simpy", "kernel"], typer.Option("--engine", help="auto: the fastest there is.")
-    ] = "auto",
+    engine: Engine = "auto",
     detail: Annotated[
         Literal["group", "proxy"], typer.Option("--detail", help="Rows per group of equal proxies, or per response.")
     ] = "group",
@@ -150,7 +148,7 @@ def summary_json(scenario: Scenario, results: Results, *, whole: bool) -> dict[s
 
 
 def check(
-    path: Annotated[list[str], typer.Argument(metavar="FILE...", help="Scenario files.")],
+    path: Annotated[list[str], typer.Argument(metavar="FILE...", help="Scenario files, or bundled ones' names.")],
     json: Json = False,
 ) -> None:
     """Validate scenario files without running them; exit 2 if one is wrong.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pushsim.cli.options import Jobs, Json, cores, note, print_json, scenario_at
+from pushsim.cli.options import Engine, Jobs, Json, cores, note, print_json, scenario_at
 
 if TYPE_CHECKING:
     from pushsim.sweeps import Sweep
@@ -25,9 +25,7 @@ def sweep(
     ] = None,
     delay: Annotated[str, typer.Option("--delay", help="The figure to keep low.")] = "received_s.p99",
     cost: Annotated[str, typer.Option("--cost", help="The other figure to keep low.")] = "istiod_cpu_cores.mean",
-    engine: Annotated[
-        Literal["auto", "simpy", "kernel"], typer.Option("--engine", help="auto: the fastest there is.")
-    ] = "auto",
+    engine: Engine = "auto",
     jobs: Jobs = 0,
     json: Json = False,
 ) -> None:
@@ -36,7 +34,7 @@ def sweep(
     A run that is in --out already is not run again; Ctrl-C keeps what there is.
 
     Example: pushsim sweep aisuite-small --vary PILOT_DEBOUNCE_AFTER=50ms,100ms,1s --vary policy=none,namespace
-        --vary replicas=1..2 --seeds 3 --out sweeps/small
+    --vary replicas=1..2 --seeds 3 --out sweeps/small
     """
     from pushsim.errors import not_there
     from pushsim.sweeps import parse_vary
