@@ -888,7 +888,7 @@ def test_13_what_a_proxy_gets_is_decided_on_the_merged_interval_and_its_own_stat
 def test_requests_with_an_old_nonce_are_ignored(sotw: bool) -> None:
     """A request that waits while more of its type is sent is stale; delta's requests to subscribe carry no nonce."""
     stale = 0
-    for cpus in (0.3, 0.35, 0.4, 0.45):  # some request waits that long in some of these
+    for cpus in (0.2, 0.225, 0.25, 0.275, 0.3, 0.325, 0.35):  # some request waits that long in some of these
         planner = FakePlanner((30,), services=300, unscoped=True, solicited=True, sotw=sotw)
         rig = Rig(planner, [f"svc:{n}" for n in range(30)], cpus=cpus, throttle=30)
         for change in range(30):
