@@ -355,7 +355,7 @@ def test_this_machine_is_neither_a_snail_nor_a_wonder(istiod_binary: Path) -> No
 def test_a_probe_tells_how_long_an_istiod_makes_push_contexts(istiod_binary: Path) -> None:
     """Of each kind of change that is pushed in full: less than all of it took."""
     release = fitting.minor(detect_release(istiod_binary))
-    name, data = next(iter(controlplane.probes(0.1)))
+    name, data = next(iter(controlplane.probes(0.6)))
     probed = asyncio.run(controlplane.probe(name, data, istiod_binary, release, print))
     contexts = {part.name: (part.contexts_s, part.cpu_s) for part in probed.parts}
     assert contexts.pop("connect")[0] == contexts.pop("crash-loop")[0] == 0
@@ -363,7 +363,7 @@ def test_a_probe_tells_how_long_an_istiod_makes_push_contexts(istiod_binary: Pat
     divided = sum((Counter(part.pieces) for part in probed.parts), Counter())
     spent = sum(part.cpu_s for part in probed.parts)
     assert 0.5 * spent < sum(divided.values()) < 1.3 * spent, "profiles have most of the time"
-    assert {"sending", "listeners", "routes", "collecting"} < set(divided)
+    assert {"sending", "listeners", "collecting"} < set(divided)
     assert divided[""] < 0.4 * sum(divided.values()), "and know what most of it was for"
 
 
