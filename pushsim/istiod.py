@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,11 +132,9 @@ class Istiod:
 
     async def metrics_text(self) -> str:
         """Its metrics in Prometheus' text format. Raises EnvironmentProblem if it is gone."""
-        try:
+        with self._asking("read its metrics"):
             async with self._session.get(f"http://{self.monitoring}/metrics") as response:
                 return await response.text()
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise self.problem(f"can't read its metrics: {problem}") from None
 
     async def pages(self) -> Pages:
         """Its metrics. Raises EnvironmentProblem if it is gone."""
@@ -144,30 +142,33 @@ class Istiod:
 
     async def debug(self, path: str) -> Any:
         """The JSON of a `/debug/…` page. Raises EnvironmentProblem."""
-        try:
+        with self._asking(f"read /debug/{path}", ValueError):
             async with self._session.get(f"http://{self.monitoring}/debug/{path}") as response:
                 return json.loads(await response.text())
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
-            raise self.problem(f"can't read /debug/{path}: {problem}") from None
 
     async def collect_garbage(self) -> None:
         """Have it collect garbage now (its profile of the heap does). Raises EnvironmentProblem."""
-        try:
+        with self._asking("have it collect garbage"):
             async with self._session.get(f"http://{self.http}/debug/pprof/heap?gc=1&debug=1") as response:
                 await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise self.problem(f"can't have it collect garbage: {problem}") from None
 
     async def cpu_profile(self, seconds: int) -> bytes:
         """A profile of its CPU time in the next so many seconds, as Go's pprof has it. Raises EnvironmentProblem."""
+        url = f"http://{self.http}/debug/pprof/profile?seconds={seconds}"
         timeout = aiohttp.ClientTimeout(total=seconds + READY_WITHIN_S)
-        try:
-            url = f"http://{self.http}/debug/pprof/profile?seconds={seconds}"
+        with self._asking("take a profile of its CPU time"):
             async with self._session.get(url, timeout=timeout) as response:
                 response.raise_for_status()
                 return await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as problem:
-            raise self.problem(f"can't take a profile of its CPU time: {problem}") from None
+
+    @contextlib.contextmanager
+    def _asking(self, wanted: str, *others: type[Exception]) -> Iterator[None]:
+        """While it is asked for something: what goes wrong is an EnvironmentProblem."""
+        wrong: tuple[type[Exception], ...] = (aiohttp.ClientError, TimeoutError, OSError, *others)
+        try:
+            yield
+        except wrong as problem:
+            raise self.problem(f"can't {wanted}: {problem}") from None
 
     async def ready(self) -> bool:
         """Whether it says that it is ready and accepts streams."""
