@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from pushsim.conversion import SOCKET
 from pushsim.mesh import Endpoint, Object, Port, Proxy, Service
 
 #: Where a listener of every address binds.
@@ -212,6 +213,11 @@ class RouteConfiguration:
     others: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
     every_port: bool = False
+
+    @property
+    def sniffed(self) -> str:
+        """The host whose port it is for, where that port is sniffed; "" of all others."""
+        return "" if self.name.startswith(SOCKET) else self.name.rpartition(":")[0]
 
     @property
     def cached(self) -> bool:

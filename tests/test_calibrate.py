@@ -268,9 +268,8 @@ def _probed(true: Mapping[str, float], known: Calibration, *, divided: bool = Fa
             contexts = sum(n * true[d] for d, n in amounts.items() if d in of_istiod._OF_CONTEXTS) * 1e-6 * known["gc"]
             more = {d: 50 * n for d, n in amounts.items()}
             pieces = {
-                piece: 50 * sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in amounts.items() if of(d))
-                for piece, prefixes in profiles.PIECES.items()
-                for of in [lambda name, prefixes=prefixes: name.startswith(prefixes)]
+                piece: sum(n * true[d] * scale[known.coefficients[d].unit] for d, n in more.items() if d.startswith(of))
+                for piece, of in profiles.PIECES.items()
             }
             pieces[""] = 50 * seconds - sum(pieces.values())
             parts.append(controlplane.Part(name, part, 50 * seconds, 50 * contexts, more, pieces if divided else {}))

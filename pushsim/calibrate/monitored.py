@@ -12,6 +12,7 @@ from dataclasses import replace
 from pushsim.calibrate.counters import Window
 from pushsim.calibrate.fitting import Findings, compared
 from pushsim.cost import DEFAULTS, Coefficient, shipped
+from pushsim.cost.prices import marshalled
 from pushsim.errors import InputError, Problem
 
 #: Least error of what is told from wall times, and of memory at one moment.
@@ -59,7 +60,7 @@ def from_window(window: Window, release: str) -> Findings:
             continue
         measured = times.sum / times.count
         size = sizes.sum / sizes.count
-        per_byte = known[_MAIN[xds]] / _TYPICAL_BYTES[xds] + known[f"{xds}.marshalled"] / 1e3
+        per_byte = known[_MAIN[xds]] / _TYPICAL_BYTES[xds] + known[marshalled(xds.upper())] / 1e3
         predicted = size * per_byte * known["gc"] / 1e6
         fit[f"pilot_xds_push_time of {xds}, mean (s)"] = compared(measured, predicted)
         for name in names:

@@ -12,13 +12,14 @@ from pushsim import planner as ask
 from pushsim.blocks import Block
 from pushsim.context import PushContext
 from pushsim.generators.recipient import gateway_names
-from pushsim.hosts import is_wildcard, resolve_all, subset_of
+from pushsim.hosts import resolve_all
 from pushsim.mesh import Endpoint, Object, Service
 from pushsim.plan import ProxyState, Response
 from pushsim.registry import Registry
 from pushsim.releases import Rules
 from pushsim.requests import PushRequest
 from pushsim.resources import Added, InboundCluster, Listener, NameTable, RouteConfiguration
+from pushsim.sizes.closest import split_hosts
 from pushsim.visibility import Scope
 
 #: Kinds that are not Istio configuration.
@@ -160,7 +161,8 @@ def _sniffed(block: Block) -> Counter[str]:
 
     Source: pilot/pkg/networking/core/httproute.go (getVirtualHostsForSniffedServicePort).
     """
-    return Counter(route.name.rpartition(":")[2] for route in block if ":" in route.name)
+    routes = (route for route in block if isinstance(route, RouteConfiguration))
+    return Counter(route.name.rpartition(":")[2] for route in routes if route.sniffed)
 
 
 def _translated(route: RouteConfiguration) -> Iterator[Object]:
@@ -174,10 +176,10 @@ def _translated(route: RouteConfiguration) -> Iterator[Object]:
     if route.servers or route.name == "80":
         yield from route.virtual_services
         return
-    here = {service.hostname for service, _ in route.services}.union(() if ":" in route.name else route.others)
+    here = {service.hostname for service, _ in route.services}.union(() if route.sniffed else route.others)
     for written in route.virtual_services:
-        hosts = resolve_all(written.spec.get("hosts") or (), written.ref.namespace)
-        if any(host in here or (is_wildcard(host) and any(subset_of(name, host) for name in here)) for host in hosts):
+        matching, _ = split_hosts(resolve_all(written.spec.get("hosts") or (), written.ref.namespace), here, set())
+        if matching:
             yield written
 
 

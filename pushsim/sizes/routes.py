@@ -26,7 +26,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 
 from pushsim.blocks import Block
-from pushsim.conversion import SOCKET
 from pushsim.hosts import resolve_all
 from pushsim.mesh import Object, Port, Proxy, Service
 from pushsim.resources import BLACK_HOLE, Asked, RouteConfiguration, Source
@@ -107,7 +106,7 @@ class RouteMeter:
 
     def seen(self, route: RouteConfiguration, proxy: Proxy) -> Seen:
         """Length of a sidecar's route configuration for all sidecars that have what it asks for."""
-        host, _, number = ("", "", "") if route.name.startswith(SOCKET) else route.name.rpartition(":")
+        host, number = route.sniffed, route.name.rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         if not route.known and not route.virtual_services and port == 0 and not route.every_port:
             return Seen(length(self._patches.configuration(EnvoyRoutes(name=route.name, validate_clusters=False))), {})
